@@ -1,0 +1,1 @@
+"""Plumbing every stage uses and that knows none of them."""

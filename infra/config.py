@@ -1,0 +1,280 @@
+"""The one configuration: `onstream.yaml`, a frozen model per stage, unknown keys refused.
+
+Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
+Secrets never stand in the file: the control-plane token is read from `ONSTREAM_CONTROL_TOKEN`.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from infra.errors import ConfigError
+
+ENV_PREFIX = "ONSTREAM__"
+CONTROL_TOKEN_VAR = "ONSTREAM_CONTROL_TOKEN"  # the variable's name, not its value  # noqa: S105
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LogConfig(Section):
+    """The event log (Kafka protocol)."""
+
+    brokers: str = "127.0.0.1:9092"
+    local: bool = Field(True, description="`onstream up` starts a small Kafka-protocol broker on `brokers` itself")
+    partitions: int = Field(4, ge=1)
+    replication: int = Field(1, ge=1)
+    retention_s: Seconds = 86_400.0
+    assignor: Literal["eager", "cooperative"] = "eager"
+    timeout_s: Seconds = 30.0
+
+
+class StoreConfig(Section):
+    """The weight store, an fsspec URL, and where engines keep verified copies of its versions."""
+
+    url: str = ".onstream/store"
+    cache_dir: str = ".onstream/cache"
+    keep_in_cache: int = Field(2, ge=2, description="serving version and the one to roll back to")
+
+
+class ModelConfig(Section):
+    """The base model: a Hugging Face folder, and the name clients ask for."""
+
+    path: str
+    name: str = "policy"
+
+
+class EngineSlot(Section):
+    """One engine process and the arm it belongs to while a trial runs."""
+
+    id: str
+    arm: Literal["stable", "candidate"]
+    host: str = "127.0.0.1"
+    port: Port
+    control_port: Port
+    cpus: str | None = Field(None, description="cores for vLLM's threads, as VLLM_CPU_OMP_THREADS_BIND takes them")
+
+
+class EngineConfig(Section):
+    """What every vLLM engine is started with."""
+
+    max_model_len: int = Field(1024, ge=16)
+    dtype: str = "bfloat16"
+    kv_cache_gib: int = Field(1, ge=1)
+    max_num_seqs: int = Field(32, ge=1)
+    extra_args: tuple[str, ...] = Field((), description="more vLLM flags, as its command line takes them")
+
+
+class RouterConfig(Section):
+    """The front door."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    api_keys: Mapping[str, str] = Field({}, description="API key -> tenant; empty: no key asked, tenant `default`")
+    capture_by_default: bool = Field(True, description="capture requests that say nothing of consent")
+    connect_timeout_s: Seconds = 2.0
+    retry_for_s: Seconds = Field(20.0, description="how long a request waits for an engine before its first byte")
+
+
+class CaptureConfig(Section):
+    """The disk spool between serving and the log."""
+
+    spool_dir: str = ".onstream/spool"
+    max_spool_bytes: int = Field(1 << 30, ge=1 << 20)
+    segment_bytes: int = Field(4 << 20, ge=1 << 12)
+
+
+class RampStep(Section):
+    """A candidate's traffic share, and after how many units in the trial it ends."""
+
+    share: Share
+    until_units: int | None = Field(
+        None, ge=1, description="units counted in the whole trial; none: to the trial's end"
+    )
+
+
+class GuardrailConfig(Section):
+    """A behaviour rate that is no part of the reward and blocks promotion."""
+
+    name: str
+    margin: float = Field(gt=0.0, lt=1.0, description="the candidate may be worse by less than this")
+
+
+class GateConfig(Section):
+    """The betting e-process: see `serving/gate.py`."""
+
+    alpha: float = Field(0.05, gt=0.0, lt=0.5)
+    alpha_rollback: float = Field(0.05, gt=0.0, lt=0.5)
+    margin: float = Field(0.02, gt=0.0, lt=1.0, description="delta: worse by this or more is a false promotion")
+    ramp: tuple[RampStep, ...] = (RampStep(share=0.1, until_units=200), RampStep(share=0.5))
+    guardrails: tuple[GuardrailConfig, ...] = ()
+    min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
+    max_units: int = Field(20_000, ge=1)
+    max_s: Seconds = 86_400.0
+
+    @model_validator(mode="after")
+    def _ramp_ends_open(self) -> "GateConfig":
+        if not self.ramp or self.ramp[-1].until_units is not None:
+            raise ValueError("ramp: the last step must have no `until_units`, so that every unit has a share")
+        if any(step.until_units is None for step in self.ramp[:-1]):
+            raise ValueError("ramp: only the last step may lack `until_units`")
+        return self
+
+
+class RolloutConfig(Section):
+    """The controller of what is served."""
+
+    gate: GateConfig = GateConfig()
+    host: str = "127.0.0.1"
+    port: Port = Field(8100, description="the trial's state, read-only")
+    tick_s: Seconds = 0.5
+    drain_s: Seconds = Field(60.0, description="how long a candidate engine may take to finish stable requests")
+
+
+class ServingConfig(Section):
+    """Engines, router, capture, rollout."""
+
+    engines: tuple[EngineSlot, ...] = (
+        EngineSlot(id="stable-0", arm="stable", port=8001, control_port=8101),
+        EngineSlot(id="candidate-0", arm="candidate", port=8002, control_port=8102),
+    )
+    engine: EngineConfig = EngineConfig()
+    router: RouterConfig = RouterConfig()
+    capture: CaptureConfig = CaptureConfig()
+    rollout: RolloutConfig = RolloutConfig()
+
+    @model_validator(mode="after")
+    def _slots(self) -> "ServingConfig":
+        ids = [slot.id for slot in self.engines]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"engines: ids must differ, got {ids}")
+        if not any(slot.arm == "stable" for slot in self.engines):
+            raise ValueError("engines: at least one must have `arm: stable`")
+        return self
+
+
+class IngestConfig(Section):
+    """Sessions: when they close, and who never trains."""
+
+    inactivity_s: Seconds = 900.0
+    horizon_s: Seconds = 86_400.0
+    held_out_share: float = Field(0.05, ge=0.0, lt=1.0)
+    held_out_salt: str = "onstream"
+
+
+class RewardsConfig(Section):
+    """The reward spec to score with."""
+
+    spec: str = Field("", description="a reward spec file; empty: the shipped default")
+
+
+class TrainerConfig(Section):
+    """The learner."""
+
+    batch_turns: int = Field(256, ge=2, description="scored turns in one update")
+    minibatch_turns: int = Field(64, ge=1, description="turns in one optimiser step")
+    microbatch_tokens: int = Field(2048, ge=16, description="padded tokens in one forward and backward pass")
+    lr: float = Field(1e-6, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    clip_low: float = Field(0.2, gt=0.0, lt=1.0)
+    clip_high: float = Field(0.28, gt=0.0)
+    max_importance_weight: float = Field(2.0, gt=1.0)
+    baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
+    max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    device: str = "cpu"
+    threads: int = Field(2, ge=1)
+    seed: int = 0
+    checkpoint_dir: str = ".onstream/trainer"
+    ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")
+
+
+class Config(Section):
+    """Everything. `run_dir` holds logs, process state and what the other paths do not name."""
+
+    run_dir: str = ".onstream"
+    model: ModelConfig
+    log: LogConfig = LogConfig()
+    store: StoreConfig = StoreConfig()
+    serving: ServingConfig = ServingConfig()
+    ingest: IngestConfig = IngestConfig()
+    rewards: RewardsConfig = RewardsConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+    def dump(self) -> str:
+        """The resolved configuration as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Config:
+    """Read `path`, lay the environment over it, and validate.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or a key or value in it cannot be used.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.safe_load(file.read_text())
+    except FileNotFoundError as exc:
+        raise ConfigError(f"configuration {file}: no such file") from exc
+    except (OSError, yaml.YAMLError) as exc:
+        raise ConfigError(f"configuration {file}: not readable as YAML: {exc}") from exc
+    if not isinstance(raw, dict):
+        raise ConfigError(f"configuration {file}: must be a mapping of sections, got {type(raw).__name__}")
+    merged = _overlay(raw, os.environ if environ is None else environ)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as exc:
+        lines = [f"  {_explain(error)}" for error in exc.errors()]
+        raise ConfigError("\n".join([f"configuration {file}:", *lines])) from exc
+
+
+def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Set `a.b.c` for every `ONSTREAM__A__B__C`; values are read as YAML."""
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX):
+            continue
+        *parents, leaf = name.removeprefix(ENV_PREFIX).lower().split("__")
+        node = raw
+        for key in parents:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"environment {name}: `{key}` is not a section")
+        node[leaf] = yaml.safe_load(value)
+    return raw
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg']}, got {error['input']!r}"
+    near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), n=1)
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    return f"{where}: unknown key{hint}"
+
+
+def _keys(loc: tuple[Any, ...]) -> list[str]:
+    """Names that the section at `loc` knows."""
+    model: Any = Config
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        nested = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)

@@ -1,0 +1,46 @@
+"""One error tree.
+
+    OnstreamError
+    ├── ConfigError        (ValueError)       a configuration the user can fix
+    ├── StartError         (RuntimeError)     a process cannot start: port taken, model missing, broker away
+    ├── RecordError        (ValueError)       bytes on the log that are not the record they claim to be
+    ├── LogError           (ConnectionError)  the event log did not take or give a record in time
+    ├── StoreError         (OSError)          the weight store is unreadable, or a version in it is damaged
+    ├── ControlError       (RuntimeError)     an engine refused or failed a control-plane command
+    └── TransitionError    (ValueError)       a lifecycle was asked for a step its table does not have
+
+A message names the thing, the rule and what was got. A person sees the message; a stack trace is for
+defects of ours. Expected outcomes (`Unscored`, a refused trace) are values, not errors.
+"""
+
+
+class OnstreamError(Exception):
+    """Base of every error Onstream raises on purpose."""
+
+
+class ConfigError(OnstreamError, ValueError):
+    """A configuration file, key or value that cannot be used."""
+
+
+class StartError(OnstreamError, RuntimeError):
+    """A process cannot start in the surroundings it was given."""
+
+
+class RecordError(OnstreamError, ValueError):
+    """Bytes on the log that cannot be read as the record they claim to be."""
+
+
+class LogError(OnstreamError, ConnectionError):
+    """The event log did not accept or return a record in time."""
+
+
+class StoreError(OnstreamError, OSError):
+    """The weight store is unreadable, or what it holds fails verification."""
+
+
+class ControlError(OnstreamError, RuntimeError):
+    """An engine refused or failed a control-plane command."""
+
+
+class TransitionError(OnstreamError, ValueError):
+    """A lifecycle table has no such step."""

@@ -1,0 +1,1 @@
+"""The log and what is on it: records, topics, chains, sessions."""

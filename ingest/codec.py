@@ -1,0 +1,33 @@
+"""Records to and from the bytes and headers of a log message."""
+
+from pydantic import ValidationError
+
+from infra.errors import RecordError
+from ingest.events import AnyRecord, Headers, Record
+
+SCHEMA_HEADER = "schema"
+
+
+def encode(record: Record) -> tuple[bytes, Headers]:
+    """A record's value, compact JSON, and the header that names its schema and version."""
+    schema = {SCHEMA_HEADER: f"{record.SCHEMA}/{record.VERSION}"}
+    return record.model_dump_json().encode(), schema
+
+
+def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
+    """The record in a message.
+
+    Raises:
+        RecordError: another schema, a version newer than this reader, or bytes that do not validate.
+    """
+    name, _, version = headers.get(SCHEMA_HEADER, "").partition("/")
+    if name != kind.SCHEMA or not version.isdecimal():
+        raise RecordError(f"expected schema {kind.SCHEMA}/1..{kind.VERSION}, got {headers.get(SCHEMA_HEADER)!r}")
+    if not 1 <= int(version) <= kind.VERSION:
+        raise RecordError(f"{name}: this reader knows versions 1..{kind.VERSION}, got {version}; upgrade the reader")
+    try:
+        return kind.model_validate_json(value)
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        raise RecordError(f"{name}/{version}: {where}: {first['msg']}") from exc

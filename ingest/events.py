@@ -1,0 +1,378 @@
+"""Every record on the log. Costs pydantic and nothing else to import.
+
+A record is frozen and knows its schema name and version; `golden/` under the tests keeps one file of every
+version ever written, and each must stay readable. Token ids travel as base64 of little-endian uint32 and
+log-probabilities as base64 of little-endian float32: a fifth of the JSON numbers' bytes, and exact.
+Times are Unix seconds and are always given by the caller.
+"""
+
+import base64
+import hashlib
+import struct
+from collections.abc import Iterable
+from enum import StrEnum
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+
+def _packer(code: str) -> tuple[Any, Any]:
+    def pack(values: tuple[Any, ...]) -> str:
+        return base64.b64encode(struct.pack(f"<{len(values)}{code}", *values)).decode()
+
+    def unpack(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        data = base64.b64decode(value, validate=True)
+        if len(data) % 4:
+            raise ValueError(f"packed numbers take 4 bytes each, got {len(data)} bytes")
+        return struct.unpack(f"<{len(data) // 4}{code}", data)
+
+    return pack, unpack
+
+
+_pack_ints, _unpack_ints = _packer("I")
+_pack_floats, _unpack_floats = _packer("f")
+
+TokenIds = Annotated[
+    tuple[int, ...], BeforeValidator(_unpack_ints), PlainSerializer(_pack_ints, return_type=str, when_used="json")
+]
+Logprobs = Annotated[
+    tuple[float, ...], BeforeValidator(_unpack_floats), PlainSerializer(_pack_floats, return_type=str, when_used="json")
+]
+Headers = dict[str, str]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Arm(StrEnum):
+    """Which of the two served versions a session was given."""
+
+    STABLE = "stable"
+    CANDIDATE = "candidate"
+
+
+class TurnKind(StrEnum):
+    """What a trace is inside its session."""
+
+    MAIN = "main"
+    SUMMARY = "summary"
+    SIDE = "side"
+
+
+class CloseReason(StrEnum):
+    """Why a session became a trajectory."""
+
+    INACTIVE = "inactive"
+    HORIZON = "horizon"
+
+
+class FateKind(StrEnum):
+    """How a trace ended. Every trace ends in exactly one of these."""
+
+    TRAINED = "trained"
+    HELD_OUT = "held_out"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    DEAD_LETTERED = "dead_lettered"
+
+
+class TrialState(StrEnum):
+    """A candidate's life. The steps allowed between them are in `serving/trial.py`."""
+
+    PUBLISHED = "published"
+    EVALUATING = "evaluating"
+    CANARY = "canary"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    EXPIRED = "expired"
+
+
+class ReleaseKind(StrEnum):
+    """What a release says: who writes now, what is served, how a trial moved, what an engine confirmed."""
+
+    CLAIM = "claim"
+    BOOTSTRAP = "bootstrap"
+    TRIAL = "trial"
+    ANNOUNCED = "announced"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(_Frozen):
+    """A record on the log. Subclasses name their schema."""
+
+    SCHEMA: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+
+class VersionSpan(_Frozen):
+    """Reply tokens `[start, end)` were sampled by weights `version`."""
+
+    version: int
+    start: int
+    end: int
+
+
+class Assignment(_Frozen):
+    """The arm a session was given, in which trial (a candidate's version number), with what probability."""
+
+    arm: Arm = Arm.STABLE
+    trial: int | None = None
+    propensity: float = Field(1.0, gt=0.0, le=1.0)
+
+
+class Sampling(_Frozen):
+    """How reply tokens were drawn."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int | None = None
+
+
+class Trace(Record):
+    """One completion as production served it.
+
+    `logprobs[i]` is the log-probability, in nats, of `token_ids[i]` under the weights that sampled it, before
+    temperature and truncation. `spans` tile `[0, len(token_ids))`, or are empty when the weights of an aborted
+    reply are unknown.
+    """
+
+    SCHEMA = "trace"
+
+    trace_id: Name
+    session_id: Name
+    tenant: str
+    assignment: Assignment
+    engine_id: str
+    kind: TurnKind
+    endpoint: str
+    model: str
+    request: dict[str, Any]
+    reply_text: str
+    streamed: bool
+    status: int
+    prompt_token_ids: TokenIds
+    token_ids: TokenIds
+    logprobs: Logprobs
+    spans: tuple[VersionSpan, ...]
+    sampling: Sampling
+    finish_reason: str
+    started_at: float
+    finished_at: float
+
+    @model_validator(mode="after")
+    def _aligned(self) -> "Trace":
+        if len(self.logprobs) != len(self.token_ids):
+            raise ValueError(
+                f"a log-probability per reply token: {len(self.token_ids)} tokens, {len(self.logprobs)} values"
+            )
+        _check_tiling(self.spans, len(self.token_ids))
+        return self
+
+
+def _check_tiling(spans: tuple[VersionSpan, ...], length: int) -> None:
+    if not spans:
+        return
+    edges = [spans[0].start, *(span.end for span in spans)]
+    joined = all(a.end == b.start for a, b in pairwise(spans))
+    if not joined or edges[0] != 0 or edges[-1] != length:
+        raise ValueError(f"version spans must tile [0, {length}), got {[(s.start, s.end) for s in spans]}")
+
+
+class Feedback(Record):
+    """A user's or a system's signal about a trace or a session. `value` lies in [-1, 1]."""
+
+    SCHEMA = "feedback"
+
+    feedback_id: Name
+    trace_id: str | None = None
+    session_id: str | None = None
+    tenant: str
+    name: Name = "thumb"
+    value: float = Field(ge=-1.0, le=1.0)
+    comment: str = Field("", max_length=10_000)
+    at: float
+
+    @model_validator(mode="after")
+    def _about_something(self) -> "Feedback":
+        if not self.trace_id and not self.session_id:
+            raise ValueError("feedback must name a trace or a session")
+        return self
+
+
+class Segment(_Frozen):
+    """Tokens `[start, end)` of a chain were sampled in trace `trace_id`; the rest of a chain is context."""
+
+    trace_id: str
+    start: int
+    end: int
+    logprobs: Logprobs
+    spans: tuple[VersionSpan, ...]
+
+
+class Chain(_Frozen):
+    """Turns joined by exact token prefix: each turn's prompt begins with all tokens before it."""
+
+    token_ids: TokenIds
+    segments: tuple[Segment, ...]
+
+
+class Turn(_Frozen):
+    """What a scorer may read of one trace. `context` is the request's last message, `followup` the next one."""
+
+    trace_id: str
+    kind: TurnKind
+    context: str
+    reply: str
+    followup: str | None
+    finish_reason: str
+    status: int
+    num_tokens: int
+    versions: tuple[int, ...]
+    at: float
+
+
+class Trajectory(Record):
+    """A closed session."""
+
+    SCHEMA = "trajectory"
+
+    trajectory_id: Name
+    session_id: Name
+    tenant: str
+    assignment: Assignment | None = Field(description="none when the session saw more than one")
+    held_out: bool
+    closed: CloseReason
+    opened_at: float
+    closed_at: float
+    turns: tuple[Turn, ...]
+    chains: tuple[Chain, ...]
+    feedback: tuple[Feedback, ...]
+
+
+class Component(_Frozen):
+    """One scorer's number in [0, 1] for a turn, or why there is none. Unscored is not zero."""
+
+    name: str
+    scorer: str
+    trace_id: str
+    value: float | None
+    unscored: str | None = None
+
+
+class TurnReward(_Frozen):
+    """The reward of one turn, `None` when no component scored it."""
+
+    trace_id: str
+    value: float | None
+
+
+class Reward(Record):
+    """A trajectory's score: per turn for the trainer, per session for the gate."""
+
+    SCHEMA = "reward"
+
+    reward_id: Name
+    trajectory_id: Name
+    session_id: Name
+    spec: str
+    components: tuple[Component, ...]
+    turns: tuple[TurnReward, ...]
+    value: float = Field(ge=0.0, le=1.0)
+    has_signal: bool = Field(description="some component scored some turn; else `value` is the spec's price of silence")
+    guardrails: dict[str, float]
+    trajectory: Trajectory
+    at: float
+
+
+class FileEntry(_Frozen):
+    """A file of a version, as every reader must find it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Version(Record):
+    """A version's manifest: it exists in the store once this can be read there."""
+
+    SCHEMA = "version"
+
+    version: int = Field(ge=0)
+    digest: str
+    parent: int | None
+    parent_digest: str | None
+    files: tuple[FileEntry, ...]
+    lineage: dict[str, Any]
+    metrics: dict[str, float]
+    created_at: float
+
+    @property
+    def folder(self) -> str:
+        """Where the version lies, below the store's root."""
+        return f"versions/{self.version:06d}-{self.digest[:12]}"
+
+
+class Release(Record):
+    """An entry in the release log: the only thing that changes what is served.
+
+    `engines` maps an engine to the version it shall serve; `numbers` are what the decision was made on, and
+    `reason` is one sentence for an operator. `epoch` fences writers: a reader skips entries of an epoch older
+    than one it has seen.
+    """
+
+    SCHEMA = "release"
+
+    release: int
+    epoch: int
+    kind: ReleaseKind
+    stable: int
+    candidate: int | None = None
+    state: TrialState | None = None
+    share: float = Field(0.0, ge=0.0, lt=1.0)
+    salt: str = ""
+    engines: dict[str, int] = {}
+    numbers: dict[str, float] = {}
+    reason: str
+    at: float
+
+
+class Fate(Record):
+    """How one trace ended."""
+
+    SCHEMA = "fate"
+
+    trace_id: Name
+    kind: FateKind
+    version: int | None = None
+    reason: str
+    at: float
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def session_key(session_id: str) -> str:
+    """Sixteen hex digits that stand for a session: the partition key of everything about it."""
+    return hashlib.blake2b(session_id.encode(), digest_size=8).hexdigest()
+
+
+def key_of(*, session_id: str | None, trace_id: str | None) -> str:
+    """The partition key, from the session or, trace ids beginning with it, from a trace."""
+    if session_id:
+        return session_key(session_id)
+    return (trace_id or "").partition("-")[0]
+
+
+def content_id(*parts: str) -> str:
+    """A deterministic id: the same parts give the same id in every process."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+
+
+def versions_of(spans: Iterable[VersionSpan]) -> tuple[int, ...]:
+    """Distinct versions, in the order they sampled."""
+    return tuple(dict.fromkeys(span.version for span in spans))

@@ -1,0 +1,197 @@
+"""The event log: a protocol that Kafka fulfils, and an in-memory log for tests that fulfils it too.
+
+Values are bytes and headers are text; `ingest.codec` gives them meaning. Delivery is at least once: a message is
+read again after a crash between handling and `commit`, so every sink is idempotent by key.
+"""
+
+import threading
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ingest.events import Headers
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it lies in a partition. `offset` is its place; the next one is read at `offset + 1`."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    value: bytes
+    headers: Headers
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """How to create a topic. `retention_s` is `None` for topics kept for ever."""
+
+    name: str
+    partitions: int
+    retention_s: float | None
+
+
+Positions = Mapping[tuple[str, int], int]
+"""(topic, partition) -> offset of the next message to read."""
+
+
+class Subscription(Protocol):
+    """A consumer in a group. Not safe for use from several threads."""
+
+    def poll(self, timeout_s: float, max_messages: int = 500) -> list[Message]:
+        """Messages in partition order; empty after `timeout_s` without any. Raises `LogError` when stuck."""
+
+    def commit(self, positions: Positions) -> None:
+        """Remember where the group goes on after a restart."""
+
+    def seek(self, positions: Positions) -> None:
+        """Go on from elsewhere, in partitions assigned now."""
+
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        """Partitions this consumer reads now."""
+
+    def close(self) -> None:
+        """Leave the group."""
+
+
+class EventLog(Protocol):
+    """Topics of keyed messages; one key's messages keep their order. Safe for use from several threads."""
+
+    def create(self, topics: Iterable[TopicSpec]) -> None:
+        """Create what does not exist."""
+
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+        """Send; `flush` tells whether it arrived."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Return once all that was appended is durable. Raises `LogError` otherwise, and then what was not
+        acknowledged must be appended again."""
+
+    def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
+        """Join `group`, beginning at the oldest message where it has no committed position."""
+
+    def replay(self, topic: str) -> Iterator[Message]:
+        """All messages from the oldest to the newest at the time of the call; joins no group."""
+
+    def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
+        """Messages that `group` has not committed, per topic."""
+
+    def close(self) -> None:
+        """Flush and let go."""
+
+
+@dataclass
+class _Shared:
+    """What outlives a restart of `InMemoryLog`."""
+
+    partitions: dict[str, list[list[Message]]] = field(default_factory=dict)
+    committed: dict[str, dict[tuple[str, int], int]] = field(default_factory=lambda: defaultdict(dict))
+    members: dict[str, list["InMemorySubscription"]] = field(default_factory=lambda: defaultdict(list))
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+
+class InMemoryLog:
+    """An `EventLog` in this process. `restart()` drops every consumer, as a broker's restart does."""
+
+    def __init__(self) -> None:
+        self._shared = _Shared()
+
+    def create(self, topics: Iterable[TopicSpec]) -> None:
+        with self._shared.changed:
+            for spec in topics:
+                self._shared.partitions.setdefault(spec.name, [[] for _ in range(spec.partitions)])
+
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+        with self._shared.changed:
+            partitions = self._shared.partitions.setdefault(topic, [[]])
+            index = zlib.crc32(key.encode()) % len(partitions)
+            partitions[index].append(Message(topic, index, len(partitions[index]), key, value, dict(headers)))
+            self._shared.changed.notify_all()
+
+    def flush(self, timeout_s: float) -> None:
+        """Appends are durable at once, as far as memory is."""
+
+    def subscribe(self, topics: Iterable[str], group: str) -> "InMemorySubscription":
+        return InMemorySubscription(self._shared, tuple(topics), group)
+
+    def replay(self, topic: str) -> Iterator[Message]:
+        with self._shared.changed:
+            held = [message for part in self._shared.partitions.get(topic, []) for message in part]
+        yield from held
+
+    def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
+        with self._shared.changed:
+            done = self._shared.committed[group]
+            return {
+                topic: sum(
+                    len(part) - done.get((topic, index), 0)
+                    for index, part in enumerate(self._shared.partitions.get(topic, []))
+                )
+                for topic in topics
+            }
+
+    def restart(self) -> None:
+        """Forget all consumers and what they had not committed; keep messages and commits."""
+        with self._shared.changed:
+            for members in self._shared.members.values():
+                for member in members:
+                    member.positions.clear()
+            self._shared.changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing is held outside this process."""
+
+
+class InMemorySubscription:
+    """A consumer of `InMemoryLog`. Members of a group share out partitions by their order of joining."""
+
+    def __init__(self, shared: _Shared, topics: tuple[str, ...], group: str) -> None:
+        self._shared, self._topics, self._group = shared, topics, group
+        self.positions: dict[tuple[str, int], int] = {}
+        with shared.changed:
+            shared.members[group].append(self)
+
+    def poll(self, timeout_s: float, max_messages: int = 500) -> list[Message]:
+        until = time.monotonic() + timeout_s
+        with self._shared.changed:
+            while not (found := self._take(max_messages)):
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._shared.changed.wait(left)
+        return found
+
+    def _take(self, max_messages: int) -> list[Message]:
+        found: list[Message] = []
+        for where in sorted(self.assignment()):
+            start = self.positions.get(where, self._shared.committed[self._group].get(where, 0))
+            batch = self._shared.partitions[where[0]][where[1]][start : start + max_messages - len(found)]
+            self.positions[where] = start + len(batch)
+            found += batch
+        return found
+
+    def commit(self, positions: Positions) -> None:
+        with self._shared.changed:
+            self._shared.committed[self._group].update(positions)
+
+    def seek(self, positions: Positions) -> None:
+        self.positions.update(positions)
+
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        with self._shared.changed:
+            members = self._shared.members[self._group]
+            held = [
+                (topic, index) for topic in self._topics for index in range(len(self._shared.partitions.get(topic, [])))
+            ]
+            mine = members.index(self)
+            return frozenset(where for n, where in enumerate(held) if n % len(members) == mine)
+
+    def close(self) -> None:
+        with self._shared.changed:
+            self._shared.members[self._group].remove(self)
+            self._shared.changed.notify_all()

@@ -1,0 +1,30 @@
+"""The topics: what each carries and how it is kept."""
+
+from dataclasses import dataclass
+
+from ingest.events import Fate, Feedback, Record, Release, Reward, Trace, Trajectory, Version
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic's name, its record, and whether order across the whole topic matters (one partition, kept for ever)."""
+
+    name: str
+    record: type[Record]
+    ordered: bool = False
+
+
+TRACES = Topic("traces", Trace)
+FEEDBACK = Topic("feedback", Feedback)
+TRAJECTORIES = Topic("trajectories", Trajectory)
+REWARDS = Topic("rewards", Reward)
+FATES = Topic("fates", Fate)
+VERSIONS = Topic("versions", Version, ordered=True)
+RELEASES = Topic("releases", Release, ordered=True)
+
+ALL = (TRACES, FEEDBACK, TRAJECTORIES, REWARDS, FATES, VERSIONS, RELEASES)
+
+
+def dead_letters(topic: str, group: str) -> str:
+    """Where a group puts the records of a topic that it cannot read."""
+    return f"{topic}.{group}.dlq"

@@ -1,0 +1,149 @@
+"""The weight store: immutable versions in the Hugging Face layout, wherever fsspec reaches.
+
+The order of a publication, and what a crash after each step leaves:
+
+    1. files      under versions/<number>-<digest>/   an unlisted folder; publishing again completes it
+    2. manifest   manifest.json in that folder        the version exists: every name, size and digest is known
+    3. record     on the `versions` topic             the rollout hears of it (the caller's step; safe to repeat)
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+
+from infra.errors import StoreError
+from ingest.events import FileEntry, Version
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
+
+
+class VersionStore:
+    """Versions under `url`, any fsspec URL or a local path."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    def publish(
+        self,
+        version: int,
+        folder: Path,
+        parent: Version | None,
+        lineage: dict[str, Any],
+        metrics: dict[str, float],
+        at: float,
+    ) -> Version:
+        """Store the files of `folder` as `version`. Publishing the same content again changes nothing.
+
+        Raises:
+            StoreError: the number is taken by other content, or the store cannot be written.
+        """
+        files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST)
+        manifest = Version(
+            version=version,
+            digest=_digest(files),
+            parent=parent.version if parent else None,
+            parent_digest=parent.digest if parent else None,
+            files=files,
+            lineage=lineage,
+            metrics=metrics,
+            created_at=at,
+        )
+        if version in self.versions():
+            held = self.read(version)
+            if held.digest == manifest.digest:
+                return held
+            raise StoreError(f"version {version} exists with digest {held.digest[:12]}, got {manifest.digest[:12]}")
+        try:
+            target = f"{self._root}/{manifest.folder}"
+            self._fs.makedirs(target, exist_ok=True)
+            for entry in files:
+                self._fs.put_file(str(folder / entry.name), f"{target}/{entry.name}")
+            self._put(f"{target}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+        except OSError as exc:
+            raise StoreError(f"version {version}: not written to {self._root}: {exc}") from exc
+        return manifest
+
+    def _put(self, path: str, data: bytes) -> None:
+        """Write whole or not at all: a manifest half written must not look like a version."""
+        self._fs.pipe_file(f"{path}.part", data)
+        self._fs.mv(f"{path}.part", path)
+
+    def versions(self) -> list[int]:
+        """Numbers of all versions, ascending."""
+        return sorted(int(path.rsplit("/", 2)[1].partition("-")[0]) for path in self._manifests("*"))
+
+    def read(self, version: int) -> Version:
+        """The manifest of `version`.
+
+        Raises:
+            StoreError: there is no such version, or its manifest does not validate.
+        """
+        found = self._manifests(f"{version:06d}-*")
+        if len(found) != 1:
+            raise StoreError(f"version {version}: expected one manifest under {self._root}, found {len(found)}")
+        try:
+            return Version.model_validate_json(self._fs.cat_file(found[0]))
+        except (ValueError, OSError) as exc:
+            raise StoreError(f"version {version}: manifest {found[0]} is unreadable: {exc}") from exc
+
+    def _manifests(self, folder: str) -> list[str]:
+        return list(self._fs.glob(f"{self._root}/versions/{folder}/{MANIFEST}"))
+
+    def fetch(self, manifest: Version, into: Path) -> Path:
+        """A verified local copy of a version, below `into`; one already there is verified, not copied.
+
+        Raises:
+            StoreError: a file is missing or its content differs from the manifest.
+        """
+        target = into / manifest.folder.rsplit("/", 1)[1]
+        if not target.exists():
+            part = target.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            for entry in manifest.files:
+                self._get(f"{self._root}/{manifest.folder}/{entry.name}", part / entry.name)
+            verify(manifest, part)
+            part.rename(target)
+        else:
+            verify(manifest, target)
+        return target
+
+    def _get(self, source: str, target: Path) -> None:
+        try:
+            self._fs.get_file(source, str(target))
+        except OSError as exc:
+            raise StoreError(f"{source}: not readable: {exc}") from exc
+
+
+def verify(manifest: Version, folder: Path) -> None:
+    """Check every file of `folder` against the manifest.
+
+    Raises:
+        StoreError: names the first file that is missing or differs.
+    """
+    for expected in manifest.files:
+        path = folder / expected.name
+        if not path.is_file():
+            raise StoreError(f"version {manifest.version}: {expected.name} is missing from {folder}")
+        found = _entry(path)
+        if found != expected:
+            raise StoreError(
+                f"version {manifest.version}: {expected.name} must have sha256 {expected.sha256[:12]} and "
+                f"{expected.bytes} bytes, got {found.sha256[:12]} and {found.bytes}"
+            )
+
+
+def _entry(path: Path) -> FileEntry:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return FileEntry(name=path.name, bytes=path.stat().st_size, sha256=digest.hexdigest())
+
+
+def _digest(files: tuple[FileEntry, ...]) -> str:
+    return hashlib.sha256("\n".join(f"{file.sha256}  {file.name}" for file in files).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Scores for trajectories: scorers, the spec that combines them, the stage that runs it."""

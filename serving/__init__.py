@@ -1,0 +1,1 @@
+"""What users meet: engines with capture and hot swap, the router, the gate, the rollout."""
