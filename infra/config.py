@@ -100,9 +100,7 @@ class RampStep(Section):
     """A candidate's traffic share, and after how many units in the trial it ends."""
 
     share: Share
-    until_units: int | None = Field(
-        None, ge=1, description="units counted in the whole trial; none: to the trial's end"
-    )
+    until_units: int | None = Field(None, ge=1, description="units counted in the whole trial; none: to its end")
 
 
 class GuardrailConfig(Section):
@@ -160,8 +158,9 @@ class ServingConfig(Section):
         ids = [slot.id for slot in self.engines]
         if len(set(ids)) != len(ids):
             raise ValueError(f"engines: ids must differ, got {ids}")
-        if not any(slot.arm == "stable" for slot in self.engines):
-            raise ValueError("engines: at least one must have `arm: stable`")
+        for arm in ("stable", "candidate"):
+            if not any(slot.arm == arm for slot in self.engines):
+                raise ValueError(f"engines: at least one must have `arm: {arm}`")
         return self
 
 

@@ -88,9 +88,9 @@ def _wanted(env: Mapping[str, str], signal: str) -> str:
 @contextmanager
 def span(
     name: str,
+    attributes: Mapping[str, str | int | float] | None = None,
     parent: Mapping[str, str] | None = None,
     kind: SpanKind = SpanKind.INTERNAL,
-    **attributes: str | int | float,
 ) -> Iterator[Span]:
     """A span around a block; `parent` are the headers it came with."""
     above = propagate.extract(dict(parent)) if parent else None

@@ -6,6 +6,7 @@ read again after a crash between handling and `commit`, so every sink is idempot
 
 import threading
 import time
+import uuid
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,8 +73,12 @@ class EventLog(Protocol):
         """Return once all that was appended is durable. Raises `LogError` otherwise, and then what was not
         acknowledged must be appended again."""
 
-    def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
-        """Join `group`, beginning at the oldest message where it has no committed position."""
+    def subscribe(self, topics: Iterable[str], group: str | None) -> Subscription:
+        """Join `group`, beginning at the oldest message where it has no committed position.
+
+        `None` joins no group: such a reader has all partitions to itself, begins at the oldest message and cannot
+        commit.
+        """
 
     def replay(self, topic: str) -> Iterator[Message]:
         """All messages from the oldest to the newest at the time of the call; joins no group."""
@@ -116,8 +121,8 @@ class InMemoryLog:
     def flush(self, timeout_s: float) -> None:
         """Appends are durable at once, as far as memory is."""
 
-    def subscribe(self, topics: Iterable[str], group: str) -> "InMemorySubscription":
-        return InMemorySubscription(self._shared, tuple(topics), group)
+    def subscribe(self, topics: Iterable[str], group: str | None) -> "InMemorySubscription":
+        return InMemorySubscription(self._shared, tuple(topics), group or f"alone-{uuid.uuid4().hex}")
 
     def replay(self, topic: str) -> Iterator[Message]:
         with self._shared.changed:

@@ -72,6 +72,30 @@ class Reader:
         self.subscription.close()
 
 
+class Follower:
+    """All records of some topics from the oldest on, in no group: each follower sees everything.
+
+    Undecodable records are skipped with a warning; the topic's own group dead-letters them.
+    """
+
+    def __init__(self, log: EventLog, topics: Iterable[Topic]) -> None:
+        self._kinds = {topic.name: topic.record for topic in topics}
+        self._subscription = log.subscribe(self._kinds, None)
+
+    def poll(self, timeout_s: float, max_messages: int = 500) -> list[Record]:
+        """What came since the last call. Raises `LogError` when the log is away: make a new follower then."""
+        found: list[Record] = []
+        for message in self._subscription.poll(timeout_s, max_messages):
+            try:
+                found.append(codec.decode(message.value, message.headers, self._kinds[message.topic]))
+            except RecordError as exc:
+                logger.warning("%s: skipped: %s", place(message), exc)
+        return found
+
+    def close(self) -> None:
+        self._subscription.close()
+
+
 def _failed(message: Message, error: RecordError) -> Headers:
     return message.headers | {
         "onstream.errors.topic": message.topic,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ingest.events import Fate, Feedback, Record, Release, Reward, Trace, Trajectory, Version
+from ingest.log import TopicSpec
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ VERSIONS = Topic("versions", Version, ordered=True)
 RELEASES = Topic("releases", Release, ordered=True)
 
 ALL = (TRACES, FEEDBACK, TRAJECTORIES, REWARDS, FATES, VERSIONS, RELEASES)
+
+
+def specs(partitions: int, retention_s: float) -> list[TopicSpec]:
+    """How to create every topic."""
+    return [
+        TopicSpec(topic.name, 1 if topic.ordered else partitions, None if topic.ordered else retention_s)
+        for topic in ALL
+    ]
 
 
 def dead_letters(topic: str, group: str) -> str:

@@ -1,0 +1,48 @@
+# Everything one does with a checkout. `make help` lists it.
+PYTHON_VERSION ?= 3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONFIG ?= examples/demo/onstream.yaml
+# A local folder of wheels, where there is one, also serves uv; elsewhere uv finds CPU torch by itself.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check bench clean
+
+help:  ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## a virtual environment with everything, in .venv
+
+$(STAMP): pyproject.toml overrides.txt
+	@command -v uv >/dev/null || python3 -m pip install --quiet uv
+	@uv venv --quiet --allow-existing --python $(PYTHON_VERSION) $(VENV)
+	@echo "installing into $(VENV)"
+	@uv pip install --quiet --python $(BIN)/python $(TORCH) --override overrides.txt -e '.[cpu,demo,dev]'
+	@touch $@
+
+.onstream/model: | $(STAMP)
+	@$(BIN)/python examples/demo/model.py $@
+
+demo: $(STAMP) .onstream/model  ## the whole loop with simulated users, to the first promotion (ARGS=--sabotage)
+	@$(BIN)/python examples/demo $(ARGS)
+
+up: $(STAMP) .onstream/model  ## the same system for your own client, until Ctrl-C (CONFIG=onstream.yaml)
+	@$(BIN)/onstream up --config $(CONFIG)
+
+test: $(STAMP) .onstream/model  ## every test, with real vLLM, broker and Ray (ARGS='-k gate')
+	@$(BIN)/pytest $(ARGS)
+
+check: $(STAMP)  ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP) .onstream/model  ## benchmarks, each with sides compared in one run (NAME=swap)
+	@for file in tests/bench/bench_$(or $(NAME),*).py; do $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove the environment and everything a run left
+	rm -rf $(VENV) .onstream build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

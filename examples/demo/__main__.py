@@ -1,0 +1,157 @@
+"""`make demo`: the whole loop on this machine, driven by simulated users, until a version is promoted on live evidence.
+
+    python examples/demo [--sabotage] [--minutes 11] [--users 12] [--plain]
+
+`--sabotage` publishes a damaged version into the same loop and ends with the gate's verdict on it.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import report
+import sabotage
+import view
+from rich.console import Console
+from rich.live import Live
+from users import Crowd
+
+from infra import cli
+from infra.config import Config
+from infra.lifecycle import Stop
+from infra.supervisor import Supervisor
+
+HERE = Path(__file__).parent
+AFTERWARDS_S = 15.0  # users stay a little on the promoted version: the swap happens under load
+SETTLE_S = 20.0
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, config: Config, args: argparse.Namespace, console: Console) -> None:
+        self._config, self._args, self._console = config, args, console
+        self._stop = Stop.on_signals()
+        self._over = False
+        self._loop = view.Loop(config)
+        say = self._say_plain if args.plain or not console.is_terminal else self._loop.say
+        self._say = say
+        self.supervisor = Supervisor(config, HERE / "onstream.yaml", say)
+        router = config.serving.router
+        self.crowd = Crowd(
+            f"http://{router.host}:{router.port}/v1", config.model.name, args.users, 0, lambda: self._over
+        )
+
+    def _say_plain(self, line: str) -> None:
+        self._loop.say(line)
+        self._console.print(self._loop.events[-1], markup=False, highlight=False)
+
+    async def run(self) -> None:
+        """Start everything, let users in, watch until the end."""
+        self.supervisor.start()
+        is_live = self._console.is_terminal and not self._args.plain
+        live = Live(console=self._console, refresh_per_second=2, screen=True) if is_live else None
+        if live:
+            live.start()
+        try:
+            async with httpx.AsyncClient(timeout=2.0) as client:
+                await self._watch(client, live)
+        finally:
+            if live:
+                live.stop()
+
+    async def _watch(self, client: httpx.AsyncClient, live: Live | None) -> None:
+        begun = time.monotonic()
+        crowd: asyncio.Task[None] | None = None
+        ends_at: float | None = None
+        told = 0.0
+        while not self._stop.is_set() and not (crowd and crowd.done()):
+            self.supervisor.tick()
+            await self._loop.look(client)
+            if crowd is None and self.supervisor.is_ready():
+                self._say("everything is up: users come in")
+                crowd = asyncio.create_task(self.crowd.run())
+                if self._args.sabotage:
+                    damaged = await asyncio.to_thread(sabotage.publish_damaged, self._config)
+                    self._say(f"version {damaged.version} is published, damaged")
+            if ends_at is None and (why := self._verdict(begun)):
+                self._say(why)
+                ends_at = time.monotonic() + AFTERWARDS_S
+            self._over = ends_at is not None and time.monotonic() > ends_at
+            share = self.crowd.experience.pleased_share(30.0)
+            if share is not None and int(time.time()) % 5 == 0:
+                self._loop.curve.append(share)
+            if live:
+                live.update(view.draw(self._loop, self.supervisor, self.crowd.experience))
+            elif time.monotonic() - told > 15.0:
+                told = time.monotonic()
+                self._progress()
+            await asyncio.sleep(1.0)
+        if crowd:
+            self._over = True
+            await crowd
+
+    def _verdict(self, begun: float) -> str | None:
+        """Why it is over, if it is."""
+        rollout = self._loop.rollout
+        if rollout.get("promoted"):
+            return f"version {rollout['promoted'][-1]} is promoted"
+        if self._args.sabotage and rollout.get("candidate") == 1 and rollout.get("state") in ("rejected", "expired"):
+            return f"the damaged version is {rollout['state']}"
+        if time.monotonic() - begun > self._args.minutes * 60:
+            return f"{self._args.minutes:g} minutes are over; no promotion was earned"
+        return None
+
+    def _progress(self) -> None:
+        users, rollout, trainer = self.crowd.experience, self._loop.rollout, self._loop.trainer
+        share = users.pleased_share(30.0)
+        standing = (rollout.get("standing") or {}).get("reason", "")
+        self._say(
+            f"requests {users.requests} failed {users.failed} pleased {'-' if share is None else f'{share:.0%}'} | "
+            f"trainer {trainer.get('phase', 'starting')} {trainer.get('turns_collected', 0)}/"
+            f"{trainer.get('turns_needed', 0)} | {rollout.get('state', 'starting')} {standing}"
+        )
+
+
+def main(argv: list[str]) -> int:
+    """The demo's command line."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--sabotage", action="store_true", help="publish a damaged version and see it refused")
+    parser.add_argument("--minutes", type=float, default=11.0, help="give up after this (%(default)s)")
+    parser.add_argument("--users", type=int, default=12, help="users at a time (%(default)s)")
+    parser.add_argument("--plain", action="store_true", help="lines instead of a live picture")
+    parser.add_argument("--keep", action="store_true", help="go on from the state of the run before")
+    args = parser.parse_args(argv)
+    return cli.guarded(str(HERE / "onstream.yaml"), lambda config: _run(config, args), verbose=False)
+
+
+def _run(config: Config, args: argparse.Namespace) -> int:
+    begun = time.monotonic()
+    console = Console()
+    if not args.keep:
+        forget(config)
+    demo = Demo(config, args, console)
+    try:
+        asyncio.run(demo.run())
+        done = report.make(config, demo.crowd.experience, time.monotonic() - begun, SETTLE_S)
+    finally:
+        demo.supervisor.stop()
+    report.show(done, demo.crowd.experience, console)
+    print(report.line(done), flush=True)
+    return 0
+
+
+def forget(config: Config) -> None:
+    """Remove what an earlier demo left: log, store, checkpoints; never the model."""
+    run_dir = Path(config.run_dir)
+    for name in ("broker", "store", "cache", "spool", "trainer", "logs", "state.json", "resolved.yaml"):
+        path = run_dir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""What a demo run showed, from the log: nothing here is remembered, everything is read back."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from users import Experience
+
+from infra.config import Config
+from ingest import audit, reader, topics
+from ingest.events import Feedback, Release, ReleaseKind, TrialState
+from ingest.kafka_log import KafkaLog
+from ingest.versions import VersionStore
+
+TERMINAL = (TrialState.PROMOTED, TrialState.REJECTED, TrialState.EXPIRED, TrialState.ROLLED_BACK)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The run's outcome. `line` is the DEMO line's object."""
+
+    verdicts: tuple[Release, ...]
+    account: audit.Account
+    line: dict[str, Any]
+
+
+def make(config: Config, users: Experience, wall_s: float, settle_s: float) -> Report:
+    """Read the log and count."""
+    log = KafkaLog(config.log, client_id="report")
+    try:
+        releases = list(reader.replay(log, topics.RELEASES, Release))
+        account = audit.settle(log, audit.Limits.of(config), settle_s)
+        feedback_at = {f.trace_id: f.at for f in reader.replay(log, topics.FEEDBACK, Feedback) if f.trace_id}
+    finally:
+        log.close()
+    verdicts = tuple(r for r in releases if r.kind is ReleaseKind.TRIAL and r.state in TERMINAL)
+    promoted = [r for r in verdicts if r.state is TrialState.PROMOTED]
+    swaps = [r.numbers["pause_s"] for r in releases if r.kind is ReleaseKind.ANNOUNCED]
+    last = verdicts[-1].numbers if verdicts else {}
+    line = {
+        "promoted": len(promoted),
+        "rejected": sum(r.state is TrialState.REJECTED for r in verdicts),
+        "requests": users.requests,
+        "failed_requests": users.failed,
+        "questions": len(users.asked),
+        "reward_stable": round(last["reward.stable"], 4) if "reward.stable" in last else None,
+        "reward_candidate": round(last["reward.candidate"], 4) if "reward.candidate" in last else None,
+        "log_e": round(last["log_e.reward"], 3) if "log_e.reward" in last else None,
+        "log_threshold": round(last["log_threshold"], 3) if "log_threshold" in last else None,
+        "swap_gap_ms_max": round(max(swaps) * 1000) if swaps else None,
+        "stream_gap_ms_max": round(users.longest_gap_s * 1000),
+        "feedback_to_serving_s": _feedback_to_serving(config, promoted, releases, feedback_at),
+        "traces": account.num_traces,
+        "unexplained_traces": len(account.unexplained) + len(account.conflicts),
+        "wall_s": round(wall_s),
+    }
+    return Report(verdicts, account, line)
+
+
+def _feedback_to_serving(
+    config: Config, promoted: list[Release], releases: list[Release], feedback_at: dict[str | None, float]
+) -> float | None:
+    """Median seconds from a thumb in the first promoted batch to all engines serving what it taught."""
+    if not promoted:
+        return None
+    version = promoted[0].stable
+    traces = VersionStore(config.store.url).read(version).lineage["trace_ids"]
+    given = [feedback_at[trace] for trace in traces if trace in feedback_at]
+    served = [r.at for r in releases if r.kind is ReleaseKind.ANNOUNCED and version in r.engines.values()]
+    return round(max(served) - statistics.median(given), 1) if given and served else None
+
+
+def show(report: Report, users: Experience, console: Console) -> None:
+    """For people: what was decided and why, how users fared, how every trace ended."""
+    table = Table("", "", title="what happened", show_header=False)
+    for release in report.verdicts:
+        table.add_row(f"version {release.candidate}", f"[bold]{release.state}[/]: {release.reason}")
+    if not report.verdicts:
+        table.add_row("no trial ended", "nothing was promoted, and nothing is claimed")
+    table.add_row("users", f"{users.requests} requests in {users.sessions} conversations, {users.failed} failed")
+    table.add_row("thumbs", f"{users.thumbs['up']} up, {users.thumbs['down']} down")
+    if users.latencies_s:
+        quantiles = statistics.quantiles(users.latencies_s, n=20) if len(users.latencies_s) > 1 else users.latencies_s
+        table.add_row("latency", f"median {statistics.median(users.latencies_s):.1f} s, p95 {quantiles[-1]:.1f} s")
+    for (kind, reason), num in sorted(report.account.by_reason.items()):
+        table.add_row(f"traces {kind}", f"{num}: {reason}")
+    for where, num in sorted(report.account.in_flight.items()):
+        table.add_row("traces in flight", f"{num}: {where}")
+    console.print(table)
+    for failure in users.failures[:5]:
+        console.print(f"failed request: {failure}", markup=False)
+    for line in (*report.account.unexplained[:5], *report.account.conflicts[:5]):
+        console.print(f"unexplained: {line}", markup=False)
+
+
+def line(report: Report) -> str:
+    """The last line of a demo."""
+    return f"DEMO {json.dumps(report.line)}"

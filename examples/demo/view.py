@@ -1,0 +1,154 @@
+"""The demo's live picture: who asks what, what is trained, which version serves, and the evidence on a trial."""
+
+import json
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Group, RenderableType
+from rich.layout import Layout
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from users import Experience
+
+from infra.config import Config
+from infra.supervisor import ProcessState, Supervisor
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class Loop:
+    """What the system says of itself, asked once a second."""
+
+    config: Config
+    rollout: dict[str, Any] = field(default_factory=dict)
+    router: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    events: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    curve: deque[float] = field(default_factory=lambda: deque(maxlen=60))
+    begun: float = field(default_factory=time.time)
+
+    def say(self, line: str) -> None:
+        self.events.append(f"{time.time() - self.begun:5.0f}s  {line}")
+
+    async def look(self, client: httpx.AsyncClient) -> None:
+        """Ask rollout, router and trainer; what does not answer keeps its last state."""
+        serving = self.config.serving
+        before = self.rollout
+        self.rollout = await _ask(client, f"http://{serving.rollout.host}:{serving.rollout.port}/status", before)
+        self.router = await _ask(client, f"http://{serving.router.host}:{serving.router.port}/status", self.router)
+        status = Path(self.config.trainer.checkpoint_dir) / "status.json"
+        if status.exists():
+            self.trainer = json.loads(status.read_text())
+        self._notice(before)
+
+    def _notice(self, before: dict[str, Any]) -> None:
+        key = ("state", "candidate", "share")
+        if [before.get(k) for k in key] != [self.rollout.get(k) for k in key] and self.rollout.get("candidate"):
+            share = f" with {self.rollout['share']:.0%} of sessions" if self.rollout.get("share") else ""
+            self.say(f"version {self.rollout['candidate']}: {self.rollout['state']}{share}")
+
+
+async def _ask(client: httpx.AsyncClient, url: str, before: dict[str, Any]) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = (await client.get(url)).raise_for_status().json()
+    except httpx.HTTPError:
+        return before
+    return answer
+
+
+def sparkline(values: list[float]) -> str:
+    """Values in [0, 1] as a line of blocks."""
+    return "".join(_SPARKS[min(len(_SPARKS) - 1, int(value * len(_SPARKS)))] for value in values)
+
+
+def draw(loop: Loop, supervisor: Supervisor, users: Experience) -> RenderableType:
+    """One frame."""
+    layout = Layout()
+    layout.split_column(Layout(name="top", size=9), Layout(name="middle", size=9), Layout(name="bottom"))
+    layout["top"].split_row(Layout(_users(loop, users)), Layout(_processes(supervisor)))
+    layout["middle"].split_row(Layout(_trainer(loop)), Layout(_trial(loop)))
+    layout["bottom"].split_row(
+        Layout(Panel(Text("\n".join(users.last_words[-4:]), overflow="ellipsis"), title="heard")),
+        Layout(Panel(Text("\n".join(list(loop.events)[-8:])), title="what happened")),
+    )
+    return layout
+
+
+def _grid(*rows: tuple[str, RenderableType]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right")
+    table.add_column()
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _users(loop: Loop, users: Experience) -> Panel:
+    share = users.pleased_share(30.0)
+    return Panel(
+        _grid(
+            ("requests", f"{users.requests}   failed {users.failed}"),
+            ("conversations", str(users.sessions)),
+            ("thumbs", f"up {users.thumbs['up']}   down {users.thumbs['down']}"),
+            ("pleased, 30 s", "-" if share is None else f"{share:.0%}"),
+            ("over time", sparkline(list(loop.curve))),
+        ),
+        title="users (they like short answers; nobody told the model)",
+    )
+
+
+def _processes(supervisor: Supervisor) -> Panel:
+    table = Table.grid(padding=(0, 1))
+    for name, process in supervisor.processes.items():
+        mark = "[green]●[/]" if process.state is ProcessState.READY else "[yellow]◌[/]"
+        again = f"restarted {process.restarts}x" if process.restarts else ""
+        table.add_row(mark, name, f"[dim]{process.state}[/]", f"[yellow]{again}[/]")
+    return Panel(table, title="processes")
+
+
+def _trainer(loop: Loop) -> Panel:
+    have, need = loop.trainer.get("turns_collected", 0), loop.trainer.get("turns_needed", 1)
+    reward = loop.trainer.get("mean_reward")
+    return Panel(
+        _grid(
+            ("phase", str(loop.trainer.get("phase", "starting"))),
+            ("scored turns", Group(Text(f"{have} of {need}"), ProgressBar(total=need, completed=min(have, need)))),
+            ("batch's reward", "-" if reward is None else f"{reward:.3f}"),
+            ("trained from", f"version {loop.trainer.get('version', 0)}"),
+        ),
+        title="trainer",
+    )
+
+
+def _trial(loop: Loop) -> Panel:
+    state = loop.rollout
+    standing = state.get("standing") or {}
+    numbers = standing.get("numbers", {})
+    rows: list[tuple[str, RenderableType]] = [
+        ("stable", f"version {state.get('stable', '-')}"),
+        ("trial", f"version {state['candidate']}: {state['state']}" if state.get("candidate") else "none yet"),
+    ]
+    if state.get("state") == "canary" and numbers:
+        needed = numbers["log_threshold"]
+        log_e = min(value for name, value in numbers.items() if name.startswith("log_e."))
+        arms = [f"{arm} {numbers.get(f'reward.{arm}', math.nan):.2f} ({numbers[f'units.{arm}']:.0f})"
+                for arm in ("stable", "candidate")]  # fmt: skip
+        rows += [
+            ("reward", "   ".join(arms)),
+            (
+                "evidence",
+                Group(
+                    Text(f"e^{log_e:.2f} of e^{needed:.2f}"),
+                    ProgressBar(total=needed, completed=max(0.0, min(log_e, needed))),
+                ),
+            ),
+        ]
+    return Panel(_grid(*rows), title="gate")

@@ -1,0 +1,60 @@
+"""The front of `onstream <command>`: finds commands by entry point, so that nothing imports sideways.
+
+A command is `main(argv) -> exit status`, registered in the group `onstream.commands`.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+from infra import config
+from infra.errors import OnstreamError
+
+GROUP = "onstream.commands"
+DEFAULT_CONFIG = "onstream.yaml"
+
+
+def main() -> int:
+    """Run `onstream <command> ...`."""
+    commands = {point.name: point for point in entry_points(group=GROUP)}
+    parser = argparse.ArgumentParser(
+        prog="onstream",
+        description="Turns a model people already use into one that keeps learning from that use, safely.",
+        epilog="`onstream <command> --help` tells more.",
+    )
+    parser.add_argument("command", choices=sorted(commands), help="what to do")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    return _load(commands[args.command])(args.rest)
+
+
+def _load(point: EntryPoint) -> Callable[[list[str]], int]:
+    command: Callable[[list[str]], int] = point.load()
+    return command
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Every command and process takes the configuration the same way."""
+    parser.add_argument("--config", "-c", default=DEFAULT_CONFIG, help="the configuration file (%(default)s)")
+
+
+def guarded(path: str, run: Callable[[config.Config], int | None], verbose: bool = True) -> int:
+    """Load the configuration and call `run` with it; a mistake of the user's is one message, not a stack trace."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return run(config.load(path)) or 0
+    except OnstreamError as exc:
+        print(f"onstream: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

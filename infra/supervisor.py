@@ -1,0 +1,374 @@
+"""The local supervisor: `onstream up` runs the whole system as processes of this machine.
+
+A process that dies is started again, after a wait that doubles from one to thirty seconds and is forgotten once the
+process has lived for a minute. Each process writes one log file, `<run_dir>/logs/<name>.log`. What runs is in
+`<run_dir>/state.json`, which `onstream status` reads. When the supervisor ends, by signal or by `kill -9`, so does
+everything it started: children are in process groups of their own and get SIGTERM when it dies.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from infra import broker, cli
+from infra.config import CONTROL_TOKEN_VAR, Config
+from infra.errors import StartError
+from infra.lifecycle import Deadline, Stop, backoff_s
+
+_FORGET_S = 60.0
+_STOP_S = 15.0  # vLLM ends in about 3 s and Ray in about 5 s here
+_BROKER_READY_S = 20.0
+_PR_SET_PDEATHSIG = 1
+
+
+class ProcessState(StrEnum):
+    """Where a process stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting to restart"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """How to run one process. `ready_url` answers 200 once it is ready; without one, running is ready."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready_url: str | None = None
+    niceness: int = 0
+
+
+def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
+    """All processes of a configuration but the broker, in the order they are started."""
+    python = sys.executable
+    where = ("--config", str(config_path))
+    one_thread = {"OMP_NUM_THREADS": "1"}
+    engines = [
+        ProcessSpec(
+            slot.id,
+            (python, "-m", "serving", "engine", "--id", slot.id, *where),
+            ready_url=f"http://{slot.host}:{slot.port}/health",
+        )
+        for slot in config.serving.engines
+    ]
+    router, rollout = config.serving.router, config.serving.rollout
+    return [
+        *engines,
+        ProcessSpec(
+            "router",
+            (python, "-m", "serving", "router", *where),
+            one_thread,
+            f"http://{router.host}:{router.port}/health",
+        ),
+        ProcessSpec(
+            "rollout",
+            (python, "-m", "serving", "rollout", *where),
+            one_thread,
+            f"http://{rollout.host}:{rollout.port}/status",
+        ),
+        ProcessSpec("ingest", (python, "-m", "ingest", *where), one_thread),
+        ProcessSpec("rewards", (python, "-m", "rewards", *where), one_thread),
+        # users come first: the trainer takes the processor time that serving leaves
+        ProcessSpec("trainer", (python, "-m", "trainer", *where), niceness=10),
+    ]
+
+
+class Process:
+    """One supervised process."""
+
+    def __init__(self, spec: ProcessSpec, log_file: Path, env: Mapping[str, str]) -> None:
+        self.spec, self.log_file = spec, log_file
+        self._env = dict(env) | dict(spec.env)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._waits = self._new_waits()
+        self._restart_at = 0.0
+        self.started_at = 0.0
+        self.restarts = 0
+        self.exit_status: int | None = None
+        self.state = ProcessState.STOPPED
+
+    @staticmethod
+    def _new_waits() -> Iterator[float]:
+        return backoff_s(1.0, 30.0)
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None else None
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self._child = subprocess.Popen(
+                self.spec.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                start_new_session=True,
+                preexec_fn=_child_setup(self.spec.niceness),
+            )
+        self.started_at = time.time()
+        self.state = ProcessState.STARTING
+
+    def look(self) -> str | None:
+        """Reap, restart when due, notice readiness; a line about what changed, if something did."""
+        if self.state is ProcessState.STOPPED or self._child is None:
+            return None
+        if self.state is ProcessState.WAITING:
+            return self._restart_if_due()
+        if (status := self._child.poll()) is not None:
+            return self._plan_restart(status)
+        if self.state is ProcessState.STARTING and _answers(self.spec.ready_url):
+            self.state = ProcessState.READY
+            return f"{self.spec.name} is ready after {time.time() - self.started_at:.0f} s"
+        return None
+
+    def _plan_restart(self, status: int) -> str:
+        self.exit_status = status
+        _kill_group(self.pid)
+        if time.time() - self.started_at > _FORGET_S:
+            self._waits = self._new_waits()
+        wait = next(self._waits)
+        self._restart_at = time.monotonic() + wait
+        self.state = ProcessState.WAITING
+        how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{self.spec.name} {how}; starting it again in {wait:.1f} s ({self.last_words()})"
+
+    def _restart_if_due(self) -> str | None:
+        if time.monotonic() < self._restart_at:
+            return None
+        self.restarts += 1
+        self.start()
+        return f"{self.spec.name} is started again"
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        try:
+            lines = self.log_file.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+        except OSError:
+            return "no log"
+        return lines[-1] if lines else "an empty log"
+
+    def ask_to_stop(self) -> None:
+        self.state = ProcessState.STOPPED
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+
+    def end(self, deadline: Deadline) -> None:
+        """Wait for the end that was asked for, then take the whole group down."""
+        if self._child is None:
+            return
+        try:
+            self.exit_status = self._child.wait(deadline.left_s())
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self.exit_status = self._child.wait()
+        _kill_group(self._child.pid)
+
+
+def _child_setup(niceness: int) -> Callable[[], None]:
+    """Runs in the child before it becomes its program: lower priority, and SIGTERM when the supervisor dies."""
+    libc = ctypes.CDLL(None)
+
+    def setup() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        os.nice(niceness)
+
+    return setup
+
+
+def _kill_group(pid: int | None) -> None:
+    """What a dead process left behind in its group: vLLM's engine core, Ray's workers."""
+    if pid is None:
+        return
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _answers(url: str | None) -> bool:
+    if url is None:
+        return True
+    try:
+        with urllib.request.urlopen(url, timeout=1.0) as answer:  # noqa: S310 - an address of our configuration
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+class Supervisor:
+    """Runs a configuration. Call `start`, then `tick` until done, then `stop`."""
+
+    def __init__(self, config: Config, config_path: Path, say: Callable[[str], None]) -> None:
+        self._config, self._config_path, self._say = config, config_path.resolve(), say
+        self._run_dir = Path(config.run_dir)
+        self._env = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
+        self._env.setdefault(CONTROL_TOKEN_VAR, secrets.token_urlsafe(24))
+        self.processes: dict[str, Process] = {}
+
+    def start(self) -> None:
+        """Broker, bootstrap, then everything else at once.
+
+        Raises:
+            StartError: a port is taken, the broker does not come up, or the bootstrap fails.
+        """
+        self._check_ports()
+        (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        (self._run_dir / "resolved.yaml").write_text(self._config.dump())
+        if self._config.log.local:
+            self._start_broker()
+        self._bootstrap()
+        for spec in specs(self._config, self._config_path):
+            self._add(spec).start()
+        self._write_state()
+
+    def _add(self, spec: ProcessSpec) -> Process:
+        process = Process(spec, self._run_dir / "logs" / f"{spec.name}.log", self._env)
+        self.processes[spec.name] = process
+        return process
+
+    def _check_ports(self) -> None:
+        serving = self._config.serving
+        wanted = {
+            "serving.router.port": (serving.router.host, serving.router.port),
+            "serving.rollout.port": (serving.rollout.host, serving.rollout.port),
+        }
+        for slot in serving.engines:
+            wanted[f"serving.engines {slot.id} port"] = (slot.host, slot.port)
+            wanted[f"serving.engines {slot.id} control_port"] = (slot.host, slot.control_port)
+        if self._config.log.local:
+            wanted["log.brokers"] = _broker_address(self._config)
+        owners: dict[tuple[str, int], str] = {}
+        for name, (host, port) in wanted.items():
+            if (host, port) in owners:
+                raise StartError(f"{name}: {host}:{port} is also {owners[host, port]}")
+            owners[host, port] = name
+            if is_taken(host, port):
+                raise StartError(f"{name}: port {port} on {host} is taken by another process")
+
+    def _start_broker(self) -> None:
+        host, port = _broker_address(self._config)
+        data = self._run_dir / "broker"
+        data.mkdir(parents=True, exist_ok=True)
+        process = self._add(ProcessSpec("broker", tuple(broker.command(data.resolve(), host, port))))
+        process.start()
+        deadline = Deadline.after(_BROKER_READY_S)
+        while not is_taken(host, port):
+            if deadline.passed() or (process.look() and process.state is ProcessState.WAITING):
+                raise StartError(f"the broker does not listen on {host}:{port}: {process.last_words()}")
+            time.sleep(0.1)
+        process.state = ProcessState.READY
+        self._say(f"broker is ready on {host}:{port}")
+
+    def _bootstrap(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.cli", "bootstrap", "--config", str(self._config_path)],
+            env=self._env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (self._run_dir / "logs" / "bootstrap.log").write_text(done.stderr)
+        if done.returncode:
+            raise StartError(done.stderr.strip().removeprefix("onstream: ").splitlines()[-1])
+
+    def tick(self) -> None:
+        """Look at every process once."""
+        lines = [line for process in self.processes.values() if (line := process.look())]
+        for line in lines:
+            self._say(line)
+        if lines:
+            self._write_state()
+
+    def is_ready(self) -> bool:
+        """Everything has been ready at the same time."""
+        return all(process.state is ProcessState.READY for process in self.processes.values())
+
+    def stop(self) -> None:
+        """Everything ends; the broker last, so that the others can flush to it."""
+        others = [process for name, process in self.processes.items() if name != "broker"]
+        for process in others:
+            process.ask_to_stop()
+        deadline = Deadline.after(_STOP_S)
+        for process in others:
+            process.end(deadline)
+        if held := self.processes.get("broker"):
+            held.ask_to_stop()
+            held.end(Deadline.after(_STOP_S))
+        self._write_state()
+
+    def _write_state(self) -> None:
+        state: dict[str, Any] = {
+            "pid": os.getpid(),
+            "processes": {
+                name: {
+                    "pid": process.pid,
+                    "state": process.state,
+                    "restarts": process.restarts,
+                    "started_at": process.started_at,
+                    "log": str(process.log_file),
+                }
+                for name, process in self.processes.items()
+            },
+        }
+        part = self._run_dir / "state.json.part"
+        part.write_text(json.dumps(state, indent=1))
+        part.replace(self._run_dir / "state.json")
+
+
+def _broker_address(config: Config) -> tuple[str, int]:
+    """Raises `StartError` unless `log.brokers` is one `host:port`."""
+    host, _, port = config.log.brokers.partition(":")
+    if not port.isdecimal():
+        raise StartError(f"log.brokers: with `log.local` this must be one host:port, got {config.log.brokers!r}")
+    return host, int(port)
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Something listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((host, port)) == 0
+
+
+def main(argv: list[str]) -> int:
+    """`onstream up`: run everything until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="onstream up", description="Run the whole system here until Ctrl-C.")
+    cli.add_config(parser)
+    args = parser.parse_args(argv)
+
+    def run(config: Config) -> None:
+        supervisor = Supervisor(config, Path(args.config), say=lambda line: print(line, flush=True))
+        stop = Stop.on_signals()
+        told = False
+        try:
+            supervisor.start()
+            print("starting; an engine takes about a minute", flush=True)
+            while not stop.wait(0.5):
+                supervisor.tick()
+                if not told and supervisor.is_ready():
+                    router = config.serving.router
+                    print(f"ready: http://{router.host}:{router.port}/v1 serves {config.model.name}; Ctrl-C ends it")
+                    told = True
+        finally:
+            print("stopping", flush=True)
+            supervisor.stop()
+
+    return cli.guarded(args.config, run)

@@ -1,0 +1,35 @@
+"""`python -m ingest --config onstream.yaml`: the ingest stage (see `ingest.assemble`)."""
+
+import argparse
+import sys
+
+from infra import cli, telemetry
+from infra.config import Config
+
+
+def main(argv: list[str]) -> int:
+    """Close sessions into trajectories until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m ingest", description=__doc__)
+    cli.add_config(parser)
+    return cli.guarded(parser.parse_args(argv).config, run)
+
+
+def run(config: Config) -> None:
+    """The stage with the log of the configuration."""
+    from infra.lifecycle import Stop
+    from ingest import assemble
+    from ingest.kafka_log import KafkaLog
+    from ingest.reader import outlast_outages
+
+    telemetry.setup("ingest")
+    stop = Stop.on_signals()
+    # Another assignor may give a session's traces to one process and its feedback to another: they would never meet.
+    log = KafkaLog(config.log.model_copy(update={"assignor": "eager"}), client_id="ingest")
+    try:
+        outlast_outages(stop, lambda: assemble.run(log, config, stop))
+    finally:
+        log.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,199 @@
+"""The ingest stage: traces and feedback in, trajectories out.
+
+The commit order:
+
+    1. poll    records are laid into the table of open sessions; undecodable ones go to the dead-letter topic
+    2. close   sessions that ended are appended to `trajectories`, keyed by session key; the traces of one that is
+               too large for the log get their fate here
+    3. flush   trajectories and dead letters are durable
+    4. commit  each partition's position moves to its low watermark: the smallest offset of any record of a session
+               that is still open, else the next offset
+
+There is no database. After a crash the records of open sessions are read again from the low watermark, and
+`trajectories` itself, replayed when partitions are assigned, tells which traces were given one and are skipped:
+
+    between 1 and 2   nothing was said; read again
+    between 2 and 3   trajectories that arrived are replayed, the rest are made again
+    between 3 and 4   trajectories are replayed, their traces skipped; open sessions are whole, never torn
+
+Time. A session ends on this process's clock only where nothing is unread: a topic with unread messages is known only
+until the newest record read from each of its partitions (stream time), so turns that lie side by side after an outage
+are joined before anything is closed.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from infra import telemetry
+from infra.config import Config
+from infra.errors import RecordError
+from infra.lifecycle import Stop
+from ingest import fates
+from ingest.events import Feedback, Record, Trace, Trajectory
+from ingest.log import EventLog, Message
+from ingest.reader import Reader, place, replay, send
+from ingest.sessions import Closed, SessionTable, Taken, Where
+from ingest.topics import FEEDBACK, TRACES, TRAJECTORIES
+
+logger = logging.getLogger(__name__)
+
+GROUP = "ingest"
+LATE_FEEDBACK = "onstream.feedback.late"
+POLL_S = 0.5
+TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
+
+
+class Assembler:
+    """The stage's state between two polls. Build a new one after any `LogError`: that is a restart."""
+
+    def __init__(
+        self, log: EventLog, config: Config, clock: Callable[[], float] = time.time, max_messages: int = 500
+    ) -> None:
+        self._log, self._clock, self._max_messages = log, clock, max_messages
+        self._timeout_s = config.log.timeout_s
+        self._num_partitions = config.log.partitions
+        # A trace is read again only while it is on its topic, and a session that may hold the position back is open.
+        remember_s = config.log.retention_s + config.ingest.horizon_s
+        self.table = SessionTable(config.ingest, remember_s)
+        self._reader = Reader(log, (TRACES, FEEDBACK), GROUP)
+        self._assigned: frozenset[Where] = frozenset()
+        self._next: dict[Where, int] = {}
+        self._committed: dict[Where, int] = {}
+        self._seen_until: dict[Where, float] = {}
+        self._polled = 0
+        self._next_tick = clock()
+
+    def step(self, timeout_s: float = POLL_S) -> None:
+        """Poll once; close, flush and commit when it is time to."""
+        self.poll(timeout_s)
+        if self._clock() >= self._next_tick:
+            self._next_tick = self._clock() + TICK_S
+            self.close_ended()
+            self._log.flush(self._timeout_s)
+            self.commit()
+
+    def poll(self, timeout_s: float = POLL_S) -> int:
+        """1: read and lay into the table. Returns how many messages there were."""
+        batch = self._reader.poll(timeout_s, self._max_messages)
+        self._follow_assignment()
+        for message, record in batch:
+            self._lay(message, record)
+        self._polled = len(batch)
+        return len(batch)
+
+    def _follow_assignment(self) -> None:
+        """Partitions lost take their open sessions along; partitions gained may have been another process's."""
+        assigned = self._reader.subscription.assignment()
+        gained, self._assigned = assigned - self._assigned, assigned
+        dropped = self.table.drop(assigned)
+        if dropped:
+            logger.info("partitions moved: %d open sessions went with them", dropped)
+        for known in (self._next, self._committed, self._seen_until):
+            for where in known.keys() - assigned:
+                del known[where]
+        if gained:
+            num_trajectories = 0
+            for trajectory in replay(self._log, TRAJECTORIES, Trajectory):
+                self.table.remember(trajectory)
+                num_trajectories += 1
+            logger.info("reading %d partitions; %d trajectories were closed before", len(assigned), num_trajectories)
+
+    def _lay(self, message: Message, record: Record | None) -> None:
+        where, now = (message.topic, message.partition), self._clock()
+        self._committed.setdefault(where, message.offset)
+        self._next[where] = message.offset + 1
+        if isinstance(record, Trace):
+            self._saw(where, min(record.finished_at, now))
+            if self.table.add_trace(record, message, now) is Taken.DUPLICATE:
+                logger.debug("%s: trace %s was read before", place(message), record.trace_id)
+        elif isinstance(record, Feedback):
+            self._saw(where, min(record.at, now))
+            if self.table.add_feedback(record, message, now) is Taken.LATE:
+                logger.info("%s: feedback %s came after its session closed", place(message), record.feedback_id)
+                telemetry.count(LATE_FEEDBACK, 1)
+
+    def _saw(self, where: Where, at: float) -> None:
+        self._seen_until[where] = max(at, self._seen_until.get(where, at))
+
+    def close_ended(self) -> None:
+        """2: append a trajectory for every session that has ended."""
+        now = self._clock()
+        self.table.forget(now)
+        if not self.table.may_close(now):
+            return
+        known_until = self._known_until()
+        for closed in self.table.due(now, known_until):
+            self._write(closed)
+        for feedback in self.table.unclaimed(now, known_until):
+            logger.info("feedback %s: its session never came", feedback.feedback_id)
+            telemetry.count(LATE_FEEDBACK, 1)
+
+    def _write(self, closed: Closed) -> None:
+        trajectory = closed.trajectory
+        with telemetry.span(telemetry.CLOSE_SESSION, parent=closed.headers) as span:
+            span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
+            span.set_attribute("onstream.turns", len(trajectory.turns))
+            try:
+                send(self._log, TRAJECTORIES, closed.key, trajectory)
+            except RecordError as exc:
+                fates.dead_letter(self._log, trajectory, str(exc), self._clock())
+                return
+        telemetry.count(telemetry.TRAJECTORIES_CLOSED, 1, reason=trajectory.closed.value)
+        logger.info(
+            "session %s closed (%s): trajectory %s, %d turns, %d feedback",
+            closed.key,
+            trajectory.closed.value,
+            trajectory.trajectory_id,
+            len(trajectory.turns),
+            len(trajectory.feedback),
+        )
+
+    def _known_until(self) -> dict[int, float]:
+        """Partition index -> until when its records are known, for those that may have unread ones."""
+        unread = self._topics_with_unread()
+        known: dict[int, float] = {}
+        for where in self._assigned:
+            if where[0] in unread:
+                seen = self._seen_until.get(where, float("-inf"))
+                known[where[1]] = min(seen, known.get(where[1], seen))
+        return known
+
+    def _topics_with_unread(self) -> frozenset[str]:
+        """Asks the broker, so that an unreachable broker is an error here and not silence.
+
+        What the group has not committed, less what this process read since its commit. The log counts the whole
+        group; where other processes share it, an empty poll has to do.
+        """
+        topics = frozenset({TRACES.name, FEEDBACK.name})
+        lag = self._log.lag(GROUP, topics)
+        if not self._assigned:
+            return topics
+        is_shared = len(self._assigned) < len(topics) * self._num_partitions
+        if is_shared and self._polled == 0:
+            return frozenset()
+        for where, following in self._next.items():
+            lag[where[0]] -= following - self._committed[where]
+        return frozenset(topic for topic in topics if lag[topic] > 0)
+
+    def commit(self) -> None:
+        """4: move the group's positions to their low watermarks."""
+        held = self.table.held()
+        positions = {where: min(held.get(where, following), following) for where, following in self._next.items()}
+        if positions != self._committed:
+            self._reader.subscription.commit(positions)
+            self._committed = positions
+
+    def close(self) -> None:
+        """Leave the group. Nothing is committed that was not flushed."""
+        self._reader.close()
+
+
+def run(log: EventLog, config: Config, stop: Stop) -> None:
+    """Assemble until `stop` is set. Raises `LogError` when the log fails; call again to go on from what it has."""
+    stage = Assembler(log, config)
+    try:
+        while not stop.is_set():
+            stage.step()
+    finally:
+        stage.close()

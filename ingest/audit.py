@@ -1,0 +1,274 @@
+"""`onstream audit`: every trace on the log, accounted for.
+
+A trace has one outcome: one fate; or it is in flight, and where; or nothing explains it. In flight is a claim with an
+end, after which the trace is unexplained:
+
+    open session             its session may still be open: younger than `inactivity_s`, and it than `horizon_s`
+    waiting for a reward     its trajectory was closed a moment ago
+    waiting for the trainer  it has a reward, still on its topic, and no fate yet
+
+each with `grace_s` for the stages to get there. A message of `traces` that cannot be read is dead-lettered if the
+dead-letter topic has it, and unexplained if not.
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from infra import cli
+from infra.config import Config
+from infra.errors import RecordError
+from infra.lifecycle import Deadline
+from ingest import codec
+from ingest.events import Fate, FateKind, Feedback, Headers, Reward, Trace, Trajectory, key_of, session_key
+from ingest.log import EventLog
+from ingest.reader import place, replay
+from ingest.topics import FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, dead_letters
+
+GRACE_S = 120.0  # start of a stage (30 s settling) after an outage (15 s backoff), twice, and a tick each
+OPEN_SESSION = "open session"
+WAITING_FOR_REWARD = "waiting for a reward"
+WAITING_FOR_TRAINER = "waiting for the trainer"
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long, in seconds, a trace may be in flight before that explains nothing."""
+
+    inactivity_s: float
+    horizon_s: float
+    retention_s: float
+    grace_s: float = GRACE_S
+
+    @classmethod
+    def of(cls, config: Config) -> "Limits":
+        return cls(config.ingest.inactivity_s, config.ingest.horizon_s, config.log.retention_s)
+
+
+@dataclass
+class Books:
+    """What the topics say of each trace, ids and times only. Places are `topic/partition@offset`."""
+
+    finished_at: dict[str, float] = field(default_factory=dict)
+    session_of: dict[str, str] = field(default_factory=dict)
+    num_deliveries: Counter[str] = field(default_factory=Counter)
+    active_at: dict[str, float] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
+    dead_lettered: set[str] = field(default_factory=set)
+    closed_at: dict[str, float] = field(default_factory=dict)
+    rewarded_at: dict[str, float] = field(default_factory=dict)
+    fates: dict[str, list[Fate]] = field(default_factory=dict)
+
+    def add_trace(self, trace: Trace) -> None:
+        key = session_key(trace.session_id)
+        self.num_deliveries[trace.trace_id] += 1
+        self.finished_at[trace.trace_id] = trace.finished_at
+        self.session_of[trace.trace_id] = key
+        self.add_activity(key, trace.finished_at)
+
+    def add_activity(self, key: str, at: float) -> None:
+        self.active_at[key] = max(at, self.active_at.get(key, at))
+
+    def add_trajectory(self, trajectory: Trajectory) -> None:
+        self.closed_at.update({turn.trace_id: trajectory.closed_at for turn in trajectory.turns})
+
+    def add_reward(self, reward: Reward) -> None:
+        self.rewarded_at.update({turn.trace_id: reward.at for turn in reward.trajectory.turns})
+
+    def add_fate(self, fate: Fate) -> None:
+        self.fates.setdefault(fate.trace_id, []).append(fate)
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account. Fates, in flight, unexplained and conflicting traces add up to `num_traces`.
+
+    `by_fate` counts by fate's kind; `by_reason` by (kind, version or reason). Messages that cannot be read count as
+    traces, named by their place. `duplicates` were delivered more than once, and count once.
+    """
+
+    num_traces: int
+    by_fate: Counter[str]
+    by_reason: Counter[tuple[str, str]]
+    in_flight: Counter[str]
+    unexplained: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    duplicates: tuple[str, ...]
+
+    def is_complete(self) -> bool:
+        """Nothing is unexplained and nothing contradicts itself."""
+        return not self.unexplained and not self.conflicts
+
+    def is_settled(self) -> bool:
+        """Complete, and nothing is in flight any more."""
+        return self.is_complete() and not self.in_flight.total()
+
+    def as_json(self) -> str:
+        reasons = [
+            {"fate": kind, "reason": reason, "traces": n} for (kind, reason), n in sorted(self.by_reason.items())
+        ]
+        return json.dumps(
+            {
+                "num_traces": self.num_traces,
+                "by_fate": dict(sorted(self.by_fate.items())),
+                "by_reason": reasons,
+                "in_flight": dict(sorted(self.in_flight.items())),
+                "unexplained": list(self.unexplained),
+                "conflicts": list(self.conflicts),
+                "duplicates": list(self.duplicates),
+            }
+        )
+
+
+def account(books: Books, limits: Limits, now: float) -> Account:
+    """Give every trace its outcome."""
+    by_reason: Counter[tuple[str, str]] = Counter()
+    in_flight: Counter[str] = Counter()
+    unexplained, conflicts = [], []
+    for trace_id in books.num_deliveries:
+        outcomes = {_outcome(fate): fate for fate in books.fates.get(trace_id, [])}
+        if len(outcomes) > 1:
+            conflicts.append(f"{trace_id}: {' and '.join(sorted(outcomes))}")
+        elif outcomes:
+            fate = next(iter(outcomes.values()))
+            by_reason[fate.kind.value, _detail(fate)] += 1
+        elif where := _in_flight(trace_id, books, limits, now):
+            in_flight[where] += 1
+        else:
+            unexplained.append(f"{trace_id}: {_stuck(trace_id, books)}")
+    found = books.unreadable & books.dead_lettered
+    if found:
+        by_reason[FateKind.DEAD_LETTERED.value, "unreadable"] += len(found)
+    lost = sorted(books.unreadable - books.dead_lettered)
+    by_fate: Counter[str] = Counter()
+    for (kind, _), num in by_reason.items():
+        by_fate[kind] += num
+    return Account(
+        num_traces=len(books.num_deliveries) + len(books.unreadable),
+        by_fate=by_fate,
+        by_reason=by_reason,
+        in_flight=in_flight,
+        unexplained=(*unexplained, *(f"{place}: unreadable and not dead-lettered" for place in lost)),
+        conflicts=tuple(conflicts),
+        duplicates=tuple(trace_id for trace_id, num in books.num_deliveries.items() if num > 1),
+    )
+
+
+def _outcome(fate: Fate) -> str:
+    """What must be the same in every fate of a trace; wording may differ between deliveries."""
+    return fate.kind.value if fate.version is None else f"{fate.kind.value} in version {fate.version}"
+
+
+def _detail(fate: Fate) -> str:
+    return f"version {fate.version}" if fate.kind is FateKind.TRAINED else fate.reason
+
+
+def _in_flight(trace_id: str, books: Books, limits: Limits, now: float) -> str | None:
+    def is_young(at: float, limit_s: float) -> bool:
+        return now - at <= limit_s + limits.grace_s
+
+    if trace_id in books.rewarded_at:
+        return WAITING_FOR_TRAINER if is_young(books.rewarded_at[trace_id], limits.retention_s) else None
+    if trace_id in books.closed_at:
+        return WAITING_FOR_REWARD if is_young(books.closed_at[trace_id], 0.0) else None
+    is_session_young = is_young(books.active_at[books.session_of[trace_id]], limits.inactivity_s)
+    is_open = is_session_young and is_young(books.finished_at[trace_id], limits.horizon_s)
+    return OPEN_SESSION if is_open else None
+
+
+def _stuck(trace_id: str, books: Books) -> str:
+    if trace_id in books.rewarded_at:
+        return "has a reward, but the trainer never gave it a fate"
+    if trace_id in books.closed_at:
+        return "is in a trajectory, but has no reward"
+    return "is in no trajectory, though its session must have ended"
+
+
+def read(log: EventLog) -> Books:
+    """Replay the topics, first stage to last: what a trace's books say is never older than the trace itself."""
+    books = Books()
+    for message in log.replay(TRACES.name):
+        try:
+            books.add_trace(codec.decode(message.value, message.headers, Trace))
+        except RecordError:
+            books.unreadable.add(place(message))
+    for feedback in replay(log, FEEDBACK, Feedback):
+        books.add_activity(key_of(session_id=feedback.session_id, trace_id=feedback.trace_id), feedback.at)
+    for message in log.replay(dead_letters(TRACES.name, "ingest")):
+        books.dead_lettered.add(_origin(message.headers))
+    for trajectory in replay(log, TRAJECTORIES, Trajectory):
+        books.add_trajectory(trajectory)
+    for reward in replay(log, REWARDS, Reward):
+        books.add_reward(reward)
+    for fate in replay(log, FATES, Fate):
+        books.add_fate(fate)
+    return books
+
+
+def _origin(headers: Headers) -> str:
+    """Where a dead letter lay, as `ingest.reader.place` names it."""
+    topic, partition, offset = (
+        headers.get(f"onstream.errors.{part}", "?") for part in ("topic", "partition", "offset")
+    )
+    return f"{topic}/{partition}@{offset}"
+
+
+def settle(log: EventLog, limits: Limits, wait_s: float, clock: Callable[[], float] = time.time) -> Account:
+    """Take the account; for up to `wait_s`, take it again until every trace has its fate."""
+    deadline = Deadline.after(wait_s)
+    while True:
+        now = clock()
+        found = account(read(log), limits, now)
+        if found.is_settled() or deadline.passed():
+            return found
+        time.sleep(min(RETRY_S, deadline.left_s()))
+
+
+def main(argv: list[str]) -> int:
+    """The command. Exit status 0: every trace is explained, and none has two fates."""
+    parser = argparse.ArgumentParser(prog="onstream audit", description="Account for every trace on the log.")
+    cli.add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for traces still in flight")
+    args = parser.parse_args(argv)
+
+    def run(config: Config) -> int:
+        from ingest.kafka_log import KafkaLog
+
+        log = KafkaLog(config.log, client_id="audit")
+        try:
+            found = settle(log, Limits.of(config), args.wait)
+        finally:
+            log.close()
+        print(found.as_json()) if args.json else show(found)
+        return 0 if found.is_complete() else 1
+
+    return cli.guarded(args.config, run, verbose=False)
+
+
+def show(found: Account) -> None:
+    """The account as a table, then a line for everything that is wrong."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("outcome", "detail", "traces", title=f"{found.num_traces} traces")
+    table.columns[2].justify = "right"
+    for (kind, reason), num in sorted(found.by_reason.items()):
+        table.add_row(kind, escape(reason), str(num))
+    for where, num in sorted(found.in_flight.items()):
+        table.add_row("in flight", where, str(num))
+    table.add_row("UNEXPLAINED", "", str(len(found.unexplained)))
+    table.add_row("CONFLICT", "", str(len(found.conflicts)))
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for line in found.conflicts:
+        console.print(f"CONFLICT {escape(line)}")
+    for line in found.unexplained:
+        console.print(f"UNEXPLAINED {escape(line)}")
+    if found.duplicates:
+        console.print(f"{len(found.duplicates)} traces were delivered more than once and count once")

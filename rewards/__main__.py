@@ -1,0 +1,39 @@
+"""`python -m rewards --config onstream.yaml`: the rewards stage (see `rewards.stage`)."""
+
+import argparse
+import sys
+
+from infra import cli, telemetry
+from infra.config import Config
+
+
+def main(argv: list[str]) -> int:
+    """Score trajectories until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m rewards", description=__doc__)
+    cli.add_config(parser)
+    return cli.guarded(parser.parse_args(argv).config, run)
+
+
+def run(config: Config) -> None:
+    """The stage with the log and the reward spec of the configuration.
+
+    Raises:
+        ConfigError: the reward spec, or a scorer in it, cannot be used.
+    """
+    from infra.lifecycle import Stop
+    from ingest.kafka_log import KafkaLog
+    from ingest.reader import outlast_outages
+    from rewards import spec, stage
+
+    scoring = spec.load(config.rewards.spec)
+    telemetry.setup("rewards")
+    stop = Stop.on_signals()
+    log = KafkaLog(config.log, client_id="rewards")
+    try:
+        outlast_outages(stop, lambda: stage.run(log, config, scoring, stop))
+    finally:
+        log.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""Finding a scorer by the name that a reward spec gives it.
+
+feedback | followup | reply     built in, see `rewards.scorers`
+a name                          an entry point in the group `onstream.scorers`
+package.module:Class            anything importable
+path/to/file.py:Class           a file, relative to the working directory
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from infra.errors import ConfigError
+from rewards.scorers import BUILT_IN, Scorer
+
+ENTRY_POINTS = "onstream.scorers"
+
+
+def make(reference: str, params: Mapping[str, Any]) -> Scorer:
+    """Build the scorer that `reference` names, with `params` as keyword arguments.
+
+    Raises:
+        ConfigError: nothing goes by that name, it does not take these parameters, or it builds no scorer.
+    """
+    factory = find(reference)
+    try:
+        scorer = factory(**params)
+    except ValidationError as exc:
+        raise ConfigError(f"scorer {reference!r}: {_first(exc)}") from exc
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"scorer {reference!r}: {exc}") from exc
+    if not isinstance(scorer, Scorer):
+        raise ConfigError(f"scorer {reference!r}: must have `name`, `version` and `score`, got {type(scorer).__name__}")
+    return scorer
+
+
+def find(reference: str) -> Callable[..., Any]:
+    """The class, or other callable, that builds the scorer. Raises `ConfigError` where there is none."""
+    if reference in BUILT_IN:
+        return BUILT_IN[reference]
+    source, _, attribute = reference.rpartition(":")
+    try:
+        if source:
+            module = _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+            found = getattr(module, attribute)
+        else:
+            found = _entry_point(reference)
+    except Exception as exc:  # a user's module may raise anything while it is imported
+        raise ConfigError(f"scorer {reference!r}: cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    if not callable(found):
+        raise ConfigError(f"scorer {reference!r}: must be a class, got {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # what a user's class builds is checked by `make`
+
+
+def _entry_point(name: str) -> Any:
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        return entry.load()
+    known = sorted({*BUILT_IN, *entry_points(group=ENTRY_POINTS).names})
+    raise LookupError(f"known names are {', '.join(known)}; else write module:Class or file.py:Class")
+
+
+def _load_file(file: Path) -> Any:
+    name = f"onstream_scorer_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while the file is executed
+    spec.loader.exec_module(module)
+    return module
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in detail["loc"])
+    return f"{where}: {detail['msg']}, got {detail['input']!r}" if where else detail["msg"]

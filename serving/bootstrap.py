@@ -1,0 +1,64 @@
+"""`onstream bootstrap`: topics, the base model as version 0, and the first release. Safe to repeat."""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from infra import cli
+from infra.config import Config
+from infra.errors import ConfigError
+from ingest import reader, topics
+from ingest.events import Release, ReleaseKind
+from ingest.log import EventLog
+from ingest.versions import VersionStore
+from serving import releases
+
+logger = logging.getLogger(__name__)
+
+
+def bootstrap(config: Config, log: EventLog, store: VersionStore) -> None:
+    """Make what every stage expects to find.
+
+    Raises:
+        ConfigError: `model.path` is no Hugging Face folder with safetensors.
+    """
+    model = Path(config.model.path)
+    if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
+        raise ConfigError(f"model.path: {model} must be a folder with config.json and *.safetensors")
+    log.create(topics.specs(config.log.partitions, config.log.retention_s))
+    if releases.fold(reader.replay(log, topics.RELEASES, Release)).stable is not None:
+        logger.info("released before; nothing to do")
+        return
+    manifest = store.publish(0, model, None, {"from": config.model.name}, {}, time.time())
+    reader.send(log, topics.VERSIONS, "", manifest)
+    first = Release(
+        release=0,
+        epoch=1,
+        kind=ReleaseKind.BOOTSTRAP,
+        stable=0,
+        engines={slot.id: 0 for slot in config.serving.engines},
+        reason=f"{config.model.name} is version 0",
+        at=time.time(),
+    )
+    reader.send(log, topics.RELEASES, "", first)
+    log.flush(config.log.timeout_s)
+    logger.info("version 0 (%s) is stable", manifest.digest[:12])
+
+
+def main(argv: list[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="onstream bootstrap", description=__doc__)
+    cli.add_config(parser)
+    args = parser.parse_args(argv)
+
+    def run(config: Config) -> None:
+        from ingest.kafka_log import KafkaLog
+
+        log = KafkaLog(config.log, client_id="bootstrap")
+        try:
+            bootstrap(config, log, VersionStore(config.store.url))
+        finally:
+            log.close()
+
+    return cli.guarded(args.config, run)

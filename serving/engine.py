@@ -1,0 +1,170 @@
+"""One engine: vLLM's own OpenAI server in this process, with capture around it and a control port beside it."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+from infra.config import Config, EngineSlot
+from infra.errors import LogError, StartError
+from infra.lifecycle import Stop
+from ingest import reader, topics
+from ingest.events import Release
+from ingest.kafka_log import KafkaLog
+from ingest.log import EventLog
+from ingest.versions import VersionStore
+from serving import control, releases
+from serving.capture import Capture, CaptureMiddleware
+from serving.ports import require_free
+from serving.processes import control_token
+from serving.spool import Shipper, Spool
+from serving.weights import BACKEND
+
+logger = logging.getLogger(__name__)
+
+
+def version_to_serve(log: EventLog, engine_id: str) -> int:
+    """The version the release log gives this engine; the stable one where it names no engine.
+
+    Raises:
+        StartError: the log holds no release yet.
+    """
+    served = releases.fold(reader.replay(log, topics.RELEASES, Release))
+    if served.stable is None:
+        raise StartError(f"engine {engine_id}: nothing was ever released; run `onstream bootstrap` first")
+    return served.engines.get(engine_id, served.stable)
+
+
+def first_version(config: Config, slot: EngineSlot, cache: Path) -> int:
+    """The version to start with: from the log or, while no broker answers, the one this engine served last."""
+    try:
+        log = KafkaLog(config.log, client_id=slot.id)
+        try:
+            return version_to_serve(log, slot.id)
+        finally:
+            log.close()
+    except LogError as exc:
+        version = control.remembered(cache)
+        if version is None:
+            raise
+        logger.warning("%s; starting with version %d, served last", exc, version)
+        return version
+
+
+async def serve(config: Config, slot: EngineSlot, token: str) -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        StartError: a port is taken, or nothing was released.
+        StoreError: the version to start with cannot be fetched.
+    """
+    from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+
+    for port in (slot.port, slot.control_port):
+        require_free(slot.host, port, slot.id)
+    store = VersionStore(config.store.url)
+    cache = Path(config.store.cache_dir) / slot.id
+    manifest = store.read(first_version(config, slot, cache))
+    folder = store.fetch(manifest, cache)
+    stop = Stop()
+    spool = Spool(
+        Path(config.serving.capture.spool_dir) / slot.id,
+        config.serving.capture.max_spool_bytes,
+        config.serving.capture.segment_bytes,
+    )
+    shipper = Shipper(spool, lambda: KafkaLog(config.log, client_id=slot.id), stop)
+    shipper.start()
+    args = vllm_args(config, slot, folder)
+    async with build_async_engine_client(args) as engine:
+        await engine.update_weight_version(str(manifest.version))
+        capture = Capture(spool, slot.id, manifest.version)
+        engine.generate = capture.wrap(engine.generate)
+        loader = control.Loader(store, cache, config.store.keep_in_cache, manifest)
+        app = control.application(loader, engine, capture, slot.id, token)
+        beside = asyncio.create_task(_serve_control(app, slot))
+        shutdown = await _serve_users(args, slot, engine, capture)
+        beside.cancel()
+    await shutdown
+    await asyncio.to_thread(shipper.finish, 5.0)
+
+
+async def _serve_users(args: Any, slot: EngineSlot, engine: Any, capture: Capture) -> Any:
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.launcher import serve_http
+
+    tasks = await engine.get_supported_tasks()
+    app = build_app(args, tasks, engine.model_config)
+    # vLLM hands its application over with the middleware built, which `add_middleware` refuses to extend
+    app.middleware_stack = CaptureMiddleware(app.middleware_stack or app.build_middleware_stack(), capture)
+    await init_app_state(engine, app.state, args, tasks)
+    logger.info("%s: serving version %d on %s:%d", slot.id, capture.version, slot.host, slot.port)
+    return await serve_http(
+        app, sock=None, host=slot.host, port=slot.port, log_level="warning", access_log=False, timeout_keep_alive=75
+    )
+
+
+async def _serve_control(app: Starlette, slot: EngineSlot) -> None:
+    server = uvicorn.Server(uvicorn.Config(app, host=slot.host, port=slot.control_port, log_level="warning"))
+    with contextlib.suppress(asyncio.CancelledError):
+        await server._serve()  # `serve` would take the signal handlers that belong to vLLM's server
+
+
+def vllm_args(config: Config, slot: EngineSlot, folder: Path) -> Any:
+    """vLLM's parsed arguments.
+
+    Raises:
+        StartError: `engine.extra_args` holds something vLLM does not know.
+    """
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    engine = config.serving.engine
+    argv = [
+        *("--model", str(folder), "--served-model-name", config.model.name),
+        *("--host", slot.host, "--port", str(slot.port)),
+        *("--max-model-len", str(engine.max_model_len), "--max-num-seqs", str(engine.max_num_seqs)),
+        *("--dtype", engine.dtype, "--enforce-eager", "--enable-prefix-caching"),
+        *("--weight-transfer-config", json.dumps({"backend": BACKEND})),
+        *engine.extra_args,
+    ]
+    parser = make_arg_parser(FlexibleArgumentParser())
+    try:
+        args = parser.parse_args(argv)
+        validate_parsed_serve_args(args)
+    except (SystemExit, ValueError, TypeError) as exc:
+        raise StartError(f"serving.engine.extra_args: vLLM refuses {list(engine.extra_args)}: {exc}") from exc
+    return args
+
+
+def vllm_environment(config: Config, slot: EngineSlot) -> dict[str, str]:
+    """What vLLM reads from the environment before it is imported."""
+    wanted = {
+        "VLLM_CPU_KVCACHE_SPACE": str(config.serving.engine.kv_cache_gib),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CONFIGURE_LOGGING": os.environ.get("VLLM_CONFIGURE_LOGGING", "1"),
+    }
+    if slot.cpus is not None:
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = slot.cpus
+    return wanted
+
+
+def run(config: Config, engine_id: str) -> None:
+    """Run the engine `engine_id` of the configuration, until SIGTERM.
+
+    Raises:
+        StartError: there is no such engine, or no credential for its control port.
+    """
+    token = control_token()
+    slots = {slot.id: slot for slot in config.serving.engines}
+    if engine_id not in slots:
+        raise StartError(f"engine {engine_id!r}: the configuration has {', '.join(slots)}")
+    slot = slots[engine_id]
+    os.environ.update(vllm_environment(config, slot))
+    asyncio.run(serve(config, slot, token))

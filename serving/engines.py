@@ -1,0 +1,72 @@
+"""The rollout's hands on the engines: their control ports, and one question at their users' door."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from infra.config import EngineSlot
+from infra.errors import ControlError
+from serving import headers
+
+# 270 MB fetch, verify and swap in under 3 s here; a minute and a half per 10 GB leaves room for slow object stores
+_LOAD_S = 600.0
+_ASK_S = 5.0
+_PROBE_S = 60.0
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """What an engine says of itself."""
+
+    version: int
+    in_flight: int
+
+
+class EngineControl:
+    """Commands to one engine."""
+
+    def __init__(self, slot: EngineSlot, model: str, token: str) -> None:
+        self.slot = slot
+        self._model = model
+        self._control = httpx.Client(
+            base_url=f"http://{slot.host}:{slot.control_port}",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=_ASK_S,
+        )
+        self._users = httpx.Client(base_url=f"http://{slot.host}:{slot.port}", timeout=_PROBE_S)
+
+    def status(self) -> EngineStatus | None:
+        """`None`: the engine does not answer, being dead or still starting."""
+        try:
+            body = self._control.get("/status").raise_for_status().json()
+        except httpx.HTTPError:
+            return None
+        return EngineStatus(body["version"], body["in_flight"])
+
+    def load(self, version: int) -> dict[str, float]:
+        """Swap to `version`; what it took: `fetch_s`, `pause_s`.
+
+        Raises:
+            ControlError: the engine refused, with its reason; it serves what it served.
+            httpx.TransportError: the engine died on the way.
+        """
+        answer = self._control.post("/load", json={"version": version}, timeout=_LOAD_S)
+        body = answer.json()
+        if answer.is_error:
+            raise ControlError(f"{self.slot.id}: {body.get('error', answer.status_code)}")
+        return {"fetch_s": body["fetch_s"], "pause_s": body["pause_s"]}
+
+    def probe(self) -> None:
+        """One short greedy completion, not captured.
+
+        Raises:
+            ControlError: the engine did not answer it with text.
+        """
+        body = {"model": self._model, "prompt": "Hello", "max_tokens": 4, "temperature": 0}
+        answer = self._users.post("/v1/completions", json=body, headers={headers.CONSENT: "no"})
+        if answer.is_error or not answer.json()["choices"]:
+            raise ControlError(f"{self.slot.id}: a probe completion failed with {answer.status_code}")
+
+    def close(self) -> None:
+        self._control.close()
+        self._users.close()

@@ -1,0 +1,96 @@
+"""Headers between client, router and engine, in one place.
+
+A client may send SESSION (which conversation this is), TURN (`side` for a request that must never train) and CONSENT
+(`no`: do not capture). The router answers with SESSION and TRACE. The rest travels from router to engine only: the
+router drops what a client sends under those names.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ingest.events import Arm, Assignment, TurnKind, session_key
+
+SESSION = "x-onstream-session"
+TURN = "x-onstream-turn"
+CONSENT = "x-onstream-consent"
+TRACE = "x-onstream-trace"
+TENANT = "x-onstream-tenant"
+ARM = "x-onstream-arm"
+TRIAL = "x-onstream-trial"
+PROPENSITY = "x-onstream-propensity"
+REQUEST_ID = "x-request-id"  # vLLM makes the completion's id of it: `chatcmpl-<trace id>`
+
+FROM_ROUTER = (TRACE, TENANT, ARM, TRIAL, PROPENSITY, REQUEST_ID)
+
+_SESSION_RULE = re.compile(r"[\x21-\x7e]{1,200}")
+_COMPLETION_ID = re.compile(r"^(?:chatcmpl|cmpl|resp)[-_](?P<trace>[0-9a-f]{16}-[0-9a-f]{32})(?:-\d+)?$")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who and what a request is, as the router hands it to an engine."""
+
+    trace_id: str
+    session_id: str
+    tenant: str
+    kind: TurnKind
+    assignment: Assignment
+    is_captured: bool
+
+
+def new_session() -> str:
+    """An id for a session whose client named none."""
+    return f"anonymous-{uuid.uuid4().hex}"
+
+
+def new_trace(session_id: str) -> str:
+    """A trace id: it begins with its session's key, so that feedback naming only the trace finds its partition."""
+    return f"{session_key(session_id)}-{uuid.uuid4().hex}"
+
+
+def is_session_name(value: str) -> bool:
+    """Visible ASCII, 1 to 200 characters."""
+    return _SESSION_RULE.fullmatch(value) is not None
+
+
+def trace_of(completion_or_trace_id: str) -> str:
+    """The trace id in a completion's `id`; anything else is taken as a trace id already."""
+    match = _COMPLETION_ID.match(completion_or_trace_id)
+    return match["trace"] if match else completion_or_trace_id
+
+
+def write(identity: Identity) -> dict[str, str]:
+    """`identity` as headers."""
+    headers = {
+        REQUEST_ID: identity.trace_id,
+        TRACE: identity.trace_id,
+        SESSION: identity.session_id,
+        TENANT: identity.tenant,
+        TURN: identity.kind,
+        ARM: identity.assignment.arm,
+        PROPENSITY: repr(identity.assignment.propensity),
+        CONSENT: "yes" if identity.is_captured else "no",
+    }
+    if identity.assignment.trial is not None:
+        headers[TRIAL] = str(identity.assignment.trial)
+    return headers
+
+
+def read(headers: Mapping[str, str]) -> Identity:
+    """The identity in an engine's request headers; one made up where no router wrote any."""
+    session = headers.get(SESSION) or new_session()
+    trial = headers.get(TRIAL)
+    return Identity(
+        trace_id=headers.get(TRACE) or new_trace(session),
+        session_id=session,
+        tenant=headers.get(TENANT, "default"),
+        kind=TurnKind(headers.get(TURN, TurnKind.MAIN)),
+        assignment=Assignment(
+            arm=Arm(headers.get(ARM, Arm.STABLE)),
+            trial=int(trial) if trial else None,
+            propensity=float(headers.get(PROPENSITY, "1.0")),
+        ),
+        is_captured=headers.get(CONSENT, "yes") != "no",
+    )

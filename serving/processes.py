@@ -1,0 +1,155 @@
+"""The serving processes, built from the configuration: engine, router, rollout."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from infra.config import CONTROL_TOKEN_VAR, Config
+from infra.errors import StartError
+from infra.lifecycle import Stop
+from ingest import reader, topics
+from ingest.events import Release
+from ingest.kafka_log import KafkaLog
+from ingest.reader import outlast_outages
+from ingest.versions import VersionStore
+from serving import releases
+from serving.engines import EngineControl
+from serving.ports import require_free
+from serving.rollout import Rollout
+from serving.router import Router
+from serving.spool import Shipper, Spool
+
+logger = logging.getLogger(__name__)
+
+
+def control_token() -> str:
+    """The control plane's credential.
+
+    Raises:
+        StartError: the environment holds none.
+    """
+    token = os.environ.get(CONTROL_TOKEN_VAR, "")
+    if not token:
+        raise StartError(f"{CONTROL_TOKEN_VAR} is not set: engines and rollout share it as their credential")
+    return token
+
+
+def run_router(config: Config) -> None:
+    """The router, until SIGTERM."""
+    own = config.serving.router
+    require_free(own.host, own.port, "serving.router.port")
+    stop = Stop()
+    capture = config.serving.capture
+    spool = Spool(Path(capture.spool_dir) / "router", capture.max_spool_bytes, capture.segment_bytes)
+    router = Router({slot.id: slot for slot in config.serving.engines}, own, spool)
+    shipper = Shipper(spool, lambda: KafkaLog(config.log, client_id="router"), stop)
+    shipper.start()
+    follower = threading.Thread(target=follow_releases, args=(config, router, stop), daemon=True)
+    follower.start()
+    asyncio.run(_serve_router(router, own.host, own.port))
+    stop.set()
+    shipper.finish(5.0)
+
+
+async def _serve_router(router: Router, host: str, port: int) -> None:
+    await router.start()
+    probing = asyncio.create_task(router.probe())
+    server = uvicorn.Server(
+        uvicorn.Config(
+            router.application(), host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=75
+        )
+    )
+    try:
+        await server.serve()
+    finally:
+        probing.cancel()
+        await router.close()
+
+
+def follow_releases(config: Config, router: Router, stop: Stop) -> None:
+    """Keep `router.served` at the head of the release log; through an outage the router serves what it knew."""
+
+    def follow() -> None:
+        log = KafkaLog(config.log, client_id="router")
+        follower = reader.Follower(log, (topics.RELEASES,))
+        try:
+            while not stop.is_set():
+                for record in follower.poll(0.5):
+                    if isinstance(record, Release):
+                        router.served = releases.advance(router.served, record)
+        finally:
+            follower.close()
+            log.close()
+
+    outlast_outages(stop, follow)
+
+
+def run_rollout(config: Config) -> None:
+    """The controller, until SIGTERM."""
+    own = config.serving.rollout
+    require_free(own.host, own.port, "serving.rollout.port")
+    token = control_token()
+    stop = Stop.on_signals()
+    shown: dict[str, Rollout] = {}
+    _serve_state(own.host, own.port, shown)
+
+    def control() -> None:
+        log = KafkaLog(config.log, client_id="rollout")
+        engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
+        rollout = Rollout(log, VersionStore(config.store.url), engines, own)
+        try:
+            rollout.start()
+            shown["rollout"] = rollout
+            while not stop.is_set():
+                rollout.tick()
+        finally:
+            rollout.close()
+            log.close()
+
+    outlast_outages(stop, control)
+
+
+def _serve_state(host: str, port: int, shown: dict[str, Rollout]) -> None:
+    """`GET /status`: the trial and its evidence, read-only, from a thread."""
+
+    async def status(_request: Request) -> JSONResponse:
+        return JSONResponse(state_of(shown.get("rollout")))
+
+    app = Starlette(routes=[Route("/status", status)])
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False))
+    threading.Thread(target=_without_signals(server), name="state", daemon=True).start()
+
+
+def _without_signals(server: uvicorn.Server) -> Callable[[], None]:
+    def serve() -> None:
+        asyncio.run(server.serve())  # outside the main thread uvicorn leaves signals alone
+
+    return serve
+
+
+def state_of(rollout: Rollout | None) -> dict[str, object]:
+    """What people and pipelines may know of the trial."""
+    if rollout is None:
+        return {"state": "starting"}
+    served = rollout.served
+    standing = rollout.standing
+    return {
+        "state": served.state if served.state is not None else "idle",
+        "stable": served.stable,
+        "candidate": served.candidate,
+        "share": served.share,
+        "trials": len(served.trials),
+        "promoted": list(served.promoted),
+        "champion_units": len(rollout.evidence.champion.get(served.stable or 0, ())),
+        "standing": asdict(standing) if standing is not None else None,
+    }

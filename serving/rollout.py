@@ -1,0 +1,332 @@
+"""The controller: it alone writes the release log, and makes engines serve what the log says.
+
+A tick goes: read what is new (versions, rewards, releases), move the trial one step along `trial.ALLOWED` if it is
+ready, then reconcile every engine with the log. Nothing else is state: a restart replays `releases` and `rewards`
+and stands where the process before it stood. A step is written before it is acted on, so a crash in between is
+made good by reconciling.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from infra import telemetry
+from infra.config import GateConfig, RolloutConfig
+from infra.errors import ControlError, OnstreamError
+from ingest import reader, topics
+from ingest.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
+from ingest.log import EventLog
+from ingest.versions import VersionStore
+from serving import gate, releases, trial
+from serving.engines import EngineControl
+from serving.gate import Baseline, Standing, Unit, Verdict
+from serving.releases import Served
+
+logger = logging.getLogger(__name__)
+
+_CHAMPION_UNITS = 500
+_FLUSH_S = 30.0
+
+
+class FencedError(OnstreamError, RuntimeError):
+    """Another rollout process took over the release log."""
+
+
+@dataclass
+class Evidence:
+    """Outcomes by session, each counted once, from the rewards topic."""
+
+    champion: dict[int, deque[Reward]] = field(default_factory=dict)
+    units: dict[int, dict[str, Unit]] = field(default_factory=dict)
+    excluded: dict[int, int] = field(default_factory=dict)
+
+    def add(self, reward: Reward) -> None:
+        """File a reward under the trial its session was assigned in, or under the version that served it alone."""
+        served = {version for turn in reward.trajectory.turns for version in turn.versions}
+        assignment = reward.trajectory.assignment
+        if assignment is not None and assignment.arm is Arm.STABLE and len(served) == 1:
+            (version,) = served
+            self.champion.setdefault(version, deque(maxlen=_CHAMPION_UNITS)).append(reward)
+        if assignment is None or assignment.trial is None:
+            return
+        is_candidate = assignment.arm is Arm.CANDIDATE
+        if not served <= {assignment.trial} if is_candidate else assignment.trial in served:
+            self.excluded[assignment.trial] = self.excluded.get(assignment.trial, 0) + 1
+            return
+        unit = Unit(reward.session_id, assignment.arm, assignment.propensity, reward.value, reward.guardrails)
+        self.units.setdefault(assignment.trial, {})[reward.session_id] = unit
+
+    def baselines(self, version: int, config: GateConfig) -> dict[str, Baseline] | None:
+        """The champion's outcomes, or `None` while there are too few."""
+        served = self.champion.get(version, ())
+        if len(served) < config.min_champion_units:
+            return None
+        found = {gate.REWARD: Baseline.of(reward.value for reward in served)}
+        for rail in config.guardrails:
+            outcomes = [reward.guardrails[rail.name] for reward in served if rail.name in reward.guardrails]
+            if outcomes:
+                found[rail.name] = Baseline.of(outcomes)
+        return found
+
+
+def freeze(baselines: Mapping[str, Baseline]) -> dict[str, float]:
+    """Baselines as a release's numbers."""
+    return {
+        f"champion.{name}.{part}": getattr(baseline, part)
+        for name, baseline in baselines.items()
+        for part in ("mean", "variance")
+    }
+
+
+def thaw(numbers: Mapping[str, float]) -> dict[str, Baseline]:
+    """Baselines from a release's numbers."""
+    names = {key.split(".")[1] for key in numbers if key.startswith("champion.")}
+    return {name: Baseline(numbers[f"champion.{name}.mean"], numbers[f"champion.{name}.variance"]) for name in names}
+
+
+class Rollout:
+    """One controller. `now` is Unix time; `engines` are its hands."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: VersionStore,
+        engines: Mapping[str, EngineControl],
+        config: RolloutConfig,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._log, self._store, self._engines, self._config, self._now = log, store, engines, config, now
+        self.served = Served()
+        self.standing: Standing | None = None
+        self.evidence = Evidence()
+        self._begun: Release | None = None  # the canary's first release: frozen baselines, start of its clock
+        self._evaluating_since = 0.0
+        self._waiting: dict[int, Version] = {}
+        self._epoch = 0  # of this writer; none before it claimed one
+        self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES))
+
+    def start(self) -> None:
+        """Replay, then claim the release log with a new epoch.
+
+        Raises:
+            ControlError: nothing was ever released.
+        """
+        while self._read(timeout_s=1.0):
+            pass
+        if self.served.stable is None:
+            raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
+        self._epoch = self.served.epoch + 1
+        self._release(ReleaseKind.CLAIM, f"the rollout controller started, epoch {self._epoch}")
+
+    def tick(self) -> None:
+        """Read, decide, reconcile."""
+        self._read(timeout_s=self._config.tick_s)
+        if self.served.state is TrialState.EVALUATING:
+            self._evaluate()
+        elif self.served.state is TrialState.CANARY:
+            self._judge()
+        else:
+            self._begin()
+        self._reconcile()
+
+    # -- reading
+
+    def _read(self, timeout_s: float) -> int:
+        records = self._follower.poll(timeout_s)
+        for record in records:
+            if isinstance(record, Reward):
+                self.evidence.add(record)
+            elif isinstance(record, Version):
+                self._waiting[record.version] = record
+            elif isinstance(record, Release):
+                if self._epoch and record.epoch > self._epoch:
+                    raise FencedError(f"epoch {record.epoch} writes releases now; this process had {self._epoch}")
+                self._apply(record)
+        return len(records)
+
+    def _apply(self, release: Release) -> None:
+        before = self.served
+        self.served = releases.advance(before, release)
+        if self.served is before:
+            return
+        if release.state is TrialState.CANARY and before.state is not TrialState.CANARY:
+            self._begun = release
+        if release.state is TrialState.EVALUATING:
+            self._evaluating_since = release.at
+
+    # -- the trial
+
+    def _begin(self) -> None:
+        """published -> evaluating: the oldest waiting child of stable takes the candidate engines."""
+        for number in sorted(self._waiting):
+            version = self._waiting[number]
+            if number in self.served.trials or number in self.served.lineage:
+                del self._waiting[number]
+            elif version.parent != self.served.stable:
+                del self._waiting[number]
+                self._move(
+                    TrialState.PUBLISHED,
+                    TrialState.EXPIRED,
+                    f"version {number} descends from {version.parent}, but {self.served.stable} is stable",
+                    candidate=number,
+                )
+            elif self.evidence.baselines(self._stable, self._config.gate) is not None:
+                self._move(
+                    TrialState.PUBLISHED,
+                    TrialState.EVALUATING,
+                    f"version {number} takes the candidate engines",
+                    candidate=number,
+                    engines=self._placement(number),
+                )
+                return
+
+    @property
+    def _stable(self) -> int:
+        assert self.served.stable is not None
+        return self.served.stable
+
+    def _placement(self, candidate: int | None) -> dict[str, int]:
+        """Engine -> version: candidate engines serve `candidate`, all others stable."""
+        return {
+            name: candidate if candidate is not None and engine.slot.arm == "candidate" else self._stable
+            for name, engine in self._engines.items()
+        }
+
+    def _evaluate(self) -> None:
+        """evaluating -> canary once every candidate engine is drained, loaded and answers; else rejected."""
+        candidate = self.served.candidate
+        assert candidate is not None
+        for name, engine in self._engines.items():
+            if engine.slot.arm != "candidate":
+                continue
+            status = engine.status()
+            if status is None:
+                return
+            has_time = self._now() - self._evaluating_since < self._config.drain_s
+            if status.version != candidate and status.in_flight and has_time:
+                return
+            try:
+                if status.version != candidate:
+                    self._load(name, candidate)
+                engine.probe()
+            except ControlError as exc:
+                self._reject(f"version {candidate} failed its load check: {exc}", {})
+                return
+            except httpx.TransportError as exc:
+                logger.warning("%s: died while loading version %d: %s", name, candidate, exc)
+                return
+        baselines = self.evidence.baselines(self._stable, self._config.gate)
+        if baselines is None:
+            return
+        share = gate.share_at(0, self._config.gate)
+        self._move(
+            TrialState.EVALUATING,
+            TrialState.CANARY,
+            f"version {candidate} gets {share:.0%} of sessions; the champion's reward is "
+            f"{baselines[gate.REWARD].mean:.3f}",
+            candidate=candidate,
+            engines=self.served.engines,
+            share=share,
+            salt=self._store.read(candidate).digest,
+            numbers=freeze(baselines),
+        )
+
+    def _judge(self) -> None:
+        """canary -> promoted | rejected | expired, or a step along the ramp."""
+        candidate = self.served.candidate
+        assert candidate is not None and self._begun is not None
+        units = tuple(self.evidence.units.get(candidate, {}).values())
+        standing = gate.judge(
+            units,
+            thaw(self._begun.numbers),
+            self._config.gate,
+            trial=self.served.trials.index(candidate) + 1,
+            promotions=len(self.served.promoted),
+            age_s=self._now() - self._begun.at,
+        )
+        standing.numbers["units.excluded"] = float(self.evidence.excluded.get(candidate, 0))
+        self.standing = standing
+        telemetry.gauge(telemetry.TRIAL_LOG_E, standing.numbers.get("log_e.reward", 0.0), version=candidate)
+        if standing.verdict is Verdict.PROMOTE:
+            self._promote(candidate, standing)
+        elif standing.verdict is Verdict.REJECT:
+            self._reject(standing.reason, standing.numbers)
+        elif standing.verdict is Verdict.EXPIRE:
+            self._reject(standing.reason, standing.numbers, TrialState.EXPIRED)
+        elif (share := gate.share_at(len(units), self._config.gate)) != self.served.share:
+            self._move(
+                TrialState.CANARY,
+                TrialState.CANARY,
+                f"version {candidate} gets {share:.0%} of sessions",
+                candidate=candidate,
+                engines=self.served.engines,
+                share=share,
+                salt=self.served.salt,
+                numbers=standing.numbers,
+            )
+
+    def _promote(self, candidate: int, standing: Standing) -> None:
+        self._move(
+            TrialState.CANARY,
+            TrialState.PROMOTED,
+            f"version {candidate} is promoted: {standing.reason}",
+            candidate=candidate,
+            stable=candidate,
+            engines=dict.fromkeys(self._engines, candidate),
+            numbers=standing.numbers,
+        )
+
+    def _reject(self, reason: str, numbers: Mapping[str, float], state: TrialState = TrialState.REJECTED) -> None:
+        now = self.served.state
+        assert now is not None
+        self._move(now, state, reason, candidate=self.served.candidate, engines=self._placement(None), numbers=numbers)
+
+    def _move(self, now: TrialState, then: TrialState, reason: str, **what: object) -> None:
+        self._release(ReleaseKind.TRIAL, reason, state=trial.step(now, then), **what)
+        telemetry.count(telemetry.RELEASES, 1, state=then)
+
+    # -- writing and doing
+
+    def _release(self, kind: ReleaseKind, reason: str, **what: object) -> Release:
+        fields: dict[str, object] = {"epoch": self._epoch, "stable": self._stable, **what}
+        release = Release.model_validate(
+            {"release": self.served.last + 1, "kind": kind, "reason": reason, "at": self._now(), **fields}
+        )
+        with telemetry.span(telemetry.DECIDE, {"onstream.release": release.release, "onstream.kind": kind}):
+            reader.send(self._log, topics.RELEASES, "", release)
+            self._log.flush(_FLUSH_S)
+        self._apply(release)
+        logger.info("release %d: %s", release.release, reason)
+        return release
+
+    def _reconcile(self) -> None:
+        """Load what the log says into every engine that serves something else, one engine after the other."""
+        for name, wanted in self.served.engines.items():
+            engine = self._engines.get(name)
+            if engine is None or (self.served.state is TrialState.EVALUATING and engine.slot.arm == "candidate"):
+                continue
+            status = engine.status()
+            if status is None or status.version == wanted:
+                continue
+            try:
+                self._load(name, wanted)
+            except (ControlError, httpx.TransportError) as exc:
+                logger.error("%s: version %d not loaded, trying again: %s", name, wanted, exc)
+
+    def _load(self, name: str, version: int) -> None:
+        took = self._engines[name].load(version)
+        self._release(
+            ReleaseKind.ANNOUNCED,
+            f"{name} serves version {version} after a pause of {took['pause_s'] * 1000:.0f} ms",
+            engines={name: version},
+            numbers=took,
+        )
+
+    def close(self) -> None:
+        self._follower.close()
+        for engine in self._engines.values():
+            engine.close()

@@ -1,0 +1,315 @@
+"""The front door: session-sticky arms, streaming pass-through, retries before the first byte, and feedback.
+
+A request is read whole, given an identity and an arm, and sent to the best engine. Until the first byte of the reply
+has gone out, a failed engine costs the user nothing but time: the request goes to the next one, under the same trace
+id. Replies pass through as they come; the router never parses them. Feedback goes to a disk spool, so a user's thumb
+does not wait for a broker.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from infra import telemetry
+from infra.config import EngineSlot, RouterConfig
+from infra.lifecycle import Deadline
+from ingest import codec, topics
+from ingest.events import Feedback, TurnKind, key_of
+from serving import headers
+from serving.headers import Identity
+from serving.releases import Served
+from serving.routing import Health, order
+from serving.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+_HOP_BY_HOP = frozenset(
+    {"connection", "content-length", "date", "expect", "host", "keep-alive", "server", "te", "trailer"}
+    | {"transfer-encoding", "upgrade"}
+)
+_TRY_ANOTHER = frozenset({500, 502, 503, 504})
+_PROBE_EVERY_S = 1.0
+_MAX_BODY_BYTES = 16 << 20
+
+
+class Refused(Exception):
+    """A request that is answered with an OpenAI-style error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+    def response(self) -> JSONResponse:
+        kind = "authentication_error" if self.status == 401 else "invalid_request_error"
+        return JSONResponse({"error": {"message": self.message, "type": kind, "code": self.status}}, self.status)
+
+
+class FeedbackRequest(BaseModel):
+    """The body of `POST /v1/feedback`. `id` is a completion's `id` (or a trace id); `value` is -1 (bad) to 1 (good)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = None
+    session: str | None = None
+    value: float = Field(ge=-1.0, le=1.0)
+    name: str = Field("thumb", min_length=1, max_length=256)
+    comment: str = Field("", max_length=10_000)
+    feedback_id: str | None = Field(None, min_length=1, max_length=256)
+
+
+class Router:
+    """One router process. `served` is replaced by whoever follows the release log."""
+
+    def __init__(self, slots: Mapping[str, EngineSlot], config: RouterConfig, spool: Spool) -> None:
+        self._slots, self._config, self._spool = slots, config, spool
+        self.served = Served()
+        self.health = Health()
+        self.counts: Counter[str] = Counter()
+        self._session: aiohttp.ClientSession | None = None
+
+    # -- lifecycle
+
+    async def start(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=self._config.connect_timeout_s)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def probe(self) -> None:
+        """Ask every engine for its health, for ever."""
+        while True:
+            await asyncio.gather(*(self._probe(slot) for slot in self._slots.values()))
+            await asyncio.sleep(_PROBE_EVERY_S)
+
+    async def _probe(self, slot: EngineSlot) -> None:
+        assert self._session is not None
+        try:
+            async with self._session.get(
+                f"http://{slot.host}:{slot.port}/health", timeout=aiohttp.ClientTimeout(total=10 * _PROBE_EVERY_S)
+            ) as answer:
+                self._note(slot.id, is_up=answer.status == 200)
+        except (aiohttp.ClientError, TimeoutError):
+            self._note(slot.id, is_up=False)
+
+    def _note(self, engine_id: str, is_up: bool) -> None:
+        if is_up == self.health.is_up(engine_id):
+            return
+        logger.info("%s is %s", engine_id, "up" if is_up else "down")
+        (self.health.down.discard if is_up else self.health.down.add)(engine_id)
+
+    # -- requests
+
+    async def forward(self, request: Request) -> Response:
+        """`/v1/*`: to an engine and back."""
+        self.counts["requests"] += 1
+        try:
+            identity = self._identify(request)
+            body = await _body(request)
+        except Refused as refused:
+            return refused.response()
+        except ClientDisconnect:
+            return Response(status_code=499)
+        with telemetry.span(telemetry.CHAT, parent=dict(request.headers)):
+            telemetry.count(telemetry.REQUESTS, 1, arm=identity.assignment.arm)
+            return await self._serve(request, identity, body)
+
+    def _identify(self, request: Request) -> Identity:
+        tenant = self._tenant(request)
+        session = request.headers.get(headers.SESSION) or headers.new_session()
+        if not headers.is_session_name(session):
+            raise Refused(400, f"{headers.SESSION}: must be 1 to 200 visible ASCII characters, got {session[:60]!r}")
+        turn = request.headers.get(headers.TURN, TurnKind.MAIN)
+        if turn not in tuple(TurnKind):
+            raise Refused(400, f"{headers.TURN}: must be one of {', '.join(TurnKind)}, got {turn!r}")
+        consent = request.headers.get(headers.CONSENT, "yes" if self._config.capture_by_default else "no")
+        if consent not in ("yes", "no"):
+            raise Refused(400, f"{headers.CONSENT}: must be yes or no, got {consent!r}")
+        return Identity(
+            trace_id=headers.new_trace(session),
+            session_id=session,
+            tenant=tenant,
+            kind=TurnKind(turn),
+            assignment=self.served.assign(session),
+            is_captured=consent == "yes",
+        )
+
+    def _tenant(self, request: Request) -> str:
+        if not self._config.api_keys:
+            return "default"
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        tenant = self._config.api_keys.get(key)
+        if tenant is None:
+            raise Refused(401, "this endpoint needs an API key of its configuration: Authorization: Bearer <key>")
+        return tenant
+
+    async def _serve(self, request: Request, identity: Identity, body: bytes) -> Response:
+        deadline = Deadline.after(self._config.retry_for_s)
+        last = "no engine answers"
+        tried = 0
+        while True:
+            engines = order(identity.session_id, identity.assignment, self.served, tuple(self._slots), self.health)
+            for name in engines:
+                try:
+                    return await self._attempt(self._slots[name], request, identity, body, is_last=deadline.passed())
+                except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:
+                    last = f"{name}: {exc or type(exc).__name__}"
+                    self._note(name, is_up=False)
+                tried += 1
+                self.counts["retries"] += 1
+                telemetry.count(telemetry.RETRIES, 1, engine=name)
+            if deadline.passed():
+                break
+            await asyncio.sleep(0.2)
+        self.counts["failed"] += 1
+        logger.error("trace %s failed after %d attempts: %s", identity.trace_id, tried, last)
+        return JSONResponse({"error": {"message": f"no engine could serve this: {last}", "type": "server_error"}}, 503)
+
+    async def _attempt(
+        self, slot: EngineSlot, request: Request, identity: Identity, body: bytes, is_last: bool
+    ) -> Response:
+        """One engine's answer, begun; raises while another engine may still be tried."""
+        assert self._session is not None
+        begun = time.monotonic()
+        answer = await self._session.request(
+            request.method,
+            f"http://{slot.host}:{slot.port}{request.url.path}",
+            params=request.query_params.multi_items(),
+            data=body,
+            headers=_outgoing(request, identity),
+        )
+        try:
+            if answer.status in _TRY_ANOTHER and not is_last:
+                raise aiohttp.ClientError(f"answered {answer.status}: {(await answer.text())[:200]}")
+            back = _returned(answer, identity)
+            if "text/event-stream" not in answer.headers.get("content-type", ""):
+                whole = await answer.read()
+                answer.release()
+                return Response(whole, answer.status, back)
+            chunks = answer.content.iter_any()
+            first = await anext(chunks, b"")
+        except BaseException:
+            answer.close()
+            raise
+        telemetry.record(telemetry.FIRST_BYTE, time.monotonic() - begun, engine=slot.id)
+        return StreamingResponse(self._stream(first, chunks, answer, identity), answer.status, back)
+
+    async def _stream(
+        self, first: bytes, rest: AsyncIterator[bytes], answer: aiohttp.ClientResponse, identity: Identity
+    ) -> AsyncIterator[bytes]:
+        try:
+            yield first
+            async for chunk in rest:
+                yield chunk
+        except aiohttp.ClientError as exc:
+            self.counts["broken_streams"] += 1
+            logger.error("trace %s: the engine died in the middle of its stream: %s", identity.trace_id, exc)
+            raise
+        finally:
+            answer.close()
+
+    # -- feedback
+
+    async def feedback(self, request: Request) -> Response:
+        """`POST /v1/feedback`: durable on this disk when answered with 202."""
+        try:
+            record = self._feedback(self._tenant(request), await _body(request))
+        except Refused as refused:
+            return refused.response()
+        value, schema = codec.encode(record)
+        with telemetry.span(telemetry.FEEDBACK, parent=dict(request.headers)):
+            carried = schema | telemetry.headers_out()
+        key = key_of(session_id=record.session_id, trace_id=record.trace_id)
+        if not self._spool.put(topics.FEEDBACK.name, key, value, carried):
+            return Refused(503, "feedback cannot be stored now; send it again later").response()
+        self.counts["feedback"] += 1
+        telemetry.count(telemetry.FEEDBACK_TAKEN, 1)
+        return JSONResponse({"feedback_id": record.feedback_id}, 202)
+
+    def _feedback(self, tenant: str, body: bytes) -> Feedback:
+        try:
+            given = FeedbackRequest.model_validate_json(body)
+            trace = headers.trace_of(given.id) if given.id else None
+            return Feedback(
+                feedback_id=given.feedback_id or uuid.uuid4().hex,
+                trace_id=trace,
+                session_id=given.session,
+                tenant=tenant,
+                name=given.name,
+                value=given.value,
+                comment=given.comment,
+                at=time.time(),
+            )
+        except ValidationError as exc:
+            told = "; ".join(
+                f"{'.'.join(map(str, error['loc'])) or 'feedback'}: {error['msg'].removeprefix('Value error, ')}, "
+                f"got {error['input']!r:.80}"
+                for error in exc.errors()
+            )
+            raise Refused(400, told) from exc
+
+    # -- state
+
+    async def status(self, _request: Request) -> Response:
+        """`GET /status`: counts, and which engines answer."""
+        return JSONResponse(
+            {
+                "counts": dict(self.counts),
+                "stable": self.served.stable,
+                "candidate": self.served.candidate if self.served.is_trial_open() else None,
+                "share": self.served.share,
+                "engines": {
+                    name: {"version": self.served.engines.get(name), "up": self.health.is_up(name)}
+                    for name in self._slots
+                },
+                "spool_bytes": self._spool.held_bytes(),
+                "dropped": self._spool.num_dropped,
+            }
+        )
+
+    async def healthy(self, _request: Request) -> Response:
+        """`GET /health`: 200 once some engine answers."""
+        is_up = any(self.health.is_up(name) for name in self._slots)
+        return JSONResponse({"status": "ok" if is_up else "no engine answers"}, 200 if is_up else 503)
+
+    def application(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/feedback", self.feedback, methods=["POST"]),
+                Route("/v1/{path:path}", self.forward, methods=["GET", "POST"]),
+                Route("/status", self.status),
+                Route("/health", self.healthy),
+            ]
+        )
+
+
+async def _body(request: Request) -> bytes:
+    body = await request.body()
+    if len(body) > _MAX_BODY_BYTES:
+        raise Refused(413, f"a request may have {_MAX_BODY_BYTES} bytes, got {len(body)}")
+    return body
+
+
+def _outgoing(request: Request, identity: Identity) -> dict[str, str]:
+    """The client's headers, without what only the router may say, and with what it says."""
+    drop = _HOP_BY_HOP | set(headers.FROM_ROUTER) | {"authorization", "accept-encoding"}
+    kept = {name: value for name, value in request.headers.items() if name not in drop}
+    return kept | headers.write(identity) | telemetry.headers_out()
+
+
+def _returned(answer: aiohttp.ClientResponse, identity: Identity) -> dict[str, str]:
+    kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+    return kept | {headers.TRACE: identity.trace_id, headers.SESSION: identity.session_id}

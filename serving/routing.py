@@ -1,0 +1,45 @@
+"""Which engines may take a request: pure decisions over what was released and which engines answer."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ingest.events import Arm, Assignment
+from serving.releases import Served
+
+
+@dataclass
+class Health:
+    """What the router knows of its engines. An engine is up until a request or a probe fails, and again after one
+    succeeds."""
+
+    down: set[str] = field(default_factory=set)
+
+    def is_up(self, engine_id: str) -> bool:
+        return engine_id not in self.down
+
+
+def pool(served: Served, arm: Arm, engines: Iterable[str]) -> tuple[str, ...]:
+    """Engines that shall serve an arm's version; all of them while nothing was heard of a release."""
+    version = served.version_of(arm)
+    return tuple(name for name in engines if version is None or served.engines.get(name) == version)
+
+
+def order(
+    session_id: str, assignment: Assignment, served: Served, engines: tuple[str, ...], health: Health
+) -> tuple[str, ...]:
+    """Engines to try, best first: the session's arm before the other, those that answer before those that do not.
+
+    Within an arm the order is a rendezvous hash of the session, so a conversation stays where its prefix is cached
+    and moves only when that engine is down. The other arm is last: users are served even when a whole pool is gone.
+    """
+    mine = set(pool(served, assignment.arm, engines))
+
+    def rank(name: str) -> tuple[bool, bool, bytes]:
+        return not health.is_up(name), name not in mine, _weight(session_id, name)
+
+    return tuple(sorted(engines, key=rank))
+
+
+def _weight(session_id: str, engine: str) -> bytes:
+    return hashlib.blake2b(f"{engine}\0{session_id}".encode(), digest_size=8).digest()

@@ -1,0 +1,206 @@
+"""The disk between serving and the log: a record is on it before the request ends, and off it once Kafka has it.
+
+`put` appends one frame to the newest segment file with a single write, which survives `kill -9`, waits for no
+network and needs no broker. A shipper thread reads frames in order:
+
+    1. read      a batch of frames, from the marker on
+    2. append    each to the log
+    3. flush     the log acknowledges them
+    4. mark      the marker file is replaced; segments wholly before it are deleted
+
+A crash before 4 sends the batch again: same ids, kept once by readers. Over `max_bytes` the newest record is dropped
+and counted: a full spool must not stall a user's request.
+"""
+
+import json
+import logging
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from infra import telemetry
+from infra.errors import LogError
+from infra.lifecycle import Stop, backoff_s
+from ingest.events import Headers
+from ingest.log import EventLog
+
+logger = logging.getLogger(__name__)
+
+_HEAD = struct.Struct("<II")  # payload bytes, crc32 of the payload
+_MARKER = "shipped.json"
+_BATCH = 200
+_FLUSH_S = 30.0
+
+
+class Frame(NamedTuple):
+    """A record on its way, and where the one after it begins."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: Headers
+    segment: str
+    end: int
+
+
+class Spool:
+    """Append-only segments in `folder`. One process writes; a new process begins a new segment."""
+
+    def __init__(self, folder: Path, max_bytes: int, segment_bytes: int) -> None:
+        self._folder, self._max_bytes, self._segment_bytes = folder, max_bytes, segment_bytes
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._number = max((int(path.stem) for path in self._segments()), default=0)
+        self._held_bytes = sum(path.stat().st_size for path in self._segments())
+        self._file = -1
+        self._written = 0
+        self.num_dropped = 0
+        self.arrived = threading.Event()
+        self._next_segment()
+
+    def put(self, topic: str, key: str, value: bytes, headers: Headers) -> bool:
+        """Store one record. `False`: the disk is full or the bound is reached; it was dropped and counted."""
+        meta = json.dumps([topic, key, headers]).encode()
+        payload = struct.pack("<I", len(meta)) + meta + value
+        frame = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        with self._lock:
+            if self._held_bytes + len(frame) > self._max_bytes:
+                return self._drop(f"the spool holds its {self._max_bytes} bytes")
+            if self._written >= self._segment_bytes:
+                self._next_segment()
+            try:
+                written = os.write(self._file, frame)
+            except OSError as exc:
+                return self._drop(str(exc))
+            self._written += written
+            self._held_bytes += written
+            if written < len(frame):
+                self._next_segment()
+                return self._drop("the disk took only part of it")
+        self.arrived.set()
+        return True
+
+    def _drop(self, why: str) -> bool:
+        self.num_dropped += 1
+        logger.error("spool %s: dropped record %d: %s", self._folder, self.num_dropped, why)
+        telemetry.count(telemetry.TRACES_DROPPED, 1)
+        return False
+
+    def _next_segment(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._number += 1
+        path = self._folder / f"{self._number:08d}.spool"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._written = 0
+
+    def _segments(self) -> list[Path]:
+        return sorted(self._folder.glob("*.spool"))
+
+    def pending(self) -> Iterator[Frame]:
+        """Frames after the marker, oldest first, to the end of what is written now."""
+        segment, offset = self._marker()
+        for path in self._segments():
+            if path.stem < segment:
+                continue
+            yield from _frames(path, offset if path.stem == segment else 0)
+
+    def _marker(self) -> tuple[str, int]:
+        try:
+            marker = json.loads((self._folder / _MARKER).read_text())
+        except FileNotFoundError:
+            return "", 0
+        return marker["segment"], marker["offset"]
+
+    def mark(self, frame: Frame) -> None:
+        """Everything up to and with `frame` is on the log."""
+        part = self._folder / f"{_MARKER}.part"
+        part.write_text(json.dumps({"segment": frame.segment, "offset": frame.end}))
+        part.replace(self._folder / _MARKER)
+        for path in self._segments():
+            if path.stem < frame.segment:
+                size = path.stat().st_size
+                path.unlink()
+                with self._lock:
+                    self._held_bytes -= size
+
+    def held_bytes(self) -> int:
+        """Bytes on disk, shipped or not."""
+        return self._held_bytes
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _frames(path: Path, offset: int) -> Iterator[Frame]:
+    """Frames of one segment; a torn last frame, left by a crash, ends it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            length, crc = _HEAD.unpack(head)
+            payload = file.read(length)
+            if len(payload) < length or zlib.crc32(payload) != crc:
+                return
+            (meta_length,) = struct.unpack_from("<I", payload)
+            topic, key, headers = json.loads(payload[4 : 4 + meta_length])
+            yield Frame(topic, key, payload[4 + meta_length :], headers, path.stem, file.tell())
+
+
+class Shipper(threading.Thread):
+    """Moves a spool's frames to the log until stopped, through any outage of the broker."""
+
+    def __init__(self, spool: Spool, open_log: Callable[[], EventLog], stop: Stop) -> None:
+        super().__init__(name="shipper", daemon=True)
+        self._spool, self._open_log, self._stop_flag = spool, open_log, stop
+        self._log: EventLog | None = None
+
+    def run(self) -> None:
+        waits = backoff_s(0.2, 10.0)
+        while not self._stop_flag.is_set():
+            try:
+                self.ship()
+                waits = backoff_s(0.2, 10.0)
+            except LogError as exc:
+                logger.warning("spool: %d bytes wait for the event log: %s", self._spool.held_bytes(), exc)
+                self._stop_flag.wait(next(waits))
+                continue
+            telemetry.gauge(telemetry.SPOOL_BYTES, self._spool.held_bytes())
+            self._spool.arrived.wait(0.5)
+            self._spool.arrived.clear()
+
+    def ship(self) -> int:
+        """Move everything pending; how many frames that was. Raises `LogError`."""
+        shipped = 0
+        batch: list[Frame] = []
+        for frame in self._spool.pending():
+            batch.append(frame)
+            if len(batch) == _BATCH:
+                shipped += self._send(batch)
+                batch = []
+        return shipped + (self._send(batch) if batch else 0)
+
+    def _send(self, batch: list[Frame]) -> int:
+        if self._log is None:
+            self._log = self._open_log()
+        for frame in batch:
+            self._log.append(frame.topic, frame.key, frame.value, frame.headers)
+        self._log.flush(_FLUSH_S)
+        self._spool.mark(batch[-1])
+        return len(batch)
+
+    def finish(self, timeout_s: float) -> None:
+        """Stop, and ship what is left if the broker lets us; what stays on disk ships at the next start."""
+        self._stop_flag.set()
+        self._spool.arrived.set()
+        self.join(timeout_s)
+        try:
+            if not self.is_alive():
+                self.ship()
+        except LogError as exc:
+            logger.warning("spool: %d bytes stay on disk: %s", self._spool.held_bytes(), exc)
+        if self._log is not None:
+            self._log.close()

@@ -1,0 +1,138 @@
+"""`onstream status`: one screen of what runs, which version serves, what waits, and how the trial stands."""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from infra import cli
+from infra.config import Config
+from infra.errors import LogError
+from ingest import reader, topics
+from ingest.events import Release, TrialState
+from ingest.versions import VersionStore
+from serving import releases
+
+STAGES = {"ingest": (topics.TRACES, topics.FEEDBACK), "rewards": (topics.TRAJECTORIES,), "trainer": (topics.REWARDS,)}
+
+
+def main(argv: list[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="onstream status", description="What runs, serves, waits and is on trial.")
+    cli.add_config(parser)
+    args = parser.parse_args(argv)
+    return cli.guarded(args.config, lambda config: Console().print(screen(config)), verbose=False)
+
+
+def screen(config: Config) -> RenderableType:
+    """Everything; what cannot be asked says so in its place."""
+    return Group(_processes(config), *_from_log(config), _router(config), _trial(config))
+
+
+def _processes(config: Config) -> Table:
+    table = Table("process", "state", "pid", "restarts", "up for", title="processes of this machine")
+    state = Path(config.run_dir) / "state.json"
+    held: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {"processes": {}}
+    for name, process in held["processes"].items():
+        is_alive = process["pid"] is not None and psutil.pid_exists(process["pid"])
+        told = process["state"] if is_alive or process["state"] == "stopped" else "dead"
+        age = f"{time.time() - process['started_at']:.0f} s" if is_alive else "-"
+        table.add_row(name, told, str(process["pid"]), str(process["restarts"]), age)
+    if not held["processes"]:
+        table.add_row("none started by `onstream up`", "", "", "", "")
+    return table
+
+
+def _from_log(config: Config) -> list[RenderableType]:
+    from ingest.kafka_log import KafkaLog
+
+    log = KafkaLog(config.log, client_id="status")
+    try:
+        served = releases.fold(reader.replay(log, topics.RELEASES, Release))
+        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in STAGES.items()}
+    except LogError as exc:
+        return [f"[red]{exc}[/]"]
+    finally:
+        log.close()
+    serving = Table("engine", "shall serve", "is", title=f"stable is version {served.stable}")
+    for engine, version in served.engines.items():
+        on_trial = served.is_trial_open() and version == served.candidate
+        serving.add_row(engine, f"version {version}", "on trial" if on_trial else "stable")
+    lag = Table("stage", "topic", "messages behind", title="lag")
+    for stage, behind in lags.items():
+        for topic, num in behind.items():
+            lag.add_row(stage, topic, str(num))
+    return [serving, lag]
+
+
+def _router(config: Config) -> RenderableType:
+    own = config.serving.router
+    state = _ask(f"http://{own.host}:{own.port}/status")
+    if state is None:
+        return f"[red]the router does not answer on {own.host}:{own.port}[/]"
+    table = Table("counter", "value", title="router")
+    for name, value in sorted(state["counts"].items()):
+        table.add_row(name, str(value))
+    for name, engine in state["engines"].items():
+        table.add_row(name, "up" if engine["up"] else "down")
+    table.add_row("spooled bytes", str(state["spool_bytes"]))
+    table.add_row("dropped records", str(state["dropped"]))
+    return table
+
+
+def _trial(config: Config) -> RenderableType:
+    own = config.serving.rollout
+    state = _ask(f"http://{own.host}:{own.port}/status")
+    if state is None:
+        return f"[red]the rollout does not answer on {own.host}:{own.port}[/]"
+    table = Table("", "", title=f"trial: {state['state']}", show_header=False)
+    if state.get("candidate") is not None:
+        table.add_row("candidate", f"version {state['candidate']}")
+        table.add_row("share of sessions", f"{state['share']:.0%}")
+    standing = state.get("standing")
+    if standing and state["state"] == TrialState.CANARY:
+        table.add_row("standing", standing["reason"])
+        for name, value in sorted(standing["numbers"].items()):
+            table.add_row(name, f"{value:.3f}")
+    table.add_row("promoted so far", ", ".join(map(str, state.get("promoted", []))) or "none")
+    return table
+
+
+def _ask(url: str) -> Mapping[str, Any] | None:
+    try:
+        body: Mapping[str, Any] = httpx.get(url, timeout=2.0).raise_for_status().json()
+    except httpx.HTTPError:
+        return None
+    return body
+
+
+def versions(argv: list[str]) -> int:
+    """`onstream versions`: what is in the store, with lineage."""
+    parser = argparse.ArgumentParser(prog="onstream versions", description="Versions in the weight store.")
+    cli.add_config(parser)
+    args = parser.parse_args(argv)
+
+    def run(config: Config) -> None:
+        table = Table("version", "digest", "parent", "turns", "reward", "published")
+        store = VersionStore(config.store.url)
+        for number in store.versions():
+            held = store.read(number)
+            reward = held.metrics.get("mean_reward")
+            table.add_row(
+                str(number),
+                held.digest[:12],
+                "-" if held.parent is None else str(held.parent),
+                str(held.lineage.get("num_turns", "-")),
+                "-" if reward is None else f"{reward:.3f}",
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.created_at)),
+            )
+        Console().print(table)
+
+    return cli.guarded(args.config, run, verbose=False)

@@ -1,0 +1,215 @@
+"""The audit: one outcome per trace, and what does not add up is said."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from ingest import audit, codec
+from ingest.audit import OPEN_SESSION, WAITING_FOR_REWARD, WAITING_FOR_TRAINER, Books, Limits, account
+from ingest.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory
+from ingest.log import InMemoryLog
+from ingest.reader import Reader
+from ingest.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
+from ingest.turns import build
+
+MakeTrace = Callable[..., Trace]
+
+LIMITS = Limits(inactivity_s=60.0, horizon_s=300.0, retention_s=1000.0, grace_s=10.0)
+
+
+def trajectory(*traces: Trace, closed_at: float = 100.0) -> Trajectory:
+    return Trajectory(
+        trajectory_id="t",
+        session_id=traces[0].session_id,
+        tenant="default",
+        assignment=None,
+        held_out=False,
+        closed=CloseReason.INACTIVE,
+        opened_at=0.0,
+        closed_at=closed_at,
+        turns=build(traces),
+        chains=(),
+        feedback=(),
+    )
+
+
+def reward(of: Trajectory, at: float = 101.0) -> Reward:
+    return Reward(
+        reward_id="r",
+        trajectory_id=of.trajectory_id,
+        session_id=of.session_id,
+        spec="x@1",
+        components=(),
+        turns=(),
+        value=0.5,
+        has_signal=False,
+        guardrails={},
+        trajectory=of,
+        at=at,
+    )
+
+
+def fate(trace: Trace, kind: FateKind, version: int | None = None, reason: str = "because") -> Fate:
+    return Fate(trace_id=trace.trace_id, kind=kind, version=version, reason=reason, at=200.0)
+
+
+def books(*traces: Trace, fates: tuple[Fate, ...] = ()) -> Books:
+    kept = Books()
+    for trace in traces:
+        kept.add_trace(trace)
+    for item in fates:
+        kept.add_fate(item)
+    return kept
+
+
+def test_every_kind_of_fate_is_counted_with_its_reason(make_trace: MakeTrace) -> None:
+    traces = [make_trace(n=n) for n in range(6)]
+    fates = (
+        fate(traces[0], FateKind.TRAINED, 3),
+        fate(traces[1], FateKind.TRAINED, 4),
+        fate(traces[2], FateKind.HELD_OUT),
+        fate(traces[3], FateKind.REFUSED, reason="too old"),
+        fate(traces[4], FateKind.EXPIRED),
+        fate(traces[5], FateKind.DEAD_LETTERED),
+    )
+    found = account(books(*traces, fates=fates), LIMITS, now=10_000.0)
+    assert found.by_fate == {"trained": 2, "held_out": 1, "refused": 1, "expired": 1, "dead_lettered": 1}
+    assert found.by_reason["trained", "version 3"] == found.by_reason["refused", "too old"] == 1
+    assert found.is_settled()
+
+
+def test_a_trace_of_a_young_session_is_in_flight_and_of_an_old_one_unexplained(make_trace: MakeTrace) -> None:
+    trace = make_trace(at=0.0)
+    young = account(books(trace), LIMITS, now=71.0)
+    assert (young.in_flight, young.unexplained) == ({OPEN_SESSION: 1}, ())
+    old = account(books(trace), LIMITS, now=71.1)
+    assert (old.in_flight.total(), len(old.unexplained)) == (0, 1)
+    assert trace.trace_id in old.unexplained[0]
+
+
+def test_a_lively_session_explains_its_traces_up_to_the_horizon(make_trace: MakeTrace) -> None:
+    traces = [make_trace(n=n, at=n * 50.0) for n in range(8)]
+    assert account(books(*traces), LIMITS, now=311.0).in_flight == {OPEN_SESSION: 8}
+    assert len(account(books(*traces), LIMITS, now=312.0).unexplained) == 1
+
+
+def test_feedback_keeps_a_session_lively(make_trace: MakeTrace) -> None:
+    kept = books(trace := make_trace(at=0.0))
+    kept.add_activity(kept.session_of[trace.trace_id], at=50.0)
+    assert account(kept, LIMITS, now=120.0).in_flight == {OPEN_SESSION: 1}
+
+
+def test_a_trajectory_without_a_reward_is_in_flight_only_for_a_moment(make_trace: MakeTrace) -> None:
+    kept = books(trace := make_trace())
+    kept.add_trajectory(trajectory(trace, closed_at=100.0))
+    assert account(kept, LIMITS, now=110.0).in_flight == {WAITING_FOR_REWARD: 1}
+    assert "no reward" in account(kept, LIMITS, now=110.1).unexplained[0]
+
+
+def test_a_reward_without_a_fate_is_in_flight_while_it_is_on_its_topic(make_trace: MakeTrace) -> None:
+    kept = books(trace := make_trace())
+    kept.add_trajectory(trajectory(trace))
+    kept.add_reward(reward(trajectory(trace), at=100.0))
+    assert account(kept, LIMITS, now=1110.0).in_flight == {WAITING_FOR_TRAINER: 1}
+    assert "trainer" in account(kept, LIMITS, now=1110.1).unexplained[0]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{"kind": FateKind.TRAINED, "version": 4}, {"kind": FateKind.REFUSED}],
+    ids=["another version", "another kind"],
+)
+def test_two_different_fates_are_a_conflict(make_trace: MakeTrace, second: dict[str, object]) -> None:
+    trace = make_trace()
+    found = account(books(trace, fates=(fate(trace, FateKind.TRAINED, 3), fate(trace, **second))), LIMITS, now=0.0)
+    assert (len(found.conflicts), found.by_fate, found.is_complete()) == (1, {}, False)
+    assert "trained in version 3" in found.conflicts[0]
+
+
+def test_one_fate_told_twice_is_no_conflict(make_trace: MakeTrace) -> None:
+    trace = make_trace()
+    again = fate(trace, FateKind.TRAINED, 3, reason="in other words")
+    found = account(books(trace, fates=(fate(trace, FateKind.TRAINED, 3), again)), LIMITS, now=0.0)
+    assert (found.by_fate, found.conflicts) == ({"trained": 1}, ())
+
+
+def test_a_trace_delivered_twice_counts_once_and_is_named(make_trace: MakeTrace) -> None:
+    trace = make_trace()
+    found = account(books(trace, trace), LIMITS, now=0.0)
+    assert (found.num_traces, found.duplicates) == (1, (trace.trace_id,))
+
+
+def test_outcomes_add_up_to_the_traces(make_trace: MakeTrace) -> None:
+    fated, twice, flying, stuck = (make_trace(f"s{n}", at=500.0 if n == 2 else 0.0) for n in range(4))
+    fates = (fate(fated, FateKind.HELD_OUT), fate(twice, FateKind.HELD_OUT), fate(twice, FateKind.EXPIRED))
+    kept = books(fated, twice, flying, stuck, fates=fates)
+    kept.unreadable |= {"traces/0@1", "traces/0@2"}
+    kept.dead_lettered |= {"traces/0@1"}
+    found = account(kept, LIMITS, now=510.0)
+    outcomes = found.by_fate.total() + found.in_flight.total() + len(found.unexplained) + len(found.conflicts)
+    assert found.num_traces == outcomes == 6
+
+
+def put(log: InMemoryLog, topic: Topic, record: Trace | Feedback | Trajectory | Reward | Fate) -> None:
+    log.append(topic.name, "key", *codec.encode(record))
+
+
+def test_an_unreadable_message_is_dead_lettered_only_if_the_dead_letters_have_it(make_trace: MakeTrace) -> None:
+    log = InMemoryLog()
+    log.append(TRACES.name, "key", b"broken", {"schema": "trace/1"})
+    found = account(audit.read(log), LIMITS, now=0.0)
+    assert found.unexplained == ("traces/0@0: unreadable and not dead-lettered",)
+
+    Reader(log, (TRACES,), "ingest").poll(0.0)
+    found = account(audit.read(log), LIMITS, now=0.0)
+    assert (found.by_reason, found.unexplained) == ({("dead_lettered", "unreadable"): 1}, ())
+    assert found.num_traces == 1
+
+
+def test_the_books_are_read_from_the_topics(
+    make_trace: MakeTrace, make_feedback: Callable[..., Feedback], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = InMemoryLog()
+    traces = [make_trace(f"s{n}", at=0.0) for n in range(4)]
+    closed, scored = trajectory(traces[2], closed_at=95.0), trajectory(traces[3])
+    for topic, record in [
+        *((TRACES, trace) for trace in traces),
+        (FATES, fate(traces[0], FateKind.TRAINED, 3)),
+        (FEEDBACK, make_feedback(at=50.0, trace_id=traces[1].trace_id)),
+        (TRAJECTORIES, closed),
+        (TRAJECTORIES, scored),
+        (REWARDS, reward(scored)),
+    ]:
+        put(log, topic, record)
+    found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: 100.0)
+    assert found.by_fate == {"trained": 1}
+    assert found.in_flight == {OPEN_SESSION: 1, WAITING_FOR_REWARD: 1, WAITING_FOR_TRAINER: 1}
+    assert json.loads(found.as_json())["by_reason"] == [{"fate": "trained", "reason": "version 3", "traces": 1}]
+    audit.show(found)
+    assert "waiting for the trainer" in capsys.readouterr().out
+
+
+def test_everything_wrong_is_shown_by_name(make_trace: MakeTrace, capsys: pytest.CaptureFixture[str]) -> None:
+    stuck, torn = make_trace("stuck"), make_trace("torn")
+    fates = (fate(torn, FateKind.TRAINED, 3), fate(torn, FateKind.HELD_OUT))
+    audit.show(account(books(stuck, torn, fates=fates), LIMITS, now=10_000.0))
+    shown = capsys.readouterr().out
+    assert f"CONFLICT {torn.trace_id}: held_out and trained in version 3" in shown
+    assert f"UNEXPLAINED {stuck.trace_id}" in shown
+
+
+def test_an_empty_log_is_in_order() -> None:
+    log = InMemoryLog()
+    for topic in ALL:
+        assert list(log.replay(topic.name)) == []
+    assert audit.settle(log, LIMITS, wait_s=0.0).is_settled()
+
+
+def test_a_missing_configuration_is_one_line_and_a_failure(
+    tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit.main(["--config", f"{tmp_path}/none.yaml"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("onstream: configuration")
+    assert told.count("\n") == 1

@@ -1,0 +1,332 @@
+"""A reward builder, releases, and a learner whose weights are the list of tokens it was trained on."""
+
+import json
+import math
+import pkgutil
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.config import Config, TrainerConfig
+from infra.lifecycle import Stop
+from ingest import topics
+from ingest.codec import decode
+from ingest.events import (
+    Chain,
+    CloseReason,
+    Fate,
+    Release,
+    ReleaseKind,
+    Reward,
+    Segment,
+    Trajectory,
+    TrialState,
+    Turn,
+    TurnKind,
+    TurnReward,
+    Version,
+    VersionSpan,
+    session_key,
+)
+from ingest.log import InMemoryLog, TopicSpec
+from ingest.reader import replay, send
+from ingest.versions import VersionStore
+from trainer.batching import Minibatch
+from trainer.loop import Trainer
+from trainer.update import StepMetrics, UpdateMetrics
+
+CONTEXT_TOKENS = 3
+
+
+def make_turn(trace_id: str, **changes: Any) -> Turn:
+    fields = {
+        "trace_id": trace_id,
+        "kind": TurnKind.MAIN,
+        "context": "",
+        "reply": "",
+        "followup": None,
+        "finish_reason": "stop",
+        "status": 200,
+        "num_tokens": 2,
+        "versions": (0,),
+        "at": 0.0,
+    }
+    return Turn.model_validate({**fields, **changes})
+
+
+def make_reward(
+    session: str,
+    rewards: Sequence[float | None],
+    *,
+    version: int = 0,
+    held_out: bool = False,
+    tenant: str = "default",
+    token: int = 5,
+    turn_changes: dict[int, dict[str, Any]] | None = None,
+    segment_changes: dict[int, dict[str, Any]] | None = None,
+    at: float = 1000.0,
+) -> Reward:
+    """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number."""
+    traces = [f"{session_key(session)}-{number}" for number in range(len(rewards))]
+    tokens: list[int] = []
+    segments = []
+    for number, trace_id in enumerate(traces):
+        start = len(tokens) + CONTEXT_TOKENS
+        tokens += [1] * CONTEXT_TOKENS + [token + number, token + number]
+        fields = {
+            "trace_id": trace_id,
+            "start": start,
+            "end": start + 2,
+            "logprobs": (-1.0, -2.0),
+            "spans": (VersionSpan(version=version, start=0, end=2),),
+        }
+        segments.append(Segment.model_validate({**fields, **(segment_changes or {}).get(number, {})}))
+    trajectory = Trajectory(
+        trajectory_id=f"t-{session}",
+        session_id=session,
+        tenant=tenant,
+        assignment=None,
+        held_out=held_out,
+        closed=CloseReason.INACTIVE,
+        opened_at=0.0,
+        closed_at=1.0,
+        turns=tuple(make_turn(trace, **(turn_changes or {}).get(n, {})) for n, trace in enumerate(traces)),
+        chains=(Chain(token_ids=tuple(tokens), segments=tuple(segments)),),
+        feedback=(),
+    )
+    return Reward(
+        reward_id=f"r-{session}",
+        trajectory_id=trajectory.trajectory_id,
+        session_id=session,
+        spec="default/1",
+        components=(),
+        turns=tuple(TurnReward(trace_id=t, value=v) for t, v in zip(traces, rewards, strict=True)),
+        value=0.5,
+        has_signal=True,
+        guardrails={},
+        trajectory=trajectory,
+        at=at,
+    )
+
+
+class TokenPolicy:
+    """A `Policy` whose weights are the trained tokens, in order: what trained twice, or never, shows."""
+
+    def __init__(self) -> None:
+        self.weights: list[int] = []
+        self.moments = 0
+        self.metrics: dict[str, Any] = {}
+
+    def load(self, folder: Path) -> None:
+        self.weights = json.loads((folder / "model.safetensors").read_text())
+        self.moments = 0
+
+    def restore(self, folder: Path) -> None:
+        self.weights, self.moments = json.loads((folder / "state.json").read_text())
+
+    def save(self, folder: Path) -> None:
+        (folder / "state.json").write_text(json.dumps([self.weights, self.moments]))
+
+    def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
+        for minibatch in minibatches:
+            for microbatch in minibatch:
+                self.weights += microbatch.token_ids_BT[microbatch.mask_BT].tolist()
+        self.moments += 1
+        step = StepMetrics(False, 0.1, 1.0, 0.01, 1.0, 0.9, 0.1, 10)
+        return UpdateMetrics.of([StepMetrics(**{**vars(step), **self.metrics})])
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_text(json.dumps(self.weights))
+        (folder / "config.json").write_text("{}")
+
+
+class World:
+    """What outlives the trainer: the log, the store, its folder. `start` is a process's start, `kill` its end."""
+
+    def __init__(self, folder: Path, **trainer: Any) -> None:
+        self.folder = folder
+        own = {"batch_turns": 4, "minibatch_turns": 2, "checkpoint_dir": str(folder / "trainer"), **trainer}
+        self.config = Config.model_validate({"model": {"path": str(folder)}, "trainer": own})
+        self.log = InMemoryLog()
+        self.log.create(
+            [TopicSpec(topic.name, 1 if topic.ordered else 2, None) for topic in topics.ALL],
+        )
+        self.store = VersionStore(str(folder / "store"))
+        self.policy = TokenPolicy()
+        self.time = 1000.0
+        self._releases = 0
+        base = folder / "base"
+        base.mkdir()
+        (base / "model.safetensors").write_text("[]")
+        self.store.publish(0, base, None, {}, {}, 0.0)
+
+    def release(self, kind: ReleaseKind = ReleaseKind.TRIAL, **fields: Any) -> None:
+        release = {"release": self._releases, "epoch": 1, "kind": kind, "stable": 0, "reason": "test", "at": 0.0}
+        self._releases += 1
+        send(self.log, topics.RELEASES, "", Release.model_validate({**release, **fields}))
+
+    def bootstrap(self) -> None:
+        self.release(ReleaseKind.BOOTSTRAP)
+
+    def decide(self, candidate: int, state: TrialState, stable: int = 0) -> None:
+        self.release(candidate=candidate, state=state, stable=stable)
+
+    def reward(self, session: str, rewards: Sequence[float | None], **fields: Any) -> Reward:
+        made = make_reward(session, rewards, **{"at": self.time, **fields})
+        send(self.log, topics.REWARDS, session_key(session), made)
+        return made
+
+    def fill(self, name: str, sessions: int = 4, **fields: Any) -> list[Reward]:
+        """As many sessions of one scored turn; a default batch is four. `name` is one letter."""
+        first = (ord(name) - 97) / 20
+        return [
+            self.reward(f"{name}{n}", [first + n / 10], token=100 * ord(name) + 10 * n, **fields)
+            for n in range(sessions)
+        ]
+
+    def tokens(self, name: str, sessions: int = 4) -> list[int]:
+        """What `fill` gives to train on: two tokens for each turn."""
+        return sorted([100 * ord(name) + 10 * n for n in range(sessions)] * 2)
+
+    def start(self) -> Trainer:
+        self.policy = self.make_policy()
+        trainer = Trainer(self.config, self.log, self.store, self.policy, Stop(), now=lambda: self.time)
+        trainer.recover()
+        return trainer
+
+    make_policy: Callable[[], TokenPolicy] = TokenPolicy
+
+    def kill(self, trainer: Trainer) -> None:
+        """The process is gone: its memory, and (after the group's session timeout) its membership."""
+        trainer.close()
+        self.log.restart()
+
+    def published(self) -> list[Version]:
+        return list(replay(self.log, topics.VERSIONS, Version))
+
+    def weights(self, version: int) -> list[int]:
+        copies = self.folder / "copies"
+        fetched = self.store.fetch(self.store.read(version), copies)
+        weights = json.loads((fetched / "model.safetensors").read_text())
+        shutil.rmtree(copies)
+        return list(weights)
+
+    def fates(self) -> dict[str, set[Fate]]:
+        """Distinct fates of each trace."""
+        found = defaultdict(set)
+        for message in self.log.replay(topics.FATES.name):
+            fate = decode(message.value, message.headers, Fate)
+            assert message.key == fate.trace_id.partition("-")[0]
+            found[fate.trace_id].add(fate)
+        return dict(found)
+
+    def fate(self, reward: Reward, turn: int = 0) -> Fate:
+        (only,) = self.fates()[reward.turns[turn].trace_id]
+        return only
+
+
+class KilledError(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+class Fuse:
+    """Kills at the `at`-th of the moments just before and just after the effects it is laid around."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.is_blown = False
+        self.name = "no kill"
+
+    def _moment(self, name: str) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.is_blown, self.name = True, name
+            raise KilledError
+
+    @contextmanager
+    def around(self, *effects: str) -> Iterator[None]:
+        """Ends the block at the kill. Effects are names as `monkeypatch.setattr` takes them."""
+        with pytest.MonkeyPatch.context() as patch, suppress(KilledError):
+            for effect in effects:
+                patch.setattr(effect, self._wrapped(effect))
+            yield
+
+    def _wrapped(self, effect: str) -> Callable[..., Any]:
+        real = pkgutil.resolve_name(effect)
+
+        def deadly(*args: Any, **kwargs: Any) -> Any:
+            self._moment(f"before {effect}")
+            result = real(*args, **kwargs)
+            self._moment(f"after {effect}")
+            return result
+
+        return deadly
+
+
+@pytest.fixture
+def make_fuse() -> type[Fuse]:
+    return Fuse
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for records and no fsync: a test's disk survives the test's end."""
+    monkeypatch.setattr("trainer.loop.POLL_S", 0.0)
+    monkeypatch.setattr("os.fsync", lambda _handle: None)
+
+
+@pytest.fixture
+def world(tmp_path: Path, quick: None) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def make_world(tmp_path: Path, quick: None) -> Callable[..., World]:
+    """A fresh world at each call."""
+    made = iter(range(10_000))
+
+    def make(**trainer: Any) -> World:
+        folder = tmp_path / str(next(made))
+        folder.mkdir()
+        return World(folder, **trainer)
+
+    return make
+
+
+@pytest.fixture
+def reward_of() -> Callable[..., Reward]:
+    return make_reward
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers with tied embeddings, and a file that stands for its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        vocab_size=128,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def learner_config() -> TrainerConfig:
+    return TrainerConfig(lr=1e-2, dtype="float32", threads=1, max_grad_norm=math.inf)

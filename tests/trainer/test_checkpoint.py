@@ -1,0 +1,94 @@
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import StoreError
+from trainer.checkpoint import Checkpoints, Fallback, State, as_offsets, remember
+
+
+def writer(text: str) -> Callable[[Path], None]:
+    def save(folder: Path) -> None:
+        (folder / "weights").write_text(text)
+
+    return save
+
+
+def weights(checkpoints: Checkpoints, state: State | None) -> str:
+    assert state is not None and state.learner is not None
+    return (checkpoints.learner(state.learner) / "weights").read_text()
+
+
+def test_there_is_none_before_the_first(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path).read() is None
+
+
+def test_what_is_committed_is_read(tmp_path: Path) -> None:
+    positions = {("rewards", 0): 7, ("rewards", 1): 0}
+    state = State(step=3, base=1, baselines={"main:a": 0.1 + 0.2}, offsets=as_offsets(positions), fated=("x",))
+    written = Checkpoints(tmp_path).commit(state, writer("w"))
+    read = Checkpoints(tmp_path).read()
+    assert read == written and read.positions == positions and weights(Checkpoints(tmp_path), read) == "w"
+
+
+def test_a_light_commit_keeps_the_learner_folder(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    state = checkpoints.commit(State(), writer("w"))
+    for step in range(5):
+        state = checkpoints.commit(state.model_copy(update={"step": step}))
+    assert weights(checkpoints, checkpoints.read()) == "w"
+
+
+def test_two_are_kept_and_the_learners_they_name(tmp_path: Path) -> None:
+    checkpoints, state = Checkpoints(tmp_path), State()
+    for step in range(5):
+        fallback = Fallback(learner=state.learner, baselines={})
+        state = checkpoints.commit(State(step=step, fallback=fallback), writer(str(step)))
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["000004.json", "000005.json"]
+    assert sorted(path.name for path in (tmp_path / "learner").iterdir()) == ["000003", "000004", "000005"]
+
+
+EFFECTS = (
+    "pathlib.Path.rename",
+    "pathlib.Path.replace",
+    "trainer.files.sync",
+    "trainer.checkpoint.sync",
+    "shutil.rmtree",
+)
+
+
+def test_a_kill_around_any_step_of_a_commit_leaves_the_old_or_the_new_whole(
+    make_fuse: Callable[[int], Any], tmp_path: Path
+) -> None:
+    seen = set()
+    for at in itertools.count(1):
+        folder, fuse = tmp_path / str(at), make_fuse(at)
+        checkpoints = Checkpoints(folder)
+        for step in (1, 2):
+            checkpoints.commit(State(step=step), writer(f"w{step}"))
+        with fuse.around(*EFFECTS):
+            checkpoints.commit(State(step=3), writer("w3"))
+        found = Checkpoints(folder).read()
+        assert found is not None and found.step in (2, 3), fuse.name
+        assert weights(checkpoints, found) == f"w{found.step}", fuse.name
+        seen.add(found.step)
+        again = Checkpoints(folder).commit(State(step=4), writer("w4"))
+        assert Checkpoints(folder).read() == again and weights(checkpoints, again) == "w4"
+        if not fuse.is_blown:
+            break
+    assert at > 2 * len(EFFECTS) and seen == {2, 3}
+
+
+def test_a_damaged_checkpoint_is_an_error_and_not_an_older_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.commit(State(step=step))
+    (tmp_path / "states" / "000002.json").write_text('{"step": 2')
+    with pytest.raises(StoreError, match="000002"):
+        checkpoints.read()
+
+
+def test_memory_of_fated_traces_is_bounded_and_keeps_the_newest() -> None:
+    assert remember(("a", "b"), {"c": 1, "d": 2}, most=3) == ("b", "c", "d")

@@ -1,0 +1,149 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ingest import topics
+from ingest.events import Reward, session_key
+from ingest.log import InMemoryLog, TopicSpec
+from ingest.reader import send
+from trainer.eligibility import Candidate, Ineligible, Reason
+from trainer.inbox import GROUP, Inbox
+
+RewardOf = Callable[..., Reward]
+
+
+@pytest.fixture
+def log() -> InMemoryLog:
+    made = InMemoryLog()
+    made.create([TopicSpec(topics.REWARDS.name, 2, None)])
+    return made
+
+
+@pytest.fixture
+def open_inbox(log: InMemoryLog) -> Iterator[Callable[..., Inbox]]:
+    opened: list[Inbox] = []
+
+    def open_(positions: Any = None, fated: tuple[str, ...] = ()) -> Inbox:
+        for before in opened:
+            before.close()
+        log.restart()
+        opened.append(Inbox(log, positions or {}, fated))
+        return opened[-1]
+
+    yield open_
+    opened[-1].close()
+
+
+@pytest.fixture
+def put(log: InMemoryLog, reward_of: RewardOf) -> Callable[..., Reward]:
+    def put_(session: str, rewards: list[float | None], **fields: Any) -> Reward:
+        reward = reward_of(session, rewards, **fields)
+        send(log, topics.REWARDS, session_key(session), reward)
+        return reward
+
+    return put_
+
+
+def sessions(inbox: Inbox) -> list[str]:
+    return sorted(next(iter(item.turns)) for item in inbox.items)
+
+
+def test_reading_goes_on_at_the_first_reward_that_was_not_used(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    made = [put(f"s{number}", [1.0]).turns[0].trace_id for number in range(9)]
+    inbox = open_inbox()
+    inbox.poll(0.0)
+    used = [next(iter(item.turns)) for item in inbox.items[:4]]
+    after = open_inbox(inbox.positions_after(4))
+    after.poll(0.0)  # finds itself assigned, and seeks
+    after.poll(0.0)
+    assert sessions(after) == sorted(set(made) - set(used))
+
+
+def test_the_groups_position_is_a_hint_that_the_checkpoint_overrules(
+    log: InMemoryLog, open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    for number in range(6):
+        put(f"s{number}", [1.0])
+    first = open_inbox()
+    first.poll(0.0)
+    first.commit(first.positions_after(6))
+    assert log.lag(GROUP, [topics.REWARDS.name]) == {topics.REWARDS.name: 0}
+    second = open_inbox({("rewards", 0): 0, ("rewards", 1): 0})
+    second.poll(0.0)
+    second.poll(0.0)
+    assert len(second.items) == 6
+
+
+def test_a_broker_restart_in_between_brings_nothing_twice(
+    log: InMemoryLog, open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    inbox = open_inbox()
+    for number in range(6):
+        put(f"s{number}", [1.0])
+        inbox.poll(0.0)
+        log.restart()
+    inbox.poll(0.0)
+    assert len(inbox.items) == 6
+
+
+def test_leaving_the_group_and_joining_again_loses_and_repeats_nothing(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    inbox = open_inbox()
+    put("s1", [1.0])
+    inbox.poll(0.0)
+    inbox.close()
+    put("s2", [1.0])
+    inbox.poll(0.0)
+    inbox.poll(0.0)
+    assert len(inbox.items) == 2
+
+
+def test_a_reward_that_comes_again_is_held_once(open_inbox: Callable[..., Inbox], put: Callable[..., Reward]) -> None:
+    inbox = open_inbox()
+    for _ in range(2):
+        put("s", [1.0, 0.0])
+    inbox.poll(0.0)
+    assert inbox.num_candidates == 2
+
+
+def test_a_trace_that_has_its_fate_is_not_held_again(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    reward = put("s", [1.0, 0.0])
+    inbox = open_inbox(fated=(reward.turns[0].trace_id,))
+    inbox.poll(0.0)
+    assert [list(item.turns) for item in inbox.items] == [[reward.turns[1].trace_id]]
+
+
+def test_tokens_are_let_go_once_nothing_in_a_reward_can_train(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    inbox = open_inbox()
+    put("held", [1.0], held_out=True)
+    put("s", [1.0, 0.0])
+    inbox.poll(0.0)
+    assert sorted(len(item.chains) for item in inbox.items) == [0, 1]
+
+    def stale(_item: object, turn: Candidate) -> Ineligible | None:
+        return Ineligible(Reason.STALE) if turn.reward == 1.0 else None
+
+    inbox.resolve(stale)
+    assert inbox.num_candidates == 1 and max(len(item.chains) for item in inbox.items) == 1
+    inbox.resolve(lambda _item, _turn: Ineligible(Reason.STALE))
+    assert inbox.num_candidates == 0 and not any(item.chains for item in inbox.items)
+
+
+def test_an_unreadable_reward_is_dead_lettered_and_passed(
+    log: InMemoryLog, open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    log.append(topics.REWARDS.name, "k", b"junk", {"schema": "reward/1"})
+    put("s", [1.0])
+    inbox = open_inbox()
+    inbox.poll(0.0)
+    assert len(inbox.items) == 1
+    assert len(list(log.replay(topics.dead_letters("rewards", GROUP)))) == 1
+    assert sum(inbox.positions_after(1).values()) == 2

@@ -1,0 +1,188 @@
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from infra.config import TrainerConfig
+from infra.errors import StartError, StoreError
+from trainer.batching import Minibatch, Sample, Span, minibatches
+from trainer.learner import Learner
+
+SAMPLES = [
+    Sample((5, 6, 7, 8, 9, 10, 11), (Span(2, 4, (-5.0, -5.1), 1.5), Span(5, 7, (-4.9, -5.0), -0.7))),
+    Sample((20, 21, 22, 23), (Span(1, 4, (-4.8, -5.0, -5.2), 0.4),)),
+    Sample((30, 31, 32, 33, 34), (Span(3, 5, (-5.0, -4.7), -1.2),)),
+]
+
+
+def cut(samples: Sequence[Sample], microbatch_tokens: int = 2048) -> tuple[Minibatch, ...]:
+    return minibatches(samples, 100, microbatch_tokens, seed=0)
+
+
+def logps_of(learner: Learner, sample: Sample) -> list[float]:
+    """Log-probabilities of a sample's trained tokens, by the model's own full logits."""
+    with torch.no_grad():
+        logps = learner.model(torch.tensor([sample.token_ids])).logits[0].log_softmax(-1)
+    places = [place for span in sample.spans for place in range(span.start, span.end)]
+    return [float(logps[place - 1, sample.token_ids[place]]) for place in places]
+
+
+def on_policy(learner: Learner, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with the log-probabilities that the learner itself gives."""
+    made = []
+    for sample in samples:
+        found, spans = logps_of(learner, sample), []
+        for span in sample.spans:
+            spans.append(replace(span, logps=tuple(found[: span.end - span.start])))
+            found = found[span.end - span.start :]
+        made.append(replace(sample, spans=tuple(spans)))
+    return made
+
+
+def gradients(learner: Learner, parts: tuple[Minibatch, ...]) -> dict[str, torch.Tensor]:
+    learner.model.zero_grad()
+    (minibatch,) = parts
+    num_tokens = sum(microbatch.num_trained for microbatch in minibatch)
+    for microbatch in minibatch:
+        learner.loss(microbatch, num_tokens).loss.backward()
+    return {name: param.grad.clone() for name, param in learner.model.named_parameters()}
+
+
+def reference_gradients(learner: Learner, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    """Sequence by sequence, full logits, the clipped objective written out token by token."""
+    learner.model.zero_grad()
+    total, num_tokens = torch.zeros(()), 0
+    for sample in samples:
+        logps = learner.model(torch.tensor([sample.token_ids])).logits[0].log_softmax(-1)
+        for span in sample.spans:
+            for place, behaviour in zip(range(span.start, span.end), span.logps, strict=True):
+                ratio = (logps[place - 1, sample.token_ids[place]] - behaviour).exp()
+                clipped = ratio.clamp(0.8, 1.28)
+                value = torch.minimum(ratio * span.advantage, clipped * span.advantage)
+                if span.advantage < 0:
+                    value = torch.maximum(value, torch.tensor(2.0 * span.advantage))
+                total, num_tokens = total - value, num_tokens + 1
+    (total / num_tokens).backward()
+    return {name: param.grad.clone() for name, param in learner.model.named_parameters()}
+
+
+@pytest.fixture
+def learner(tiny_model: Path, learner_config: TrainerConfig) -> Learner:
+    return Learner(tiny_model, learner_config)
+
+
+def test_a_positive_advantage_makes_its_tokens_likelier_and_a_negative_one_less(learner: Learner) -> None:
+    samples = on_policy(learner, [Sample((5, 6, 7, 8), (Span(2, 4, (0.0, 0.0), 1.0),)),
+                                  Sample((9, 6, 3, 4), (Span(2, 4, (0.0, 0.0), -1.0),))])  # fmt: skip
+    before = [sum(logps_of(learner, sample)) for sample in samples]
+    learner.update(cut(samples))
+    after = [sum(logps_of(learner, sample)) for sample in samples]
+    assert after[0] > before[0] and after[1] < before[1]
+
+
+def test_the_gradient_is_that_of_a_naive_full_logits_reference(learner: Learner) -> None:
+    found, expected = gradients(learner, cut(SAMPLES)), reference_gradients(learner, SAMPLES)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6, rtol=1e-4) for name in expected)
+    assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
+
+
+def test_cutting_into_microbatches_does_not_change_the_gradient(learner: Learner) -> None:
+    whole, parts = cut(SAMPLES), cut(SAMPLES, microbatch_tokens=16)
+    assert len(whole[0]) == 1 and len(parts[0]) > 1
+    one, many = gradients(learner, whole), gradients(learner, parts)
+    assert all(torch.allclose(one[name], many[name], atol=1e-6) for name in one)
+
+
+def test_on_policy_metrics_are_ratio_one_no_kl_and_full_sample_size(learner: Learner) -> None:
+    metrics = learner.update(cut(on_policy(learner, SAMPLES)))
+    assert (metrics.mean_ratio, metrics.ess) == pytest.approx((1.0, 1.0), abs=1e-4)
+    assert metrics.kl == pytest.approx(0.0, abs=1e-5) and metrics.clip_fraction == 0.0
+    assert metrics.num_tokens == 9 and metrics.grad_norm > 0
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_changes_nothing(learner: Learner) -> None:
+    bad = [Sample((5, 6, 7), (Span(1, 3, (math.nan, -1.0), 1.0),))]
+    before = {name: param.clone() for name, param in learner.model.named_parameters()}
+    metrics = learner.update(cut(bad))
+    assert metrics.num_skipped == 1
+    assert all(torch.equal(param, before[name]) for name, param in learner.model.named_parameters())
+
+
+def test_a_step_after_a_skipped_one_carries_none_of_its_gradient(learner: Learner) -> None:
+    good = cut(on_policy(learner, SAMPLES))
+    bad = cut([Sample((5, 6, 7), (Span(1, 3, (math.nan, -1.0), 1.0),))])
+    metrics = learner.update([*bad, *good])
+    assert (metrics.num_steps, metrics.num_skipped) == (2, 1) and math.isfinite(metrics.grad_norm)
+
+
+def test_a_learning_rate_of_1e_5_is_not_lost_under_bfloat16(tiny_model: Path, learner_config: TrainerConfig) -> None:
+    learner = Learner(tiny_model, learner_config.model_copy(update={"lr": 1e-5, "dtype": "bfloat16"}))
+    before = {name: param.clone() for name, param in learner.model.named_parameters()}
+    learner.update(cut(on_policy(learner, SAMPLES)))
+    moved = [(param - before[name]).abs().max() for name, param in learner.model.named_parameters()]
+    assert min(moved) > 5e-6
+
+
+def test_bfloat16_gradients_point_where_float32s_do(tiny_model: Path, learner_config: TrainerConfig) -> None:
+    exact = Learner(tiny_model, learner_config)
+    mixed = Learner(tiny_model, learner_config.model_copy(update={"dtype": "bfloat16"}))
+    samples = on_policy(exact, SAMPLES)  # far from the clip's edges, where a rounding error switches a token off
+    flat = [
+        torch.cat([gradient.flatten() for gradient in gradients(one, cut(samples)).values()]) for one in (exact, mixed)
+    ]
+    assert float(torch.nn.functional.cosine_similarity(*flat, dim=0)) > 0.99
+
+
+def test_an_export_loads_and_gives_the_learners_log_probabilities(learner: Learner, tmp_path: Path) -> None:
+    learner.update(cut(on_policy(learner, SAMPLES)))
+    learner.export(tmp_path / "out")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.dtype == torch.bfloat16 and loaded.config.tie_word_embeddings
+    assert loaded.lm_head.weight.data_ptr() == loaded.model.embed_tokens.weight.data_ptr()
+    named = dict(loaded.named_parameters())
+    assert all(torch.equal(named[name], p.bfloat16()) for name, p in learner.model.named_parameters())
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
+
+
+def test_the_same_weights_export_the_same_bytes(learner: Learner, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        learner.export(tmp_path / name)
+    one, two = (sorted((path.name, path.read_bytes()) for path in (tmp_path / n).iterdir()) for n in ("one", "two"))
+    assert one == two and "model.safetensors" in dict(one)
+
+
+def test_a_restored_learner_takes_the_very_next_step_the_saved_one_takes(
+    learner: Learner, tiny_model: Path, learner_config: TrainerConfig, tmp_path: Path
+) -> None:
+    learner.update(cut(SAMPLES))
+    learner.save(tmp_path)
+    other = Learner(tiny_model, learner_config)
+    other.restore(tmp_path)
+    for one in (learner, other):
+        one.update(cut(SAMPLES))
+    ours, theirs = (dict(one.model.named_parameters()) for one in (learner, other))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_restoring_what_does_not_fit_is_a_store_error(learner: Learner, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="learner state"):
+        learner.restore(tmp_path)
+
+
+def test_a_folder_without_a_model_is_a_start_error(tmp_path: Path, learner_config: TrainerConfig) -> None:
+    with pytest.raises(StartError, match="not loadable"):
+        Learner(tmp_path, learner_config)
+
+
+def test_a_model_that_scales_its_logits_is_refused(tmp_path: Path, learner_config: TrainerConfig) -> None:
+    shape = transformers.GraniteConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
+        vocab_size=128, logits_scaling=8.0,
+    )  # fmt: skip
+    transformers.GraniteForCausalLM(shape).save_pretrained(tmp_path)
+    with pytest.raises(StartError, match="more than its output head"):
+        Learner(tmp_path, learner_config)

@@ -1,0 +1,351 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import StoreError, TransitionError
+from ingest import topics
+from ingest.events import FateKind, ReleaseKind, TrialState
+from trainer import phases
+from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
+from trainer.phases import Phase
+
+World = Any  # tests/trainer/conftest.py; importlib mode keeps it from being imported
+
+
+def run(trainer: Trainer, ticks: int = 8) -> None:
+    for _ in range(ticks):
+        trainer.tick()
+
+
+def test_nothing_is_trained_before_there_is_a_stable_version(world: World) -> None:
+    trainer = world.start()
+    world.fill("a")
+    run(trainer)
+    assert trainer.phase is Phase.WAITING and world.store.versions() == [0]
+    world.bootstrap()
+    run(trainer)
+    assert world.store.versions() == [0, 1]
+
+
+def test_a_batch_trains_every_turn_once_and_publishes_a_child_of_stable(world: World) -> None:
+    world.bootstrap()
+    rewards = world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    (version,) = world.published()
+    assert version == world.store.read(1) and (version.parent, trainer.phase) == (0, Phase.TRIAL)
+    assert version.parent_digest == world.store.read(0).digest
+    assert sorted(world.weights(1)) == world.tokens("a")
+    assert sorted(version.lineage["trace_ids"]) == sorted(r.turns[0].trace_id for r in rewards)
+    assert (version.lineage["spec"], version.lineage["num_turns"]) == ("default/1", 4)
+    assert version.metrics["mean_reward"] == pytest.approx(0.15)
+    assert {"kl", "grad_norm", "loss", "ess", "clip_fraction"} <= version.metrics.keys()
+
+
+def test_the_record_is_appended_after_the_manifest_can_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.bootstrap()
+    world.fill("a")
+    append, seen = world.log.append, []
+
+    def spy(topic: str, *rest: Any) -> None:
+        if topic == topics.VERSIONS.name:
+            seen.append(world.store.read(1).version)
+        append(topic, *rest)
+
+    monkeypatch.setattr(world.log, "append", spy)
+    run(world.start())
+    assert seen == [1]
+
+
+def test_too_few_turns_make_no_version(world: World) -> None:
+    world.bootstrap()
+    world.fill("a", sessions=3)
+    trainer = world.start()
+    run(trainer)
+    assert trainer.phase is Phase.COLLECTING and world.store.versions() == [0] and world.fates() == {}
+
+
+def test_no_version_is_published_while_a_trial_runs_and_rewards_are_still_collected(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.fill("b")
+    world.decide(1, TrialState.CANARY)
+    run(trainer)
+    assert world.store.versions() == [0, 1]
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    assert world.store.versions() == [0, 1, 2]
+
+
+def test_nothing_is_published_while_somebody_elses_trial_runs(world: World) -> None:
+    world.bootstrap()
+    world.decide(7, TrialState.CANARY)
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    assert world.store.versions() == [0]
+    world.decide(7, TrialState.EXPIRED)
+    run(trainer)
+    assert world.store.versions() == [0, 1]
+
+
+def test_what_is_held_during_a_trial_is_bounded(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    for number in range(50):
+        world.reward(f"x{number}", [0.5])
+        run(trainer, 1)
+    held = trainer._inbox.num_candidates
+    assert MAX_BATCHES_HELD * 4 <= held < MAX_BATCHES_HELD * 4 + 4
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    assert world.store.versions() == [0, 1, 2]
+
+
+def test_training_goes_on_from_a_promoted_version(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    world.fill("b", version=1)
+    run(trainer)
+    assert world.store.read(2).parent == 1 and world.policy.moments == 2
+    assert sorted(world.weights(2)) == world.tokens("a") + world.tokens("b")
+
+
+@pytest.mark.parametrize("verdict", [TrialState.REJECTED, TrialState.EXPIRED, TrialState.ROLLED_BACK])
+def test_a_rejection_returns_weights_optimiser_and_baselines_to_stable(world: World, verdict: TrialState) -> None:
+    world.bootstrap()
+    trainer = world.start()
+    world.fill("a")
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    stable = (list(world.policy.weights), world.policy.moments, trainer.state.baselines)
+    world.fill("b", version=1)
+    run(trainer)
+    assert world.policy.weights != stable[0] and trainer.state.baselines != stable[2]
+    world.decide(2, verdict, stable=1)
+    run(trainer)
+    assert (world.policy.weights, world.policy.moments, trainer.state.baselines) == stable
+    world.fill("c", version=1)
+    run(trainer)
+    assert world.store.read(3).parent == 1 and sorted(world.weights(3)) == world.tokens("a") + world.tokens("c")
+
+
+def test_a_rejection_of_the_first_version_returns_to_the_stores_weights(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.REJECTED)
+    run(trainer)
+    assert (world.policy.weights, world.policy.moments, trainer.state.baselines) == ([], 0, {})
+
+
+def test_a_rollback_after_promotion_moves_the_learner_to_the_older_version(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    world.decide(1, TrialState.ROLLED_BACK, stable=0)
+    run(trainer)
+    assert trainer.state.base == 0 and world.policy.weights == []
+
+
+def test_a_release_of_a_fenced_writer_is_no_verdict(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.release(ReleaseKind.CLAIM, epoch=2)
+    world.release(candidate=1, state=TrialState.PROMOTED, stable=1, epoch=1)
+    run(trainer)
+    assert trainer.phase is Phase.TRIAL
+
+
+def test_every_trace_of_a_batch_has_exactly_one_fate_with_its_reason(world: World) -> None:
+    world.bootstrap()
+    mixed = world.reward("m", [1.0, None, 0.0], turn_changes={2: {"status": 500}})
+    held_out = world.reward("h", [1.0], held_out=True)
+    rejected = world.reward("r", [1.0], version=9)
+    rewards = [mixed, held_out, rejected, *world.fill("a")]
+    trainer = world.start()
+    run(trainer)
+    world.time += SETTLE_S
+    run(trainer)
+    assert set(world.fates()) == {turn.trace_id for reward in rewards[:6] for turn in reward.turns}
+    assert world.fate(mixed, 0).version == 1
+    assert [world.fate(mixed, n).reason for n in (1, 2)] == ["unscored", "the request failed"]
+    assert world.fate(held_out).kind is FateKind.HELD_OUT
+    assert world.fate(rejected).reason == "weights of a rejected candidate"
+
+
+def test_rewards_in_which_nothing_trains_do_not_wait_for_a_batch(world: World) -> None:
+    world.bootstrap()
+    reward = world.reward("h", [1.0], held_out=True)
+    trainer = world.start()
+    run(trainer)
+    assert world.fates() == {}
+    world.time += SETTLE_S
+    run(trainer)
+    assert world.fate(reward).kind is FateKind.HELD_OUT
+
+
+def test_a_turn_of_the_candidate_waits_for_the_verdict_and_then_trains_or_is_refused(make_world: Any) -> None:
+    for verdict, stable, kind in (
+        (TrialState.PROMOTED, 1, FateKind.TRAINED),
+        (TrialState.REJECTED, 0, FateKind.REFUSED),
+    ):
+        world = make_world()
+        world.bootstrap()
+        world.fill("a")
+        trainer = world.start()
+        run(trainer)
+        world.decide(1, TrialState.CANARY)
+        reward = world.reward("canary", [1.0], version=1)
+        world.fill("b")
+        world.time += SETTLE_S
+        run(trainer)
+        assert reward.turns[0].trace_id not in world.fates()
+        world.decide(1, verdict, stable=stable)
+        run(trainer)
+        world.time += SETTLE_S
+        run(trainer)
+        assert world.fate(reward).kind is kind
+
+
+def test_a_turn_older_than_the_bound_is_refused_as_stale(make_world: Any) -> None:
+    world = make_world(max_staleness=0)
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    old = world.fill("b")
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    world.time += SETTLE_S
+    run(trainer)
+    assert {world.fate(reward).reason for reward in old} == {"stale"} and world.store.versions() == [0, 1]
+
+
+def test_an_inbox_full_of_stale_turns_does_not_stop_training(make_world: Any) -> None:
+    world = make_world(max_staleness=0)
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.CANARY)
+    world.reward("fresh", [0.5], version=1)
+    for number in range(40):
+        world.reward(f"old{number}", [0.5])
+        run(trainer, 1)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    world.fill("b", version=1)
+    run(trainer, 20)
+    assert world.store.versions() == [0, 1, 2]
+
+
+def test_a_reward_that_comes_again_after_its_batch_trains_nothing(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    world.fill("a", version=1)
+    run(trainer)
+    assert world.store.versions() == [0, 1]
+    world.kill(trainer)
+    run(world.start())
+    assert world.store.versions() == [0, 1]
+
+
+def test_turns_expire_before_the_log_lets_go_of_their_reward(world: World) -> None:
+    world.bootstrap()
+    reward = world.reward("s", [1.0])
+    trainer = world.start()
+    run(trainer)
+    world.time += 0.8 * world.config.log.retention_s
+    run(trainer)
+    assert world.fates() == {}
+    world.time += 0.15 * world.config.log.retention_s
+    run(trainer)
+    assert world.fate(reward).kind is FateKind.EXPIRED
+
+
+def test_an_alarm_stops_the_publish_and_the_learner_goes_back(world: World) -> None:
+    world.bootstrap()
+    rewards = world.fill("a")
+    trainer = world.start()
+    world.policy.metrics = {"ess": 0.1}
+    run(trainer)
+    assert world.store.versions() == [0] and world.published() == []
+    assert (world.policy.weights, trainer.state.baselines, trainer.phase) == ([], {}, Phase.COLLECTING)
+    assert {world.fate(reward).reason for reward in rewards} == {"its update was discarded"}
+    world.policy.metrics = {}
+    world.fill("b")
+    run(trainer)
+    assert sorted(world.weights(1)) == world.tokens("b")
+
+
+def test_a_number_taken_in_the_store_is_not_used_again(world: World) -> None:
+    world.bootstrap()
+    folder = world.folder / "other"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("[7]")
+    world.store.publish(4, folder, None, {}, {}, 0.0)
+    world.fill("a")
+    run(world.start())
+    assert world.store.versions() == [0, 4, 5]
+
+
+def test_status_shows_how_far_the_batch_is(world: World) -> None:
+    world.bootstrap()
+    world.fill("a", sessions=3)
+    trainer = world.start()
+    run(trainer)
+    path = Path(world.config.trainer.checkpoint_dir) / "status.json"
+    status = json.loads(path.read_text())
+    assert (status["phase"], status["turns_collected"], status["turns_needed"]) == ("collecting", 3, 4)
+    world.reward("last", [1.0])
+    run(trainer)
+    status = json.loads(path.read_text())
+    assert (status["version"], status["candidate"], status["step"]) == (0, 1, 1)
+    assert status["mean_reward"] == pytest.approx(0.325)
+
+
+def test_a_phase_the_table_does_not_have_is_refused() -> None:
+    with pytest.raises(TransitionError, match="may go on to"):
+        phases.step(Phase.COLLECTING, Phase.TRIAL)
+
+
+def test_every_phase_can_be_left_and_reached() -> None:
+    assert set(phases.ALLOWED) == set(Phase)
+    assert all(phases.ALLOWED.values()) and set().union(*phases.ALLOWED.values()) == set(Phase) - {Phase.WAITING}
+
+
+def test_a_store_that_has_the_number_with_other_content_is_an_error(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    folder = world.folder / "other"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("[7]")
+    real = world.policy.update
+
+    def update(minibatches: Any) -> Any:
+        world.store.publish(1, folder, None, {}, {}, 0.0)
+        return real(minibatches)
+
+    world.policy.update = update
+    with pytest.raises(StoreError, match="version 1 exists"):
+        run(trainer)

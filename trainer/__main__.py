@@ -1,0 +1,57 @@
+"""`python -m trainer --config onstream.yaml`: the trainer stage (see `trainer.loop`)."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from infra import cli, telemetry
+from infra.config import Config
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Train until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    cli.add_config(parser)
+    return cli.guarded(parser.parse_args(argv).config, run)
+
+
+def run(config: Config) -> None:
+    """The stage with Ray, the log and the store of the configuration.
+
+    Raises:
+        OnstreamError: something it needs is not there.
+    """
+    import ray
+
+    from infra.errors import ConfigError
+    from infra.lifecycle import Stop
+    from ingest.kafka_log import KafkaLog
+    from ingest.reader import outlast_outages
+    from ingest.versions import VersionStore
+    from trainer.actors import RayPolicy, StoppedError, start_ray
+    from trainer.loop import Trainer
+
+    base = Path(config.model.path)
+    if not (base / "config.json").is_file():
+        raise ConfigError(f"model.path: {base} must be a Hugging Face folder with a config.json")
+    telemetry.setup("trainer")
+    start_ray(config.trainer)
+    stop = Stop.on_signals()  # after Ray, which installs a handler of its own
+    log = KafkaLog(config.log, client_id="trainer")
+    policy = RayPolicy(base, config.trainer, stop)
+    store = VersionStore(config.store.url)
+    try:
+        outlast_outages(stop, lambda: Trainer(config, log, store, policy, stop).run())
+    except StoppedError as exc:
+        logger.info("%s; the batch is read again at the next start", exc)
+    finally:
+        policy.close()
+        log.close()
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Which traces train, as values: `Trainable`, `Held` until a trial is decided, or `Ineligible` with its fate."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ingest.events import FateKind, Reward, Segment, Turn, TurnKind, versions_of
+from trainer.releases import Releases
+
+HTTP_OK = 200
+
+
+class Reason(StrEnum):
+    """Why a trace does not train, as an operator reads it."""
+
+    HELD_OUT = "its session is held out"
+    SIDE = "side turn"
+    STATUS = "the request failed"
+    EMPTY = "empty reply"
+    UNKNOWN_WEIGHTS = "unknown weights"
+    NOT_FINITE = "log-probabilities are not finite"
+    MISALIGNED = "its segment does not match its chain"
+    UNSCORED = "unscored"
+    REJECTED_WEIGHTS = "weights of a rejected candidate"
+    STALE = "stale"
+    DISCARDED = "its update was discarded"
+    EXPIRED = "no batch filled while the log kept its reward"
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A trace that may train on `reward`."""
+
+    reward: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """A trace sampled by `candidate`, whose trial is not decided."""
+
+    candidate: int
+
+
+@dataclass(frozen=True)
+class Ineligible:
+    """A trace that never trains."""
+
+    reason: Reason
+
+    @property
+    def fate(self) -> FateKind:
+        special = {Reason.HELD_OUT: FateKind.HELD_OUT, Reason.EXPIRED: FateKind.EXPIRED}
+        return special.get(self.reason, FateKind.REFUSED)
+
+
+Eligibility = Trainable | Held | Ineligible
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A turn that only its weights can still rule out."""
+
+    trace_id: str
+    kind: TurnKind
+    reward: float
+    versions: tuple[int, ...]
+
+
+def screen(reward: Reward) -> dict[str, Candidate | Ineligible]:
+    """Every trace of a reward by its id, judged by all that can never change."""
+    segments = {
+        segment.trace_id: (segment, chain.token_ids) for chain in reward.trajectory.chains for segment in chain.segments
+    }
+    values = {turn.trace_id: turn.value for turn in reward.turns}
+    return {
+        turn.trace_id: _screen_turn(reward.trajectory.held_out, turn, segments.get(turn.trace_id), values)
+        for turn in reward.trajectory.turns
+    }
+
+
+def _screen_turn(
+    is_held_out: bool,
+    turn: Turn,
+    found: tuple[Segment, tuple[int, ...]] | None,
+    values: Mapping[str, float | None],
+) -> Candidate | Ineligible:
+    """A malformed reply has tokens and a score, and trains: what is dropped is what a policy learns to exploit."""
+    value = values.get(turn.trace_id)
+    if is_held_out:
+        return Ineligible(Reason.HELD_OUT)
+    if turn.kind is TurnKind.SIDE:
+        return Ineligible(Reason.SIDE)
+    if turn.status != HTTP_OK:
+        return Ineligible(Reason.STATUS)
+    if found is None or not found[0].logprobs:
+        return Ineligible(Reason.EMPTY)
+    segment, token_ids = found
+    if not segment.spans:
+        return Ineligible(Reason.UNKNOWN_WEIGHTS)
+    if not 0 < segment.start < segment.end <= len(token_ids) or segment.end - segment.start != len(segment.logprobs):
+        return Ineligible(Reason.MISALIGNED)
+    if not all(map(math.isfinite, segment.logprobs)):
+        return Ineligible(Reason.NOT_FINITE)
+    if value is None or not math.isfinite(value):
+        return Ineligible(Reason.UNSCORED)
+    return Candidate(turn.trace_id, turn.kind, value, versions_of(segment.spans))
+
+
+def judge(turn: Candidate, releases: Releases, own: int | None, max_staleness: int) -> Eligibility:
+    """A screened turn under the release log as it is now; `own` is the version whose verdict the trainer awaits.
+
+    A trace sampled across a swap is as old as its oldest token, and as untrusted as its worst weights.
+    """
+    undecided = {version for version in (own, releases.on_trial) if version is not None}
+    ages = [releases.age(version) for version in turn.versions]
+    if any(age is None and version not in undecided for age, version in zip(ages, turn.versions, strict=True)):
+        return Ineligible(Reason.REJECTED_WEIGHTS)
+    if any(age is not None and age > max_staleness for age in ages):
+        return Ineligible(Reason.STALE)
+    held = [version for age, version in zip(ages, turn.versions, strict=True) if age is None]
+    return Held(held[0]) if held else Trainable(turn.reward)

@@ -1,0 +1,153 @@
+"""Rewards read and not yet used, and the positions that go with them.
+
+Rewards are used in the order they were read, so what has been used is a prefix of every partition and a position says
+it all: after a kill, reading goes on at the first reward that the checkpoint has not used.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from ingest.events import Chain, Reward
+from ingest.log import EventLog, Message, Positions
+from ingest.reader import Reader, place
+from ingest.topics import REWARDS
+from trainer.eligibility import Candidate, Ineligible, Reason, screen
+
+logger = logging.getLogger(__name__)
+
+GROUP = "trainer"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One reward record: its traces that were new, and the chains while any of them may train."""
+
+    partition: tuple[str, int]
+    offset: int
+    tenant: str
+    spec: str
+    at: float
+    turns: dict[str, Candidate | Ineligible]
+    chains: tuple[Chain, ...]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        return [turn for turn in self.turns.values() if isinstance(turn, Candidate)]
+
+    @property
+    def ineligible(self) -> dict[str, Ineligible]:
+        return {trace_id: turn for trace_id, turn in self.turns.items() if isinstance(turn, Ineligible)}
+
+
+class Inbox:
+    """The trainer's view of the rewards topic. `fated` are traces that already have their fate."""
+
+    def __init__(self, log: EventLog, positions: Positions, fated: Iterable[str]) -> None:
+        self._log = log
+        self._next = dict(positions)
+        self._known = set(fated)
+        self._reader: Reader | None = None
+        self._assigned: frozenset[tuple[str, int]] = frozenset()
+        self.items: list[Item] = []
+
+    @property
+    def num_candidates(self) -> int:
+        return sum(len(item.candidates) for item in self.items)
+
+    def poll(self, timeout_s: float) -> None:
+        """Read on. Raises `LogError`."""
+        if self._reader is None:
+            self._reader = Reader(self._log, [REWARDS], GROUP)
+        found = self._reader.poll(timeout_s)
+        moved = self._seek_new()
+        for message, record in found:
+            where = (message.topic, message.partition)
+            if where in moved or message.offset < self._next.get(where, 0):
+                continue
+            self._next[where] = message.offset + 1
+            if isinstance(record, Reward):
+                self._keep(message, record)
+
+    def _seek_new(self) -> frozenset[tuple[str, int]]:
+        """Go to our own positions in partitions assigned since the last call: the group's are only a hint.
+
+        What this poll brought from them began elsewhere and comes again, or not at all.
+        """
+        assert self._reader is not None
+        assigned = self._reader.subscription.assignment()
+        moved = frozenset(where for where in assigned - self._assigned if where in self._next)
+        if moved:
+            self._reader.subscription.seek({where: self._next[where] for where in moved})
+        self._assigned = assigned
+        return moved
+
+    def _keep(self, message: Message, reward: Reward) -> None:
+        """Hold a reward. A trace that is held or has its fate stays with the first reward that brought it."""
+        turns = {trace_id: turn for trace_id, turn in screen(reward).items() if trace_id not in self._known}
+        if len(turns) < len(reward.trajectory.turns):
+            logger.info("%s: skipped traces of a reward that came again", place(message))
+        if not turns:
+            return
+        self._known |= turns.keys()
+        item = Item(
+            (message.topic, message.partition),
+            message.offset,
+            reward.trajectory.tenant,
+            reward.spec,
+            reward.at,
+            turns,
+            reward.trajectory.chains,
+        )
+        self.items.append(_stripped(item))
+
+    def resolve(self, judge: Callable[[Item, Candidate], Ineligible | None]) -> None:
+        """Give candidates that `judge` rules out their reason, and let go of tokens that cannot train."""
+        for index, item in enumerate(self.items):
+            ruled_out = {turn.trace_id: verdict for turn in item.candidates if (verdict := judge(item, turn))}
+            if ruled_out:
+                self.items[index] = _stripped(replace(item, turns={**item.turns, **ruled_out}))
+
+    def num_items_for(self, num_turns: int) -> int:
+        """How many items from the first on hold at least `num_turns` candidates."""
+        found = 0
+        for index, item in enumerate(self.items):
+            found += len(item.candidates)
+            if found >= num_turns:
+                return index + 1
+        return len(self.items)
+
+    def num_leading_ineligible(self) -> int:
+        """How many items from the first on hold nothing that may train."""
+        return next((index for index, item in enumerate(self.items) if item.candidates), len(self.items))
+
+    def positions_after(self, num_items: int) -> Positions:
+        """Where reading goes on once the first `num_items` are used: at the first reward left, or the next unread."""
+        positions = dict(self._next)
+        for item in reversed(self.items[num_items:]):
+            positions[item.partition] = item.offset
+        return positions
+
+    def drop(self, num_items: int) -> None:
+        """Let go of the first items: a checkpoint has used them."""
+        del self.items[:num_items]
+
+    def expire(self, before: float) -> None:
+        """Rule out what is in rewards made earlier: after a restart the log might not give them again."""
+        self.resolve(lambda item, _turn: Ineligible(Reason.EXPIRED) if item.at < before else None)
+
+    def commit(self, positions: Positions) -> None:
+        """Tell the group, for its lag; the truth is in the checkpoint."""
+        if self._reader is not None:
+            held = self._reader.subscription.assignment()
+            self._reader.subscription.commit({where: at for where, at in positions.items() if where in held})
+
+    def close(self) -> None:
+        """Leave the group; `poll` joins it again."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._assigned = None, frozenset()
+
+
+def _stripped(item: Item) -> Item:
+    return item if item.candidates else replace(item, chains=())

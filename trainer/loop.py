@@ -1,0 +1,355 @@
+"""The trainer's stage: a batch of rewarded turns becomes a version, and its trial's verdict what follows.
+
+The order of an update, and what a kill before each step leaves:
+
+    1. batch        turns judged, advantages, the version's number      nothing happened
+    2. update       the learner's weights, in memory                    nothing happened: the batch is read again
+    3. flush        dead letters are durable                            as 2
+    4. checkpoint   weights, baselines, positions, the batch's fates    as 2; a restart makes the same batch's update
+    5. publish      store, then the `versions` record                   a restart publishes the same bytes
+    6. fates        appended and flushed                                a restart sends the same fates again
+    7. checkpoint   published, no fates owed                            a restart repeats 5 and 6, to no effect
+    8. commit       the group's positions, a hint for its lag           the lag is too high until the next
+
+Every trace of a batch's rewards gets its fate with the batch, those that did not train too. Rewards at the head of
+the inbox in which nothing can train do not wait for a batch: steps 3, 4, 6, 7 and 8 without an update.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+from infra import telemetry
+from infra.config import Config
+from infra.lifecycle import Stop
+from ingest.events import Fate, FateKind, key_of
+from ingest.log import EventLog
+from ingest.reader import send
+from ingest.topics import FATES
+from ingest.versions import VersionStore
+from trainer import phases
+from trainer.advantages import Baselines
+from trainer.batch import Batch, make_batch
+from trainer.checkpoint import CandidateVersion, Checkpoints, Fallback, State, as_offsets, remember
+from trainer.eligibility import Candidate, Ineligible, Reason, judge
+from trainer.files import replace_text
+from trainer.inbox import Inbox
+from trainer.phases import Phase
+from trainer.publish import publish
+from trainer.releases import ReleaseFollower, Releases, Verdict
+from trainer.update import Policy, UpdateMetrics, alarm
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+SETTLE_S = 30.0
+MAX_BATCHES_HELD = 4
+"""Batches read ahead while a trial runs. More would be refused as stale before their turn came."""
+MAX_FATED = 65_536
+"""Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB."""
+EXPIRE_AT_SHARE = 0.9
+"""A reward leaves the log at `log.retention_s`; its turns get their fate while a restart could still read it."""
+
+
+class Trainer:
+    """One run of the stage, from what the checkpoint and the log say. `now` is Unix time."""
+
+    def __init__(
+        self,
+        config: Config,
+        log: EventLog,
+        store: VersionStore,
+        policy: Policy,
+        stop: Stop,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._config, self._log, self._store, self._policy, self._stop, self._now = (
+            config,
+            log,
+            store,
+            policy,
+            stop,
+            now,
+        )
+        self._folder = Path(config.trainer.checkpoint_dir)
+        self._checkpoints = Checkpoints(self._folder)
+        self.state = self._checkpoints.read() or State()
+        self.phase = Phase.WAITING
+        self._inbox = Inbox(log, self.state.positions, self.state.fated)
+        self._releases = ReleaseFollower(log)
+        self._settle_at = now() + SETTLE_S
+        self._status: dict[str, object] = {}
+
+    def run(self) -> None:
+        """Until stopped. Raises `LogError` and `StoreError`; a new `Trainer` then goes on from the checkpoint."""
+        try:
+            self.recover()
+            while not self._stop.is_set():
+                self.tick()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the log's groups."""
+        self._inbox.close()
+        self._releases.close()
+
+    def recover(self) -> None:
+        """Bring the learner to the checkpoint, and finish what it says was begun."""
+        self._load_learner()
+        self._finish()
+        if self.state.candidate:
+            self._enter(Phase.TRIAL)
+        elif self.state.base is not None:
+            self._enter(Phase.COLLECTING)
+        self._follow(self._releases.catch_up())
+        self._show()
+
+    def tick(self) -> None:
+        """Read what is new, follow the release log, and update when a batch is full."""
+        self._follow(self._releases.poll())
+        self._read()
+        if self.phase is Phase.COLLECTING and self._is_full(1):
+            self._update()
+        if self._now() >= self._settle_at:
+            self._settle()
+        self._show()
+
+    # -- reading
+
+    def _read(self) -> None:
+        """Poll, or leave the group while the inbox is full: a member that does not poll would be expelled anyway."""
+        if self._is_full(MAX_BATCHES_HELD):
+            self._inbox.close()
+            self._stop.wait(POLL_S)
+        else:
+            self._inbox.poll(POLL_S)
+
+    def _is_full(self, num_batches: int) -> bool:
+        return self._inbox.num_candidates >= num_batches * self._config.trainer.batch_turns
+
+    def _settle(self) -> None:
+        """Give fates to the rewards at the head of the inbox in which nothing can train."""
+        self._settle_at = self._now() + SETTLE_S
+        self._inbox.expire(self._now() - EXPIRE_AT_SHARE * self._config.log.retention_s)
+        num_items = self._inbox.num_leading_ineligible()
+        if num_items:
+            self._use(num_items, self._fates(num_items))
+
+    # -- the release log
+
+    def _follow(self, releases: Releases) -> None:
+        """Take the verdict on the candidate, and stand on the stable version."""
+        candidate = self.state.candidate
+        if candidate:
+            verdict = releases.verdict(candidate.version)
+            if verdict is Verdict.UNDECIDED:
+                return
+            self._promoted(candidate) if verdict is Verdict.PROMOTED else self._rejected(candidate)
+            self._enter(Phase.COLLECTING)
+        if releases.stable is not None and releases.stable != self.state.base:
+            logger.info("stands on version %d, the stable one, from the store", releases.stable)
+            self._commit(base=releases.stable, learner=None)
+            self._load_learner()
+            if self.phase is Phase.WAITING:
+                self._enter(Phase.COLLECTING)
+
+    def _promoted(self, candidate: CandidateVersion) -> None:
+        logger.info("version %d was promoted: training goes on from it", candidate.version)
+        self._commit(base=candidate.version, candidate=None, fallback=None)
+
+    def _rejected(self, candidate: CandidateVersion) -> None:
+        """Weights, optimiser and baselines as they were before the update."""
+        assert self.state.fallback is not None
+        logger.info("version %d was not promoted: back to version %d", candidate.version, candidate.parent)
+        fallback = self.state.fallback
+        self._commit(learner=fallback.learner, baselines=fallback.baselines, candidate=None, fallback=None)
+        self._load_learner()
+
+    def _load_learner(self) -> None:
+        """The state that the checkpoint names, or its base version from the store with a fresh optimiser."""
+        if self.state.learner is not None:
+            self._policy.restore(self._checkpoints.learner(self.state.learner))
+        elif self.state.base is not None:
+            copies = self._folder / "stable"
+            self._policy.load(self._store.fetch(self._store.read(self.state.base), copies))
+            shutil.rmtree(copies)
+
+    # -- the update
+
+    def _update(self) -> None:
+        """Steps 1 to 8, if the release log as it is now lets the batch be made."""
+        releases = self._releases.catch_up()
+        self._follow(releases)
+        if self.phase is not Phase.COLLECTING or releases.on_trial is not None:
+            return
+        self._inbox.resolve(lambda _item, turn: self._ruled_out(turn, releases))
+        if not self._is_full(1):
+            return
+        self._enter(Phase.UPDATING)
+        self._show()
+        num_items = self._inbox.num_items_for(self._config.trainer.batch_turns)
+        baselines = Baselines(self.state.baselines)
+        batch = make_batch(self._inbox.items[:num_items], baselines, self._config.trainer, self.state.step)
+        number = 1 + max(self._store.versions(), default=-1)
+        metrics = self._train(batch, number)
+        reason = alarm(metrics)
+        self._accept(batch, number, metrics) if reason is None else self._discard(batch, number, reason)
+
+    def _ruled_out(self, turn: Candidate, releases: Releases) -> Ineligible | None:
+        verdict = judge(turn, releases, None, self._config.trainer.max_staleness)
+        return verdict if isinstance(verdict, Ineligible) else None
+
+    def _train(self, batch: Batch, number: int) -> UpdateMetrics:
+        began = time.monotonic()
+        with telemetry.span(telemetry.UPDATE, {"onstream.version": number, "onstream.turns": len(batch.turns)}):
+            metrics = self._policy.update(batch.minibatches)
+        telemetry.record(telemetry.UPDATE_DURATION, time.monotonic() - began)
+        return metrics
+
+    def _accept(self, batch: Batch, number: int, metrics: UpdateMetrics) -> None:
+        """Steps 3 to 8 for an update that stands."""
+        assert self.state.base is not None
+        mean_reward = fmean(batch.rewards)
+        candidate = CandidateVersion(
+            version=number,
+            parent=self.state.base,
+            trace_ids=tuple(turn.trace_id for turn in batch.turns),
+            spec=batch.spec,
+            metrics={"mean_reward": mean_reward, **metrics.numbers()},
+            at=self._now(),
+        )
+        trained = {
+            turn.trace_id: Fate(
+                trace_id=turn.trace_id,
+                kind=FateKind.TRAINED,
+                version=number,
+                reason=f"trained in version {number}",
+                at=candidate.at,
+            )
+            for turn in batch.turns
+        }
+        baselines = Baselines(self.state.baselines).after(
+            batch.keys, batch.rewards, self._config.trainer.baseline_decay
+        )
+        self._use(
+            batch.num_items,
+            self._fates(batch.num_items) | trained,
+            save=self._policy.save,
+            step=self.state.step + 1,
+            baselines=dict(baselines.values),
+            candidate=candidate,
+            fallback=Fallback(learner=self.state.learner, baselines=self.state.baselines),
+            mean_reward=mean_reward,
+        )
+        self._enter(Phase.TRIAL)
+        telemetry.count(telemetry.TURNS_TRAINED, len(batch.turns))
+        telemetry.gauge(telemetry.REWARD_MEAN, mean_reward)
+        logger.info(
+            "batch %d turns, mean reward %.3f, %d steps, loss %.4f, kl %.5f, ess %.2f, clipped %.3f, grad norm %.3f, "
+            "published version %d (parent %d)",
+            len(batch.turns),
+            mean_reward,
+            metrics.num_steps,
+            metrics.loss,
+            metrics.kl,
+            metrics.ess,
+            metrics.clip_fraction,
+            metrics.grad_norm,
+            number,
+            candidate.parent,
+        )
+
+    def _discard(self, batch: Batch, number: int, reason: str) -> None:
+        """An alarm: the batch is used up, the learner and its baselines are as before, nothing is published."""
+        logger.error("batch %d turns: version %d is not published: %s", len(batch.turns), number, reason)
+        refused = {turn.trace_id: Ineligible(Reason.DISCARDED) for turn in batch.turns}
+        fates = self._fates(batch.num_items) | {
+            trace_id: _fate(trace_id, verdict, self._now()) for trace_id, verdict in refused.items()
+        }
+        self._use(batch.num_items, fates, step=self.state.step + 1)
+        self._load_learner()
+        self._enter(Phase.COLLECTING)
+
+    # -- the checkpoint
+
+    def _fates(self, num_items: int) -> dict[str, Fate]:
+        """Fates of the first items' traces that never train."""
+        at = self._now()
+        return {
+            trace_id: _fate(trace_id, verdict, at)
+            for item in self._inbox.items[:num_items]
+            for trace_id, verdict in item.ineligible.items()
+        }
+
+    def _use(
+        self,
+        num_items: int,
+        fates: dict[str, Fate],
+        save: Callable[[Path], None] | None = None,
+        **changes: object,
+    ) -> None:
+        """Steps 3 to 8: the first items of the inbox have been used, their traces have these fates."""
+        self._log.flush(self._config.log.timeout_s)
+        positions = self._inbox.positions_after(num_items)
+        self._commit(
+            save,
+            fates=tuple(fates.values()),
+            fated=remember(self.state.fated, fates, MAX_FATED),
+            offsets=as_offsets(positions),
+            **changes,
+        )
+        self._inbox.drop(num_items)
+        self._finish()
+        self._inbox.commit(positions)
+
+    def _finish(self) -> None:
+        """Steps 5 to 7: what the checkpoint says is owed."""
+        state, candidate = self.state, self.state.candidate
+        if candidate and not candidate.is_published:
+            publish(candidate, self._policy, self._store, self._log, self._folder / "export")
+            candidate = candidate.model_copy(update={"is_published": True})
+        for fate in state.fates:
+            send(self._log, FATES, key_of(session_id=None, trace_id=fate.trace_id), fate)
+        if state.fates or candidate is not state.candidate:
+            self._log.flush(self._config.log.timeout_s)
+            self._commit(candidate=candidate, fates=())
+            _count_refused(state.fates)
+
+    def _commit(self, save: Callable[[Path], None] | None = None, **changes: object) -> None:
+        self.state = self._checkpoints.commit(self.state.model_copy(update=changes), save)
+
+    # -- telling
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phases.step(self.phase, phase)
+
+    def _show(self) -> None:
+        """`status.json`, for status screens."""
+        state = self.state
+        status: dict[str, object] = {
+            "phase": self.phase.value,
+            "turns_collected": self._inbox.num_candidates,
+            "turns_needed": self._config.trainer.batch_turns,
+            "step": state.step,
+            "version": state.base,
+            "candidate": state.candidate.version if state.candidate else None,
+            "mean_reward": state.mean_reward,
+        }
+        if status != self._status:
+            self._status = status
+            replace_text(self._folder / "status.json", json.dumps({**status, "at": self._now()}))
+
+
+def _fate(trace_id: str, verdict: Ineligible, at: float) -> Fate:
+    return Fate(trace_id=trace_id, kind=verdict.fate, reason=verdict.reason.value, at=at)
+
+
+def _count_refused(fates: tuple[Fate, ...]) -> None:
+    for fate in fates:
+        if fate.kind is not FateKind.TRAINED:
+            telemetry.count(telemetry.TRACES_REFUSED, 1, reason=fate.reason)

@@ -1,0 +1,48 @@
+"""A trained version to the store and to the `versions` topic.
+
+Each step may be repeated: the learner exports the same bytes, the store keeps what it has, and a second record of
+the same version says nothing new. A crash after 2 and before 3 is made good by repeating all of it.
+
+    1. export       the learner's weights, into an empty folder
+    2. store        files, then the manifest: from here the version exists
+    3. record       on `versions`; durable after the caller's flush
+"""
+
+import shutil
+from pathlib import Path
+
+from infra import telemetry
+from ingest.events import Version
+from ingest.log import EventLog
+from ingest.reader import send
+from ingest.topics import VERSIONS
+from ingest.versions import VersionStore
+from trainer.checkpoint import CandidateVersion
+from trainer.update import Policy
+
+
+def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, log: EventLog, folder: Path) -> Version:
+    """Publish `candidate` from the weights that `policy` holds; `folder` is scratch space.
+
+    Raises:
+        StoreError: the store cannot be written, or the number is taken by other content.
+    """
+    with telemetry.span(telemetry.PUBLISH, {"onstream.version": candidate.version}):
+        shutil.rmtree(folder, ignore_errors=True)
+        policy.export(folder)
+        manifest = store.publish(
+            candidate.version,
+            folder,
+            store.read(candidate.parent),
+            {
+                "trace_ids": list(candidate.trace_ids),
+                "spec": candidate.spec,
+                "num_turns": len(candidate.trace_ids),
+            },
+            candidate.metrics,
+            candidate.at,
+        )
+        shutil.rmtree(folder)
+        send(log, VERSIONS, "", manifest)
+        telemetry.count(telemetry.VERSIONS_PUBLISHED, 1)
+        return manifest

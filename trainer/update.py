@@ -1,0 +1,93 @@
+"""What an update reports, when it must not be published, and what the loop asks of a learner.
+
+Costs nothing to import: the loop and its tests need no torch.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Protocol
+
+from trainer.batching import Minibatch
+
+MIN_ESS = 0.3
+"""verl's health limit for importance weights; below it a few tokens carry the whole gradient."""
+MAX_KL = 0.2
+"""Nats per token. Twice verl's limit of 0.1, which is for data of the same version: one promotion of age is allowed."""
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One optimiser step. `ess` is the effective sample size as a share of the tokens (Kish): (sum r)^2 / (N sum r^2).
+
+    `kl` is the k1 estimate of KL(mu || pi_theta), mean(logp_mu - logp_theta), in nats per token. A step with a
+    loss or gradient that is not finite is skipped: it changed nothing.
+    """
+
+    is_skipped: bool
+    loss: float
+    grad_norm: float
+    kl: float
+    mean_ratio: float
+    ess: float
+    clip_fraction: float
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """All steps of an update: means over the steps that were not skipped."""
+
+    num_steps: int
+    num_skipped: int
+    num_tokens: int
+    loss: float
+    grad_norm: float
+    kl: float
+    mean_ratio: float
+    ess: float
+    clip_fraction: float
+
+    @classmethod
+    def of(cls, steps: Iterable[StepMetrics]) -> "UpdateMetrics":
+        taken = list(steps)
+        good = [step for step in taken if not step.is_skipped]
+        names = ("loss", "grad_norm", "kl", "mean_ratio", "ess", "clip_fraction")
+        means = {name: fmean(getattr(step, name) for step in good) if good else math.nan for name in names}
+        return cls(len(taken), len(taken) - len(good), sum(step.num_tokens for step in taken), **means)
+
+    def numbers(self) -> dict[str, float]:
+        """As a manifest's metrics."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+def alarm(metrics: UpdateMetrics) -> str | None:
+    """Why an update must not be published, as an operator reads it; `None` when nothing speaks against it."""
+    if 2 * metrics.num_skipped >= metrics.num_steps:
+        return f"{metrics.num_skipped} of {metrics.num_steps} steps had a loss or gradient that is not finite"
+    if not metrics.ess >= MIN_ESS:
+        return f"effective sample size {metrics.ess:.2f} of the tokens, must be at least {MIN_ESS}"
+    if not abs(metrics.kl) <= MAX_KL:
+        return f"KL to the served policy {metrics.kl:.3f} nats per token, must be at most {MAX_KL}"
+    return None
+
+
+class Policy(Protocol):
+    """Weights and optimiser, wherever they live. Folders are on a file system that both sides see."""
+
+    def load(self, folder: Path) -> None:
+        """Take the weights of a Hugging Face folder, with a fresh optimiser."""
+
+    def restore(self, folder: Path) -> None:
+        """Take the weights and optimiser that `save` wrote."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimiser into an existing, empty folder; durable on return."""
+
+    def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
+        """One optimiser step per minibatch."""
+
+    def export(self, folder: Path) -> None:
+        """Write the weights in the Hugging Face layout; the same weights give the same bytes."""
