@@ -196,6 +196,7 @@ class TrainerConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "cpu"
     threads: int = Field(2, ge=1)
+    niceness: int = Field(10, ge=0, le=19, description="priority below serving's, where they share a machine")
     seed: int = 0
     checkpoint_dir: str = ".onstream/trainer"
     ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")
@@ -229,7 +230,7 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
         raw = yaml.safe_load(file.read_text())
     except FileNotFoundError as exc:
         raise ConfigError(f"configuration {file}: no such file") from exc
-    except (OSError, yaml.YAMLError) as exc:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise ConfigError(f"configuration {file}: not readable as YAML: {exc}") from exc
     if not isinstance(raw, dict):
         raise ConfigError(f"configuration {file}: must be a mapping of sections, got {type(raw).__name__}")
@@ -252,7 +253,10 @@ def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"environment {name}: `{key}` is not a section")
-        node[leaf] = yaml.safe_load(value)
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"environment {name}: not readable as YAML: {exc}") from exc
     return raw
 
 

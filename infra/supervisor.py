@@ -85,8 +85,13 @@ def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
         ),
         ProcessSpec("ingest", (python, "-m", "ingest", *where), one_thread),
         ProcessSpec("rewards", (python, "-m", "rewards", *where), one_thread),
-        # users come first: the trainer takes the processor time that serving leaves
-        ProcessSpec("trainer", (python, "-m", "trainer", *where), niceness=10),
+        # its threads must not spin for one another on cores that engines want
+        ProcessSpec(
+            "trainer",
+            (python, "-m", "trainer", *where),
+            {"OMP_WAIT_POLICY": "passive"},
+            niceness=config.trainer.niceness,
+        ),
     ]
 
 

@@ -1,6 +1,7 @@
 """`python -m ingest --config onstream.yaml`: the ingest stage (see `ingest.assemble`)."""
 
 import argparse
+import socket
 import sys
 
 from infra import cli, telemetry
@@ -24,7 +25,7 @@ def run(config: Config) -> None:
     telemetry.setup("ingest")
     stop = Stop.on_signals()
     # Another assignor may give a session's traces to one process and its feedback to another: they would never meet.
-    log = KafkaLog(config.log.model_copy(update={"assignor": "eager"}), client_id="ingest")
+    log = KafkaLog(config.log.model_copy(update={"assignor": "eager"}), client_id="ingest", member=socket.gethostname())
     try:
         outlast_outages(stop, lambda: assemble.run(log, config, stop))
     finally:

@@ -6,6 +6,7 @@ from infra.errors import RecordError
 from ingest.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
+_MAX_DIGITS = 9  # of a version; Python refuses to read numbers of thousands of digits, with an error of its own
 
 
 def encode(record: Record) -> tuple[bytes, Headers]:
@@ -21,7 +22,7 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
         RecordError: another schema, a version newer than this reader, or bytes that do not validate.
     """
     name, _, version = headers.get(SCHEMA_HEADER, "").partition("/")
-    if name != kind.SCHEMA or not version.isdecimal():
+    if name != kind.SCHEMA or not version.isdecimal() or len(version) > _MAX_DIGITS:
         raise RecordError(f"expected schema {kind.SCHEMA}/1..{kind.VERSION}, got {headers.get(SCHEMA_HEADER)!r}")
     if not 1 <= int(version) <= kind.VERSION:
         raise RecordError(f"{name}: this reader knows versions 1..{kind.VERSION}, got {version}; upgrade the reader")

@@ -25,6 +25,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetad
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.base import MemberState
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 from kafka.net.compat import KafkaNetClient
 
@@ -52,7 +53,10 @@ logger = logging.getLogger(__name__)
 class KafkaLog:
     """An `EventLog` on the brokers of `config`. Connects on first use; `client_id` names it in the broker's logs."""
 
-    def __init__(self, config: LogConfig, client_id: str) -> None:
+    def __init__(self, config: LogConfig, client_id: str, member: str | None = None) -> None:
+        """`member` is this process's lasting name in its groups (static membership): started again under the same
+        name, it has its partitions back without a rebalance. A name may be in use once at a time in a group."""
+        self._member = member
         self._config, self._client_id = config, f"{client_id}.{socket.gethostname()}.{os.getpid()}"
         self._lock = threading.Lock()  # the four below; never held while waiting for a broker
         self._outbox: _Outbox | None = None
@@ -172,7 +176,8 @@ class KafkaLog:
         """
         if group is not None:
             self._remove_dead(group)
-        consumer = self._open(KafkaConsumer, **self._consuming(group))
+        member = {"group_instance_id": self._member} if group and self._member else {}
+        consumer = self._open(KafkaConsumer, **self._consuming(group), **member)
         return KafkaSubscription(consumer, tuple(topics), group, self._config.timeout_s)
 
     def _remove_dead(self, group: str) -> None:
@@ -184,7 +189,8 @@ class KafkaLog:
         with self._opened(KafkaAdminClient) as admin:
             try:
                 members = admin.describe_groups([group])[group]["members"]
-                dead = [MemberToRemove(member["member_id"]) for member in members if _is_gone(member["client_id"])]
+                gone = [member for member in members if _is_gone(member["client_id"])]
+                dead = [MemberToRemove(member["member_id"], member["group_instance_id"]) for member in gone]
                 if dead:
                     admin.remove_group_members(group, dead)
             except KafkaError as exc:
@@ -352,17 +358,33 @@ class KafkaSubscription:
         Raises:
             LogError: for `log.timeout_s`, no broker answered or records that are there were not given.
         """
-        until = Deadline.after(timeout_s)
         with _border(f"poll of {self._who}"):
-            # A broker may answer a fetch that finds nothing at once instead of after `fetch.max.wait.ms` (the small
-            # one does), and the client asks again at once: left to itself, an idle consumer takes a sixth of a core.
-            while not (polled := self._consumer.poll(timeout_ms=0, max_records=max_messages)) and not until.passed():
-                time.sleep(min(_IDLE_S, until.left_s()))
+            polled = self._take(Deadline.after(timeout_s), max_messages)
         if polled:
             self._trouble, self._next_probe = None, time.monotonic() + self._probe_s
         elif time.monotonic() >= self._next_probe:
             self._watch()
         return [_message(record) for part in sorted(polled) for record in polled[part]]
+
+    def _take(self, until: Deadline, max_messages: int) -> Any:
+        """Partition -> records, from a consumer that waits here and not in the client, once it has its partitions.
+
+        A broker may answer a fetch that finds nothing at once instead of after `fetch.max.wait.ms` (the small one
+        does), and the client asks again at once: left to itself, an idle consumer takes a sixth of a core. While
+        the group is forming it is the client that must wait: an answer that comes between two of its polls is
+        thrown away, and it joins anew, for ever if the polls are short.
+        """
+        while True:
+            wait_s = 0.0 if self._is_settled() else min(_POLL_S, until.left_s())
+            polled = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=max_messages)
+            if polled or until.passed():
+                return polled
+            if self._is_settled():
+                time.sleep(min(_IDLE_S, until.left_s()))
+
+    def _is_settled(self) -> bool:
+        member = self._consumer.group_metadata()
+        return member.group_id is None or member.state is MemberState.STABLE
 
     def _watch(self) -> None:
         """Look for trouble, and raise once it has lasted."""

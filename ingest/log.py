@@ -126,8 +126,7 @@ class InMemoryLog:
 
     def replay(self, topic: str) -> Iterator[Message]:
         with self._shared.changed:
-            held = [message for part in self._shared.partitions.get(topic, []) for message in part]
-        yield from held
+            return iter([message for part in self._shared.partitions.get(topic, []) for message in part])
 
     def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
         with self._shared.changed:
@@ -153,7 +152,8 @@ class InMemoryLog:
 
 
 class InMemorySubscription:
-    """A consumer of `InMemoryLog`. Members of a group share out partitions by their order of joining."""
+    """A consumer of `InMemoryLog`. Members of a group share out partition numbers by their order of joining, so that
+    one reads the same numbers of all topics."""
 
     def __init__(self, shared: _Shared, topics: tuple[str, ...], group: str) -> None:
         self._shared, self._topics, self._group = shared, topics, group
@@ -194,7 +194,7 @@ class InMemorySubscription:
                 (topic, index) for topic in self._topics for index in range(len(self._shared.partitions.get(topic, [])))
             ]
             mine = members.index(self)
-            return frozenset(where for n, where in enumerate(held) if n % len(members) == mine)
+            return frozenset(where for where in held if where[1] % len(members) == mine)
 
     def close(self) -> None:
         with self._shared.changed:

@@ -91,6 +91,7 @@ class VersionStore:
             raise StoreError(f"version {version}: manifest {found[0]} is unreadable: {exc}") from exc
 
     def _manifests(self, folder: str) -> list[str]:
+        self._fs.invalidate_cache()  # object stores' listings are cached, and other processes publish
         return list(self._fs.glob(f"{self._root}/versions/{folder}/{MANIFEST}"))
 
     def fetch(self, manifest: Version, into: Path) -> Path:

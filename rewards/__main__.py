@@ -1,6 +1,7 @@
 """`python -m rewards --config onstream.yaml`: the rewards stage (see `rewards.stage`)."""
 
 import argparse
+import socket
 import sys
 
 from infra import cli, telemetry
@@ -28,7 +29,7 @@ def run(config: Config) -> None:
     scoring = spec.load(config.rewards.spec)
     telemetry.setup("rewards")
     stop = Stop.on_signals()
-    log = KafkaLog(config.log, client_id="rewards")
+    log = KafkaLog(config.log, client_id="rewards", member=socket.gethostname())
     try:
         outlast_outages(stop, lambda: stage.run(log, config, scoring, stop))
     finally:

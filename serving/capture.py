@@ -129,9 +129,7 @@ class Capture:
         for number, reply in enumerate(exchange.replies.values()):
             trace = self._trace(exchange, reply, number)
             value, schema = codec.encode(trace)
-            attributes: dict[str, str | int | float] = {"onstream.trace": trace.trace_id, "gen_ai.usage.output_tokens": len(trace.token_ids)}
-            with telemetry.span(telemetry.CHAT, attributes):
-                carried = schema | telemetry.headers_out()
+            carried = schema | telemetry.headers_out()
             self._spool.put(topics.TRACES.name, session_key(trace.session_id), value, carried)
             telemetry.count(telemetry.TRACES_CAPTURED, 1, arm=trace.assignment.arm)
 

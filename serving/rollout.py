@@ -115,10 +115,11 @@ class Rollout:
         Raises:
             ControlError: nothing was ever released.
         """
-        while self._read(timeout_s=1.0):
-            pass
-        if self.served.stable is None:
+        head = releases.fold(reader.replay(self._log, topics.RELEASES, Release))
+        if head.stable is None:
             raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
+        while (self.served.epoch, self.served.last) < (head.epoch, head.last):
+            self._read(timeout_s=self._config.tick_s)
         self._epoch = self.served.epoch + 1
         self._release(ReleaseKind.CLAIM, f"the rollout controller started, epoch {self._epoch}")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import socket
 import sys
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def run(config: Config) -> None:
     telemetry.setup("trainer")
     start_ray(config.trainer)
     stop = Stop.on_signals()  # after Ray, which installs a handler of its own
-    log = KafkaLog(config.log, client_id="trainer")
+    log = KafkaLog(config.log, client_id="trainer", member=socket.gethostname())
     policy = RayPolicy(base, config.trainer, stop)
     store = VersionStore(config.store.url)
     try:

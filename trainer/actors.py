@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 _WAIT_S = 0.2
 _ATTEMPTS = 3  # Ray gives its node 30 s to start, of a usual 5: too few while engines load on the same cores
 _OBJECT_STORE_BYTES = 200 << 20  # a batch of token ids and metrics; weights travel as files
-_QUIET = {
+_SETTINGS = {
+    "RAY_worker_niceness": "0",  # Ray's own 15 would starve the learner beside busy engines: `trainer.niceness` decides
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it every start warns
 }
@@ -38,7 +39,7 @@ def start_ray(config: TrainerConfig) -> None:
     Raises:
         StartError: Ray does not start, or the cluster cannot be reached.
     """
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     for attempt in range(1, _ATTEMPTS + 1):
         try:

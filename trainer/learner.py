@@ -143,7 +143,7 @@ class Learner:
                 for name, param in self.model.named_parameters():
                     param.copy_(weights[name])
                     if name in steps:
-                        state = {moment: moments[f"{moment}.{name}"] for moment in _MOMENTS}
+                        state = {moment: moments[f"{moment}.{name}"].clone() for moment in _MOMENTS}
                         self._optimizer.state[param] = {"step": torch.tensor(float(steps[name])), **state}
         except (OSError, KeyError, ValueError, RuntimeError) as exc:
             raise StoreError(f"learner state {folder}: not readable for this model: {exc}") from exc

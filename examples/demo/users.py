@@ -102,7 +102,7 @@ class Crowd:
             if self._random.random() < THUMB_SHARE:
                 await self._thumb(completion_id, is_pleased)
             opening = self._random.choice(PLEASED if is_pleased else DISPLEASED)
-            await asyncio.sleep(self._random.uniform(0.2, 1.0))
+            await asyncio.sleep(self._random.uniform(0.5, 2.5))
 
     async def _ask(self, session: str, messages: list[dict[str, str]]) -> tuple[str, str, str | None] | None:
         self.experience.requests += 1

@@ -1,0 +1,109 @@
+"""Fixtures every folder may use: a real Kafka-protocol broker, and the configuration that reaches it."""
+
+import contextlib
+import gc
+import signal
+import socket
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.broker import command
+from infra.config import LogConfig
+from infra.lifecycle import Deadline
+
+with warnings.catch_warnings():
+    # kafka-python 3.0 reads its schemas with a function that Python 3.11 calls deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import kafka  # noqa: F401
+
+HOST = "127.0.0.1"
+
+
+class Broker:
+    """A broker process on a free port; `start` after `stop` finds the same data on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self._folder / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command(self._folder / "data", HOST, self.port), stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = Deadline.after(20.0)
+        while not self._listens():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
+            if self._process.returncode is not None or deadline.passed():
+                raise RuntimeError(f"no broker at port {self.port}: {(self._folder / 'broker.log').read_text()}")
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection((HOST, self.port), 1.0).close()
+        except OSError:
+            return False
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def config(self, timeout_s: float) -> LogConfig:
+        return LogConfig(brokers=f"{HOST}:{self.port}", timeout_s=timeout_s)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def unreachable() -> LogConfig:
+    """A configuration whose broker is not there."""
+    return LogConfig(brokers=f"{HOST}:{free_port()}", timeout_s=1.0)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for the whole run; tests use topics and groups of their own."""
+    running = Broker(tmp_path_factory.mktemp("broker"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker for one test, which may stop and start it."""
+    running = Broker(tmp_path)
+    running.start()
+    yield running
+    running.stop()
+    with warnings.catch_warnings():
+        # kafka-python leaves the sockets of failed connections to the collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
+def kafka_config(broker: Broker) -> LogConfig:
+    """How to reach the session's broker."""
+    return broker.config(timeout_s=10.0)

@@ -1,0 +1,163 @@
+"""A configuration that cannot be used is refused, and the message says where and what."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra.config import Config, RampStep, load
+from infra.errors import ConfigError
+
+MINIMAL = "model: {path: weights}\n"
+
+
+def refusal(text: str, tmp_path: Path, environ: dict[str, str] | None = None) -> str:
+    file = tmp_path / "onstream.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load(file, environ or {})
+    message = str(raised.value)
+    assert message.startswith((f"configuration {file}:", "environment ONSTREAM__"))
+    return message
+
+
+def loaded(text: str, tmp_path: Path, environ: dict[str, str] | None = None) -> Config:
+    file = tmp_path / "onstream.yaml"
+    file.write_text(text)
+    return load(file, environ or {})
+
+
+def test_a_model_path_is_all_that_must_be_given(tmp_path: Path) -> None:
+    config = loaded(MINIMAL, tmp_path)
+    assert (config.model.path, config.log.brokers, config.serving.router.port) == ("weights", "127.0.0.1:9092", 8000)
+
+
+def test_the_dump_loads_as_the_same_configuration(tmp_path: Path) -> None:
+    config = loaded(MINIMAL + "log: {partitions: 7}\n", tmp_path)
+    assert loaded(config.dump(), tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("lgo: {}\n", "  lgo: unknown key; did you mean `log`?"),
+        ("log: {broker: x}\n", "  log.broker: unknown key; did you mean `brokers`?"),
+        (
+            "serving: {rollout: {gate: {alfa: 0.1}}}\n",
+            "  serving.rollout.gate.alfa: unknown key; did you mean `alpha`?",
+        ),
+        (
+            "serving: {engines: [{id: a, arm: stable, port: 1, control_port: 2, prot: 3}]}\n",
+            "  serving.engines.0.prot: unknown key; did you mean `port`?",
+        ),
+        ("trainer: {zzzzzz: 1}\n", "  trainer.zzzzzz: unknown key"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, line: str, tmp_path: Path) -> None:
+    assert line in refusal(MINIMAL + text, tmp_path).splitlines()
+
+
+def test_a_value_of_the_wrong_type_is_named_with_what_was_given(tmp_path: Path) -> None:
+    message = refusal(MINIMAL + "log: {partitions: many}\n", tmp_path)
+    assert "  log.partitions: Input should be a valid integer" in message
+    assert message.endswith("got 'many'")
+
+
+def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+    lines = refusal("model: {path: w, nam: p}\nlog: {timeout_s: 0}\n", tmp_path).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["model.nam", "log.timeout_s"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"onstream\.yaml: no such file"):
+        load(tmp_path / "onstream.yaml", {})
+
+
+@pytest.mark.parametrize("text", ["model: {path: [", "a: b: c\n", "\tmodel: x\n"])
+def test_a_file_that_is_not_yaml_is_refused(text: str, tmp_path: Path) -> None:
+    assert "not readable as YAML" in refusal(text, tmp_path)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "onstream.yaml"
+    file.write_bytes(b"\xff\xfe\x00model")
+    with pytest.raises(ConfigError, match="not readable as YAML"):
+        load(file, {})
+
+
+@pytest.mark.parametrize(("text", "kind"), [("", "NoneType"), ("- model\n", "list"), ("model\n", "str")])
+def test_a_file_that_is_not_a_mapping_is_refused(text: str, kind: str, tmp_path: Path) -> None:
+    assert f"must be a mapping of sections, got {kind}" in refusal(text, tmp_path)
+
+
+def test_the_environment_goes_before_the_file_and_the_file_before_the_defaults(tmp_path: Path) -> None:
+    environ = {"ONSTREAM__LOG__PARTITIONS": "9", "ONSTREAM__SERVING__ROUTER__PORT": "9000", "ONSTREAM_OTHER": "x"}
+    config = loaded(MINIMAL + "log: {partitions: 3, replication: 2}\n", tmp_path, environ)
+    assert (config.log.partitions, config.log.replication, config.log.timeout_s) == (9, 2, 30.0)
+    assert config.serving.router.port == 9000
+
+
+def test_an_environment_value_may_be_a_list_or_a_mapping(tmp_path: Path) -> None:
+    environ = {"ONSTREAM__SERVING__ENGINE__EXTRA_ARGS": "[--a, b]", "ONSTREAM__MODEL": "{path: other}"}
+    config = loaded(MINIMAL, tmp_path, environ)
+    assert (config.serving.engine.extra_args, config.model.path) == (("--a", "b"), "other")
+
+
+def test_an_unknown_key_in_the_environment_is_refused(tmp_path: Path) -> None:
+    message = refusal(MINIMAL, tmp_path, {"ONSTREAM__LOG__PARTITION": "9"})
+    assert "log.partition: unknown key; did you mean `partitions`?" in message
+
+
+def test_an_environment_value_below_something_that_is_no_section_is_refused(tmp_path: Path) -> None:
+    message = refusal("model: weights\n", tmp_path, {"ONSTREAM__MODEL__PATH": "x"})
+    assert message == "environment ONSTREAM__MODEL__PATH: `model` is not a section"
+
+
+def test_an_environment_value_that_is_not_yaml_is_refused_by_name(tmp_path: Path) -> None:
+    message = refusal(MINIMAL, tmp_path, {"ONSTREAM__MODEL__NAME": "a: b: c"})
+    assert message.startswith("environment ONSTREAM__MODEL__NAME: not readable as YAML")
+
+
+@pytest.mark.parametrize(
+    ("ramp", "rule"),
+    [
+        ([], "the last step must have no `until_units`"),
+        ([{"share": 0.1, "until_units": 200}], "the last step must have no `until_units`"),
+        ([{"share": 0.1}, {"share": 0.5}], "only the last step may lack `until_units`"),
+        ([{"share": 1.5}], "serving.rollout.gate.ramp.0.share"),
+    ],
+)
+def test_a_ramp_that_leaves_units_without_a_share_is_refused(
+    ramp: list[dict[str, float]], rule: str, tmp_path: Path
+) -> None:
+    text = yaml.safe_dump({"model": {"path": "w"}, "serving": {"rollout": {"gate": {"ramp": ramp}}}})
+    assert rule in refusal(text, tmp_path)
+
+
+def test_a_ramp_that_ends_open_is_taken(tmp_path: Path) -> None:
+    text = "serving: {rollout: {gate: {ramp: [{share: 0.2, until_units: 10}, {share: 0.4}]}}}\n"
+    ramp = loaded(MINIMAL + text, tmp_path).serving.rollout.gate.ramp
+    assert ramp == (RampStep(share=0.2, until_units=10), RampStep(share=0.4))
+
+
+def engines(*pairs: tuple[str, str]) -> str:
+    slots = [
+        {"id": name, "arm": arm, "port": 8001 + n, "control_port": 8101 + n} for n, (name, arm) in enumerate(pairs)
+    ]
+    return yaml.safe_dump({"model": {"path": "w"}, "serving": {"engines": slots}})
+
+
+def test_two_engines_of_one_id_are_refused(tmp_path: Path) -> None:
+    assert "ids must differ, got ['a', 'a']" in refusal(engines(("a", "stable"), ("a", "candidate")), tmp_path)
+
+
+@pytest.mark.parametrize("arm", ["stable", "candidate"])
+def test_an_arm_without_an_engine_is_refused(arm: str, tmp_path: Path) -> None:
+    other = "candidate" if arm == "stable" else "stable"
+    assert f"at least one must have `arm: {arm}`" in refusal(engines(("a", other), ("b", other)), tmp_path)
+
+
+def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
+    config = loaded(MINIMAL, tmp_path)
+    with pytest.raises(ValueError, match="frozen"):
+        config.log.partitions = 1  # type: ignore[misc]

@@ -1,0 +1,123 @@
+"""Records to bytes and back; `golden/` holds one file of every version ever written."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import RecordError
+from ingest import codec
+from ingest.events import Record, Trace
+from ingest.topics import ALL
+
+GOLDEN = Path(__file__).with_name("golden")
+KINDS = {topic.record.SCHEMA: topic.record for topic in ALL}
+
+
+def golden(name: str) -> bytes:
+    return (GOLDEN / name).read_bytes().removesuffix(b"\n")
+
+
+def trace_with(**fields: Any) -> bytes:
+    return json.dumps(json.loads(golden("trace.v1.json")) | fields).encode()
+
+
+def refusal(value: bytes, schema: str | None = "trace/1", kind: type[Record] = Trace) -> str:
+    with pytest.raises(RecordError) as raised:
+        codec.decode(value, {} if schema is None else {codec.SCHEMA_HEADER: schema}, kind)
+    return str(raised.value)
+
+
+def test_every_record_has_a_golden_file_of_every_version() -> None:
+    written = {f"{kind.SCHEMA}.v{version}.json" for kind in KINDS.values() for version in range(1, kind.VERSION + 1)}
+    assert {path.name for path in GOLDEN.iterdir()} == written
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+def test_a_golden_record_is_readable_and_is_written_again_byte_for_byte(name: str) -> None:
+    schema, _, version = name.removesuffix(".json").partition(".v")
+    record = codec.decode(golden(name), {codec.SCHEMA_HEADER: f"{schema}/{version}"}, KINDS[schema])
+    value, headers = codec.encode(record)
+    assert codec.decode(value, headers, KINDS[schema]) == record
+    if int(version) == record.VERSION:
+        assert (value, headers) == (golden(name), {codec.SCHEMA_HEADER: f"{schema}/{version}"})
+
+
+def test_packed_numbers_of_the_golden_trace_are_those_that_were_sampled() -> None:
+    trace = codec.decode(golden("trace.v1.json"), {codec.SCHEMA_HEADER: "trace/1"}, Trace)
+    assert trace.prompt_token_ids == (1, 4093, 49151, 2**32 - 1)
+    assert trace.token_ids == (3705, 30, 2)
+    assert trace.logprobs == pytest.approx((-0.25, -1.5e-5, -13.815511), rel=1e-7)
+    assert [(span.version, span.start, span.end) for span in trace.spans] == [(6, 0, 2), (7, 2, 3)]
+
+
+def test_token_ids_and_logprobs_are_little_endian_words() -> None:
+    raw = json.loads(golden("trace.v1.json"))
+    assert base64.b64decode(raw["token_ids"]) == bytes.fromhex("790e0000 1e000000 02000000")
+    assert base64.b64decode(raw["logprobs"])[:4] == bytes.fromhex("000080be")
+
+
+def test_a_record_without_a_schema_is_refused() -> None:
+    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..1, got None"
+
+
+@pytest.mark.parametrize("schema", ["feedback/1", "trace", "trace/", "trace/one", "trace/-1", "trace/" + "1" * 5000])
+def test_a_record_that_claims_another_schema_is_refused(schema: str) -> None:
+    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..1, got {schema!r}"
+
+
+def test_bytes_that_are_not_the_schema_they_claim_are_refused() -> None:
+    assert refusal(golden("feedback.v1.json")) == "trace/1: assignment: Field required"
+
+
+@pytest.mark.parametrize("version", ["0", "2", "17"])
+def test_a_version_this_reader_does_not_know_is_refused_with_advice(version: str) -> None:
+    message = refusal(golden("trace.v1.json"), f"trace/{version}")
+    assert message == f"trace: this reader knows versions 1..1, got {version}; upgrade the reader"
+
+
+@pytest.mark.parametrize("value", [b"", b"not json", b"[]", b"\xff\xfe", b'{"trace_id": ', b"[" * 10_000])
+def test_bytes_that_are_not_an_object_are_refused(value: bytes) -> None:
+    assert refusal(value).startswith("trace/1: record: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "packed", "rule"),
+    [
+        ("token_ids", "not base64!", "base64"),
+        ("token_ids", "AAAA", "packed numbers take 4 bytes each, got 3 bytes"),
+        ("logprobs", "AACAvg", "padding"),
+        ("prompt_token_ids", 7, "valid array"),
+    ],
+)
+def test_broken_packing_names_its_field(field: str, packed: object, rule: str) -> None:
+    message = refusal(trace_with(**{field: packed}))
+    assert message.startswith(f"trace/1: {field}: ")
+    assert rule in message
+
+
+def test_logprobs_that_do_not_match_the_tokens_are_refused() -> None:
+    two = base64.b64encode(bytes(8)).decode()
+    assert refusal(trace_with(logprobs=two)).endswith("a log-probability per reply token: 3 tokens, 2 values")
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [{"version": 6, "start": 0, "end": 2}],
+        [{"version": 6, "start": 1, "end": 3}],
+        [{"version": 6, "start": 0, "end": 1}, {"version": 7, "start": 2, "end": 3}],
+    ],
+)
+def test_version_spans_that_do_not_tile_the_reply_are_refused(spans: list[dict[str, int]]) -> None:
+    assert "version spans must tile [0, 3), got " in refusal(trace_with(spans=spans))
+
+
+def test_a_field_nobody_declared_is_refused_by_name() -> None:
+    assert refusal(trace_with(surprise=1)).startswith("trace/1: surprise: ")
+
+
+def test_content_of_a_refused_record_is_not_in_the_message() -> None:
+    assert "secret" not in refusal(trace_with(reply_text={"secret": 1}))

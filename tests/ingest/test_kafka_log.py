@@ -1,0 +1,269 @@
+"""What only Kafka can do to us: brokers that are away, hang or come back, and consumers that die."""
+
+import logging
+import re
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+
+import pytest
+
+from infra.config import LogConfig
+from infra.errors import LogError, RecordError
+from infra.lifecycle import Deadline
+from ingest.kafka_log import MAX_RECORD_BYTES, KafkaLog
+from ingest.log import Message, Subscription, TopicSpec
+
+# kafka-python leaves the sockets of failed connections to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+TIMEOUT_S = 2.0
+BOUND_S = 15.0  # TIMEOUT_S and a probe of a third of it, several times over for a busy machine
+
+
+def take(subscription: Subscription, count: int) -> list[Message]:
+    found: list[Message] = []
+    deadline = Deadline.after(30.0)
+    while len(found) < count and not deadline.passed():
+        found += subscription.poll(0.3)
+    return found
+
+
+def poll_until_it_raises(subscription: Subscription) -> str:
+    deadline = Deadline.after(BOUND_S)
+    with pytest.raises(LogError) as raised:
+        while not deadline.passed():
+            subscription.poll(0.2)
+    return str(raised.value)
+
+
+def fresh(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex[:12]}"
+
+
+def test_an_unreachable_broker_is_named_with_the_time_waited(unreachable, caplog: pytest.LogCaptureFixture) -> None:
+    log = KafkaLog(unreachable, "test")
+    threads = set(threading.enumerate())
+    expected = f"event log: no broker answers at {unreachable.brokers} (waited 1 s)"
+    with caplog.at_level(logging.WARNING):
+        for attempt in (
+            lambda: log.append("traces", "key", b"value", {}),
+            lambda: log.create([TopicSpec("traces", 1, None)]),
+            lambda: log.subscribe(["traces"], "group"),
+            lambda: log.subscribe(["traces"], None),
+            lambda: log.replay("traces"),
+            lambda: log.lag("group", ["traces"]),
+        ):
+            with pytest.raises(LogError, match=f"^{re.escape(expected)}$"):
+                attempt()
+    log.close()
+    assert set(threading.enumerate()) == threads, "a client that could not connect left a thread behind"
+    assert caplog.records == []
+
+
+def test_a_subscription_whose_broker_is_gone_raises_and_a_new_one_goes_on_where_the_group_was(own_broker) -> None:
+    log = KafkaLog(own_broker.config(TIMEOUT_S), "test")
+    log.create([TopicSpec("traces", 2, None)])
+    for number in range(6):
+        log.append("traces", "key", f"{number}".encode(), {})
+    log.flush(10.0)
+    subscription = log.subscribe(["traces"], "group")
+    read = take(subscription, 6)
+    subscription.commit({("traces", read[0].partition): read[3].offset + 1})
+
+    own_broker.stop()
+    message = poll_until_it_raises(subscription)
+    assert message.startswith("event log: group group: no broker answers")
+    with pytest.raises(LogError, match="commit of group group"):
+        subscription.commit({("traces", read[0].partition): read[5].offset + 1})
+    subscription.close()
+
+    own_broker.start()
+    again = log.subscribe(["traces"], "group")
+    assert [message.value for message in take(again, 2)] == [b"4", b"5"]
+    again.close()
+    log.close()
+
+
+def test_a_broker_that_hangs_is_noticed_like_one_that_is_gone(own_broker) -> None:
+    log = KafkaLog(own_broker.config(TIMEOUT_S), "test")
+    log.create([TopicSpec("traces", 1, None)])
+    log.append("traces", "key", b"value", {})
+    log.flush(10.0)
+    grouped, alone = log.subscribe(["traces"], "group"), log.subscribe(["traces"], None)
+    assert [len(take(grouped, 1)), len(take(alone, 1))] == [1, 1]
+    own_broker.signal(signal.SIGSTOP)
+    try:
+        assert "no broker answers" in poll_until_it_raises(grouped)
+        assert "no broker answers" in poll_until_it_raises(alone)
+    finally:
+        own_broker.signal(signal.SIGCONT)
+    grouped.close()
+    alone.close()
+    log.close()
+
+
+def test_a_short_outage_does_not_end_a_subscription(own_broker) -> None:
+    log = KafkaLog(own_broker.config(timeout_s=20.0), "test")
+    log.create([TopicSpec("traces", 1, None)])
+    log.append("traces", "key", b"before", {})
+    log.flush(10.0)
+    subscription = log.subscribe(["traces"], "group")
+    read = take(subscription, 1)
+    subscription.commit({("traces", 0): read[0].offset + 1})
+    own_broker.stop()
+    assert subscription.poll(0.5) == []
+    own_broker.start()
+    log.append("traces", "key", b"after", {})
+    log.flush(20.0)
+    assert [message.value for message in take(subscription, 1)] == [b"after"]
+    subscription.close()
+    log.close()
+
+
+def test_a_flush_that_fails_says_so_and_drops_what_was_not_acknowledged(own_broker) -> None:
+    log = KafkaLog(own_broker.config(TIMEOUT_S), "test")
+    log.create([TopicSpec("traces", 1, None)])
+    log.append("traces", "key", b"0", {})
+    log.flush(10.0)
+    own_broker.stop()
+    log.append("traces", "key", b"1", {})
+    log.append("traces", "key", b"2", {})
+    with pytest.raises(LogError, match="2 of 2 records were not acknowledged"):
+        log.flush(0.5)
+    with pytest.raises(LogError, match="no broker answers"):
+        log.append("traces", "key", b"1", {})
+
+    own_broker.start()
+    for value in (b"1", b"2"):
+        log.append("traces", "key", value, {})
+    log.flush(10.0)
+    assert [message.value for message in log.replay("traces")] == [b"0", b"1", b"2"]
+    log.close()
+
+
+def test_a_failed_flush_is_told_to_every_thread_whose_records_it_dropped(own_broker) -> None:
+    log = KafkaLog(own_broker.config(TIMEOUT_S), "test")
+    log.create([TopicSpec("traces", 1, None)])
+    log.append("traces", "key", b"before", {})
+    log.flush(10.0)
+    own_broker.stop()
+    log.append("traces", "key", b"mine", {})
+    other = threading.Thread(target=_append_and_fail_to_flush, args=(log,))
+    other.start()
+    other.join()
+    own_broker.start()
+    with pytest.raises(LogError, match="another thread's flush failed"):
+        log.flush(10.0)
+    log.append("traces", "key", b"mine", {})
+    log.flush(10.0)
+    assert [message.value for message in log.replay("traces")] == [b"before", b"mine"]
+    log.close()
+
+
+def _append_and_fail_to_flush(log: KafkaLog) -> None:
+    log.append("traces", "key", b"its", {})
+    with pytest.raises(LogError, match="not acknowledged"):
+        log.flush(0.3)
+
+
+def test_a_consumer_that_was_killed_does_not_keep_its_partitions(kafka_config: LogConfig) -> None:
+    topic, group = fresh("topic"), fresh("group")
+    log = KafkaLog(kafka_config, "test")
+    log.create([TopicSpec(topic, 4, None)])
+    log.append(topic, "key", b"value", {})
+    log.flush(10.0)
+    victim = subprocess.Popen(
+        [sys.executable, "-c", VICTIM, kafka_config.brokers, topic, group], stdout=subprocess.PIPE
+    )
+    assert victim.stdout is not None
+    assert victim.stdout.readline() == b"reading\n"
+    victim.kill()
+    victim.wait()
+    victim.stdout.close()
+    heir = log.subscribe([topic], group)
+    assert [message.value for message in take(heir, 1)] == [b"value"]
+    assert heir.assignment() == {(topic, number) for number in range(4)}
+    heir.close()
+    log.close()
+
+
+VICTIM = """
+import sys
+from infra.config import LogConfig
+from ingest.kafka_log import KafkaLog
+brokers, topic, group = sys.argv[1:]
+subscription = KafkaLog(LogConfig(brokers=brokers), "victim").subscribe([topic], group)
+while not subscription.poll(1.0):
+    pass
+print("reading", flush=True)
+while True:
+    subscription.poll(1.0)
+"""
+
+
+def test_a_named_member_has_its_partitions_back_when_it_starts_again(kafka_config: LogConfig) -> None:
+    topic, group = fresh("topic"), fresh("group")
+    log = KafkaLog(kafka_config, "test", member="host")
+    log.create([TopicSpec(topic, 4, None)])
+    log.append(topic, "key", b"value", {})
+    log.flush(10.0)
+    for _ in range(2):
+        subscription = log.subscribe([topic], group)
+        assert [message.value for message in take(subscription, 1)] == [b"value"]
+        subscription.close()
+    log.close()
+
+
+def test_cooperative_consumers_read_and_commit(kafka_config: LogConfig) -> None:
+    topic, group = fresh("topic"), fresh("group")
+    log = KafkaLog(kafka_config.model_copy(update={"assignor": "cooperative"}), "test")
+    log.append(topic, "key", b"value", {})
+    log.flush(10.0)
+    subscription = log.subscribe([topic], group)
+    read = take(subscription, 1)
+    subscription.commit({(topic, 0): read[0].offset + 1})
+    subscription.close()
+    assert log.lag(group, [topic]) == {topic: 0}
+    log.close()
+
+
+def test_a_record_too_large_for_the_log_is_refused_before_it_is_sent(kafka_config: LogConfig) -> None:
+    log = KafkaLog(kafka_config, "test")
+    with pytest.raises(RecordError, match=f"traces: a record may have .* bytes, got {MAX_RECORD_BYTES}"):
+        log.append("traces", "key", bytes(MAX_RECORD_BYTES), {})
+    log.close()
+
+
+def test_seeking_a_partition_that_is_not_assigned_is_refused(kafka_config: LogConfig) -> None:
+    topic = fresh("topic")
+    log = KafkaLog(kafka_config, "test")
+    log.create([TopicSpec(topic, 1, None)])
+    subscription = log.subscribe([topic], fresh("group"))
+    with pytest.raises(LogError, match=f"seek {topic}/7@3"):
+        subscription.seek({(topic, 7): 3})
+    subscription.close()
+    log.close()
+
+
+def test_a_reader_without_a_group_cannot_commit(kafka_config: LogConfig) -> None:
+    log = KafkaLog(kafka_config, "test")
+    topic = fresh("topic")
+    log.create([TopicSpec(topic, 1, None)])
+    subscription = log.subscribe([topic], None)
+    with pytest.raises(LogError, match=f"commit of reader of {topic}"):
+        subscription.commit({(topic, 0): 0})
+    subscription.close()
+    log.close()
+
+
+def test_a_closed_log_takes_nothing(kafka_config: LogConfig) -> None:
+    log = KafkaLog(kafka_config, "test")
+    topic = fresh("topic")
+    log.append(topic, "key", b"value", {})
+    log.close()
+    with pytest.raises(LogError, match="closed"):
+        log.append(topic, "key", b"value", {})
+    log.close()

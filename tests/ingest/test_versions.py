@@ -1,0 +1,149 @@
+"""The weight store: a version exists once its manifest can be read, and is what its manifest says."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from infra.errors import StoreError
+from ingest.events import Version
+from ingest.versions import MANIFEST, VersionStore
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> VersionStore:
+    return VersionStore(str(tmp_path / "store") if request.param == "local" else f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A Hugging Face folder, as small as one can be."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"hidden_size": 4}')
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+    return folder
+
+
+def publish(store: VersionStore, folder: Path, version: int = 1, parent: Version | None = None) -> Version:
+    return store.publish(version, folder, parent, {"step": version}, {"loss": 0.5}, at=10.0)
+
+
+def test_a_published_version_is_listed_read_and_fetched_as_it_was(
+    store: VersionStore, weights: Path, tmp_path: Path
+) -> None:
+    manifest = publish(store, weights)
+    assert store.versions() == [1]
+    assert store.read(1) == manifest
+    assert [(file.name, file.bytes) for file in manifest.files] == [("config.json", 18), ("model.safetensors", 2048)]
+    fetched = store.fetch(manifest, tmp_path / "cache")
+    assert {path.name: path.read_bytes() for path in fetched.iterdir()} == {
+        path.name: path.read_bytes() for path in weights.iterdir()
+    }
+
+
+def test_a_manifest_names_its_parent_and_its_lineage(store: VersionStore, weights: Path) -> None:
+    first = publish(store, weights)
+    (weights / "model.safetensors").write_bytes(b"newer")
+    second = publish(store, weights, version=2, parent=first)
+    assert (second.parent, second.parent_digest) == (1, first.digest)
+    assert (second.lineage, second.metrics, second.created_at) == ({"step": 2}, {"loss": 0.5}, 10.0)
+    assert second.digest != first.digest
+    assert store.versions() == [1, 2]
+
+
+def test_versions_are_listed_by_number_and_not_by_name(store: VersionStore, weights: Path) -> None:
+    for version in (1_000_000, 2, 10):
+        publish(store, weights, version)
+    assert store.versions() == [2, 10, 1_000_000]
+
+
+def test_a_folder_without_a_manifest_is_no_version_and_publishing_completes_it(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    folder = tmp_path / "store" / publish(store, weights).folder
+    (folder / MANIFEST).unlink()
+    (folder / "model.safetensors").write_bytes(b"half a f")
+    assert store.versions() == []
+    with pytest.raises(StoreError, match=r"version 1: expected one manifest .* found 0"):
+        store.read(1)
+    manifest = publish(store, weights)
+    assert store.versions() == [1]
+    store.fetch(manifest, tmp_path / "cache")
+
+
+def test_a_manifest_half_written_is_no_version(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    folder = tmp_path / "store" / publish(store, weights).folder
+    (folder / MANIFEST).rename(folder / f"{MANIFEST}.part")
+    assert store.versions() == []
+
+
+def test_publishing_the_same_content_again_changes_nothing(store: VersionStore, weights: Path) -> None:
+    manifest = publish(store, weights)
+    again = store.publish(1, weights, None, {"step": 99}, {}, at=99.0)
+    assert again == manifest == store.read(1)
+
+
+def test_a_number_that_other_content_has_is_refused(store: VersionStore, weights: Path) -> None:
+    manifest = publish(store, weights)
+    (weights / "config.json").write_text("{}")
+    with pytest.raises(StoreError, match=f"version 1 exists with digest {manifest.digest[:12]}, got "):
+        publish(store, weights)
+    assert store.read(1) == manifest
+
+
+def test_a_flipped_byte_in_the_store_is_named_and_nothing_reaches_the_cache(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    manifest = publish(store, weights)
+    damaged = tmp_path / "store" / manifest.folder / "model.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[1000] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(StoreError, match=r"version 1: model\.safetensors must have sha256 .* and 2048 bytes, got "):
+        store.fetch(manifest, tmp_path / "cache")
+    assert not (tmp_path / "cache" / Path(manifest.folder).name).exists()
+
+
+def test_a_file_missing_from_the_store_is_named(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    manifest = publish(store, weights)
+    (tmp_path / "store" / manifest.folder / "config.json").unlink()
+    with pytest.raises(StoreError, match=r"config\.json: not readable"):
+        store.fetch(manifest, tmp_path / "cache")
+
+
+def test_a_version_already_in_the_cache_is_not_fetched_again(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    manifest = publish(store, weights)
+    fetched = store.fetch(manifest, tmp_path / "cache")
+    (tmp_path / "store" / manifest.folder / "model.safetensors").unlink()
+    assert store.fetch(manifest, tmp_path / "cache") == fetched
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_a_damaged_copy_in_the_cache_is_refused(damage: str, weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    manifest = publish(store, weights)
+    copy = store.fetch(manifest, tmp_path / "cache") / "model.safetensors"
+    if damage == "flip":
+        copy.write_bytes(b"\x01" + copy.read_bytes()[1:])
+    else:
+        copy.unlink()
+    with pytest.raises(StoreError, match=r"version 1: model\.safetensors (must have|is missing)"):
+        store.fetch(manifest, tmp_path / "cache")
+
+
+def test_an_unreadable_manifest_is_named(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    (tmp_path / "store" / publish(store, weights).folder / MANIFEST).write_text("{}")
+    with pytest.raises(StoreError, match=r"version 1: manifest .*manifest\.json is unreadable"):
+        store.read(1)
+
+
+def test_a_fetch_that_was_interrupted_is_begun_anew(store: VersionStore, weights: Path, tmp_path: Path) -> None:
+    manifest = publish(store, weights)
+    left = tmp_path / "cache" / f"{Path(manifest.folder).name}.part"
+    left.mkdir(parents=True)
+    (left / "stray").write_bytes(b"half")
+    fetched = store.fetch(manifest, tmp_path / "cache")
+    assert {path.name for path in fetched.iterdir()} == {"config.json", "model.safetensors"}

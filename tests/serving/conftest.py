@@ -1,0 +1,40 @@
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from upstreams import Front, MakeFront, Upstream
+
+from infra.config import EngineSlot, RouterConfig
+from serving.router import Router
+from serving.spool import Spool
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[MakeFront]:
+    made: list[Front] = []
+
+    async def make(*upstreams: Upstream, **config: object) -> Front:
+        slots = {
+            f"e{n}": EngineSlot(id=f"e{n}", arm="stable", port=upstream.port, control_port=1)
+            for n, upstream in enumerate(upstreams)
+        }
+        spool = Spool(tmp_path / "router", 1 << 20, 1 << 16)
+        router = Router(
+            slots, RouterConfig.model_validate({"retry_for_s": 0.3, "connect_timeout_s": 0.5} | config), spool
+        )
+        await router.start()
+        transport = httpx.ASGITransport(router.application())
+        made.append(Front(router, httpx.AsyncClient(transport=transport, base_url="http://router"), spool))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.client.aclose()
+        await one.router.close()
+        one.spool.close()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    yield Upstream()

@@ -1,0 +1,294 @@
+"""The controller over an in-memory log, with engines that only remember what they were told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
+from infra.errors import ControlError
+from ingest import reader, topics
+from ingest.events import (
+    Arm,
+    Assignment,
+    CloseReason,
+    Release,
+    ReleaseKind,
+    Reward,
+    Trajectory,
+    TrialState,
+    Turn,
+    TurnKind,
+    Version,
+)
+from ingest.log import InMemoryLog
+from ingest.versions import VersionStore
+from serving import releases
+from serving.engines import EngineStatus
+from serving.releases import Served
+from serving.rollout import FencedError, Rollout
+
+
+@dataclass
+class Hand:
+    """What the rollout holds of an engine."""
+
+    slot: EngineSlot
+    version: int = 0
+    in_flight: int = 0
+    is_up: bool = True
+    refuses: set[int] = field(default_factory=set)
+    loads: list[int] = field(default_factory=list)
+
+    def status(self) -> EngineStatus | None:
+        return EngineStatus(self.version, self.in_flight) if self.is_up else None
+
+    def load(self, version: int) -> dict[str, float]:
+        if version in self.refuses:
+            raise ControlError(f"{self.slot.id}: version {version}: lm_head holds a NaN")
+        self.loads.append(version)
+        self.version = version
+        return {"fetch_s": 0.0, "pause_s": 0.01}
+
+    def probe(self) -> None:
+        if not self.is_up:
+            raise ControlError("no answer")
+
+    def close(self) -> None:
+        self.is_up = False
+
+
+class World:
+    """A log, a store, two engines, a clock, and a rollout over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log, self.store = InMemoryLog(), VersionStore(str(folder / "store"))
+        self.log.create(topics.specs(partitions=2, retention_s=60.0))
+        self.now, self.folder, self.sessions = 1000.0, folder, 0
+        self.hands = {
+            "s": Hand(EngineSlot(id="s", arm="stable", port=1, control_port=2)),
+            "c": Hand(EngineSlot(id="c", arm="candidate", port=3, control_port=4)),
+        }
+        gate = GateConfig(
+            margin=0.1, min_champion_units=10, max_s=500, ramp=(RampStep(share=0.3, until_units=6), RampStep(share=0.5))
+        )
+        self.config = RolloutConfig(gate=gate, tick_s=0.01, drain_s=30)
+        self.publish(0, parent=None)
+        first = Release(
+            release=0, epoch=1, kind=ReleaseKind.BOOTSTRAP, stable=0, engines={"s": 0, "c": 0}, reason="first", at=0.0
+        )
+        reader.send(self.log, topics.RELEASES, "", first)
+        self.rollout = self.restarted()
+
+    def restarted(self) -> Rollout:
+        self.rollout = Rollout(self.log, self.store, self.hands, self.config, now=lambda: self.now)  # type: ignore[arg-type]
+        self.rollout.start()
+        return self.rollout
+
+    def publish(self, number: int, parent: int | None) -> Version:
+        folder = self.folder / f"v{number}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes([number]))
+        version = self.store.publish(
+            number, folder, self.store.read(parent) if parent is not None else None, {}, {}, 0.0
+        )
+        reader.send(self.log, topics.VERSIONS, "", version)
+        return version
+
+    def session(self, assignment: Assignment, version: int, value: float) -> None:
+        self.sessions += 1
+        name = f"session-{self.sessions}"
+        turn = Turn(
+            trace_id=f"t{self.sessions}", kind=TurnKind.MAIN, context="", reply="", followup=None, finish_reason="stop",
+            status=200, num_tokens=1, versions=(version,), at=self.now,
+        )  # fmt: skip
+        trajectory = Trajectory(
+            trajectory_id=f"j{self.sessions}", session_id=name, tenant="t", assignment=assignment, held_out=False,
+            closed=CloseReason.INACTIVE, opened_at=self.now, closed_at=self.now, turns=(turn,), chains=(), feedback=(),
+        )  # fmt: skip
+        reward = Reward(
+            reward_id=f"r{self.sessions}", trajectory_id=f"j{self.sessions}", session_id=name, spec="x", components=(),
+            turns=(), value=value, has_signal=True, guardrails={}, trajectory=trajectory, at=self.now,
+        )  # fmt: skip
+        reader.send(self.log, topics.REWARDS, name, reward)
+
+    def champion(self, num: int = 20) -> None:
+        for n in range(num):
+            self.session(Assignment(), 0, float(n % 2))
+
+    def trial_sessions(self, num: int, stable: float, candidate: float, version: int = 1) -> None:
+        """As many on each arm, in the shares of the moment."""
+        share = self.served.share
+        for n in range(num):
+            arm = Arm.CANDIDATE if n % 2 else Arm.STABLE
+            pi = share if arm is Arm.CANDIDATE else 1 - share
+            served = version if arm is Arm.CANDIDATE else 0
+            rate = candidate if arm is Arm.CANDIDATE else stable
+            self.session(Assignment(arm=arm, trial=version, propensity=pi), served, float((n // 2 % 10) < rate * 10))
+
+    @property
+    def released(self) -> list[Release]:
+        return list(reader.replay(self.log, topics.RELEASES, Release))
+
+    @property
+    def served(self) -> Served:
+        return releases.fold(self.released)
+
+    def ticks(self, num: int = 3) -> None:
+        for _ in range(num):
+            self.rollout.tick()
+
+    def to_canary(self) -> None:
+        self.champion()
+        self.publish(1, parent=0)
+        self.ticks(3)
+        assert self.served.state is TrialState.CANARY
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_version_goes_on_trial_only_on_candidate_engines(world: World) -> None:
+    world.to_canary()
+    assert (world.hands["s"].version, world.hands["c"].version) == (0, 1)
+    assert world.served.engines == {"s": 0, "c": 1}
+    assert world.served.share == 0.3
+
+
+def test_no_trial_begins_before_the_champion_is_known(world: World) -> None:
+    world.champion(num=9)
+    world.publish(1, parent=0)
+    world.ticks()
+    assert world.served.state is None
+    world.champion(num=1)
+    world.ticks()
+    assert world.served.state is TrialState.CANARY
+
+
+def test_stable_requests_on_the_candidate_engine_are_finished_before_it_changes_weights(world: World) -> None:
+    world.hands["c"].in_flight = 2
+    world.champion()
+    world.publish(1, parent=0)
+    world.ticks(4)
+    assert (world.served.state, world.hands["c"].loads) == (TrialState.EVALUATING, [])
+    assert world.served.share == 0.0
+    world.hands["c"].in_flight = 0
+    world.ticks(1)
+    assert world.hands["c"].loads == [1]
+
+
+def test_a_better_candidate_is_promoted_and_swapped_into_every_engine(world: World) -> None:
+    world.to_canary()
+    world.trial_sessions(20, stable=0.5, candidate=0.9)
+    world.ticks()
+    world.trial_sessions(140, stable=0.5, candidate=0.9)
+    world.ticks()
+    assert world.served.promoted == (1,)
+    assert [hand.version for hand in world.hands.values()] == [1, 1]
+    last = [r for r in world.released if r.state is TrialState.PROMOTED][-1]
+    assert last.numbers["log_e.reward"] >= last.numbers["log_threshold"]
+    announced = [r for r in world.released if r.kind is ReleaseKind.ANNOUNCED]
+    assert {name for r in announced for name in r.engines} == {"s", "c"}
+
+
+def test_a_worse_candidate_is_rejected_and_its_engine_returns_to_stable(world: World) -> None:
+    world.to_canary()
+    world.trial_sessions(60, stable=0.5, candidate=0.0)
+    world.ticks()
+    assert world.served.state is TrialState.REJECTED
+    assert world.served.stable == 0
+    assert [hand.version for hand in world.hands.values()] == [0, 0]
+    assert world.hands["s"].loads == []
+    assert "served worse" in [r for r in world.released if r.state is TrialState.REJECTED][-1].reason
+
+
+def test_a_version_that_does_not_load_is_rejected_with_the_engines_reason(world: World) -> None:
+    world.hands["c"].refuses.add(1)
+    world.champion()
+    world.publish(1, parent=0)
+    world.ticks()
+    assert world.served.state is TrialState.REJECTED
+    assert "holds a NaN" in world.released[-1].reason
+    assert world.hands["c"].version == 0
+
+
+def test_a_trial_without_data_expires_and_nothing_is_promoted(world: World) -> None:
+    world.to_canary()
+    world.now += 501
+    world.ticks()
+    assert world.served.state is TrialState.EXPIRED
+    assert (world.served.stable, world.served.promoted) == (0, ())
+
+
+def test_a_restarted_controller_stands_where_the_last_one_stood(world: World) -> None:
+    world.to_canary()
+    world.trial_sessions(4, stable=0.5, candidate=0.9)
+    world.ticks(1)
+    before = world.rollout.standing
+    world.restarted()
+    world.ticks(1)
+    assert world.rollout.standing == before
+    assert world.served.epoch == 3
+
+
+def test_the_same_reward_read_twice_counts_once(world: World) -> None:
+    world.to_canary()
+    world.trial_sessions(4, stable=0.5, candidate=0.9)
+    for message in list(world.log.replay(topics.REWARDS.name)):
+        world.log.append(message.topic, message.key, message.value, message.headers)
+    world.ticks(1)
+    assert world.rollout.standing is not None
+    assert world.rollout.standing.numbers["units.candidate"] == 2
+
+
+def test_sessions_that_another_arms_weights_served_do_not_count(world: World) -> None:
+    world.to_canary()
+    world.session(Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.3), 0, 1.0)
+    world.session(Assignment(arm=Arm.STABLE, trial=1, propensity=0.7), 1, 1.0)
+    world.ticks(1)
+    assert world.rollout.standing is not None
+    numbers = world.rollout.standing.numbers
+    assert (numbers["units.candidate"], numbers["units.stable"], numbers["units.excluded"]) == (0, 0, 2)
+
+
+def test_the_share_climbs_its_ramp(world: World) -> None:
+    world.to_canary()
+    world.trial_sessions(6, stable=0.5, candidate=0.5)
+    world.ticks()
+    assert world.served.share == 0.5
+    assert world.served.state is TrialState.CANARY
+
+
+def test_an_older_controller_stops_when_a_newer_one_claims_the_log(world: World) -> None:
+    old = world.rollout
+    world.restarted()
+    with pytest.raises(FencedError, match="epoch 3 writes releases now"):
+        old.tick()
+
+
+def test_an_engine_that_came_back_with_old_weights_is_brought_to_what_the_log_says(world: World) -> None:
+    world.to_canary()
+    world.hands["c"].version = 0
+    world.ticks(1)
+    assert world.hands["c"].version == 1
+
+
+def test_a_child_of_a_version_that_is_no_longer_stable_is_never_tried(world: World) -> None:
+    world.publish(1, parent=0)
+    world.publish(2, parent=1)
+    world.champion()
+    world.hands["c"].refuses.add(1)
+    world.ticks(5)
+    assert 2 in world.served.trials
+    assert world.served.state is TrialState.EXPIRED
+    assert 2 not in world.hands["c"].loads
+
+
+def test_a_controller_without_a_first_release_says_what_to_do(tmp_path: Path) -> None:
+    log = InMemoryLog()
+    log.create(topics.specs(1, 60.0))
+    rollout = Rollout(log, VersionStore(str(tmp_path)), {}, RolloutConfig())
+    with pytest.raises(ControlError, match="run `onstream bootstrap` first"):
+        rollout.start()

@@ -1,0 +1,170 @@
+"""The front door over real sockets: pass-through, retries, identity, feedback."""
+
+import json
+
+import aiohttp
+import pytest
+from upstreams import Front, MakeFront, Upstream
+
+from ingest import codec
+from ingest.events import Feedback, session_key
+from serving import headers
+
+
+def feedback_on(front: Front) -> list[Feedback]:
+    return [codec.decode(frame.value, frame.headers, Feedback) for frame in front.spool.pending()]
+
+
+async def test_a_reply_comes_back_as_the_engine_gave_it(front: MakeFront, upstream: Upstream) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        answer = await door.chat(**{headers.SESSION: "s1"})
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == upstream.text
+    assert answer.headers[headers.TRACE].startswith(session_key("s1"))
+    assert answer.json()["id"] == f"chatcmpl-{answer.headers[headers.TRACE]}"
+
+
+async def test_a_stream_comes_back_chunk_for_chunk(front: MakeFront, upstream: Upstream) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        answer = await door.chat(stream=True)
+    words = [json.loads(line[6:])["word"] for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert words == upstream.text.split()
+    assert answer.text.rstrip().endswith("[DONE]")
+
+
+async def test_a_dead_engine_costs_the_user_nothing_while_another_lives(front: MakeFront, upstream: Upstream) -> None:
+    gone = Upstream()
+    async with upstream.serving():
+        door = await front(gone, upstream)
+        answers = [await door.chat(**{headers.SESSION: f"s{n}"}) for n in range(12)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert door.router.health.down == {"e0"}
+
+
+async def test_an_engine_that_answers_500_is_left_for_another_under_the_same_trace(front: MakeFront) -> None:
+    broken, good = Upstream(), Upstream()
+    broken.fails_with = 500
+    async with broken.serving(), good.serving():
+        door = await front(broken, good)
+        answers = [await door.chat(**{headers.SESSION: f"s{n}"}) for n in range(12)]
+    assert {answer.status_code for answer in answers} == {200}
+    tried = {seen[headers.TRACE] for seen in broken.seen}
+    assert tried
+    assert tried <= {seen[headers.TRACE] for seen in good.seen}
+
+
+async def test_a_request_that_the_engine_refuses_is_not_retried(front: MakeFront) -> None:
+    strict, other = Upstream(), Upstream()
+    strict.fails_with = other.fails_with = 422
+    async with strict.serving(), other.serving():
+        door = await front(strict, other)
+        answer = await door.chat()
+    assert answer.status_code == 422
+    assert len(strict.seen) + len(other.seen) == 1
+
+
+async def test_with_no_engine_at_all_the_user_gets_503_after_the_wait_and_not_a_hang(front: MakeFront) -> None:
+    door = await front(Upstream(), Upstream())
+    answer = await door.chat()
+    assert answer.status_code == 503
+    assert "no engine could serve this" in answer.json()["error"]["message"]
+
+
+async def test_a_stream_that_breaks_after_its_first_byte_is_broken_for_the_client_too(front: MakeFront) -> None:
+    dying = Upstream()
+    dying.dies_after = 2
+    async with dying.serving():
+        door = await front(dying)
+        with pytest.raises(aiohttp.ClientPayloadError):  # in one process the break itself arrives, over HTTP a cut
+            await door.chat(stream=True)
+    assert door.router.counts["broken_streams"] == 1
+
+
+async def test_a_client_cannot_speak_for_the_router(front: MakeFront, upstream: Upstream) -> None:
+    forged = {headers.ARM: "candidate", headers.TRIAL: "7", headers.TENANT: "root", headers.TRACE: "mine"}
+    async with upstream.serving():
+        door = await front(upstream)
+        await door.chat(**forged)
+    (seen,) = upstream.seen
+    assert (seen[headers.ARM], seen[headers.TENANT]) == ("stable", "default")
+    assert headers.TRIAL not in seen
+    assert seen[headers.TRACE] != "mine"
+
+
+async def test_consent_and_turn_reach_the_engine(front: MakeFront, upstream: Upstream) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        await door.chat(**{headers.CONSENT: "no", headers.TURN: "side"})
+    identity = headers.read(upstream.seen[0])
+    assert not identity.is_captured
+    assert identity.kind == "side"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (headers.SESSION, "two words", "visible ASCII"),
+        (headers.SESSION, "x" * 300, "1 to 200"),
+        (headers.TURN, "sideways", "must be one of main, summary, side"),
+        (headers.CONSENT, "maybe", "must be yes or no, got 'maybe'"),
+    ],
+)
+async def test_a_bad_header_is_named_with_its_rule(front: MakeFront, name: str, value: str, told: str) -> None:
+    answer = await (await front(Upstream())).chat(**{name: value})
+    assert answer.status_code == 400
+    assert name in answer.json()["error"]["message"]
+    assert told in answer.json()["error"]["message"]
+
+
+async def test_an_unknown_api_key_is_refused_and_a_known_one_names_its_tenant(
+    front: MakeFront, upstream: Upstream
+) -> None:
+    async with upstream.serving():
+        door = await front(upstream, api_keys={"k1": "acme"})
+        assert (await door.chat()).status_code == 401
+        assert (await door.chat(authorization="Bearer k2")).status_code == 401
+        assert (await door.chat(authorization="Bearer k1")).status_code == 200
+    assert upstream.seen[0][headers.TENANT] == "acme"
+    assert "authorization" not in upstream.seen[0]
+
+
+async def test_feedback_by_completion_id_finds_its_traces_partition(front: MakeFront) -> None:
+    door = await front(Upstream())
+    trace = headers.new_trace("s1")
+    answer = await door.client.post(
+        "/v1/feedback", json={"id": f"chatcmpl-{trace}", "value": -1, "comment": "too long"}
+    )
+    assert answer.status_code == 202
+    (record,) = feedback_on(door)
+    assert (record.trace_id, record.value, record.comment) == (trace, -1.0, "too long")
+    assert next(door.spool.pending()).key == session_key("s1")
+    assert answer.json() == {"feedback_id": record.feedback_id}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"id": "x", "value": 2}, "value: Input should be less than or equal to 1, got 2"),
+        ({"value": 1}, "must name a trace or a session"),
+        ({"id": "x", "value": 1, "thumb": "up"}, "thumb: Extra inputs are not permitted"),
+        ({"id": "x", "value": "good"}, "value: Input should be a valid number"),
+        ("{not json", "Invalid JSON"),
+    ],
+)
+async def test_malformed_feedback_is_named_and_not_stored(front: MakeFront, body: object, told: str) -> None:
+    door = await front(Upstream())
+    content = body if isinstance(body, str) else json.dumps(body)
+    answer = await door.client.post("/v1/feedback", content=content)
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]["message"]
+    assert feedback_on(door) == []
+
+
+async def test_feedback_needs_no_broker(front: MakeFront) -> None:
+    door = await front(Upstream())
+    for n in range(5):
+        answer = await door.client.post("/v1/feedback", json={"session": "s1", "value": 1, "feedback_id": f"f{n}"})
+        assert answer.status_code == 202
+    assert [record.feedback_id for record in feedback_on(door)] == [f"f{n}" for n in range(5)]

@@ -1,0 +1,52 @@
+"""Which engine a request goes to."""
+
+from ingest.events import Arm, Assignment, Release, ReleaseKind, TrialState
+from serving import releases
+from serving.releases import Served
+from serving.routing import Health, order, pool
+
+ENGINES = ("a", "b", "c")
+SERVED = releases.fold(
+    [
+        Release(
+            release=0,
+            epoch=1,
+            kind=ReleaseKind.TRIAL,
+            stable=0,
+            candidate=1,
+            state=TrialState.CANARY,
+            share=0.5,
+            salt="x",
+            engines={"a": 0, "b": 0, "c": 1},
+            reason="a trial",
+            at=0.0,
+        )
+    ]
+)
+STABLE = Assignment(arm=Arm.STABLE, trial=1, propensity=0.5)
+CANDIDATE = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5)
+
+
+def test_an_arm_is_the_engines_that_serve_its_version() -> None:
+    assert pool(SERVED, Arm.STABLE, ENGINES) == ("a", "b")
+    assert pool(SERVED, Arm.CANDIDATE, ENGINES) == ("c",)
+
+
+def test_before_any_release_every_engine_may_serve() -> None:
+    assert pool(Served(), Arm.STABLE, ENGINES) == ENGINES
+
+
+def test_a_session_goes_to_its_own_arm_first_and_stays_on_one_engine() -> None:
+    firsts = {f"s{n}": order(f"s{n}", STABLE, SERVED, ENGINES, Health())[0] for n in range(100)}
+    assert set(firsts.values()) == {"a", "b"}
+    assert all(order(s, STABLE, SERVED, ENGINES, Health())[0] == first for s, first in firsts.items())
+    assert order("s1", CANDIDATE, SERVED, ENGINES, Health())[0] == "c"
+
+
+def test_a_dead_pool_falls_back_to_the_other_arm_rather_than_to_an_error() -> None:
+    assert order("s1", CANDIDATE, SERVED, ENGINES, Health({"c"}))[0] in ("a", "b")
+    assert order("s1", STABLE, SERVED, ENGINES, Health({"a", "b"}))[0] == "c"
+
+
+def test_a_down_engine_is_tried_last_not_never() -> None:
+    assert sorted(order("s1", STABLE, SERVED, ENGINES, Health(set(ENGINES)))) == sorted(ENGINES)

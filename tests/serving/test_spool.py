@@ -1,0 +1,145 @@
+"""The disk between serving and the log."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.errors import LogError
+from infra.lifecycle import Stop
+from ingest.events import Headers
+from ingest.log import InMemoryLog
+from serving.spool import Shipper, Spool
+
+
+def spool(folder: Path, max_bytes: int = 1 << 20, segment_bytes: int = 1 << 12) -> Spool:
+    return Spool(folder, max_bytes, segment_bytes)
+
+
+def fill(held: Spool, first: int, last: int) -> None:
+    for n in range(first, last):
+        assert held.put("traces", f"k{n}", f"value {n}".encode(), {"n": str(n)})
+
+
+def values(log: InMemoryLog) -> list[bytes]:
+    return [message.value for message in log.replay("traces")]
+
+
+def test_everything_put_is_shipped_once_and_in_order(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    shipper = Shipper(held, lambda: log, Stop())
+    fill(held, 0, 300)
+    assert shipper.ship() == 300
+    fill(held, 300, 310)
+    assert shipper.ship() == 10
+    assert shipper.ship() == 0
+    assert values(log) == [f"value {n}".encode() for n in range(310)]
+    held.close()
+
+
+def test_a_new_process_ships_what_the_old_one_left(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    fill(held, 0, 5)
+    Shipper(held, lambda: log, Stop()).ship()
+    fill(held, 5, 9)
+    held.close()
+    again = spool(tmp_path)
+    fill(again, 9, 12)
+    assert Shipper(again, lambda: log, Stop()).ship() == 7
+    assert values(log) == [f"value {n}".encode() for n in range(12)]
+    again.close()
+
+
+def test_a_torn_last_frame_costs_only_itself(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    fill(held, 0, 3)
+    held.close()
+    segment = next(tmp_path.glob("*.spool"))
+    segment.write_bytes(segment.read_bytes()[:-4])
+    again = spool(tmp_path)
+    fill(again, 3, 5)
+    Shipper(again, lambda: log, Stop()).ship()
+    assert values(log) == [b"value 0", b"value 1", b"value 3", b"value 4"]
+    again.close()
+
+
+def test_a_full_spool_drops_the_newest_and_counts_it(tmp_path: Path) -> None:
+    held = spool(tmp_path, max_bytes=300)
+    taken = [held.put("traces", "k", b"x" * 40, {}) for _ in range(10)]
+    assert taken[0]
+    assert not taken[-1]
+    assert held.num_dropped == taken.count(False)
+    held.close()
+
+
+def test_shipped_segments_leave_the_disk(tmp_path: Path) -> None:
+    held = spool(tmp_path, segment_bytes=200)
+    fill(held, 0, 100)
+    before = held.held_bytes()
+    Shipper(held, InMemoryLog, Stop()).ship()
+    assert held.held_bytes() < before
+    assert len(list(tmp_path.glob("*.spool"))) <= 2
+    held.close()
+
+
+class FlakyLog(InMemoryLog):
+    """Refuses the first `failures` flushes, after having taken the records: the worst kind of timeout."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def flush(self, timeout_s: float) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise LogError("no acknowledgement")
+
+
+def test_an_unacknowledged_batch_is_sent_again_not_lost(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), FlakyLog(failures=1)
+    shipper = Shipper(held, lambda: log, Stop())
+    fill(held, 0, 4)
+    with pytest.raises(LogError):
+        shipper.ship()
+    assert shipper.ship() == 4
+    assert set(values(log)) == {f"value {n}".encode() for n in range(4)}
+    held.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from serving.spool import Spool
+held = Spool(Path(sys.argv[1]), 1 << 20, 1 << 12)
+n = 0
+while True:
+    held.put("traces", "k", str(n).encode(), {})
+    print(n, flush=True)
+    n += 1
+"""
+
+
+def test_what_put_returned_for_survives_kill_9(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    acknowledged = [int(writer.stdout.readline()) for _ in range(200)]
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    held, log = spool(tmp_path), InMemoryLog()
+    Shipper(held, lambda: log, Stop()).ship()
+    assert {int(value) for value in values(log)} >= set(acknowledged)
+    held.close()
+
+
+def test_headers_and_keys_arrive_as_they_were(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    headers: Headers = {"schema": "trace/1", "traceparent": "00-ab-cd-01"}
+    held.put("traces", "key", b"\x00\xff", headers)
+    Shipper(held, lambda: log, Stop()).ship()
+    (message,) = log.replay("traces")
+    assert (message.key, message.value, message.headers) == ("key", b"\x00\xff", headers)
+    held.close()
