@@ -138,6 +138,7 @@ class RolloutConfig(Section):
     host: str = "127.0.0.1"
     port: Port = Field(8100, description="the trial's state, read-only")
     tick_s: Seconds = 0.5
+    idle_candidates_serve: bool = Field(True, description="candidate engines serve stable while no trial needs them")
     drain_s: Seconds = Field(60.0, description="how long a candidate engine may take to finish stable requests")
 
 

@@ -24,6 +24,8 @@ from ingest.topics import Topic, dead_letters
 
 logger = logging.getLogger(__name__)
 
+_HEALTHY_S = 60.0  # a run this long was no failed attempt: the next outage is waited for from the start
+
 
 def send(log: EventLog, topic: Topic, key: str, record: Record) -> None:
     """Append a record, with the current trace context in its headers."""
@@ -114,10 +116,13 @@ def outlast_outages(stop: Stop, run: Callable[[], None]) -> None:
     """
     waits = backoff_s(0.5, 15.0)
     while not stop.is_set():
+        begun = time.monotonic()
         try:
             run()
             return
         except LogError as exc:
+            if time.monotonic() - begun > _HEALTHY_S:
+                waits = backoff_s(0.5, 15.0)
             wait = next(waits)
             logger.warning("event log: %s; trying again in %.1f s", exc, wait)
             stop.wait(wait)

@@ -13,6 +13,7 @@ from ingest.events import Release, ReleaseKind
 from ingest.log import EventLog
 from ingest.versions import VersionStore
 from serving import releases
+from serving.rollout import place
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def bootstrap(config: Config, log: EventLog, store: VersionStore) -> None:
         epoch=1,
         kind=ReleaseKind.BOOTSTRAP,
         stable=0,
-        engines={slot.id: 0 for slot in config.serving.engines},
+        engines=place(config.serving.engines, 0, config.serving.rollout),
         reason=f"{config.model.name} is version 0",
         at=time.time(),
     )

@@ -9,13 +9,13 @@ made good by reconciling.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import httpx
 
 from infra import telemetry
-from infra.config import GateConfig, RolloutConfig
+from infra.config import EngineSlot, GateConfig, RolloutConfig
 from infra.errors import ControlError, OnstreamError
 from ingest import reader, topics
 from ingest.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
@@ -71,6 +71,11 @@ class Evidence:
             if outcomes:
                 found[rail.name] = Baseline.of(outcomes)
         return found
+
+
+def place(slots: Iterable[EngineSlot], stable: int, config: RolloutConfig) -> dict[str, int]:
+    """Engine -> version while no trial runs. An engine left out takes no users, and holds stable ready."""
+    return {slot.id: stable for slot in slots if slot.arm == "stable" or config.idle_candidates_serve}
 
 
 def freeze(baselines: Mapping[str, Baseline]) -> dict[str, float]:
@@ -191,11 +196,11 @@ class Rollout:
         return self.served.stable
 
     def _placement(self, candidate: int | None) -> dict[str, int]:
-        """Engine -> version: candidate engines serve `candidate`, all others stable."""
-        return {
-            name: candidate if candidate is not None and engine.slot.arm == "candidate" else self._stable
-            for name, engine in self._engines.items()
-        }
+        """Engine -> version for a trial of `candidate`, or for none."""
+        placed = place((engine.slot for engine in self._engines.values()), self._stable, self._config)
+        if candidate is not None:
+            placed |= {name: candidate for name, engine in self._engines.items() if engine.slot.arm == "candidate"}
+        return placed
 
     def _evaluate(self) -> None:
         """evaluating -> canary once every candidate engine is drained, loaded and answers; else rejected."""
@@ -277,7 +282,7 @@ class Rollout:
             f"version {candidate} is promoted: {standing.reason}",
             candidate=candidate,
             stable=candidate,
-            engines=dict.fromkeys(self._engines, candidate),
+            engines=place((engine.slot for engine in self._engines.values()), candidate, self._config),
             numbers=standing.numbers,
         )
 
@@ -306,10 +311,10 @@ class Rollout:
 
     def _reconcile(self) -> None:
         """Load what the log says into every engine that serves something else, one engine after the other."""
-        for name, wanted in self.served.engines.items():
-            engine = self._engines.get(name)
-            if engine is None or (self.served.state is TrialState.EVALUATING and engine.slot.arm == "candidate"):
+        for name, engine in self._engines.items():
+            if self.served.state is TrialState.EVALUATING and engine.slot.arm == "candidate":
                 continue
+            wanted = self.served.engines.get(name, self._stable)
             status = engine.status()
             if status is None or status.version == wanted:
                 continue

@@ -124,7 +124,7 @@ def test_a_short_outage_does_not_end_a_subscription(own_broker) -> None:
 
 
 def test_a_flush_that_fails_says_so_and_drops_what_was_not_acknowledged(own_broker) -> None:
-    log = KafkaLog(own_broker.config(TIMEOUT_S), "test")
+    log = KafkaLog(own_broker.config(timeout_s=20.0), "test")
     log.create([TopicSpec("traces", 1, None)])
     log.append("traces", "key", b"0", {})
     log.flush(10.0)
@@ -133,9 +133,6 @@ def test_a_flush_that_fails_says_so_and_drops_what_was_not_acknowledged(own_brok
     log.append("traces", "key", b"2", {})
     with pytest.raises(LogError, match="2 of 2 records were not acknowledged"):
         log.flush(0.5)
-    with pytest.raises(LogError, match="no broker answers"):
-        log.append("traces", "key", b"1", {})
-
     own_broker.start()
     for value in (b"1", b"2"):
         log.append("traces", "key", value, {})

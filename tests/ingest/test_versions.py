@@ -56,6 +56,7 @@ def test_versions_are_listed_by_number_and_not_by_name(store: VersionStore, weig
     for version in (1_000_000, 2, 10):
         publish(store, weights, version)
     assert store.versions() == [2, 10, 1_000_000]
+    assert [store.read(version).version for version in (2, 10, 1_000_000)] == [2, 10, 1_000_000]
 
 
 def test_a_folder_without_a_manifest_is_no_version_and_publishing_completes_it(weights: Path, tmp_path: Path) -> None:

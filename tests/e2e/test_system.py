@@ -1,0 +1,226 @@
+"""The whole loop with real parts, in the order a system lives: serving, capture, a trial, kills, an outage."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+
+import httpx
+import pytest
+from system import MODEL, System
+
+from ingest import topics
+from ingest.events import FateKind, Release, ReleaseKind, Trace, TrialState
+from serving import headers
+
+pytestmark = pytest.mark.timeout(420)
+GREEDY = {"temperature": 0, "max_tokens": 24}
+
+
+def traces(system: System, session: str) -> list[Trace]:
+    return [trace for trace in system.records(topics.TRACES) if trace.session_id == session]
+
+
+def captured(system: System, session: str, num: int = 1) -> list[Trace]:
+    return system.until(
+        lambda: found if len(found := traces(system, session)) >= num else None, 30.0, f"{num} traces of {session}"
+    )
+
+
+def test_a_trace_holds_exactly_the_tokens_the_engine_says_it_sampled(system: System) -> None:
+    reply = system.chat("What is tea?", session="exact", return_token_ids=True, logprobs=True, top_logprobs=0)
+    (trace,) = captured(system, "exact")
+    (choice,) = reply["choices"]
+    assert list(trace.token_ids) == choice["token_ids"]
+    assert list(trace.prompt_token_ids) == reply["prompt_token_ids"]
+    assert trace.logprobs == pytest.approx([item["logprob"] for item in choice["logprobs"]["content"]], rel=1e-6)
+    assert trace.reply_text == choice["message"]["content"]
+    assert [(s.version, s.start, s.end) for s in trace.spans] == [(0, 0, len(trace.token_ids))]
+    assert reply["id"] == f"chatcmpl-{trace.trace_id}"
+
+
+def without_identity(reply: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in reply.items() if name not in ("id", "created")}
+
+
+def test_a_captured_reply_is_the_reply_without_capture(system: System) -> None:
+    url = system.user_url("stable-0")
+    silent = system.chat("Name a colour.", url=url, headers={headers.CONSENT: "no"}, **GREEDY)
+    seen = system.chat("Name a colour.", url=url, session="identical", **GREEDY)
+    assert without_identity(seen) == without_identity(silent)
+
+
+def stream(system: System, session: str, text: str, **body: object) -> tuple[str, list[float]]:
+    """The streamed text, and the time of each chunk."""
+    given = {"model": MODEL, "messages": [{"role": "user", "content": text}], "stream": True} | body
+    words, times = [], []
+    with httpx.stream(
+        "POST", f"{system.url}/v1/chat/completions", json=given, headers={headers.SESSION: session}, timeout=120.0
+    ) as lines:
+        for line in lines.iter_lines():
+            if line.startswith("data: {"):
+                times.append(time.monotonic())
+                words += [choice["delta"].get("content") or "" for choice in json.loads(line[6:])["choices"]]
+    return "".join(words), times
+
+
+def test_a_stream_is_captured_whole(system: System) -> None:
+    text, times = stream(system, "streamed", "What is a bridge?", **GREEDY)
+    (trace,) = captured(system, "streamed")
+    assert trace.streamed
+    assert (trace.reply_text, len(trace.token_ids)) == (text, len(trace.logprobs))
+    assert len(times) > 5
+    assert text == system.chat("What is a bridge?", **GREEDY)["choices"][0]["message"]["content"]
+
+
+def test_without_consent_nothing_is_captured(system: System) -> None:
+    system.chat("A secret.", session="secret", headers={headers.CONSENT: "no"})
+    system.chat("No secret.", session="no-secret")
+    captured(system, "no-secret")
+    assert traces(system, "secret") == []
+
+
+def test_a_request_vllm_refuses_reaches_the_client_as_vllms_refusal(system: System) -> None:
+    answer = httpx.post(f"{system.url}/v1/chat/completions", json={"model": "nobody", "messages": []}, timeout=30.0)
+    assert answer.status_code in (400, 404)
+    assert "error" in answer.json()
+
+
+@pytest.mark.parametrize("path", ["/pause", "/update_weights", "/start_weight_update", "/collective_rpc", "/load"])
+def test_the_users_port_cannot_touch_weights(system: System, path: str) -> None:
+    for url in (system.url, system.user_url("stable-0")):
+        assert httpx.post(f"{url}{path}", json={"version": 0}, timeout=30.0).status_code in (404, 405)
+
+
+def test_the_control_port_wants_its_token(system: System) -> None:
+    slot = system.slots["stable-0"]
+    answer = httpx.post(f"http://{slot.host}:{slot.control_port}/load", json={"version": 0}, timeout=30.0)
+    assert answer.status_code == 401
+
+
+def test_damaged_weights_are_refused_and_the_engine_serves_on(system: System) -> None:
+    before = system.version_of("candidate-0")
+    answer = system.control("candidate-0", "POST", "/load", json={"version": 999})
+    assert answer.status_code == 409
+    assert "version 999" in answer.json()["error"]
+    assert system.version_of("candidate-0") == before
+    system.chat("Still there?", url=system.user_url("candidate-0"))
+
+
+def busy(system: System) -> list[str]:
+    return [engine for engine in system.slots if system.control(engine, "GET", "/status").json()["in_flight"]]
+
+
+def test_a_swap_keeps_requests_in_flight_and_every_token_knows_its_weights(system: System) -> None:
+    """With the controller away, so that this test alone says what the engine serves."""
+    rollout = system.supervisor.processes["rollout"]
+    assert rollout.pid is not None
+    os.kill(rollout.pid, signal.SIGSTOP)
+    try:
+        shifted = system.publish_shifted(0.02)
+        told: list[tuple[str, list[float]]] = []
+        long = {"max_tokens": 120, "ignore_eos": True, "temperature": 1.0}
+        talk = threading.Thread(target=lambda: told.append(stream(system, "across", "Tell me a long story.", **long)))
+        talk.start()
+        system.until(
+            lambda: [e for e in system.slots if system.control(e, "GET", "/status").json()["in_flight"]],
+            30.0,
+            "a stream",
+        )
+        (sessions_engine,) = [e for e in system.slots if system.control(e, "GET", "/status").json()["in_flight"]]
+        swap = system.control(sessions_engine, "POST", "/load", json={"version": shifted.version})
+        assert swap.status_code == 200, swap.text
+        talk.join(120.0)
+        (trace,) = captured(system, "across")
+        assert [span.version for span in trace.spans] == [0, shifted.version]
+        assert (trace.spans[-1].end, len(trace.token_ids)) == (120, 120)
+        assert trace.finish_reason == "length"
+        assert told
+        assert system.control(sessions_engine, "POST", "/load", json={"version": 0}).status_code == 200
+    finally:
+        os.kill(rollout.pid, signal.SIGCONT)
+
+
+def test_a_version_on_trial_serves_its_share_and_a_fresh_engine_says_the_same(system: System) -> None:
+    """The version published above goes on trial; a hot-swapped engine and one started on it answer alike, greedily."""
+    with system.traffic() as users:
+        system.until(lambda: system.rollout().get("state") == "canary", 150.0, "a trial")
+        version = system.rollout()["candidate"]
+        url = system.user_url("candidate-0")
+        questions = [f"What is the meaning of the word {word}?" for word in ("tea", "glacier", "honest", "seven")]
+        swapped = [system.chat(text, url=url, **GREEDY)["choices"][0]["message"]["content"] for text in questions]
+        assert system.version_of("candidate-0") == version
+        stable = [
+            system.chat(text, url=system.user_url("stable-0"), **GREEDY)["choices"][0]["message"]["content"]
+            for text in questions
+        ]
+        assert swapped != stable
+        system.kill("candidate-0")
+        system.wait_ready("candidate-0")
+    assert system.version_of("candidate-0") == version
+    fresh = [system.chat(text, url=url, **GREEDY)["choices"][0]["message"]["content"] for text in questions]
+    assert fresh == swapped
+    assert users.failed == []
+    assert users.served > 10
+
+
+def verdicts(system: System) -> list[Release]:
+    return [r for r in system.records(topics.RELEASES) if r.state in (TrialState.PROMOTED, TrialState.REJECTED)]
+
+
+def test_the_gate_decides_on_what_users_did_and_says_so(system: System) -> None:
+    with system.traffic() as users:
+        verdict = system.until(
+            lambda: [
+                r for r in system.records(topics.RELEASES) if r.state in (TrialState.PROMOTED, TrialState.REJECTED)
+            ],
+            150.0,
+            "a verdict",
+        )[0]
+    assert users.failed == []
+    assert verdict.kind is ReleaseKind.TRIAL
+    assert verdict.reason
+    assert verdict.numbers["units.candidate"] > 0
+    served = verdict.stable
+    system.until(lambda: {system.version_of(e) for e in system.slots} == {served}, 60.0, "all engines agree")
+
+
+@pytest.mark.parametrize("stage", ["ingest", "rewards", "trainer", "rollout"])
+def test_users_notice_nothing_when_a_stage_is_killed(system: System, stage: str) -> None:
+    with system.traffic() as users:
+        system.until(lambda: users.served >= 3, 60.0, "users are served")
+        system.kill(stage)
+        before = users.served
+        system.until(lambda: users.served >= before + 5, 60.0, "users are served on")
+    assert users.failed == []
+
+
+def test_users_notice_nothing_while_the_broker_is_down(system: System) -> None:
+    broker = system.supervisor.processes["broker"]
+    assert broker.pid is not None
+    with system.traffic() as users:
+        system.until(lambda: users.served >= 3, 60.0, "users are served")
+        os.kill(broker.pid, signal.SIGTERM)
+        system.until(lambda: broker.restarts > 0, 40.0, "the broker is started again")
+        before = users.served
+        system.until(lambda: users.served >= before + 5, 60.0, "users are served on")
+    assert users.failed == []
+
+
+def test_after_all_that_every_trace_is_explained_and_some_were_trained(system: System) -> None:
+    def trained() -> bool:
+        return any(fate.kind is FateKind.TRAINED for fate in system.records(topics.FATES))
+
+    with system.traffic() as users:
+        system.until(trained, 200.0, "the trainer trains")
+    assert users.failed == []
+    account = system.until(
+        lambda: found if not (found := system.account()).in_flight["open session"] else None, 60.0, "sessions close"
+    )
+    assert account.unexplained == ()
+    assert account.conflicts == ()
+    assert account.num_traces > 50
+    fates = Counter(fate.trace_id for fate in system.records(topics.FATES))
+    assert fates

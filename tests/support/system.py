@@ -1,0 +1,250 @@
+"""The whole system, for real, on free ports: vLLM engines, broker, Ray and all, under the supervisor."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from infra import config
+from infra.config import CONTROL_TOKEN_VAR, Config
+from infra.lifecycle import Deadline
+from infra.supervisor import ProcessState, Supervisor
+from ingest import audit, reader, topics
+from ingest.events import Record, Version
+from ingest.kafka_log import KafkaLog
+from ingest.versions import VersionStore
+
+MODEL = "smollm2"
+TOKEN = "token-of-the-tests"
+SPEC = """
+name: tests
+components: [{name: thumb, scorer: feedback, params: {names: [thumb]}}]
+guardrails: [{name: completed, scorer: reply, params: {finish_reasons: [stop, length]}}]
+"""
+
+
+def free_ports(num: int) -> list[int]:
+    probes = [socket.socket() for _ in range(num)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def write_config(folder: Path, model: Path) -> Path:
+    broker, router, rollout, *engines = free_ports(7)
+    spec = folder / "spec.yaml"
+    spec.write_text(SPEC)
+    given = {
+        "run_dir": str(folder),
+        "model": {"path": str(model), "name": MODEL},
+        "log": {"brokers": f"127.0.0.1:{broker}", "partitions": 2, "timeout_s": 10.0},
+        "store": {"url": str(folder / "store"), "cache_dir": str(folder / "cache")},
+        "serving": {
+            "engines": [
+                {"id": "stable-0", "arm": "stable", "port": engines[0], "control_port": engines[1], "cpus": "0"},
+                {"id": "candidate-0", "arm": "candidate", "port": engines[2], "control_port": engines[3], "cpus": "1"},
+            ],
+            "router": {"port": router, "retry_for_s": 60.0},
+            "capture": {"spool_dir": str(folder / "spool")},
+            "rollout": {
+                "port": rollout,
+                "gate": {
+                    "margin": 0.5, "alpha": 0.2, "min_champion_units": 6, "ramp": [{"share": 0.5}], "max_s": 3600,
+                    "guardrails": [{"name": "completed", "margin": 0.5}],
+                },
+            },
+        },
+        "ingest": {"inactivity_s": 2.0, "held_out_share": 0.1},
+        "rewards": {"spec": str(spec)},
+        "trainer": {
+            "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0,
+            "checkpoint_dir": str(folder / "trainer"),
+        },
+    }  # fmt: skip
+    path = folder / "onstream.yaml"
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+class System:
+    """A running system. A thread ticks its supervisor."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        path = write_config(folder, model)
+        self.config: Config = config.load(path, {})
+        os.environ[CONTROL_TOKEN_VAR] = TOKEN
+        self.lines: list[str] = []
+        self.supervisor = Supervisor(self.config, path, self.lines.append)
+        self._over = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        serving = self.config.serving
+        self.slots = {slot.id: slot for slot in serving.engines}
+        self.url = f"http://{serving.router.host}:{serving.router.port}"
+        self.store = VersionStore(self.config.store.url)
+
+    def start(self) -> None:
+        self.supervisor.start()
+        self._ticker.start()
+        self.until(self.supervisor.is_ready, 280.0, "everything is ready")
+
+    def _tick(self) -> None:
+        while not self._over.wait(0.2):
+            self.supervisor.tick()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._ticker.join()
+        self.supervisor.stop()
+
+    # -- asking
+
+    def until(self, is_so: Callable[[], Any], seconds: float, what: str) -> Any:
+        """Ask until it is so, and return what was answered."""
+        deadline = Deadline.after(seconds)
+        while not (found := is_so()):
+            assert not deadline.passed(), f"within {seconds:.0f} s: {what}; {self.lines[-5:]}"
+            time.sleep(0.2)
+        return found
+
+    def chat(self, text: str, url: str | None = None, session: str | None = None, **body: Any) -> dict[str, Any]:
+        headers = {"x-onstream-session": session} if session else {}
+        headers |= body.pop("headers", {})
+        given = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 16} | body
+        answer = httpx.post(f"{url or self.url}/v1/chat/completions", json=given, headers=headers, timeout=120.0)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def thumb(self, completion_id: str, value: float) -> None:
+        answer = httpx.post(f"{self.url}/v1/feedback", json={"id": completion_id, "value": value}, timeout=30.0)
+        assert answer.status_code == 202, answer.text
+
+    def control(self, engine: str, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        slot = self.slots[engine]
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        url = f"http://{slot.host}:{slot.control_port}{path}"
+        return httpx.request(method, url, headers=headers, timeout=120.0, **kwargs)
+
+    def version_of(self, engine: str) -> int:
+        return int(self.control(engine, "GET", "/status").json()["version"])
+
+    def user_url(self, engine: str) -> str:
+        return f"http://{self.slots[engine].host}:{self.slots[engine].port}"
+
+    def rollout(self) -> dict[str, Any]:
+        own = self.config.serving.rollout
+        try:
+            found: dict[str, Any] = httpx.get(f"http://{own.host}:{own.port}/status", timeout=5.0).json()
+        except httpx.HTTPError:
+            return {}
+        return found
+
+    def log(self, client_id: str = "tests") -> KafkaLog:
+        return KafkaLog(self.config.log, client_id=client_id)
+
+    def records(self, topic: topics.Topic) -> list[Any]:
+        log = self.log()
+        try:
+            return list(reader.replay(log, topic, topic.record))
+        finally:
+            log.close()
+
+    def send(self, topic: topics.Topic, record: Record) -> None:
+        log = self.log()
+        try:
+            reader.send(log, topic, "", record)
+            log.flush(10.0)
+        finally:
+            log.close()
+
+    def account(self) -> audit.Account:
+        log = self.log()
+        try:
+            return audit.account(audit.read(log), audit.Limits.of(self.config), time.time())
+        finally:
+            log.close()
+
+    # -- doing
+
+    def kill(self, name: str) -> None:
+        """`kill -9`, and wait until the supervisor has started another one."""
+        process = self.supervisor.processes[name]
+        restarts = process.restarts
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        self.until(lambda: process.restarts > restarts, 40.0, f"{name} is started again")
+
+    def wait_ready(self, name: str, seconds: float = 200.0) -> None:
+        process = self.supervisor.processes[name]
+        self.until(lambda: process.state is ProcessState.READY, seconds, f"{name} is ready")
+
+    def publish_shifted(self, scale: float, parent: int = 0) -> Version:
+        """A version whose matrices are `parent`'s with noise of `scale` of their own spread, and its record."""
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        above = self.store.read(parent)
+        number = self.store.versions()[-1] + 1
+        folder = self.folder / f"made-{number}"
+        shutil.copytree(Path(self.config.store.url) / above.folder, folder)
+        (folder / "manifest.json").unlink()
+        torch.manual_seed(number)
+        weights = load_file(folder / "model.safetensors")
+        for name, weight in weights.items():
+            if weight.dim() > 1:
+                wide = weight.float()
+                weights[name] = (wide + scale * wide.std() * torch.randn_like(wide)).to(weight.dtype)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        version = self.store.publish(number, folder, above, {"trace_ids": []}, {}, time.time())
+        self.send(topics.VERSIONS, version)
+        return version
+
+    @contextmanager
+    def traffic(self, users: int = 3) -> Iterator["Traffic"]:
+        """Users who talk and thumb until the block ends."""
+        traffic = Traffic(self)
+        threads = [threading.Thread(target=traffic.run, args=(n,), daemon=True) for n in range(users)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield traffic
+        finally:
+            traffic.over.set()
+            for thread in threads:
+                thread.join(120.0)
+
+
+class Traffic:
+    """What the users of a block went through."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self.over = threading.Event()
+        self.served = 0
+        self.failed: list[str] = []
+
+    def run(self, seed: int) -> None:
+        rng = random.Random(seed)
+        while not self.over.is_set():
+            try:
+                reply = self._system.chat(
+                    f"Tell me about the number {rng.randrange(1000)}.", session=f"u{seed}-{rng.random()}", max_tokens=8
+                )
+                self._system.thumb(reply["id"], rng.choice([-1.0, 1.0]))
+                self.served += 1
+            except (AssertionError, httpx.HTTPError) as exc:
+                self.failed.append(f"{type(exc).__name__}: {exc}")
