@@ -265,6 +265,7 @@ class Supervisor:
             if (host, port) in owners:
                 raise StartError(f"{name}: {host}:{port} is also {owners[host, port]}")
             owners[host, port] = name
+        for (host, port), name in owners.items():
             if is_taken(host, port):
                 raise StartError(f"{name}: port {port} on {host} is taken by another process")
 

@@ -67,6 +67,10 @@ def test_a_batch_without_variance_gives_zeros() -> None:
     assert advantages(Baselines({"a": 0.3}), ["a", "a", "a"], [0.7, 0.7, 0.7]) == pytest.approx([0.0] * 3, abs=1e-6)
 
 
+def test_rounding_errors_are_not_whitened_into_advantages() -> None:
+    assert whiten([0.1 + 0.2, 0.3, 0.3]) == pytest.approx([0.0] * 3, abs=1e-6)
+
+
 def test_an_empty_batch_has_no_advantages() -> None:
     assert advantages(Baselines(), [], []) == []
 

@@ -47,7 +47,7 @@ def test_a_chain_in_which_nothing_trains_gives_no_sample(reward_of: Callable[...
 
 
 def test_padded_microbatches_keep_to_the_bound() -> None:
-    samples = [sample(length, (1, 3)) for length in (10, 30, 12, 28, 11, 5, 29)]
+    samples = [sample(length, (1, 3)) for length in (10, 30, 3, 28, 4, 5, 29)]
     found = microbatches(minibatches(samples, 100, 60, seed=0))
     assert all(microbatch.token_ids_BT.size <= 60 for microbatch in found)
     assert sum(microbatch.num_trained for microbatch in found) == 14

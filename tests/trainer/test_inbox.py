@@ -78,15 +78,16 @@ def test_the_groups_position_is_a_hint_that_the_checkpoint_overrules(
 
 
 def test_a_broker_restart_in_between_brings_nothing_twice(
-    log: InMemoryLog, open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+    log: InMemoryLog, open_inbox: Callable[..., Inbox], put: Callable[..., Reward], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     inbox = open_inbox()
     for number in range(6):
         put(f"s{number}", [1.0])
         inbox.poll(0.0)
         log.restart()
     inbox.poll(0.0)
-    assert len(inbox.items) == 6
+    assert len(inbox.items) == 6 and "came again" not in caplog.text
 
 
 def test_leaving_the_group_and_joining_again_loses_and_repeats_nothing(

@@ -269,6 +269,17 @@ def test_a_reward_that_comes_again_after_its_batch_trains_nothing(world: World) 
     assert world.store.versions() == [0, 1]
 
 
+def test_a_restart_after_a_finished_update_publishes_and_sends_nothing_again(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    before = (len(world.published()), len(list(world.log.replay(topics.FATES.name))))
+    world.kill(trainer)
+    run(world.start())
+    assert (len(world.published()), len(list(world.log.replay(topics.FATES.name)))) == before == (1, 4)
+
+
 def test_turns_expire_before_the_log_lets_go_of_their_reward(world: World) -> None:
     world.bootstrap()
     reward = world.reward("s", [1.0])

@@ -1,0 +1,215 @@
+"""Capture around a generator that behaves as vLLM's, and an application that behaves as its server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ingest import codec
+from ingest.events import Arm, Assignment, Trace, TurnKind
+from serving import headers
+from serving.capture import Capture, CaptureMiddleware
+from serving.headers import Identity
+from serving.spool import Spool
+
+TOKENS = (11, 12, 13, 14)
+
+
+def output(tokens: tuple[int, ...], finished: bool, versions: tuple[tuple[str, int, int], ...] = (("3", 0, 4),)) -> Any:
+    part = SimpleNamespace(
+        index=0,
+        text="".join(f"<{t}>" for t in tokens),
+        token_ids=tokens,
+        logprobs=[{t: SimpleNamespace(logprob=-t / 8)} for t in tokens],
+        finish_reason="stop" if finished else None,
+        weight_versions=[SimpleNamespace(version=v, start=s, end=e) for v, s, e in versions] if finished else None,
+    )
+    return SimpleNamespace(prompt_token_ids=[1, 2], outputs=[part])
+
+
+class Vllm:
+    """The part of vLLM that capture touches: `generate`, and a handler that uses it."""
+
+    def __init__(self) -> None:
+        self.prompts: list[Any] = []
+        self.hangs_after: int | None = None
+
+    async def generate(self, prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
+        self.prompts.append(prompt)
+        assert params.logprobs is not None
+        if params.output_kind.name == "FINAL_ONLY":
+            yield output(TOKENS, finished=True)
+            return
+        for n, token in enumerate(TOKENS):
+            if n == self.hangs_after:
+                await asyncio.Event().wait()
+            yield output((token,), finished=n == len(TOKENS) - 1)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    held = Spool(tmp_path, 1 << 20, 1 << 16)
+    yield held
+    held.close()
+
+
+class Server:
+    def __init__(self, spool: Spool) -> None:
+        self.vllm, self.spool = Vllm(), spool
+        self.capture = Capture(spool, "e0", version=3)
+        self.generate = self.capture.wrap(self.vllm.generate)
+        app = Starlette(routes=[Route("/v1/chat/completions", self.chat, methods=["POST"])])
+        self.app = CaptureMiddleware(app, self.capture)
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        if body.get("bad"):
+            return JSONResponse({"error": "bad"}, 400)
+        kind = SimpleNamespace(name="DELTA" if body.get("stream") else "FINAL_ONLY")
+        params = SimpleNamespace(
+            logprobs=body.get("logprobs"), output_kind=kind, temperature=0.7, top_p=0.9, max_tokens=4
+        )
+        outputs = self.generate({"prompt_token_ids": [1, 2]}, params, "chatcmpl-x")
+        if not body.get("stream"):
+            return JSONResponse({"text": [o.outputs[0].text async for o in outputs]})
+        return StreamingResponse(chunk.outputs[0].text async for chunk in outputs)
+
+    async def post(self, body: dict[str, Any], identity: Identity) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://e0") as client:
+            return await client.post("/v1/chat/completions", json=body, headers=headers.write(identity))
+
+    @property
+    def traces(self) -> list[Trace]:
+        return [codec.decode(frame.value, frame.headers, Trace) for frame in self.spool.pending()]
+
+
+@pytest.fixture
+def server(spool: Spool) -> Server:
+    return Server(spool)
+
+
+IDENTITY = Identity(
+    trace_id=headers.new_trace("s1"),
+    session_id="s1",
+    tenant="acme",
+    kind=TurnKind.MAIN,
+    assignment=Assignment(arm=Arm.CANDIDATE, trial=3, propensity=0.25),
+    is_captured=True,
+)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_trace_has_what_the_engine_sampled_and_who_asked(server: Server, streamed: bool) -> None:
+    await server.post({"model": "m", "stream": streamed}, IDENTITY)
+    (trace,) = server.traces
+    assert (trace.trace_id, trace.session_id, trace.tenant, trace.assignment) == (
+        IDENTITY.trace_id, "s1", "acme", IDENTITY.assignment,
+    )  # fmt: skip
+    assert (trace.token_ids, trace.prompt_token_ids) == (TOKENS, (1, 2))
+    assert trace.logprobs == pytest.approx([-t / 8 for t in TOKENS])
+    assert [(s.version, s.start, s.end) for s in trace.spans] == [(3, 0, 4)]
+    assert (trace.finish_reason, trace.reply_text, trace.status) == ("stop", "<11><12><13><14>", 200)
+    assert (trace.sampling.temperature, trace.sampling.top_p) == (0.7, 0.9)
+    assert trace.request == {"model": "m", "stream": streamed}
+
+
+async def test_the_trace_is_on_disk_before_the_client_has_the_whole_reply(server: Server) -> None:
+    held: list[int] = []
+
+    async def last_send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            held.append(len(server.traces))
+
+    body = json.dumps({"model": "m"}).encode()
+    received = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        return next(received)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "http_version": "1.1",
+        "headers": [(k.encode(), v.encode()) for k, v in headers.write(IDENTITY).items()],
+    }  # fmt: skip
+    await server.app(scope, receive, last_send)
+    assert held == [1]
+
+
+async def test_a_client_that_leaves_in_mid_stream_leaves_a_trace_of_what_it_got(server: Server) -> None:
+    server.vllm.hangs_after = 2
+    request = asyncio.create_task(server.post({"stream": True}, IDENTITY))
+    while not server.vllm.prompts:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    (trace,) = server.traces
+    assert (trace.token_ids, trace.finish_reason) == (TOKENS[:2], "abort")
+    assert [(s.version, s.start, s.end) for s in trace.spans] == [(3, 0, 2)]
+
+
+async def test_an_aborted_reply_that_lived_through_a_swap_claims_no_weights(server: Server) -> None:
+    server.vllm.hangs_after = 2
+    request = asyncio.create_task(server.post({"stream": True}, IDENTITY))
+    while not server.vllm.prompts:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    server.capture.version = 4
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert server.traces[0].spans == ()
+
+
+async def test_without_consent_there_is_no_trace_and_the_reply_is_the_same(server: Server) -> None:
+    silent = Identity(**{**IDENTITY.__dict__, "is_captured": False})
+    server.vllm.generate = _with_logprobs(server.vllm)  # type: ignore[method-assign]
+    server.generate = server.capture.wrap(server.vllm.generate)
+    answer = await server.post({"logprobs": 0}, silent)
+    assert answer.json() == {"text": ["<11><12><13><14>"]}
+    assert server.traces == []
+
+
+def _with_logprobs(vllm: Vllm) -> Any:
+    return Vllm.generate.__get__(vllm)
+
+
+async def test_a_refused_request_samples_nothing_and_leaves_no_trace(server: Server) -> None:
+    answer = await server.post({"bad": True}, IDENTITY)
+    assert answer.status_code == 400
+    assert server.traces == []
+
+
+async def test_requests_after_a_swap_share_no_prefix_cache_with_those_before(server: Server) -> None:
+    await server.post({}, IDENTITY)
+    server.capture.epoch += 1
+    await server.post({}, IDENTITY)
+    before, after = (prompt["cache_salt"] for prompt in server.vllm.prompts)
+    assert before != after
+
+
+async def test_a_full_spool_costs_the_trace_and_not_the_reply(tmp_path: Path) -> None:
+    small = Spool(tmp_path, 10, 10)
+    full = Server(small)
+    answer = await full.post({}, IDENTITY)
+    assert answer.status_code == 200
+    assert small.num_dropped == 1
+    small.close()
+
+
+async def test_a_defect_in_capture_costs_the_trace_and_not_the_reply(server: Server) -> None:
+    server.capture._engine_id = None  # type: ignore[assignment]
+    answer = await server.post({}, IDENTITY)
+    assert answer.status_code == 200
+    assert server.traces == []
