@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -51,7 +52,7 @@ def test_a_killed_process_is_started_again_and_says_so(tmp_path: Path) -> None:
 def test_each_crash_waits_longer_than_the_one_before(tmp_path: Path) -> None:
     waits = Process._new_waits()
     taken = [next(waits) for _ in range(7)]
-    assert all(later > earlier for earlier, later in zip(taken, taken[1:4], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(taken[:4]))
     assert max(taken) <= 36.0
 
 
@@ -91,7 +92,8 @@ PARENT = """
 import os, sys, time
 from pathlib import Path
 from infra.supervisor import Process, ProcessSpec
-child = Process(ProcessSpec("child", (sys.executable, "-c", "import time; time.sleep(60)")), Path(sys.argv[1]), os.environ)
+spec = ProcessSpec("child", (sys.executable, "-c", "import time; time.sleep(60)"))
+child = Process(spec, Path(sys.argv[1]), os.environ)
 child.start()
 print(child.pid, flush=True)
 time.sleep(60)

@@ -42,6 +42,7 @@ class Vllm:
     def __init__(self) -> None:
         self.prompts: list[Any] = []
         self.hangs_after: int | None = None
+        self.hanging = asyncio.Event()
 
     async def generate(self, prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
         self.prompts.append(prompt)
@@ -51,6 +52,7 @@ class Vllm:
             return
         for n, token in enumerate(TOKENS):
             if n == self.hangs_after:
+                self.hanging.set()
                 await asyncio.Event().wait()
             yield output((token,), finished=n == len(TOKENS) - 1)
 
@@ -86,6 +88,13 @@ class Server:
     async def post(self, body: dict[str, Any], identity: Identity) -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://e0") as client:
             return await client.post("/v1/chat/completions", json=body, headers=headers.write(identity))
+
+    async def hang_after(self, num_tokens: int) -> asyncio.Task[httpx.Response]:
+        """A streamed request that got so many tokens, and waits for the next."""
+        self.vllm.hangs_after = num_tokens
+        request = asyncio.create_task(self.post({"stream": True}, IDENTITY))
+        await self.vllm.hanging.wait()
+        return request
 
     @property
     def traces(self) -> list[Trace]:
@@ -144,12 +153,7 @@ async def test_the_trace_is_on_disk_before_the_client_has_the_whole_reply(server
 
 
 async def test_a_client_that_leaves_in_mid_stream_leaves_a_trace_of_what_it_got(server: Server) -> None:
-    server.vllm.hangs_after = 2
-    request = asyncio.create_task(server.post({"stream": True}, IDENTITY))
-    while not server.vllm.prompts:
-        await asyncio.sleep(0)
-    for _ in range(20):
-        await asyncio.sleep(0)
+    request = await server.hang_after(2)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
@@ -159,12 +163,7 @@ async def test_a_client_that_leaves_in_mid_stream_leaves_a_trace_of_what_it_got(
 
 
 async def test_an_aborted_reply_that_lived_through_a_swap_claims_no_weights(server: Server) -> None:
-    server.vllm.hangs_after = 2
-    request = asyncio.create_task(server.post({"stream": True}, IDENTITY))
-    while not server.vllm.prompts:
-        await asyncio.sleep(0)
-    for _ in range(20):
-        await asyncio.sleep(0)
+    request = await server.hang_after(2)
     server.capture.version = 4
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
