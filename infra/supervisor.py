@@ -24,6 +24,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from infra import broker, cli
 from infra.config import CONTROL_TOKEN_VAR, Config
 from infra.errors import StartError
@@ -33,6 +35,7 @@ _FORGET_S = 60.0
 _STOP_S = 15.0  # vLLM ends in about 3 s and Ray in about 5 s here
 _BROKER_READY_S = 20.0
 _PR_SET_PDEATHSIG = 1
+_MARK_VAR = "ONSTREAM_PROCESS"
 
 
 class ProcessState(StrEnum):
@@ -100,7 +103,8 @@ class Process:
 
     def __init__(self, spec: ProcessSpec, log_file: Path, env: Mapping[str, str]) -> None:
         self.spec, self.log_file = spec, log_file
-        self._env = dict(env) | dict(spec.env)
+        self._mark = secrets.token_hex(8)
+        self._env = dict(env) | dict(spec.env) | {_MARK_VAR: self._mark}
         self._child: subprocess.Popen[bytes] | None = None
         self._waits = self._new_waits()
         self._restart_at = 0.0
@@ -146,7 +150,7 @@ class Process:
 
     def _plan_restart(self, status: int) -> str:
         self.exit_status = status
-        _kill_group(self.pid)
+        _kill_marked(self._mark)
         if time.time() - self.started_at > _FORGET_S:
             self._waits = self._new_waits()
         wait = next(self._waits)
@@ -184,7 +188,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self.exit_status = self._child.wait()
-        _kill_group(self._child.pid)
+        _kill_marked(self._mark)
 
 
 def _child_setup(niceness: int) -> Callable[[], None]:
@@ -198,14 +202,14 @@ def _child_setup(niceness: int) -> Callable[[], None]:
     return setup
 
 
-def _kill_group(pid: int | None) -> None:
-    """What a dead process left behind in its group: vLLM's engine core, Ray's workers."""
-    if pid is None:
-        return
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def _kill_marked(mark: str) -> None:
+    """What a dead process left behind, in whatever group or session: vLLM's engine core, Ray's servers and agents."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(_MARK_VAR) == mark:
+                process.kill()
+        except psutil.Error:  # it ended in this moment, or is another user's
+            continue
 
 
 def _answers(url: str | None) -> bool:

@@ -1,0 +1,108 @@
+"""What the front door costs: chat completions straight to an upstream, and through a router process to the same one.
+
+Both sides in one run, request by request in turn, one client, real sockets, the router in a process of its own. The
+upstream answers at once, so everything measured is overhead. Prints a table and one JSON line.
+"""
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from upstreams import Upstream, free_port
+
+ROUNDS = 600
+WARM_UP = 50
+TARGETS = {"added_ms_p50": ["<=", 5.0]}
+
+
+def configuration(folder: Path, upstream: Upstream) -> tuple[Path, int]:
+    port = free_port()
+    slots = [
+        {"id": arm, "arm": arm, "port": upstream.port, "control_port": free_port()} for arm in ("stable", "candidate")
+    ]
+    given = {
+        "model": {"path": str(folder)},
+        "log": {"brokers": f"127.0.0.1:{free_port()}"},
+        "serving": {
+            "engines": slots,
+            "router": {"port": port},
+            "capture": {"spool_dir": str(folder / "spool")},
+            "rollout": {"port": free_port()},
+        },
+    }
+    path = folder / "onstream.yaml"
+    path.write_text(yaml.safe_dump(given))
+    return path, port
+
+
+async def ask(client: httpx.AsyncClient, port: int) -> float:
+    begun = time.perf_counter()
+    answer = await client.post(
+        f"http://127.0.0.1:{port}/v1/chat/completions",
+        json={"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+        headers={"x-request-id": "bench"},
+    )
+    assert answer.status_code == 200, answer.text
+    return (time.perf_counter() - begun) * 1000
+
+
+async def measure(folder: Path) -> dict[str, float]:
+    upstream = Upstream()
+    path, port = configuration(folder, upstream)
+    async with upstream.serving(), httpx.AsyncClient(timeout=30.0) as client:
+        router = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
+            [sys.executable, "-m", "serving", "router", "--config", str(path)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while True:
+                try:
+                    await ask(client, port)
+                    break
+                except (httpx.HTTPError, AssertionError):
+                    await asyncio.sleep(0.2)
+            direct, routed = [], []
+            for n in track(range(ROUNDS + WARM_UP), "asking"):
+                pair = await ask(client, upstream.port), await ask(client, port)
+                if n >= WARM_UP:
+                    direct.append(pair[0])
+                    routed.append(pair[1])
+        finally:
+            router.terminate()
+            router.wait()
+    added = [b - a for a, b in zip(direct, routed, strict=True)]
+    return {
+        "direct_ms_p50": statistics.median(direct),
+        "routed_ms_p50": statistics.median(routed),
+        "added_ms_p50": statistics.median(added),
+        "added_ms_p95": statistics.quantiles(added, n=20)[-1],
+    }
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        figures = {name: round(value, 3) for name, value in asyncio.run(measure(Path(folder))).items()}
+    table = Table("figure", "ms", title="the router's cost")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.2f}")
+    Console().print(table)
+    holds = all(figures[name] <= bound for name, (_, bound) in TARGETS.items())
+    print(f"BENCH {json.dumps({'name': 'router', 'holds': holds, 'figures': figures, 'targets': TARGETS})}")
+
+
+if __name__ == "__main__":
+    main()
