@@ -47,6 +47,7 @@ def guarded(path: str, run: Callable[[config.Config], int | None], verbose: bool
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question asked of an engine
     try:
         return run(config.load(path)) or 0
     except OnstreamError as exc:
