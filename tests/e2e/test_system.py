@@ -115,22 +115,14 @@ def busy(system: System) -> list[str]:
 
 def test_a_swap_keeps_requests_in_flight_and_every_token_knows_its_weights(system: System) -> None:
     """With the controller away, so that this test alone says what the engine serves."""
-    rollout = system.supervisor.processes["rollout"]
-    assert rollout.pid is not None
-    os.kill(rollout.pid, signal.SIGSTOP)
-    try:
+    with system.frozen("rollout"):
         shifted = system.publish_shifted(0.02)
         told: list[tuple[str, list[float]]] = []
         long = {"max_tokens": 120, "ignore_eos": True, "temperature": 1.0}
         talk = threading.Thread(target=lambda: told.append(stream(system, "across", "Tell me a long story.", **long)))
         talk.start()
-        system.until(
-            lambda: [e for e in system.slots if system.control(e, "GET", "/status").json()["in_flight"]],
-            30.0,
-            "a stream",
-        )
-        (sessions_engine,) = [e for e in system.slots if system.control(e, "GET", "/status").json()["in_flight"]]
-        swap = system.control(sessions_engine, "POST", "/load", json={"version": shifted.version})
+        (engine,) = system.until(lambda: busy(system), 30.0, "a stream")
+        swap = system.control(engine, "POST", "/load", json={"version": shifted.version})
         assert swap.status_code == 200, swap.text
         talk.join(120.0)
         (trace,) = captured(system, "across")
@@ -138,30 +130,29 @@ def test_a_swap_keeps_requests_in_flight_and_every_token_knows_its_weights(syste
         assert (trace.spans[-1].end, len(trace.token_ids)) == (120, 120)
         assert trace.finish_reason == "length"
         assert told
-        assert system.control(sessions_engine, "POST", "/load", json={"version": 0}).status_code == 200
-    finally:
-        os.kill(rollout.pid, signal.SIGCONT)
+        assert system.control(engine, "POST", "/load", json={"version": 0}).status_code == 200
 
 
-def test_a_version_on_trial_serves_its_share_and_a_fresh_engine_says_the_same(system: System) -> None:
-    """The version published above goes on trial; a hot-swapped engine and one started on it answer alike, greedily."""
+def answers(system: System, engine: str) -> list[str]:
+    """What an engine says greedily."""
+    words = ("tea", "glacier", "honest", "seven")
+    replies = [system.chat(f"What does {word} mean?", url=system.user_url(engine), **GREEDY) for word in words]
+    return [reply["choices"][0]["message"]["content"] for reply in replies]
+
+
+def test_an_engine_swapped_to_a_version_and_one_started_on_it_answer_alike(system: System) -> None:
+    """The version published above goes on trial; then its engine is killed, and starts afresh on what the log says."""
     with system.traffic() as users:
         system.until(lambda: system.rollout().get("state") == "canary", 150.0, "a trial")
-        version = system.rollout()["candidate"]
-        url = system.user_url("candidate-0")
-        questions = [f"What is the meaning of the word {word}?" for word in ("tea", "glacier", "honest", "seven")]
-        swapped = [system.chat(text, url=url, **GREEDY)["choices"][0]["message"]["content"] for text in questions]
-        assert system.version_of("candidate-0") == version
-        stable = [
-            system.chat(text, url=system.user_url("stable-0"), **GREEDY)["choices"][0]["message"]["content"]
-            for text in questions
-        ]
-        assert swapped != stable
-        system.kill("candidate-0")
-        system.wait_ready("candidate-0")
-    assert system.version_of("candidate-0") == version
-    fresh = [system.chat(text, url=url, **GREEDY)["choices"][0]["message"]["content"] for text in questions]
-    assert fresh == swapped
+        with system.frozen("rollout"):
+            version = system.version_of("candidate-0")
+            assert version != 0
+            swapped = answers(system, "candidate-0")
+            assert swapped != answers(system, "stable-0")
+            system.kill("candidate-0")
+            system.wait_ready("candidate-0")
+            assert system.version_of("candidate-0") == version
+            assert answers(system, "candidate-0") == swapped
     assert users.failed == []
     assert users.served > 10
 

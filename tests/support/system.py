@@ -188,6 +188,17 @@ class System:
         os.kill(process.pid, signal.SIGKILL)
         self.until(lambda: process.restarts > restarts, 40.0, f"{name} is started again")
 
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """The process stands still for the length of a block."""
+        pid = self.supervisor.processes[name].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def wait_ready(self, name: str, seconds: float = 200.0) -> None:
         process = self.supervisor.processes[name]
         self.until(lambda: process.state is ProcessState.READY, seconds, f"{name} is ready")
