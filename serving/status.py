@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import psutil
-from rich.console import Console, Group, RenderableType
+from rich.columns import Columns
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from infra import cli
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 def screen(config: Config) -> RenderableType:
     """Everything; what cannot be asked says so in its place."""
-    return Group(_processes(config), *_from_log(config), _router(config), _trial(config))
+    return Columns([_processes(config), *_from_log(config), _router(config), _trial(config)], padding=(0, 2))
 
 
 def _processes(config: Config) -> Table:

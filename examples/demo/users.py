@@ -46,7 +46,7 @@ class Experience:
         self.replies += 1
         self.pleased += is_pleased
         self.recent.append((time.time(), is_pleased))
-        self.last_words = [*self.last_words[-3:], f"{'+' if is_pleased else '-'} {reply[:100]!r}"]
+        self.last_words = [*self.last_words[-3:], f"{'+' if is_pleased else '-'} {reply[:70]!r}"]
 
     def pleased_share(self, window_s: float) -> float | None:
         """Share of replies that pleased, over the last `window_s`."""

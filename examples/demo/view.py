@@ -72,7 +72,7 @@ def sparkline(values: list[float]) -> str:
 def draw(loop: Loop, supervisor: Supervisor, users: Experience) -> RenderableType:
     """One frame."""
     layout = Layout()
-    layout.split_column(Layout(name="top", size=9), Layout(name="middle", size=9), Layout(name="bottom"))
+    layout.split_column(Layout(name="top", size=10), Layout(name="middle", size=9), Layout(name="bottom"))
     layout["top"].split_row(Layout(_users(loop, users)), Layout(_processes(supervisor)))
     layout["middle"].split_row(Layout(_trainer(loop)), Layout(_trial(loop)))
     layout["bottom"].split_row(

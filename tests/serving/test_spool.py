@@ -66,6 +66,18 @@ def test_a_torn_last_frame_costs_only_itself(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_frame_whose_bytes_changed_on_disk_is_not_shipped(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    fill(held, 0, 3)
+    held.close()
+    segment = next(tmp_path.glob("*.spool"))
+    segment.write_bytes(segment.read_bytes().replace(b"value 2", b"value 7"))
+    again = spool(tmp_path)
+    Shipper(again, lambda: log, Stop()).ship()
+    assert values(log) == [b"value 0", b"value 1"]
+    again.close()
+
+
 def test_a_full_spool_drops_the_newest_and_counts_it(tmp_path: Path) -> None:
     held = spool(tmp_path, max_bytes=300)
     taken = [held.put("traces", "k", b"x" * 40, {}) for _ in range(10)]
