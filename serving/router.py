@@ -201,7 +201,7 @@ class Router:
                 return Response(whole, answer.status, back)
             chunks = answer.content.iter_any()
             first = await anext(chunks, b"")
-        except BaseException:
+        except BaseException:  # also cancellation: the connection must not stay half read
             answer.close()
             raise
         telemetry.record(telemetry.FIRST_BYTE, time.monotonic() - begun, engine=slot.id)

@@ -56,7 +56,7 @@ class FolderWeights(WeightTransferEngine[NoInit, FolderUpdate]):  # type: ignore
         """
         try:
             self.receive_weights(self.parse_update_info(update_info))
-        except BaseException:
+        except BaseException:  # whatever it was, the reload must be closed before the next can begin
             self.finish_weight_update()
             raise
         if torch.accelerator.is_available():

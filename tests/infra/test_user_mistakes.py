@@ -42,7 +42,7 @@ serving:
     return str(path)
 
 
-def told(done: subprocess.CompletedProcess[str], *words: str) -> None:
+def assert_told(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
@@ -51,19 +51,19 @@ def told(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_an_unknown_key_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
     path = configuration(tmp_path, "trainer: {lrr: 0.1}")
-    told(onstream("up", "-c", path), "trainer.lrr: unknown key; did you mean `lr`?")
+    assert_told(onstream("up", "-c", path), "trainer.lrr: unknown key; did you mean `lr`?")
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
-    told(onstream("up", "-c", str(tmp_path / "none.yaml")), "none.yaml: no such file")
+    assert_told(onstream("up", "-c", str(tmp_path / "none.yaml")), "none.yaml: no such file")
 
 
 def test_a_missing_model_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
     path = configuration(tmp_path)
     done = onstream("up", "-c", path)
-    told(done, "model.path:", "nothing-here must be a folder with config.json and *.safetensors")
+    assert_told(done, "model.path:", "nothing-here must be a folder with config.json and *.safetensors")
     again = onstream("up", "-c", path)
-    told(again, "model.path:")  # and not: a port is taken
+    assert_told(again, "model.path:")  # and not: a port is taken
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         held.listen()
         text = Path(path).read_text().replace("rollout: {port:", f"rollout: {{port: {held.getsockname()[1]} #")
         Path(path).write_text(text.replace(" #", "}\n#"))
-        told(onstream("up", "-c", path), "serving.rollout.port: port", "is taken")
+        assert_told(onstream("up", "-c", path), "serving.rollout.port: port", "is taken")
 
 
 @pytest.mark.parametrize("command", ["bootstrap", "audit"])
@@ -83,7 +83,7 @@ def test_an_unreachable_broker_is_named_with_how_long_was_waited(tmp_path: Path,
     model.mkdir()
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(b"")
-    told(onstream(command, "-c", path), "no broker answers at 127.0.0.1:", "waited 2 s")
+    assert_told(onstream(command, "-c", path), "no broker answers at 127.0.0.1:", "waited 2 s")
 
 
 def test_help_lists_the_commands() -> None:
