@@ -54,8 +54,7 @@ def coin(session_id: str, salt: str) -> float:
 
 def advance(served: Served, release: Release) -> Served:
     """`served` after one more entry; an entry of an older epoch, or one seen already, changes nothing."""
-    is_old = release.epoch == served.epoch and release.release <= served.last
-    if release.epoch < served.epoch or is_old:
+    if (release.epoch, release.release) <= (served.epoch, served.last):
         return served
     served = replace(served, epoch=release.epoch, last=release.release)
     if release.kind in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED):

@@ -45,7 +45,7 @@ class Releases:
 
     def fold(self, release: Release) -> "Releases":
         """The state after one more entry; one of an older epoch, or one seen already, changes nothing."""
-        if release.epoch < self.epoch or release.release <= self.last:
+        if (release.epoch, release.release) <= (self.epoch, self.last):
             return self
         seen = replace(self, epoch=release.epoch, last=release.release)
         if release.kind is ReleaseKind.BOOTSTRAP:
