@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -65,6 +65,12 @@ class FeedbackRequest(BaseModel):
     name: str = Field("thumb", min_length=1, max_length=256)
     comment: str = Field("", max_length=10_000)
     feedback_id: str | None = Field(None, min_length=1, max_length=256)
+
+    @model_validator(mode="after")
+    def _about_something(self) -> "FeedbackRequest":
+        if not self.id and not self.session:
+            raise ValueError("must name a completion (`id`) or a `session`")
+        return self
 
 
 class Router:

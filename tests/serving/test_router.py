@@ -147,7 +147,7 @@ async def test_feedback_by_completion_id_finds_its_traces_partition(front: MakeF
     ("body", "told"),
     [
         ({"id": "x", "value": 2}, "value: Input should be less than or equal to 1, got 2"),
-        ({"value": 1}, "must name a trace or a session"),
+        ({"value": 1}, "feedback: must name a completion (`id`) or a `session`, got {'value': 1}"),
         ({"id": "x", "value": 1, "thumb": "up"}, "thumb: Extra inputs are not permitted"),
         ({"id": "x", "value": "good"}, "value: Input should be a valid number"),
         ("{not json", "Invalid JSON"),
