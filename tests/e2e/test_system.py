@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -15,7 +16,12 @@ from ingest import topics
 from ingest.events import FateKind, Release, ReleaseKind, Trace, TrialState
 from serving import headers
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [
+    pytest.mark.timeout(420),
+    # kafka-python leaves the socket of a refused connection to the garbage collector; the broker is down in here once
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 GREEDY = {"temperature": 0, "max_tokens": 24}
 
 
@@ -142,19 +148,22 @@ def answers(system: System, engine: str) -> list[str]:
 
 def test_an_engine_swapped_to_a_version_and_one_started_on_it_answer_alike(system: System) -> None:
     """The version published above goes on trial; then its engine is killed, and starts afresh on what the log says."""
-    with system.traffic() as users:
-        system.until(lambda: system.rollout().get("state") == "canary", 150.0, "a trial")
-        with system.frozen("rollout"):
-            version = system.version_of("candidate-0")
-            assert version != 0
-            swapped = answers(system, "candidate-0")
-            assert swapped != answers(system, "stable-0")
+    with ExitStack() as held:
+        with system.traffic() as users:
+            system.until(lambda: system.rollout().get("state") == "canary", 150.0, "a trial")
+            held.enter_context(system.frozen("rollout"))
+        version = system.version_of("candidate-0")
+        assert version != 0
+        # asked while nobody else asks: in bfloat16 a reply depends in its last bits on what shares its batch
+        swapped = answers(system, "candidate-0")
+        assert swapped != answers(system, "stable-0")
+        with system.traffic() as others:
             system.kill("candidate-0")
             system.wait_ready("candidate-0")
-            assert system.version_of("candidate-0") == version
-            assert answers(system, "candidate-0") == swapped
-    assert users.failed == []
-    assert users.served > 10
+        assert system.version_of("candidate-0") == version
+        assert answers(system, "candidate-0") == swapped
+    assert users.failed == others.failed == []
+    assert others.served > 10
 
 
 def verdicts(system: System) -> list[Release]:
