@@ -107,7 +107,7 @@ def collect_sockets() -> None:
         gc.collect()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def after_outages() -> Iterator[None]:
     """For what lives through a broker's outage outside of `own_broker`."""
     yield
