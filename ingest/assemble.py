@@ -39,7 +39,6 @@ from ingest.topics import FEEDBACK, TRACES, TRAJECTORIES
 logger = logging.getLogger(__name__)
 
 GROUP = "ingest"
-LATE_FEEDBACK = "onstream.feedback.late"
 POLL_S = 0.5
 TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
 
@@ -111,7 +110,7 @@ class Assembler:
             self._saw(where, min(record.at, now))
             if self.table.add_feedback(record, message, now) is Taken.LATE:
                 logger.info("%s: feedback %s came after its session closed", place(message), record.feedback_id)
-                telemetry.count(LATE_FEEDBACK, 1)
+                telemetry.count(telemetry.FEEDBACK_LATE, 1)
 
     def _saw(self, where: Where, at: float) -> None:
         self._seen_until[where] = max(at, self._seen_until.get(where, at))
@@ -127,7 +126,7 @@ class Assembler:
             self._write(closed)
         for feedback in self.table.unclaimed(now, known_until):
             logger.info("feedback %s: its session never came", feedback.feedback_id)
-            telemetry.count(LATE_FEEDBACK, 1)
+            telemetry.count(telemetry.FEEDBACK_LATE, 1)
 
     def _write(self, closed: Closed) -> None:
         trajectory = closed.trajectory
