@@ -8,11 +8,10 @@ from pathlib import Path
 from infra import cli
 from infra.config import Config
 from infra.errors import ConfigError
-from ingest import reader, topics
+from ingest import reader, releases, topics
 from ingest.events import Release, ReleaseKind
 from ingest.log import EventLog
 from ingest.versions import VersionStore
-from serving import releases
 from serving.rollout import place
 
 logger = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ def bootstrap(config: Config, log: EventLog, store: VersionStore) -> None:
     if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
         raise ConfigError(f"model.path: {model} must be a folder with config.json and *.safetensors")
     log.create(topics.specs(config.log.partitions, config.log.retention_s))
-    if releases.fold(reader.replay(log, topics.RELEASES, Release)).stable is not None:
+    if releases.read(log).stable is not None:
         logger.info("released before; nothing to do")
         return
     manifest = store.publish(0, model, None, {"from": config.model.name}, {}, time.time())

@@ -14,12 +14,11 @@ from starlette.applications import Starlette
 from infra.config import Config, EngineSlot
 from infra.errors import LogError, StartError
 from infra.lifecycle import Stop
-from ingest import reader, topics
-from ingest.events import Release
+from ingest import releases
 from ingest.kafka_log import KafkaLog
 from ingest.log import EventLog
 from ingest.versions import VersionStore
-from serving import control, releases
+from serving import control
 from serving.capture import Capture, CaptureMiddleware
 from serving.ports import require_free
 from serving.processes import control_token
@@ -35,7 +34,7 @@ def version_to_serve(log: EventLog, engine_id: str) -> int:
     Raises:
         StartError: the log holds no release yet.
     """
-    served = releases.fold(reader.replay(log, topics.RELEASES, Release))
+    served = releases.read(log)
     if served.stable is None:
         raise StartError(f"engine {engine_id}: nothing was ever released; run `onstream bootstrap` first")
     return served.engines.get(engine_id, served.stable)

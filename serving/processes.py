@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -17,12 +18,11 @@ from starlette.routing import Route
 from infra.config import CONTROL_TOKEN_VAR, Config
 from infra.errors import StartError
 from infra.lifecycle import Stop
-from ingest import reader, topics
-from ingest.events import Release
 from ingest.kafka_log import KafkaLog
+from ingest.log import EventLog
 from ingest.reader import outlast_outages
+from ingest.releases import ReleaseFollower
 from ingest.versions import VersionStore
-from serving import releases
 from serving.engines import EngineControl
 from serving.ports import require_free
 from serving.rollout import Rollout
@@ -52,10 +52,10 @@ def run_router(config: Config) -> None:
     capture = config.serving.capture
     spool = Spool(Path(capture.spool_dir) / "router", capture.max_spool_bytes, capture.segment_bytes)
     router = Router({slot.id: slot for slot in config.serving.engines}, own, spool)
-    shipper = Shipper(spool, lambda: KafkaLog(config.log, client_id="router"), stop)
+    open_log = partial(KafkaLog, config.log, client_id="router")
+    shipper = Shipper(spool, open_log, stop)
     shipper.start()
-    follower = threading.Thread(target=follow_releases, args=(config, router, stop), daemon=True)
-    follower.start()
+    threading.Thread(target=follow_releases, args=(open_log, router, stop), daemon=True).start()
     asyncio.run(_serve_router(router, own.host, own.port))
     stop.set()
     shipper.finish(5.0)
@@ -76,17 +76,15 @@ async def _serve_router(router: Router, host: str, port: int) -> None:
         await router.close()
 
 
-def follow_releases(config: Config, router: Router, stop: Stop) -> None:
+def follow_releases(open_log: Callable[[], EventLog], router: Router, stop: Stop) -> None:
     """Keep `router.served` at the head of the release log; through an outage the router serves what it knew."""
 
     def follow() -> None:
-        log = KafkaLog(config.log, client_id="router")
-        follower = reader.Follower(log, (topics.RELEASES,))
+        log = open_log()
+        follower = ReleaseFollower(log, router.served)
         try:
             while not stop.is_set():
-                for record in follower.poll(0.5):
-                    if isinstance(record, Release):
-                        router.served = releases.advance(router.served, record)
+                router.served = follower.poll(0.5)
         finally:
             follower.close()
             log.close()

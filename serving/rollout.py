@@ -17,14 +17,14 @@ import httpx
 from infra import telemetry
 from infra.config import EngineSlot, GateConfig, RolloutConfig
 from infra.errors import ControlError, OnstreamError
-from ingest import reader, topics
+from ingest import reader, releases, topics
 from ingest.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.log import EventLog
+from ingest.releases import Served
 from ingest.versions import VersionStore
-from serving import gate, releases, trial
+from serving import gate, trial
 from serving.engines import EngineControl
 from serving.gate import Baseline, Standing, Unit, Verdict
-from serving.releases import Served
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Rollout:
         Raises:
             ControlError: nothing was ever released.
         """
-        head = releases.fold(reader.replay(self._log, topics.RELEASES, Release))
+        head = releases.read(self._log)
         if head.stable is None:
             raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
         while (self.served.epoch, self.served.last) < (head.epoch, head.last):
@@ -250,7 +250,7 @@ class Rollout:
             units,
             thaw(self._begun.numbers),
             self._config.gate,
-            trial=self.served.trials.index(candidate) + 1,
+            trial=1 + list(self.served.trials).index(candidate),
             promotions=len(self.served.promoted),
             age_s=self._now() - self._begun.at,
         )

@@ -25,10 +25,10 @@ from infra.config import EngineSlot, RouterConfig
 from infra.lifecycle import Deadline
 from ingest import codec, topics
 from ingest.events import Feedback, TurnKind, key_of
+from ingest.releases import Served
 from serving import headers
 from serving.headers import Identity
-from serving.releases import Served
-from serving.routing import Health, order
+from serving.routing import Health, assign, order
 from serving.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Router:
             session_id=session,
             tenant=tenant,
             kind=TurnKind(turn),
-            assignment=self.served.assign(session),
+            assignment=assign(session, self.served),
             is_captured=consent == "yes",
         )
 
@@ -275,7 +275,7 @@ class Router:
             {
                 "counts": dict(self.counts),
                 "stable": self.served.stable,
-                "candidate": self.served.candidate if self.served.is_trial_open() else None,
+                "candidate": self.served.on_trial,
                 "share": self.served.share,
                 "engines": {
                     name: {"version": self.served.engines.get(name), "up": self.health.is_up(name)}

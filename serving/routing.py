@@ -1,11 +1,11 @@
-"""Which engines may take a request: pure decisions over what was released and which engines answer."""
+"""Which arm a session gets and which engines may take its request: pure decisions over what was released."""
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ingest.events import Arm, Assignment
-from serving.releases import Served
+from ingest.events import Arm, Assignment, TrialState
+from ingest.releases import Served
 
 
 @dataclass
@@ -19,9 +19,24 @@ class Health:
         return engine_id not in self.down
 
 
+def assign(session_id: str, served: Served) -> Assignment:
+    """The arm of a session: a salted hash against the share, the same in every process."""
+    if served.state is not TrialState.CANARY or served.share <= 0.0:
+        return Assignment()
+    if coin(session_id, served.salt) < served.share:
+        return Assignment(arm=Arm.CANDIDATE, trial=served.candidate, propensity=served.share)
+    return Assignment(arm=Arm.STABLE, trial=served.candidate, propensity=1.0 - served.share)
+
+
+def coin(session_id: str, salt: str) -> float:
+    """A number in [0, 1) that `salt` and the session decide."""
+    digest = hashlib.blake2b(f"{salt}\0{session_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
 def pool(served: Served, arm: Arm, engines: Iterable[str]) -> tuple[str, ...]:
     """Engines that shall serve an arm's version; all of them while nothing was heard of a release."""
-    version = served.version_of(arm)
+    version = served.candidate if arm is Arm.CANDIDATE else served.stable
     return tuple(name for name in engines if version is None or served.engines.get(name) == version)
 
 

@@ -16,10 +16,9 @@ from rich.table import Table
 from infra import cli
 from infra.config import Config
 from infra.errors import LogError
-from ingest import reader, topics
-from ingest.events import Release, TrialState
+from ingest import releases, topics
+from ingest.events import TrialState
 from ingest.versions import VersionStore
-from serving import releases
 
 STAGES = {"ingest": (topics.TRACES, topics.FEEDBACK), "rewards": (topics.TRAJECTORIES,), "trainer": (topics.REWARDS,)}
 
@@ -56,7 +55,7 @@ def _from_log(config: Config) -> list[RenderableType]:
 
     log = KafkaLog(config.log, client_id="status")
     try:
-        served = releases.fold(reader.replay(log, topics.RELEASES, Release))
+        served = releases.read(log)
         lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in STAGES.items()}
     except LogError as exc:
         return [f"[red]{exc}[/]"]
@@ -64,7 +63,7 @@ def _from_log(config: Config) -> list[RenderableType]:
         log.close()
     serving = Table("engine", "shall serve", "is", title=f"stable is version {served.stable}")
     for engine, version in served.engines.items():
-        on_trial = served.is_trial_open() and version == served.candidate
+        on_trial = version == served.on_trial
         serving.add_row(engine, f"version {version}", "on trial" if on_trial else "stable")
     lag = Table("stage", "topic", "messages behind", title="lag")
     for stage, behind in lags.items():

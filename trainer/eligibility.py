@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ingest.events import FateKind, Reward, Segment, Turn, TurnKind, versions_of
-from trainer.releases import Releases
+from ingest.releases import Served
 
 HTTP_OK = 200
 
@@ -107,13 +107,13 @@ def _screen_turn(
     return Candidate(turn.trace_id, turn.kind, value, versions_of(segment.spans))
 
 
-def judge(turn: Candidate, releases: Releases, own: int | None, max_staleness: int) -> Eligibility:
+def judge(turn: Candidate, served: Served, own: int | None, max_staleness: int) -> Eligibility:
     """A screened turn under the release log as it is now; `own` is the version whose verdict the trainer awaits.
 
     A trace sampled across a swap is as old as its oldest token, and as untrusted as its worst weights.
     """
-    undecided = {version for version in (own, releases.on_trial) if version is not None}
-    ages = [releases.age(version) for version in turn.versions]
+    undecided = {version for version in (own, served.on_trial) if version is not None}
+    ages = [served.age(version) for version in turn.versions]
     if any(age is None and version not in undecided for age, version in zip(ages, turn.versions, strict=True)):
         return Ineligible(Reason.REJECTED_WEIGHTS)
     if any(age is not None and age > max_staleness for age in ages):

@@ -29,6 +29,7 @@ from infra.lifecycle import Stop
 from ingest.events import Fate, FateKind, key_of
 from ingest.log import EventLog
 from ingest.reader import send
+from ingest.releases import ReleaseFollower, Served, Verdict
 from ingest.topics import FATES
 from ingest.versions import VersionStore
 from trainer import phases
@@ -40,7 +41,6 @@ from trainer.files import replace_text
 from trainer.inbox import Inbox
 from trainer.phases import Phase
 from trainer.publish import publish
-from trainer.releases import ReleaseFollower, Releases, Verdict
 from trainer.update import Policy, UpdateMetrics, alarm
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Trainer:
 
     def tick(self) -> None:
         """Read what is new, follow the release log, and update when a batch is full."""
-        self._follow(self._releases.poll())
+        self._follow(self._releases.poll(0.0))
         self._read()
         if self.phase is Phase.COLLECTING and self._is_full(1):
             self._update()
@@ -142,18 +142,18 @@ class Trainer:
 
     # -- the release log
 
-    def _follow(self, releases: Releases) -> None:
+    def _follow(self, served: Served) -> None:
         """Take the verdict on the candidate, and stand on the stable version."""
         candidate = self.state.candidate
         if candidate:
-            verdict = releases.verdict(candidate.version)
+            verdict = served.verdict(candidate.version)
             if verdict is Verdict.UNDECIDED:
                 return
             self._promoted(candidate) if verdict is Verdict.PROMOTED else self._rejected(candidate)
             self._enter(Phase.COLLECTING)
-        if releases.stable is not None and releases.stable != self.state.base:
-            logger.info("stands on version %d, the stable one, from the store", releases.stable)
-            self._commit(base=releases.stable, learner=None)
+        if served.stable is not None and served.stable != self.state.base:
+            logger.info("stands on version %d, the stable one, from the store", served.stable)
+            self._commit(base=served.stable, learner=None)
             self._load_learner()
             if self.phase is Phase.WAITING:
                 self._enter(Phase.COLLECTING)
@@ -183,11 +183,11 @@ class Trainer:
 
     def _update(self) -> None:
         """Steps 1 to 8, if the release log as it is now lets the batch be made."""
-        releases = self._releases.catch_up()
-        self._follow(releases)
-        if self.phase is not Phase.COLLECTING or releases.on_trial is not None:
+        served = self._releases.catch_up()
+        self._follow(served)
+        if self.phase is not Phase.COLLECTING or served.on_trial is not None:
             return
-        self._inbox.resolve(lambda _item, turn: self._ruled_out(turn, releases))
+        self._inbox.resolve(lambda _item, turn: self._ruled_out(turn, served))
         if not self._is_full(1):
             return
         self._enter(Phase.UPDATING)
@@ -200,8 +200,8 @@ class Trainer:
         reason = alarm(metrics)
         self._accept(batch, number, metrics) if reason is None else self._discard(batch, number, reason)
 
-    def _ruled_out(self, turn: Candidate, releases: Releases) -> Ineligible | None:
-        verdict = judge(turn, releases, None, self._config.trainer.max_staleness)
+    def _ruled_out(self, turn: Candidate, served: Served) -> Ineligible | None:
+        verdict = judge(turn, served, None, self._config.trainer.max_staleness)
         return verdict if isinstance(verdict, Ineligible) else None
 
     def _train(self, batch: Batch, number: int) -> UpdateMetrics:

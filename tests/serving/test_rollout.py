@@ -7,7 +7,7 @@ import pytest
 
 from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
 from infra.errors import ControlError
-from ingest import reader, topics
+from ingest import reader, releases, topics
 from ingest.events import (
     Arm,
     Assignment,
@@ -22,10 +22,9 @@ from ingest.events import (
     Version,
 )
 from ingest.log import InMemoryLog
+from ingest.releases import Served
 from ingest.versions import VersionStore
-from serving import releases
 from serving.engines import EngineStatus
-from serving.releases import Served
 from serving.rollout import FencedError, Rollout
 
 

@@ -1,9 +1,13 @@
-"""Which engine a request goes to."""
+"""Which arm a session gets, and which engine its requests go to."""
 
+from dataclasses import replace
+
+import pytest
+
+from ingest import releases
 from ingest.events import Arm, Assignment, Release, ReleaseKind, TrialState
-from serving import releases
-from serving.releases import Served
-from serving.routing import Health, order, pool
+from ingest.releases import Served
+from serving.routing import Health, assign, order, pool
 
 ENGINES = ("a", "b", "c")
 SERVED = releases.fold(
@@ -25,6 +29,29 @@ SERVED = releases.fold(
 )
 STABLE = Assignment(arm=Arm.STABLE, trial=1, propensity=0.5)
 CANDIDATE = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5)
+
+
+def test_no_trial_no_coin() -> None:
+    assert assign("anyone", Served()) == Assignment()
+    assert assign("anyone", replace(SERVED, state=TrialState.EVALUATING)) == Assignment()
+
+
+def test_the_coin_is_sticky_and_shares_sessions_as_the_log_says() -> None:
+    served = replace(SERVED, share=0.3)
+    given = {f"s{n}": assign(f"s{n}", served) for n in range(4000)}
+    on_trial = [a for a in given.values() if a.arm is Arm.CANDIDATE]
+    assert 0.27 < len(on_trial) / 4000 < 0.33
+    assert all(a.propensity == 0.3 and a.trial == 1 for a in on_trial)
+    assert all(assign(session, served) == a for session, a in given.items())
+    stable = next(a for a in given.values() if a.arm is Arm.STABLE)
+    assert stable.propensity == pytest.approx(0.7)
+
+
+def test_a_larger_share_keeps_the_sessions_the_candidate_had() -> None:
+    before, after = replace(SERVED, share=0.3), replace(SERVED, share=0.6)
+    had = [f"s{n}" for n in range(500) if assign(f"s{n}", before).arm is Arm.CANDIDATE]
+    assert had
+    assert all(assign(session, after).arm is Arm.CANDIDATE for session in had)
 
 
 def test_an_arm_is_the_engines_that_serve_its_version() -> None:

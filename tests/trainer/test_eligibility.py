@@ -1,11 +1,12 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ingest.events import FateKind, Reward, TrialState, TurnKind, VersionSpan
+from ingest.releases import Served
 from trainer.eligibility import Candidate, Held, Ineligible, Reason, Trainable, judge, screen
-from trainer.releases import Releases
 
 RewardOf = Callable[..., Reward]
 SPAN = VersionSpan(version=0, start=0, end=2)
@@ -56,7 +57,7 @@ def candidate(*versions: int) -> Candidate:
     return Candidate("t", TurnKind.MAIN, 0.7, versions)
 
 
-RELEASES = Releases(epoch=1, last=9, lineage=(0, 2, 5), trials={3: TrialState.REJECTED}, on_trial=None)
+SERVED = Served(epoch=1, last=9, lineage=(0, 2, 5), trials={3: TrialState.REJECTED})
 
 
 @pytest.mark.parametrize(
@@ -76,9 +77,11 @@ RELEASES = Releases(epoch=1, last=9, lineage=(0, 2, 5), trials={3: TrialState.RE
 def test_age_is_counted_in_promotions_and_the_worst_token_decides(
     versions: tuple[int, ...], max_staleness: int, verdict: object
 ) -> None:
-    assert judge(candidate(*versions), RELEASES, None, max_staleness) == verdict
+    assert judge(candidate(*versions), SERVED, None, max_staleness) == verdict
 
 
 def test_a_turn_of_the_candidate_on_trial_is_held() -> None:
-    assert judge(candidate(7), RELEASES, 7, 1) == Held(7)
-    assert judge(candidate(5, 7), RELEASES, 7, 1) == Held(7)
+    assert judge(candidate(7), SERVED, 7, 1) == Held(7)
+    assert judge(candidate(5, 7), SERVED, 7, 1) == Held(7)
+    on_trial = replace(SERVED, candidate=7, state=TrialState.CANARY)
+    assert judge(candidate(7), on_trial, None, 1) == Held(7)

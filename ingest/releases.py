@@ -1,0 +1,139 @@
+"""What the release log says, as a value, and following it: what all of its readers share.
+
+Only the rollout writes releases. A reader folds them in log order and skips a writer's entries once it has seen a
+newer epoch.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from ingest.events import Release, ReleaseKind, TrialState
+from ingest.log import EventLog
+from ingest.reader import Follower, replay
+from ingest.topics import RELEASES
+
+UNDECIDED = frozenset({TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.CANARY})
+
+
+class Verdict(StrEnum):
+    """What became of a version."""
+
+    UNDECIDED = "undecided"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What shall be served now, and what led to it.
+
+    `epoch` is the highest seen and `last` the number of the last entry. `engines` maps an engine to its version.
+    `lineage` are the versions that were stable, oldest first, without those rolled back. `trials` maps every
+    candidate there ever was to its last state, in the order their trials began.
+    """
+
+    epoch: int = 0
+    last: int = -1
+    candidate: int | None = None
+    state: TrialState | None = None
+    share: float = 0.0
+    salt: str = ""
+    engines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    lineage: tuple[int, ...] = ()
+    trials: Mapping[int, TrialState] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def stable(self) -> int | None:
+        """`None`: nothing was ever released."""
+        return self.lineage[-1] if self.lineage else None
+
+    @property
+    def on_trial(self) -> int | None:
+        """The candidate whose trial goes on."""
+        return self.candidate if self.state in UNDECIDED else None
+
+    @property
+    def promoted(self) -> tuple[int, ...]:
+        """Candidates that ever won their trial, also those rolled back later."""
+        won = (TrialState.PROMOTED, TrialState.ROLLED_BACK)
+        return tuple(version for version, state in self.trials.items() if state in won)
+
+    def verdict(self, version: int) -> Verdict:
+        """What became of `version`. One that no release names has not been decided."""
+        if version in self.lineage:
+            return Verdict.PROMOTED
+        is_decided = version in self.trials and self.trials[version] not in UNDECIDED
+        return Verdict.REJECTED if is_decided else Verdict.UNDECIDED
+
+    def age(self, version: int) -> int | None:
+        """Promotions between `version` and stable; `None` for a version outside the lineage."""
+        if version not in self.lineage:
+            return None
+        return len(self.lineage) - 1 - self.lineage.index(version)
+
+
+def advance(served: Served, release: Release) -> Served:
+    """`served` after one more entry; an entry of an older epoch, or one seen already, changes nothing."""
+    if (release.epoch, release.release) <= (served.epoch, served.last):
+        return served
+    served = replace(served, epoch=release.epoch, last=release.release)
+    if release.kind in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED):
+        return served
+    trials = dict(served.trials)
+    if release.candidate is not None and release.state is not None:
+        trials[release.candidate] = release.state
+    return replace(
+        served,
+        candidate=release.candidate,
+        state=release.state,
+        share=release.share,
+        salt=release.salt,
+        engines=MappingProxyType(dict(release.engines)),
+        lineage=_lineage(served.lineage, release.stable),
+        trials=MappingProxyType(trials),
+    )
+
+
+def _lineage(lineage: tuple[int, ...], stable: int) -> tuple[int, ...]:
+    """A return to an older version drops those after it."""
+    return (*lineage[: lineage.index(stable)], stable) if stable in lineage else (*lineage, stable)
+
+
+def fold(releases: Iterable[Release]) -> Served:
+    """The state after all of `releases`, in log order."""
+    served = Served()
+    for release in releases:
+        served = advance(served, release)
+    return served
+
+
+def read(log: EventLog) -> Served:
+    """What the log says now, from all of its entries. Raises `LogError`."""
+    return fold(replay(log, RELEASES, Release))
+
+
+class ReleaseFollower:
+    """Follows the log in no group, from what is `known`. `poll` costs only what is new; `catch_up` is current."""
+
+    def __init__(self, log: EventLog, known: Served | None = None) -> None:
+        self._log = log
+        self._follower = Follower(log, [RELEASES])
+        self.served = known or Served()
+
+    def catch_up(self) -> Served:
+        """Everything on the log at the time of the call. Raises `LogError`."""
+        for release in replay(self._log, RELEASES, Release):
+            self.served = advance(self.served, release)
+        return self.served
+
+    def poll(self, timeout_s: float) -> Served:
+        """With what arrived since. Raises `LogError` when the log is away: make a new follower then."""
+        for record in self._follower.poll(timeout_s):
+            if isinstance(record, Release):
+                self.served = advance(self.served, record)
+        return self.served
+
+    def close(self) -> None:
+        self._follower.close()

@@ -1,0 +1,110 @@
+"""The fold of the release log, and following it."""
+
+import pytest
+
+from ingest import releases
+from ingest.events import Release, ReleaseKind, TrialState
+from ingest.log import InMemoryLog
+from ingest.reader import send
+from ingest.releases import ReleaseFollower, Served, Verdict
+from ingest.topics import RELEASES
+
+
+def release(number: int, kind: ReleaseKind = ReleaseKind.TRIAL, epoch: int = 1, **fields: object) -> Release:
+    given: dict[str, object] = {"stable": 0, "reason": "because", "at": 0.0} | fields
+    return Release.model_validate({"release": number, "epoch": epoch, "kind": kind} | given)
+
+
+BOOTSTRAP = release(0, ReleaseKind.BOOTSTRAP, engines={"a": 0, "b": 0})
+CANARY = release(1, state=TrialState.CANARY, candidate=1, share=0.3, salt="x", engines={"a": 0, "b": 1})
+PROMOTED = release(2, state=TrialState.PROMOTED, stable=1, candidate=1, engines={"a": 1, "b": 1})
+ROLLED_BACK = release(3, state=TrialState.ROLLED_BACK, stable=0, candidate=1, engines={"a": 0, "b": 0})
+
+
+def test_the_log_says_what_is_served() -> None:
+    served = releases.fold([BOOTSTRAP, CANARY])
+    assert (served.stable, served.candidate, served.share, served.on_trial) == (0, 1, 0.3, 1)
+    assert (served.salt, served.engines) == ("x", {"a": 0, "b": 1})
+    served = releases.advance(served, PROMOTED)
+    assert (served.stable, served.lineage, served.promoted, served.on_trial) == (1, (0, 1), (1,), None)
+    assert served.trials == {1: TrialState.PROMOTED}
+
+
+def test_nothing_is_stable_before_a_bootstrap() -> None:
+    assert Served().stable is None
+    assert releases.fold([release(0, ReleaseKind.CLAIM)]).stable is None
+
+
+def test_entries_read_twice_change_nothing() -> None:
+    once = releases.fold([BOOTSTRAP, CANARY, PROMOTED])
+    assert releases.fold([BOOTSTRAP, CANARY, CANARY, BOOTSTRAP, PROMOTED, CANARY]) == once
+
+
+def test_a_fenced_writers_entry_is_skipped() -> None:
+    claim = release(1, ReleaseKind.CLAIM, epoch=2)
+    served = releases.fold([BOOTSTRAP, claim, CANARY.model_copy(update={"release": 2})])
+    assert served.candidate is None and served.verdict(1) is Verdict.UNDECIDED
+
+
+def test_a_claim_counts_even_where_the_fenced_writer_took_its_number() -> None:
+    claim = release(1, ReleaseKind.CLAIM, epoch=2)
+    served = releases.fold([BOOTSTRAP, CANARY, claim, PROMOTED])
+    assert (served.epoch, served.state) == (2, TrialState.CANARY)
+
+
+def test_an_announcement_changes_nothing_served() -> None:
+    announced = release(1, ReleaseKind.ANNOUNCED, stable=7, engines={"a": 7})
+    served = releases.fold([BOOTSTRAP, announced])
+    assert (served.stable, served.engines) == (0, BOOTSTRAP.engines)
+
+
+@pytest.mark.parametrize("state", [TrialState.REJECTED, TrialState.ROLLED_BACK, TrialState.EXPIRED])
+def test_every_end_but_promotion_is_a_rejection(state: TrialState) -> None:
+    served = releases.fold([BOOTSTRAP, CANARY, release(2, state=state, candidate=1)])
+    assert (served.verdict(1), served.stable, served.on_trial) == (Verdict.REJECTED, 0, None)
+
+
+@pytest.mark.parametrize("state", [TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.CANARY])
+def test_a_trial_that_goes_on_is_undecided(state: TrialState) -> None:
+    served = releases.fold([BOOTSTRAP, release(1, state=state, candidate=1)])
+    assert (served.verdict(1), served.on_trial) == (Verdict.UNDECIDED, 1)
+
+
+def test_a_version_no_release_names_is_undecided() -> None:
+    assert releases.fold([BOOTSTRAP]).verdict(1) is Verdict.UNDECIDED
+
+
+def test_age_counts_promotions() -> None:
+    third = release(3, state=TrialState.PROMOTED, stable=3, candidate=3)
+    served = releases.fold([BOOTSTRAP, PROMOTED, third])
+    assert [served.age(version) for version in (0, 1, 3, 2)] == [2, 1, 0, None]
+    assert (served.verdict(1), served.verdict(3)) == (Verdict.PROMOTED, Verdict.PROMOTED)
+
+
+def test_a_rollback_takes_the_version_out_of_the_lineage_but_not_out_of_the_trials() -> None:
+    served = releases.fold([BOOTSTRAP, CANARY, PROMOTED, ROLLED_BACK])
+    assert (served.stable, served.lineage, served.verdict(1)) == (0, (0,), Verdict.REJECTED)
+    assert served.promoted == (1,)
+
+
+def test_trials_stand_in_the_order_they_began() -> None:
+    steps = [release(n, state=TrialState.REJECTED, candidate=c) for n, c in enumerate((7, 3, 5), start=1)]
+    again = release(4, state=TrialState.EXPIRED, candidate=3)
+    assert list(releases.fold([BOOTSTRAP, *steps, again]).trials) == [7, 3, 5]
+
+
+def test_a_follower_is_where_the_log_is() -> None:
+    log = InMemoryLog()
+    send(log, RELEASES, "", BOOTSTRAP)
+    follower = ReleaseFollower(log)
+    assert follower.poll(0.0).stable == 0
+    send(log, RELEASES, "", CANARY)
+    assert follower.catch_up().on_trial == 1
+    send(log, RELEASES, "", PROMOTED)
+    assert follower.poll(0.0).stable == 1
+    assert follower.served == releases.read(log)
+
+
+def test_a_follower_made_anew_knows_what_was_known_before_it_has_read() -> None:
+    known = releases.fold([BOOTSTRAP, CANARY])
+    assert ReleaseFollower(InMemoryLog(), known).poll(0.0) == known
