@@ -1,7 +1,8 @@
 """The one configuration: `onstream.yaml`, a frozen model per stage, unknown keys refused.
 
 Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
-Secrets never stand in the file: the control-plane token is read from `ONSTREAM_CONTROL_TOKEN`.
+Secrets never stand in the file: the control-plane token is read from `ONSTREAM_CONTROL_TOKEN`, and API keys are known
+by their digests.
 """
 
 import difflib
@@ -21,6 +22,8 @@ CONTROL_TOKEN_VAR = "ONSTREAM_CONTROL_TOKEN"  # the variable's name, not its val
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
+KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
 
 
 class Section(BaseModel):
@@ -82,7 +85,9 @@ class RouterConfig(Section):
 
     host: str = "127.0.0.1"
     port: Port = 8000
-    api_keys: Mapping[str, str] = Field({}, description="API key -> tenant; empty: no key asked, tenant `default`")
+    api_keys: Mapping[KeyDigest, Tenant] = Field(
+        {}, description="SHA-256 of an API key, in hex -> tenant; empty: no key asked, tenant `default`"
+    )
     capture_by_default: bool = Field(True, description="capture requests that say nothing of consent")
     connect_timeout_s: Seconds = 2.0
     retry_for_s: Seconds = Field(20.0, description="how long a request waits for an engine before its first byte")
@@ -239,7 +244,7 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
     try:
         return Config.model_validate(merged)
     except ValidationError as exc:
-        lines = [f"  {_explain(error)}" for error in exc.errors()]
+        lines = dict.fromkeys(f"  {_explain(error)}" for error in exc.errors())
         raise ConfigError("\n".join([f"configuration {file}:", *lines])) from exc
 
 
@@ -262,6 +267,8 @@ def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _explain(error: Any) -> str:
+    if "api_keys" in error["loc"]:  # what is wrong here may be a secret: it is not repeated
+        return "serving.router.api_keys: must map the SHA-256 of each API key, 64 hex digits, to a tenant's name"
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg']}, got {error['input']!r}"

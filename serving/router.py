@@ -7,6 +7,7 @@ does not wait for a broker.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 import uuid
@@ -59,12 +60,12 @@ class FeedbackRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str | None = None
-    session: str | None = None
+    id: str | None = Field(None, max_length=200)
+    session: str | None = Field(None, max_length=200)
     value: float = Field(ge=-1.0, le=1.0)
     name: str = Field("thumb", min_length=1, max_length=256)
     comment: str = Field("", max_length=10_000)
-    feedback_id: str | None = Field(None, min_length=1, max_length=256)
+    feedback_id: str | None = Field(None, min_length=1, max_length=200)
 
     @model_validator(mode="after")
     def _about_something(self) -> "FeedbackRequest":
@@ -123,7 +124,9 @@ class Router:
         """`/v1/*`: to an engine and back."""
         self.counts["requests"] += 1
         try:
-            identity = self._identify(request)
+            tenant = self._tenant(request)
+            session = _session(request)
+            identity = self._identify(request, tenant, session)
             body = await _body(request)
         except Refused as refused:
             return refused.response()
@@ -131,13 +134,12 @@ class Router:
             return Response(status_code=499)
         with telemetry.span(telemetry.CHAT, parent=dict(request.headers)):
             telemetry.count(telemetry.REQUESTS, 1, arm=identity.assignment.arm)
-            return await self._serve(request, identity, body)
+            answer = await self._serve(request, identity, body)
+            answer.headers[headers.SESSION] = session
+            return answer
 
-    def _identify(self, request: Request) -> Identity:
-        tenant = self._tenant(request)
-        session = request.headers.get(headers.SESSION) or headers.new_session()
-        if not headers.is_session_name(session):
-            raise Refused(400, f"{headers.SESSION}: must be 1 to 200 visible ASCII characters, got {session[:60]!r}")
+    def _identify(self, request: Request, tenant: str, session: str) -> Identity:
+        session_id = self._within(tenant, session)
         turn = request.headers.get(headers.TURN, TurnKind.MAIN)
         if turn not in tuple(TurnKind):
             raise Refused(400, f"{headers.TURN}: must be one of {', '.join(TurnKind)}, got {turn!r}")
@@ -145,11 +147,11 @@ class Router:
         if consent not in ("yes", "no"):
             raise Refused(400, f"{headers.CONSENT}: must be yes or no, got {consent!r}")
         return Identity(
-            trace_id=headers.new_trace(session),
-            session_id=session,
+            trace_id=headers.new_trace(session_id),
+            session_id=session_id,
             tenant=tenant,
             kind=TurnKind(turn),
-            assignment=assign(session, self.served),
+            assignment=assign(session_id, self.served),
             is_captured=consent == "yes",
         )
 
@@ -157,10 +159,14 @@ class Router:
         if not self._config.api_keys:
             return "default"
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
-        tenant = self._config.api_keys.get(key)
+        tenant = self._config.api_keys.get(hashlib.sha256(key.encode()).hexdigest())
         if tenant is None:
             raise Refused(401, "this endpoint needs an API key of its configuration: Authorization: Bearer <key>")
         return tenant
+
+    def _within(self, tenant: str, name: str) -> str:
+        """A name that a client gave, told apart from the same name given by another tenant."""
+        return f"{tenant}/{name}" if self._config.api_keys else name
 
     async def _serve(self, request: Request, identity: Identity, body: bytes) -> Response:
         deadline = Deadline.after(self._config.retry_for_s)
@@ -250,9 +256,9 @@ class Router:
             given = FeedbackRequest.model_validate_json(body)
             trace = headers.trace_of(given.id) if given.id else None
             return Feedback(
-                feedback_id=given.feedback_id or uuid.uuid4().hex,
+                feedback_id=self._within(tenant, given.feedback_id or uuid.uuid4().hex),
                 trace_id=trace,
-                session_id=given.session,
+                session_id=self._within(tenant, given.session) if given.session else None,
                 tenant=tenant,
                 name=given.name,
                 value=given.value,
@@ -302,6 +308,13 @@ class Router:
         )
 
 
+def _session(request: Request) -> str:
+    session = request.headers.get(headers.SESSION) or headers.new_session()
+    if not headers.is_session_name(session):
+        raise Refused(400, f"{headers.SESSION}: must be 1 to 200 visible ASCII characters, got {session[:60]!r}")
+    return session
+
+
 async def _body(request: Request) -> bytes:
     body = await request.body()
     if len(body) > _MAX_BODY_BYTES:
@@ -318,4 +331,4 @@ def _outgoing(request: Request, identity: Identity) -> dict[str, str]:
 
 def _returned(answer: aiohttp.ClientResponse, identity: Identity) -> dict[str, str]:
     kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
-    return kept | {headers.TRACE: identity.trace_id, headers.SESSION: identity.session_id}
+    return kept | {headers.TRACE: identity.trace_id}

@@ -63,6 +63,12 @@ def test_a_value_of_the_wrong_type_is_named_with_what_was_given(tmp_path: Path) 
     assert message.endswith("got 'many'")
 
 
+@pytest.mark.parametrize("keys", ["{sk-secret: acme}", "[sk-secret]", "{sk-secret: no tenant/name}"])
+def test_an_api_key_that_stands_in_the_file_is_refused_and_not_repeated(keys: str, tmp_path: Path) -> None:
+    message = refusal(MINIMAL + f"serving: {{router: {{api_keys: {keys}}}}}\n", tmp_path)
+    assert "must map the SHA-256 of each API key" in message and "secret" not in message
+
+
 def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     lines = refusal("model: {path: w, nam: p}\nlog: {timeout_s: 0}\n", tmp_path).splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == ["model.nam", "log.timeout_s"]

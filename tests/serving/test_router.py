@@ -1,5 +1,6 @@
 """The front door over real sockets: pass-through, retries, identity, feedback."""
 
+import hashlib
 import json
 
 import aiohttp
@@ -13,6 +14,10 @@ from serving import headers
 
 def feedback_on(front: Front) -> list[Feedback]:
     return [codec.decode(frame.value, frame.headers, Feedback) for frame in front.spool.pending()]
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 async def test_a_reply_comes_back_as_the_engine_gave_it(front: MakeFront, upstream: Upstream) -> None:
@@ -122,12 +127,28 @@ async def test_an_unknown_api_key_is_refused_and_a_known_one_names_its_tenant(
     front: MakeFront, upstream: Upstream
 ) -> None:
     async with upstream.serving():
-        door = await front(upstream, api_keys={"k1": "acme"})
+        door = await front(upstream, api_keys={digest("k1"): "acme"})
         assert (await door.chat()).status_code == 401
         assert (await door.chat(authorization="Bearer k2")).status_code == 401
+        assert (await door.chat(authorization=f"Bearer {digest('k1')}")).status_code == 401
         assert (await door.chat(authorization="Bearer k1")).status_code == 200
     assert upstream.seen[0][headers.TENANT] == "acme"
     assert "authorization" not in upstream.seen[0]
+
+
+async def test_two_tenants_may_use_the_same_names(front: MakeFront, upstream: Upstream) -> None:
+    async with upstream.serving():
+        door = await front(upstream, api_keys={digest("k1"): "acme", digest("k2"): "other"})
+        for key in ("k1", "k2"):
+            bearer = {"authorization": f"Bearer {key}"}
+            answer = await door.chat(**bearer, **{headers.SESSION: "s1"})
+            assert answer.headers[headers.SESSION] == "s1"
+            given = {"session": "s1", "value": 1, "feedback_id": "f1"}
+            await door.client.post("/v1/feedback", json=given, headers=bearer)
+    assert len({seen[headers.SESSION] for seen in upstream.seen}) == 2
+    records = feedback_on(door)
+    assert [record.session_id for record in records] == [seen[headers.SESSION] for seen in upstream.seen]
+    assert len({record.feedback_id for record in records}) == 2
 
 
 async def test_feedback_by_completion_id_finds_its_traces_partition(front: MakeFront) -> None:
