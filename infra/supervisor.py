@@ -142,15 +142,15 @@ class Process:
         if self.state is ProcessState.WAITING:
             return self._restart_if_due()
         if (status := self._child.poll()) is not None:
-            return self._plan_restart(status)
+            return self._plan_restart(self._child, status)
         if self.state is ProcessState.STARTING and _answers(self.spec.ready_url):
             self.state = ProcessState.READY
             return f"{self.spec.name} is ready after {time.time() - self.started_at:.0f} s"
         return None
 
-    def _plan_restart(self, status: int) -> str:
+    def _plan_restart(self, child: subprocess.Popen[bytes], status: int) -> str:
         self.exit_status = status
-        _kill_marked(self._mark)
+        _kill_left_behind(child.pid, self._mark)
         if time.time() - self.started_at > _FORGET_S:
             self._waits = self._new_waits()
         wait = next(self._waits)
@@ -188,7 +188,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self.exit_status = self._child.wait()
-        _kill_marked(self._mark)
+        _kill_left_behind(self._child.pid, self._mark)
 
 
 def _child_setup(niceness: int) -> Callable[[], None]:
@@ -202,13 +202,16 @@ def _child_setup(niceness: int) -> Callable[[], None]:
     return setup
 
 
-def _kill_marked(mark: str) -> None:
-    """What a dead process left behind, in whatever group or session: vLLM's engine core, Ray's servers and agents."""
+def _kill_left_behind(leader: int, mark: str) -> None:
+    """What a dead process leaves: in the session it led, vLLM's engine core; in sessions of their own, Ray's servers.
+
+    The mark alone would miss the first: titles that processes give themselves overwrite the environment one can read.
+    """
     for process in psutil.process_iter():
         try:
-            if process.environ().get(_MARK_VAR) == mark:
+            if os.getsid(process.pid) == leader or process.environ().get(_MARK_VAR) == mark:
                 process.kill()
-        except psutil.Error:  # it ended in this moment, or is another user's
+        except (psutil.Error, OSError):  # it ended in this moment, or is another user's
             continue
 
 

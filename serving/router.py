@@ -151,7 +151,7 @@ class Router:
             session_id=session_id,
             tenant=tenant,
             kind=TurnKind(turn),
-            assignment=assign(session_id, self.served),
+            assignment=assign(session_id, self.served, tuple(self._slots), self.health),
             is_captured=consent == "yes",
         )
 

@@ -19,9 +19,15 @@ class Health:
         return engine_id not in self.down
 
 
-def assign(session_id: str, served: Served) -> Assignment:
-    """The arm of a session: a salted hash against the share, the same in every process."""
+def assign(session_id: str, served: Served, engines: tuple[str, ...], health: Health) -> Assignment:
+    """The arm of a session: a salted hash against the share, the same in every process.
+
+    No coin is tossed while an arm has no engine that answers. Its sessions would be served by the other arm and be no
+    evidence; without them the rest would no longer be split as the coin says.
+    """
     if served.state is not TrialState.CANARY or served.share <= 0.0:
+        return Assignment()
+    if not all(any(map(health.is_up, pool(served, arm, engines))) for arm in Arm):
         return Assignment()
     if coin(session_id, served.salt) < served.share:
         return Assignment(arm=Arm.CANDIDATE, trial=served.candidate, propensity=served.share)

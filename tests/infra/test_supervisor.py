@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import is_alive
 
 from infra import config
 from infra.config import Config
@@ -65,9 +66,15 @@ def test_the_last_words_of_a_failure_are_told(tmp_path: Path) -> None:
     assert "model.path: nothing there" in lines[-1]
 
 
-def test_what_a_dead_process_left_in_its_group_dies_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "how",
+    ["start_new_session=True", "env={}"],
+    ids=["in a session of its own", "with an environment that cannot be read"],
+)
+def test_what_a_dead_process_left_dies_too(tmp_path: Path, how: str) -> None:
     code = (
-        f"import subprocess, sys\nprint(subprocess.Popen([sys.executable, '-c', {SLEEPS!r}]).pid, flush=True)\n{SLEEPS}"
+        "import subprocess, sys\n"
+        f"print(subprocess.Popen([sys.executable, '-c', {SLEEPS!r}], {how}).pid, flush=True)\n{SLEEPS}"
     )
     child = process(tmp_path, code)
     child.start()
@@ -76,7 +83,7 @@ def test_what_a_dead_process_left_in_its_group_dies_too(tmp_path: Path) -> None:
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     until(lambda: child.look() and child.state is ProcessState.WAITING)
-    until(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not is_alive(grandchild))
 
 
 def test_a_process_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path) -> None:
@@ -107,7 +114,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not is_alive(child))
 
 
 @pytest.fixture

@@ -31,27 +31,37 @@ STABLE = Assignment(arm=Arm.STABLE, trial=1, propensity=0.5)
 CANDIDATE = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5)
 
 
+def arm_of(session: str, served: Served, health: Health | None = None) -> Assignment:
+    return assign(session, served, ENGINES, health or Health())
+
+
 def test_no_trial_no_coin() -> None:
-    assert assign("anyone", Served()) == Assignment()
-    assert assign("anyone", replace(SERVED, state=TrialState.EVALUATING)) == Assignment()
+    assert arm_of("anyone", Served()) == Assignment()
+    assert arm_of("anyone", replace(SERVED, state=TrialState.EVALUATING)) == Assignment()
+
+
+@pytest.mark.parametrize(("down", "has_coin"), [({"c"}, False), ({"a", "b"}, False), ({"a"}, True), (set(), True)])
+def test_no_coin_while_an_arm_has_no_engine_that_answers(down: set[str], has_coin: bool) -> None:
+    given = {arm_of(f"s{n}", SERVED, Health(down)).trial for n in range(50)}
+    assert given == ({1} if has_coin else {None})
 
 
 def test_the_coin_is_sticky_and_shares_sessions_as_the_log_says() -> None:
     served = replace(SERVED, share=0.3)
-    given = {f"s{n}": assign(f"s{n}", served) for n in range(4000)}
+    given = {f"s{n}": arm_of(f"s{n}", served) for n in range(4000)}
     on_trial = [a for a in given.values() if a.arm is Arm.CANDIDATE]
     assert 0.27 < len(on_trial) / 4000 < 0.33
     assert all(a.propensity == 0.3 and a.trial == 1 for a in on_trial)
-    assert all(assign(session, served) == a for session, a in given.items())
+    assert all(arm_of(session, served) == a for session, a in given.items())
     stable = next(a for a in given.values() if a.arm is Arm.STABLE)
     assert stable.propensity == pytest.approx(0.7)
 
 
 def test_a_larger_share_keeps_the_sessions_the_candidate_had() -> None:
     before, after = replace(SERVED, share=0.3), replace(SERVED, share=0.6)
-    had = [f"s{n}" for n in range(500) if assign(f"s{n}", before).arm is Arm.CANDIDATE]
+    had = [f"s{n}" for n in range(500) if arm_of(f"s{n}", before).arm is Arm.CANDIDATE]
     assert had
-    assert all(assign(session, after).arm is Arm.CANDIDATE for session in had)
+    assert all(arm_of(session, after).arm is Arm.CANDIDATE for session in had)
 
 
 def test_an_arm_is_the_engines_that_serve_its_version() -> None:

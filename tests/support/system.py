@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import yaml
+from processes import is_alive
 
 from infra import config
 from infra.config import CONTROL_TOKEN_VAR, Config
@@ -181,12 +183,14 @@ class System:
     # -- doing
 
     def kill(self, name: str) -> None:
-        """`kill -9`, and wait until the supervisor has started another one."""
+        """`kill -9`; wait until the supervisor has started another one, and nothing is left of the first."""
         process = self.supervisor.processes[name]
         restarts = process.restarts
         assert process.pid is not None
+        left = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGKILL)
         self.until(lambda: process.restarts > restarts, 40.0, f"{name} is started again")
+        self.until(lambda: not any(map(is_alive, left)), 10.0, f"what {name} had started is gone")
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
