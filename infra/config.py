@@ -47,8 +47,8 @@ class LogConfig(Section):
 class StoreConfig(Section):
     """The weight store, an fsspec URL, and where engines keep verified copies of its versions."""
 
-    url: str = ".onstream/store"
-    cache_dir: str = ".onstream/cache"
+    url: str = Field("", description="empty: `<run_dir>/store`")
+    cache_dir: str = Field("", description="empty: `<run_dir>/cache`")
     keep_in_cache: int = Field(2, ge=2, description="serving version and the one to roll back to")
 
 
@@ -91,12 +91,13 @@ class RouterConfig(Section):
     capture_by_default: bool = Field(True, description="capture requests that say nothing of consent")
     connect_timeout_s: Seconds = 2.0
     retry_for_s: Seconds = Field(20.0, description="how long a request waits for an engine before its first byte")
+    drain_s: int = Field(10, ge=0, description="how long replies in progress may go on after SIGTERM")
 
 
 class CaptureConfig(Section):
     """The disk spool between serving and the log."""
 
-    spool_dir: str = ".onstream/spool"
+    spool_dir: str = Field("", description="empty: `<run_dir>/spool`")
     max_spool_bytes: int = Field(1 << 30, ge=1 << 20)
     segment_bytes: int = Field(4 << 20, ge=1 << 12)
 
@@ -122,7 +123,10 @@ class GateConfig(Section):
     alpha_rollback: float = Field(0.05, gt=0.0, lt=0.5)
     margin: float = Field(0.02, gt=0.0, lt=1.0, description="delta: worse by this or more is a false promotion")
     ramp: tuple[RampStep, ...] = (RampStep(share=0.1, until_units=200), RampStep(share=0.5))
-    guardrails: tuple[GuardrailConfig, ...] = ()
+    guardrails: tuple[GuardrailConfig, ...] = Field(
+        (GuardrailConfig(name="completed", margin=0.02), GuardrailConfig(name="substance", margin=0.02)),
+        description="each by its name in the reward spec",
+    )
     min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
     max_units: int = Field(20_000, ge=1)
     max_s: Seconds = 86_400.0
@@ -204,14 +208,26 @@ class TrainerConfig(Section):
     threads: int = Field(2, ge=1)
     niceness: int = Field(10, ge=0, le=19, description="priority below serving's, where they share a machine")
     seed: int = 0
-    checkpoint_dir: str = ".onstream/trainer"
+    checkpoint_dir: str = Field("", description="empty: `<run_dir>/trainer`")
     ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")
 
 
-class Config(Section):
-    """Everything. `run_dir` holds logs, process state and what the other paths do not name."""
+_RUN_DIR = ".onstream"
+_BELOW_RUN_DIR = {
+    ("store", "url"): "store",
+    ("store", "cache_dir"): "cache",
+    ("serving", "capture", "spool_dir"): "spool",
+    ("trainer", "checkpoint_dir"): "trainer",
+}
 
-    run_dir: str = ".onstream"
+
+class Config(Section):
+    """Everything. `run_dir` holds logs, process state and what the other paths do not name.
+
+    Relative paths count from the folder that the command runs in.
+    """
+
+    run_dir: str = _RUN_DIR
     model: ModelConfig
     log: LogConfig = LogConfig()
     store: StoreConfig = StoreConfig()
@@ -219,6 +235,18 @@ class Config(Section):
     ingest: IngestConfig = IngestConfig()
     rewards: RewardsConfig = RewardsConfig()
     trainer: TrainerConfig = TrainerConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _below_run_dir(cls, given: Any) -> Any:
+        """Give the paths that were left empty their places."""
+        for (*parents, leaf), name in _BELOW_RUN_DIR.items():
+            node = given
+            for key in parents:
+                node = node.setdefault(key, {}) if isinstance(node, dict) else None
+            if isinstance(node, dict) and not node.get(leaf):
+                node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
+        return given
 
     def dump(self) -> str:
         """The resolved configuration as YAML."""

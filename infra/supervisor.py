@@ -8,21 +8,21 @@ everything it started: children are in process groups of their own and get SIGTE
 
 import argparse
 import ctypes
+import fcntl
+import http.client
 import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -49,13 +49,17 @@ class ProcessState(StrEnum):
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """How to run one process. `ready_url` answers 200 once it is ready; without one, running is ready."""
+    """How to run one process. `ready_url` answers 200 once it is ready; without one, running is ready.
+
+    `stop_s` is how long it may take to end after SIGTERM.
+    """
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     ready_url: str | None = None
     niceness: int = 0
+    stop_s: float = _STOP_S
 
 
 def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
@@ -79,6 +83,7 @@ def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
             (python, "-m", "serving", "router", *where),
             one_thread,
             f"http://{router.host}:{router.port}/health",
+            stop_s=router.drain_s + _STOP_S,
         ),
         ProcessSpec(
             "rollout",
@@ -221,7 +226,7 @@ def _answers(url: str | None) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1.0) as answer:  # noqa: S310 - an address of our configuration
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # also an answer that is no HTTP: it is not ours
         return False
 
 
@@ -233,20 +238,37 @@ class Supervisor:
         self._run_dir = Path(config.run_dir)
         self._env = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
         self._env.setdefault(CONTROL_TOKEN_VAR, secrets.token_urlsafe(24))
+        self._lock: IO[str] | None = None
         self.processes: dict[str, Process] = {}
 
+    def claim(self) -> None:
+        """Take `run_dir`, until `stop` or the end of this process. Raises `StartError` where another has it."""
+        if self._lock is not None:
+            return
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (self._run_dir / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            lock.close()
+            raise StartError(f"run_dir: {self._run_dir.absolute()} is in use: Onstream runs there already") from exc
+        self._lock = lock
+
     def start(self) -> None:
-        """Broker, bootstrap, then everything else at once.
+        """Checks, broker, bootstrap, then everything else at once.
 
         Raises:
-            StartError: a port is taken, the broker does not come up, or the bootstrap fails.
+            StartError: `run_dir` is in use, a port is taken, a check or the bootstrap fails, or the broker does not
+                come up.
         """
+        self.claim()
         self._check_ports()
         (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        self._command("check")
         (self._run_dir / "resolved.yaml").write_text(self._config.dump())
         if self._config.log.local:
             self._start_broker()
-        self._bootstrap()
+        self._command("bootstrap")
         for spec in specs(self._config, self._config_path):
             self._add(spec).start()
         self._write_state()
@@ -266,41 +288,43 @@ class Supervisor:
             wanted[f"serving.engines {slot.id} port"] = (slot.host, slot.port)
             wanted[f"serving.engines {slot.id} control_port"] = (slot.host, slot.control_port)
         if self._config.log.local:
-            wanted["log.brokers"] = _broker_address(self._config)
+            wanted["log.brokers"] = broker.address(self._config.log)
         owners: dict[tuple[str, int], str] = {}
         for name, (host, port) in wanted.items():
             if (host, port) in owners:
                 raise StartError(f"{name}: {host}:{port} is also {owners[host, port]}")
             owners[host, port] = name
         for (host, port), name in owners.items():
-            if is_taken(host, port):
+            if broker.listens(host, port):
                 raise StartError(f"{name}: port {port} on {host} is taken by another process")
 
     def _start_broker(self) -> None:
-        host, port = _broker_address(self._config)
+        host, port = broker.address(self._config.log)
         data = self._run_dir / "broker"
         data.mkdir(parents=True, exist_ok=True)
         process = self._add(ProcessSpec("broker", tuple(broker.command(data.resolve(), host, port))))
         process.start()
         deadline = Deadline.after(_BROKER_READY_S)
-        while not is_taken(host, port):
+        while not broker.listens(host, port):
             if deadline.passed() or (process.look() and process.state is ProcessState.WAITING):
                 raise StartError(f"the broker does not listen on {host}:{port}: {process.last_words()}")
             time.sleep(0.1)
         process.state = ProcessState.READY
         self._say(f"broker is ready on {host}:{port}")
 
-    def _bootstrap(self) -> None:
+    def _command(self, name: str) -> None:
+        """Run `onstream <name>` to its end. Raises `StartError` with what it said when it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", "infra.cli", "bootstrap", "--config", str(self._config_path)],
+            [sys.executable, "-m", "infra.cli", name, "--config", str(self._config_path)],
             env=self._env,
             capture_output=True,
             text=True,
             check=False,
+            start_new_session=True,  # a Ctrl-C is for the supervisor
         )
-        (self._run_dir / "logs" / "bootstrap.log").write_text(done.stderr)
+        (self._run_dir / "logs" / f"{name}.log").write_text(done.stderr)
         if done.returncode:
-            raise StartError(done.stderr.strip().removeprefix("onstream: ").splitlines()[-1])
+            raise StartError(done.stderr.rpartition("onstream: ")[2].strip())
 
     def tick(self) -> None:
         """Look at every process once."""
@@ -315,17 +339,20 @@ class Supervisor:
         return all(process.state is ProcessState.READY for process in self.processes.values())
 
     def stop(self) -> None:
-        """Everything ends; the broker last, so that the others can flush to it."""
-        others = [process for name, process in self.processes.items() if name != "broker"]
-        for process in others:
-            process.ask_to_stop()
-        deadline = Deadline.after(_STOP_S)
-        for process in others:
-            process.end(deadline)
-        if held := self.processes.get("broker"):
-            held.ask_to_stop()
-            held.end(Deadline.after(_STOP_S))
-        self._write_state()
+        """Everything ends: the router first, so that replies are finished; the broker last, so that all can flush."""
+        others = [name for name in self.processes if name not in ("router", "broker")]
+        for names in (["router"], others, ["broker"]):
+            ending = [self.processes[name] for name in names if name in self.processes]
+            for process in ending:
+                process.ask_to_stop()
+            begun = time.monotonic()
+            for process in ending:
+                process.end(Deadline(begun + process.spec.stop_s))
+        if self.processes:
+            self._write_state()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _write_state(self) -> None:
         state: dict[str, Any] = {
@@ -346,21 +373,6 @@ class Supervisor:
         part.replace(self._run_dir / "state.json")
 
 
-def _broker_address(config: Config) -> tuple[str, int]:
-    """Raises `StartError` unless `log.brokers` is one `host:port`."""
-    host, _, port = config.log.brokers.partition(":")
-    if not port.isdecimal():
-        raise StartError(f"log.brokers: with `log.local` this must be one host:port, got {config.log.brokers!r}")
-    return host, int(port)
-
-
-def is_taken(host: str, port: int) -> bool:
-    """Something listens there."""
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((host, port)) == 0
-
-
 def main(argv: list[str]) -> int:
     """`onstream up`: run everything until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="onstream up", description="Run the whole system here until Ctrl-C.")
@@ -373,7 +385,7 @@ def main(argv: list[str]) -> int:
         told = False
         try:
             supervisor.start()
-            print("starting; an engine takes about a minute", flush=True)
+            print("starting; an engine takes a minute or two", flush=True)
             while not stop.wait(0.5):
                 supervisor.tick()
                 if not told and supervisor.is_ready():
@@ -381,7 +393,8 @@ def main(argv: list[str]) -> int:
                     print(f"ready: http://{router.host}:{router.port}/v1 serves {config.model.name}; Ctrl-C ends it")
                     told = True
         finally:
-            print("stopping", flush=True)
+            if supervisor.processes:
+                print("stopping; replies in progress are finished first", flush=True)
             supervisor.stop()
 
     return cli.guarded(args.config, run)

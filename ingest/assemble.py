@@ -141,7 +141,7 @@ class Assembler:
         telemetry.count(telemetry.TRAJECTORIES_CLOSED, 1, reason=trajectory.closed.value)
         logger.info(
             "session %s closed (%s): trajectory %s, %d turns, %d feedback",
-            closed.key,
+            trajectory.session_id,
             trajectory.closed.value,
             trajectory.trajectory_id,
             len(trajectory.turns),

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from infra import cli
+from infra import broker, cli
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Deadline
@@ -239,6 +239,7 @@ def main(argv: list[str]) -> int:
     def run(config: Config) -> int:
         from ingest.kafka_log import KafkaLog
 
+        broker.require_running(config.log)
         log = KafkaLog(config.log, client_id="audit")
         try:
             found = settle(log, Limits.of(config), args.wait)

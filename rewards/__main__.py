@@ -19,14 +19,14 @@ def run(config: Config) -> None:
     """The stage with the log and the reward spec of the configuration.
 
     Raises:
-        ConfigError: the reward spec, or a scorer in it, cannot be used.
+        ConfigError: the reward spec, a scorer in it, or a guardrail of the gate cannot be used.
     """
     from infra.lifecycle import Stop
     from ingest.kafka_log import KafkaLog
     from ingest.reader import outlast_outages
     from rewards import spec, stage
 
-    scoring = spec.load(config.rewards.spec)
+    scoring = spec.of(config)
     telemetry.setup("rewards")
     stop = Stop.on_signals()
     log = KafkaLog(config.log, client_id="rewards", member=socket.gethostname())

@@ -69,7 +69,7 @@ def _load_file(file: Path) -> Any:
     name = f"onstream_scorer_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None or not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
+        raise FileNotFoundError(f"{file.absolute()}: no such file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while the file is executed
     spec.loader.exec_module(module)

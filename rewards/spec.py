@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from infra.config import Config
 from infra.errors import ConfigError
 from ingest.events import Component, Reward, Trajectory, Turn, TurnKind, TurnReward, content_id
 from rewards import plugins
@@ -85,7 +86,7 @@ def load(path: str) -> Scoring:
     Raises:
         ConfigError: the file cannot be used, a scorer cannot be built, or a guardrail is part of the reward.
     """
-    source = Path(path) if path else resources.files("rewards").joinpath("default.yaml")
+    source = Path(path).absolute() if path else resources.files("rewards").joinpath("default.yaml")
     try:
         raw = yaml.safe_load(source.read_text())
     except (OSError, yaml.YAMLError) as exc:
@@ -97,6 +98,23 @@ def load(path: str) -> Scoring:
         raise ConfigError("\n".join([f"reward spec {source}:", *lines])) from exc
     except ConfigError as exc:
         raise ConfigError(f"reward spec {source}: {exc}") from exc
+
+
+def of(config: Config) -> Scoring:
+    """The reward spec that a configuration names.
+
+    Raises:
+        ConfigError: as `load` does, or the gate asks for a guardrail that the spec does not have.
+    """
+    scoring = load(config.rewards.spec)
+    known = [guardrail.name for guardrail in scoring.spec.guardrails]
+    for asked in config.serving.rollout.gate.guardrails:
+        if asked.name not in known:
+            raise ConfigError(
+                f"serving.rollout.gate.guardrails: {asked.name!r} must be a guardrail of the reward spec "
+                f"{scoring.spec.name!r}, which has {', '.join(known) or 'none'}; no version could ever be promoted"
+            )
+    return scoring
 
 
 def build(spec: RewardSpec) -> Scoring:

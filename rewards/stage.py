@@ -14,13 +14,14 @@ A crash before 4 repeats 1-3: the same trajectories under the same spec give rew
 import logging
 import time
 from collections.abc import Callable
+from statistics import fmean
 
 from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
 from ingest import fates
-from ingest.events import Headers, Trajectory, session_key
+from ingest.events import Component, Headers, Reward, Trajectory, session_key
 from ingest.log import EventLog
 from ingest.reader import Reader, send
 from ingest.topics import REWARDS, TRAJECTORIES
@@ -74,13 +75,7 @@ class Stage:
         for component in reward.components:
             if component.unscored is not None:
                 telemetry.count(telemetry.UNSCORED, 1, component=component.name)
-        logger.info(
-            "trajectory %s: value %.3f%s, %d turns",
-            trajectory.trajectory_id,
-            reward.value,
-            "" if reward.has_signal else " (silence)",
-            len(reward.turns),
-        )
+        logger.info("session %s: %s", trajectory.session_id, told(reward))
 
     def commit(self) -> None:
         """4: the group goes on after what was scored."""
@@ -90,6 +85,21 @@ class Stage:
     def close(self) -> None:
         """Leave the group. Nothing is committed that was not flushed."""
         self._reader.close()
+
+
+def told(reward: Reward) -> str:
+    """A reward in a line: the session's value, and what each component said of its turns."""
+    by_name: dict[str, list[Component]] = {}
+    for component in reward.components:
+        by_name.setdefault(component.name, []).append(component)
+    parts = []
+    for name, said in by_name.items():
+        values = [component.value for component in said if component.value is not None]
+        reasons = sorted({component.unscored for component in said if component.unscored})
+        mean = f"{fmean(values):.3f} over {len(values)} of {len(said)} turns" if values else "unscored"
+        parts.append(f"{name} {mean}" + (f" ({'; '.join(reasons)})" if reasons else ""))
+    value = f"value {reward.value:.3f}" + ("" if reward.has_signal else " for silence")
+    return ", ".join([value, *parts])
 
 
 def run(log: EventLog, config: Config, scoring: Scoring, stop: Stop) -> None:

@@ -9,7 +9,7 @@ from infra import cli
 from infra.config import Config
 from infra.errors import ConfigError
 from ingest import reader, releases, topics
-from ingest.events import Release, ReleaseKind
+from ingest.events import Release, ReleaseKind, Version
 from ingest.log import EventLog
 from ingest.versions import VersionStore
 from serving.rollout import place
@@ -21,11 +21,11 @@ def bootstrap(config: Config, log: EventLog, store: VersionStore) -> None:
     """Make what every stage expects to find.
 
     Raises:
-        ConfigError: `model.path` is no Hugging Face folder with safetensors.
+        ConfigError: `model.path` is no Hugging Face folder with safetensors, or another model than was begun with.
     """
-    model = Path(config.model.path)
-    if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
-        raise ConfigError(f"model.path: {model} must be a folder with config.json and *.safetensors")
+    model = require_model(config)
+    if 0 in store.versions():
+        _require_same(model, store.read(0), config)
     log.create(topics.specs(config.log.partitions, config.log.retention_s))
     if releases.read(log).stable is not None:
         logger.info("released before; nothing to do")
@@ -44,6 +44,24 @@ def bootstrap(config: Config, log: EventLog, store: VersionStore) -> None:
     reader.send(log, topics.RELEASES, "", first)
     log.flush(config.log.timeout_s)
     logger.info("version 0 (%s) is stable", manifest.digest[:12])
+
+
+def require_model(config: Config) -> Path:
+    """The base model's folder. Raises `ConfigError` unless it is in the Hugging Face layout, with safetensors."""
+    model = Path(config.model.path)
+    if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
+        raise ConfigError(f"model.path: {model.absolute()} must be a folder with config.json and *.safetensors")
+    return model
+
+
+def _require_same(model: Path, first: Version, config: Config) -> None:
+    """Names and sizes of weight files tell models apart; to read hundreds of gigabytes at each start would not."""
+    held = {(file.name, file.bytes) for file in first.files if file.name.endswith(".safetensors")}
+    if held != {(path.name, path.stat().st_size) for path in model.glob("*.safetensors")}:
+        raise ConfigError(
+            f"model.path: {model.absolute()} is not the model that the versions in {config.store.url} descend from; "
+            "another model needs another `run_dir`, or a `store.url` and topics of its own"
+        )
 
 
 def main(argv: list[str]) -> int:

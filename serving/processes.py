@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from infra.config import CONTROL_TOKEN_VAR, Config
+from infra.config import CONTROL_TOKEN_VAR, Config, RouterConfig
 from infra.errors import StartError
 from infra.lifecycle import Stop
 from ingest.kafka_log import KafkaLog
@@ -48,7 +48,7 @@ def run_router(config: Config) -> None:
     """The router, until SIGTERM."""
     own = config.serving.router
     require_free(own.host, own.port, "serving.router.port")
-    stop = Stop()
+    stop = Stop.on_signals()  # uvicorn takes them over while it serves, and raises them again when it has ended
     capture = config.serving.capture
     spool = Spool(Path(capture.spool_dir) / "router", capture.max_spool_bytes, capture.segment_bytes)
     router = Router({slot.id: slot for slot in config.serving.engines}, own, spool)
@@ -56,17 +56,23 @@ def run_router(config: Config) -> None:
     shipper = Shipper(spool, open_log, stop)
     shipper.start()
     threading.Thread(target=follow_releases, args=(open_log, router, stop), daemon=True).start()
-    asyncio.run(_serve_router(router, own.host, own.port))
+    asyncio.run(_serve_router(router, own))
     stop.set()
     shipper.finish(5.0)
 
 
-async def _serve_router(router: Router, host: str, port: int) -> None:
+async def _serve_router(router: Router, own: RouterConfig) -> None:
     await router.start()
     probing = asyncio.create_task(router.probe())
     server = uvicorn.Server(
         uvicorn.Config(
-            router.application(), host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=75
+            router.application(),
+            host=own.host,
+            port=own.port,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=own.drain_s,
         )
     )
     try:

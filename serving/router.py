@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, model_validator
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -25,7 +25,7 @@ from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
 from infra.lifecycle import Deadline
 from ingest import codec, topics
-from ingest.events import Feedback, TurnKind, key_of
+from ingest.events import Feedback, TurnKind, key_of, session_key
 from ingest.releases import Served
 from serving import headers
 from serving.headers import Identity
@@ -51,7 +51,7 @@ class Refused(Exception):
         self.status, self.message = status, message
 
     def response(self) -> JSONResponse:
-        kind = "authentication_error" if self.status == 401 else "invalid_request_error"
+        kind = {401: "authentication_error", 503: "server_error"}.get(self.status, "invalid_request_error")
         return JSONResponse({"error": {"message": self.message, "type": kind, "code": self.status}}, self.status)
 
 
@@ -62,7 +62,7 @@ class FeedbackRequest(BaseModel):
 
     id: str | None = Field(None, max_length=200)
     session: str | None = Field(None, max_length=200)
-    value: float = Field(ge=-1.0, le=1.0)
+    value: StrictFloat = Field(ge=-1.0, le=1.0)
     name: str = Field("thumb", min_length=1, max_length=256)
     comment: str = Field("", max_length=10_000)
     feedback_id: str | None = Field(None, min_length=1, max_length=200)
@@ -83,6 +83,7 @@ class Router:
         self.health = Health()
         self.counts: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
+        self._is_starting = True  # until an engine has answered
 
     # -- lifecycle
 
@@ -113,6 +114,8 @@ class Router:
             self._note(slot.id, is_up=False)
 
     def _note(self, engine_id: str, is_up: bool) -> None:
+        if is_up:
+            self._is_starting = False
         if is_up == self.health.is_up(engine_id):
             return
         logger.info("%s is %s", engine_id, "up" if is_up else "down")
@@ -178,17 +181,19 @@ class Router:
                 try:
                     return await self._attempt(self._slots[name], request, identity, body, is_last=deadline.passed())
                 except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:
-                    last = f"{name}: {exc or type(exc).__name__}"
+                    last = f"{name} {_told(exc)}"
                     self._note(name, is_up=False)
                 tried += 1
                 self.counts["retries"] += 1
                 telemetry.count(telemetry.RETRIES, 1, engine=name)
+            if self._is_starting:
+                return Refused(503, "the engines are starting: GET /health answers 200 once one is up").response()
             if deadline.passed():
                 break
             await asyncio.sleep(0.2)
         self.counts["failed"] += 1
         logger.error("trace %s failed after %d attempts: %s", identity.trace_id, tried, last)
-        return JSONResponse({"error": {"message": f"no engine could serve this: {last}", "type": "server_error"}}, 503)
+        return Refused(503, f"no engine could serve this: {last}").response()
 
     async def _attempt(
         self, slot: EngineSlot, request: Request, identity: Identity, body: bytes, is_last: bool
@@ -206,6 +211,7 @@ class Router:
         try:
             if answer.status in _TRY_ANOTHER and not is_last:
                 raise aiohttp.ClientError(f"answered {answer.status}: {(await answer.text())[:200]}")
+            self._is_starting = False
             back = _returned(answer, identity)
             if "text/event-stream" not in answer.headers.get("content-type", ""):
                 whole = await answer.read()
@@ -255,10 +261,13 @@ class Router:
         try:
             given = FeedbackRequest.model_validate_json(body)
             trace = headers.trace_of(given.id) if given.id else None
+            session = self._within(tenant, given.session) if given.session else None
+            if trace and session and not trace.startswith(session_key(session)):
+                raise Refused(400, f"id: {given.id!r:.80} is no completion of session {given.session!r}")
             return Feedback(
                 feedback_id=self._within(tenant, given.feedback_id or uuid.uuid4().hex),
                 trace_id=trace,
-                session_id=self._within(tenant, given.session) if given.session else None,
+                session_id=session,
                 tenant=tenant,
                 name=given.name,
                 value=given.value,
@@ -316,10 +325,19 @@ def _session(request: Request) -> str:
 
 
 async def _body(request: Request) -> bytes:
-    body = await request.body()
-    if len(body) > _MAX_BODY_BYTES:
-        raise Refused(413, f"a request may have {_MAX_BODY_BYTES} bytes, got {len(body)}")
-    return body
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise Refused(413, f"a request may have {_MAX_BODY_BYTES} bytes, got more")
+    return bytes(body)
+
+
+def _told(failure: Exception) -> str:
+    """An engine's failure, for its user: what happened, not where."""
+    if isinstance(failure, aiohttp.ClientConnectorError):
+        return "does not answer"
+    return str(failure) or type(failure).__name__
 
 
 def _outgoing(request: Request, identity: Identity) -> dict[str, str]:

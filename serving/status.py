@@ -13,9 +13,9 @@ from rich.columns import Columns
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from infra import cli
+from infra import broker, cli
 from infra.config import Config
-from infra.errors import LogError
+from infra.errors import LogError, StartError
 from ingest import releases, topics
 from ingest.events import TrialState
 from ingest.versions import VersionStore
@@ -33,7 +33,9 @@ def main(argv: list[str]) -> int:
 
 def screen(config: Config) -> RenderableType:
     """Everything; what cannot be asked says so in its place."""
-    return Columns([_processes(config), *_from_log(config), _router(config), _trial(config)], padding=(0, 2))
+    return Columns(
+        [_processes(config), *_from_log(config), _router(config), _trainer(config), _trial(config)], padding=(0, 2)
+    )
 
 
 def _processes(config: Config) -> Table:
@@ -53,6 +55,10 @@ def _processes(config: Config) -> Table:
 def _from_log(config: Config) -> list[RenderableType]:
     from ingest.kafka_log import KafkaLog
 
+    try:
+        broker.require_running(config.log)
+    except StartError as exc:
+        return [f"[red]{exc}[/]"]
     log = KafkaLog(config.log, client_id="status")
     try:
         served = releases.read(log)
@@ -61,11 +67,11 @@ def _from_log(config: Config) -> list[RenderableType]:
         return [f"[red]{exc}[/]"]
     finally:
         log.close()
-    serving = Table("engine", "shall serve", "is", title=f"stable is version {served.stable}")
+    serving = Table("engine", "serves", "arm", title=f"stable is version {served.stable}")
     for engine, version in served.engines.items():
         on_trial = version == served.on_trial
-        serving.add_row(engine, f"version {version}", "on trial" if on_trial else "stable")
-    lag = Table("stage", "topic", "messages behind", title="lag")
+        serving.add_row(engine, f"version {version}", "candidate" if on_trial else "stable")
+    lag = Table("stage", "topic", "messages", title="unread, or in open sessions and batches")
     for stage, behind in lags.items():
         for topic, num in behind.items():
             lag.add_row(stage, topic, str(num))
@@ -84,6 +90,19 @@ def _router(config: Config) -> RenderableType:
         table.add_row(name, "up" if engine["up"] else "down")
     table.add_row("spooled bytes", str(state["spool_bytes"]))
     table.add_row("dropped records", str(state["dropped"]))
+    return table
+
+
+def _trainer(config: Config) -> RenderableType:
+    told = Path(config.trainer.checkpoint_dir) / "status.json"
+    if not told.exists():
+        return "[red]the trainer has not run yet[/]"
+    state = json.loads(told.read_text())
+    table = Table("", "", title=f"trainer: {state['phase']}", show_header=False)
+    table.add_row("next batch", f"{state['turns_collected']} of {state['turns_needed']} scored turns")
+    table.add_row("updates so far", str(state["step"]))
+    if state["mean_reward"] is not None:
+        table.add_row("reward of its last batch", f"{state['mean_reward']:.3f}")
     return table
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from infra.broker import command
 from infra.config import LogConfig
@@ -67,12 +68,6 @@ class Broker:
 
     def config(self, timeout_s: float) -> LogConfig:
         return LogConfig(brokers=f"{HOST}:{self.port}", timeout_s=timeout_s)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

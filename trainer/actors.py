@@ -1,11 +1,13 @@
 """The learner as a Ray actor. Ray 2.60 keeps the driver free of torch and lets the learner live on another node."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from infra.config import TrainerConfig
@@ -41,15 +43,25 @@ def start_ray(config: TrainerConfig) -> None:
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    mine = psutil.Process().children(recursive=True)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _init(config)
             return
         except Exception as exc:  # Ray's own timeout is a bare Exception
             ray.shutdown()
+            _kill_all_but(mine)
             if attempt == _ATTEMPTS or config.ray_address != "local":
                 raise StartError(f"Ray ({config.ray_address}) did not start: {exc}") from exc
             logger.warning("Ray did not start, trying again: %s", exc)
+
+
+def _kill_all_but(mine: Sequence[psutil.Process]) -> None:
+    """End the servers of an attempt that failed: Ray has forgotten them, and the next attempt needs their cores."""
+    for child in psutil.Process().children(recursive=True):
+        if child not in mine:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
 
 
 def _init(config: TrainerConfig) -> None:

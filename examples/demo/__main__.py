@@ -132,10 +132,11 @@ def main(argv: list[str]) -> int:
 def _run(config: Config, args: argparse.Namespace) -> int:
     begun = time.monotonic()
     console = Console()
-    if not args.keep:
-        forget(config)
     demo = Demo(config, args, console)
     try:
+        demo.supervisor.claim()  # before anything is removed: another may run here
+        if not args.keep:
+            forget(config)
         asyncio.run(demo.run())
         done = report.make(config, demo.crowd.experience, time.monotonic() - begun, SETTLE_S)
     finally:

@@ -18,10 +18,11 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+from ports import free_port
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from upstreams import Upstream, free_port
+from upstreams import Upstream
 
 ROUNDS = 600
 WARM_UP = 50
@@ -34,12 +35,12 @@ def configuration(folder: Path, upstream: Upstream) -> tuple[Path, int]:
         {"id": arm, "arm": arm, "port": upstream.port, "control_port": free_port()} for arm in ("stable", "candidate")
     ]
     given = {
+        "run_dir": str(folder),
         "model": {"path": str(folder)},
         "log": {"brokers": f"127.0.0.1:{free_port()}"},
         "serving": {
             "engines": slots,
             "router": {"port": port},
-            "capture": {"spool_dir": str(folder / "spool")},
             "rollout": {"port": free_port()},
         },
     }

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -49,6 +51,13 @@ def test_a_trace_holds_exactly_the_tokens_the_engine_says_it_sampled(system: Sys
 
 def without_identity(reply: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in reply.items() if name not in ("id", "created")}
+
+
+def test_one_screen_tells_what_runs_serves_waits_and_is_on_trial(system: System) -> None:
+    command = [sys.executable, "-m", "infra.cli", "status", "-c", str(system.folder / "onstream.yaml")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "150"})
+    for told in (*system.supervisor.processes, "stable is version 0", "of 16 scored turns", "trial: idle", "traces"):
+        assert told in shown.stdout
 
 
 def test_a_captured_reply_is_the_reply_without_capture(system: System) -> None:
@@ -213,7 +222,7 @@ def test_after_all_that_every_trace_is_explained_and_some_were_trained(system: S
     def trained() -> bool:
         return any(fate.kind is FateKind.TRAINED for fate in system.records(topics.FATES))
 
-    with system.traffic() as users:
+    with system.traffic(users=1) as users:  # more would take the cores that the trainer needs
         system.until(trained, 200.0, "the trainer trains")
     assert users.failed == []
     account = system.until(

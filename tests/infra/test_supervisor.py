@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -86,6 +87,29 @@ def test_what_a_dead_process_left_dies_too(tmp_path: Path, how: str) -> None:
     until(lambda: not is_alive(grandchild))
 
 
+@pytest.mark.parametrize("answer", [b"", b"\0\0\x18\x04no HTTP\r\n", b"HTTP/1.1 503 not yet\r\n\r\n"])
+def test_whatever_else_answers_on_its_port_a_process_is_not_ready(tmp_path: Path, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+
+        def reply() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        spec = ProcessSpec(
+            "child", (sys.executable, "-c", SLEEPS), ready_url=f"http://127.0.0.1:{server.getsockname()[1]}"
+        )
+        child = Process(spec, tmp_path / "child.log", os.environ)
+        child.start()
+        replied = pool.submit(reply)
+        assert child.look() is None
+        replied.result(10.0)
+    assert child.state is ProcessState.STARTING
+    child.ask_to_stop()
+    child.end(Deadline.after(5.0))
+
+
 def test_a_process_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path) -> None:
     child = process(tmp_path, f"import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\n{SLEEPS}")
     child.start()
@@ -135,15 +159,58 @@ def test_a_taken_port_is_named_before_anything_starts(given: Config, tmp_path: P
         with pytest.raises(StartError, match=rf"serving.router.port: port {port} on 127.0.0.1 is taken"):
             supervisor.start()
     assert supervisor.processes == {}
+    supervisor.stop()
 
 
 def test_one_port_given_twice_is_named_with_both_places(given: Config, tmp_path: Path) -> None:
     router = given.serving.router.model_copy(update={"port": given.serving.rollout.port})
     twice = given.model_copy(update={"serving": given.serving.model_copy(update={"router": router})})
+    supervisor = Supervisor(twice, tmp_path / "onstream.yaml", print)
     with pytest.raises(StartError, match=r"serving.rollout.port: .* is also serving.router.port"):
-        Supervisor(twice, tmp_path / "onstream.yaml", print).start()
+        supervisor.start()
+    supervisor.stop()
 
 
 def test_every_stage_of_the_loop_is_a_process(given: Config, tmp_path: Path) -> None:
     names = [spec.name for spec in specs(given, tmp_path / "onstream.yaml")]
     assert names == ["stable-0", "candidate-0", "router", "rollout", "ingest", "rewards", "trainer"]
+
+
+def test_a_run_dir_in_use_is_refused_and_left_as_it_was(given: Config, tmp_path: Path) -> None:
+    first = Supervisor(given, tmp_path / "onstream.yaml", print)
+    first.claim()
+    state = tmp_path / "state.json"
+    state.write_text("{}")
+    second = Supervisor(given, tmp_path / "onstream.yaml", print)
+    with pytest.raises(StartError, match=r"run_dir: .* is in use"):
+        second.start()
+    second.stop()
+    assert state.read_text() == "{}"
+    first.stop()
+    second.claim()
+    second.stop()
+
+
+STOPS = """
+import signal, sys, time
+def end(*_):
+    time.sleep(float(sys.argv[1]))
+    print("ended at", time.time(), flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+while True: time.sleep(1)
+"""
+
+
+def test_the_router_ends_its_replies_before_the_engines_end(given: Config, tmp_path: Path) -> None:
+    supervisor = Supervisor(given, tmp_path / "onstream.yaml", print)
+    for name, takes_s in {"broker": "0", "stable-0": "0", "router": "0.3"}.items():
+        spec = ProcessSpec(name, (sys.executable, "-c", STOPS, takes_s))
+        supervisor.processes[name] = Process(spec, tmp_path / f"{name}.log", os.environ)
+        supervisor.processes[name].start()
+    logs = {name: process.log_file for name, process in supervisor.processes.items()}
+    until(lambda: all("up" in log.read_text() for log in logs.values()))
+    supervisor.stop()
+    ended = {name: float(log.read_text().split()[-1]) for name, log in logs.items()}
+    assert sorted(ended, key=lambda name: ended[name]) == ["router", "stable-0", "broker"]

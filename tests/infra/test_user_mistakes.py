@@ -8,12 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from ports import free_ports
 
 
 def onstream(*args: str) -> subprocess.CompletedProcess[str]:
@@ -23,14 +18,13 @@ def onstream(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def configuration(folder: Path, extra: str = "") -> str:
-    ports = [free_port() for _ in range(7)]
+    ports = free_ports(7)
     path = folder / "onstream.yaml"
     path.write_text(
         f"""
 run_dir: {folder}
 model: {{path: {folder}/nothing-here}}
 log: {{brokers: "127.0.0.1:{ports[0]}", timeout_s: 2}}
-store: {{url: {folder}/store, cache_dir: {folder}/cache}}
 serving:
   engines:
     - {{id: a, arm: stable, port: {ports[1]}, control_port: {ports[2]}}}
@@ -41,6 +35,14 @@ serving:
 """
     )
     return str(path)
+
+
+def model(folder: Path) -> None:
+    """A folder that looks like a model, where `configuration` says it is."""
+    path = folder / "nothing-here"
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    (path / "model.safetensors").write_bytes(b"")
 
 
 def assert_told(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -80,11 +82,41 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["bootstrap", "audit"])
 def test_an_unreachable_broker_is_named_with_how_long_was_waited(tmp_path: Path, command: str) -> None:
     path = configuration(tmp_path)
-    model = tmp_path / "nothing-here"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(b"")
+    Path(path).write_text(Path(path).read_text().replace("timeout_s: 2", "timeout_s: 2, local: false"))
+    model(tmp_path)
     assert_told(onstream(command, "-c", path), "no broker answers at 127.0.0.1:", "waited 2 s")
+
+
+def test_a_local_broker_that_does_not_run_is_not_waited_for(tmp_path: Path) -> None:
+    path = configuration(tmp_path)
+    assert_told(onstream("audit", "-c", path), "no broker answers at 127.0.0.1:", "`onstream up` starts it")
+    shown = onstream("status", "-c", path)
+    assert "`onstream up` starts it" in " ".join(shown.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("spec: nowhere.yaml", "/nowhere.yaml: not readable"),
+        ("spec: spec.yaml", "'completed' must be a guardrail of the reward spec 'bare', which has none"),
+    ],
+)
+def test_a_reward_spec_that_cannot_do_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text("{name: bare, components: [{name: thumb, scorer: feedback}]}")
+    path = configuration(tmp_path, f"rewards: {{{spec}}}")
+    done = onstream("up", "-c", path)
+    assert_told(done, "model.path:", told)  # every fault at once
+    assert "broker" not in done.stdout
+    assert onstream("check", "-c", path).stderr == done.stderr
+
+
+def test_a_configuration_that_can_be_used_says_so(tmp_path: Path) -> None:
+    model(tmp_path)
+    done = onstream("check", "-c", configuration(tmp_path))
+    assert (done.returncode, "can be used" in done.stdout) == (0, True)
 
 
 def test_help_lists_the_commands() -> None:

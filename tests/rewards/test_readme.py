@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from infra import config
 from ingest.events import Trajectory, Turn
 from rewards.scorers import Scored, Unscored
-from rewards.spec import load
+from rewards.spec import load, of
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
 
 def block(language: str, beginning: str) -> str:
@@ -36,3 +38,8 @@ def test_the_readmes_scorer_scores_and_says_when_it_has_nothing_to_say(
     asked = make_turn(context="Which source?", reply="see example.org")
     assert scorer.score(session, asked) == Scored(1.0)
     assert scorer.score(session, make_turn(context="hi")) == Unscored("no source was asked for")
+
+
+def test_the_readmes_spec_suits_a_copy_of_the_demos_configuration(spec: Path) -> None:
+    copy = config.load(ROOT / "examples/demo/onstream.yaml", {"ONSTREAM__REWARDS__SPEC": "spec.yaml"})
+    assert of(copy).spec.name == "sources"

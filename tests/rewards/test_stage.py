@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from infra.errors import LogError, RecordError
-from ingest.events import Fate, FateKind, Headers, Reward, Trajectory, session_key
+from ingest.events import Fate, FateKind, Feedback, Headers, Reward, Trajectory, Turn, session_key
 from ingest.log import InMemoryLog, TopicSpec
 from ingest.reader import replay, send
 from ingest.topics import FATES, REWARDS, TRAJECTORIES, dead_letters
 from rewards import spec
-from rewards.stage import GROUP, Stage
+from rewards.spec import evaluate
+from rewards.stage import GROUP, Stage, told
 
 MakeTrajectory = Callable[..., Trajectory]
 
@@ -114,3 +115,17 @@ def test_a_reward_too_large_for_the_log_gives_its_traces_a_fate(make_trajectory:
     (fate,) = replay(world.log, FATES, Fate)
     assert (fate.trace_id, fate.kind, fate.reason) == ("t0", FateKind.DEAD_LETTERED, "rewards: too large")
     assert world.uncommitted() == 0
+
+
+def test_a_reward_in_a_line_tells_each_components_part(
+    make_trajectory: MakeTrajectory, make_turn: Callable[..., Turn], make_thumb: Callable[..., Feedback]
+) -> None:
+    turns = (make_turn(0, followup="tell me more"), make_turn(1))
+    liked = evaluate(spec.load(""), make_trajectory(*turns, feedback=(make_thumb(0.5, "t1"),)), at=5.0)
+    assert told(liked) == (
+        "value 0.750, thumb 0.750 over 1 of 2 turns (no feedback), "
+        "followup unscored (follow-up says neither; no follow-up)"
+    )
+    assert told(evaluate(spec.load(""), make_trajectory(), at=5.0)).startswith(
+        "value 0.500 for silence, thumb unscored"
+    )

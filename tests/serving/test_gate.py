@@ -28,7 +28,7 @@ def trial(rng: random.Random, num: int, stable: float, candidate: float, pi: flo
     return tuple(units)
 
 
-CONFIG = GateConfig(margin=0.1, min_champion_units=2)
+CONFIG = GateConfig(margin=0.1, min_champion_units=2, guardrails=())
 
 
 def judge(units: tuple[Unit, ...], config: GateConfig = CONFIG, age_s: float = 0.0) -> gate.Standing:
@@ -75,7 +75,7 @@ def test_evidence_stays_finite_at_the_most_surprising_outcomes() -> None:
 
 def test_a_candidate_worse_by_the_margin_is_promoted_less_often_than_alpha() -> None:
     rng = random.Random(7)
-    config = GateConfig(margin=0.1, alpha=0.1, alpha_rollback=1e-9)
+    config = GateConfig(margin=0.1, alpha=0.1, alpha_rollback=1e-9, guardrails=())
     level = gate.level(config.alpha, 1, 0)
     crossed = 0
     for _ in range(300):

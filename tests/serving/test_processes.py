@@ -1,10 +1,19 @@
 """Shells around the router and the rollout."""
 
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
+from ports import free_port
+from upstreams import Upstream
 
 from infra.config import RouterConfig
 from infra.lifecycle import Stop
@@ -44,3 +53,42 @@ def test_the_router_goes_on_from_what_it_knew(tmp_path: Path, outage: bool) -> N
         stop.set()
         following.join()
     assert (router.served.last, router.served.candidate, router.served.share) == (2, 1, 0.3)
+
+
+async def test_a_router_that_is_asked_to_end_finishes_its_replies_first(tmp_path: Path, upstream: Upstream) -> None:
+    port = free_port()
+    slots = [{"id": arm, "arm": arm, "port": upstream.port, "control_port": 1} for arm in ("stable", "candidate")]
+    given = {
+        "run_dir": str(tmp_path),
+        "model": {"path": "none"},
+        "log": {"brokers": f"127.0.0.1:{free_port()}", "timeout_s": 2},
+        "serving": {"engines": slots, "router": {"port": port}},
+    }
+    path = tmp_path / "onstream.yaml"
+    path.write_text(yaml.safe_dump(given))
+    upstream.pause_s = 0.2
+    router = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
+        [sys.executable, "-m", "serving", "router", "--config", str(path)], stderr=subprocess.DEVNULL
+    )
+    try:
+        async with upstream.serving(), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
+            async with asyncio.timeout(20.0):
+                await until_healthy(client)
+            async with client.stream("POST", "/v1/chat/completions", json={"stream": True}) as answer:
+                lines = answer.aiter_lines()
+                read = [await anext(lines)]
+                router.send_signal(signal.SIGTERM)
+                read += [line async for line in lines]
+        assert "data: [DONE]" in read
+        assert await asyncio.to_thread(router.wait, 15.0) == 0
+    finally:
+        router.kill()
+        router.wait()
+
+
+async def until_healthy(client: httpx.AsyncClient) -> None:
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if (await client.get("/health")).status_code == 200:
+                return
+        await asyncio.sleep(0.1)

@@ -68,9 +68,8 @@ class World:
             "s": Hand(EngineSlot(id="s", arm="stable", port=1, control_port=2)),
             "c": Hand(EngineSlot(id="c", arm="candidate", port=3, control_port=4)),
         }
-        gate = GateConfig(
-            margin=0.1, min_champion_units=10, max_s=500, ramp=(RampStep(share=0.3, until_units=6), RampStep(share=0.5))
-        )
+        ramp = (RampStep(share=0.3, until_units=6), RampStep(share=0.5))
+        gate = GateConfig(margin=0.1, min_champion_units=10, max_s=500, ramp=ramp, guardrails=())
         self.config = RolloutConfig(gate=gate, tick_s=0.01, drain_s=30)
         self.publish(0, parent=None)
         first = Release(

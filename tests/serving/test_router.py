@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -70,11 +71,24 @@ async def test_a_request_that_the_engine_refuses_is_not_retried(front: MakeFront
     assert len(strict.seen) + len(other.seen) == 1
 
 
-async def test_with_no_engine_at_all_the_user_gets_503_after_the_wait_and_not_a_hang(front: MakeFront) -> None:
+async def test_before_any_engine_was_up_the_user_is_told_at_once(front: MakeFront) -> None:
     door = await front(Upstream(), Upstream())
     answer = await door.chat()
     assert answer.status_code == 503
-    assert "no engine could serve this" in answer.json()["error"]["message"]
+    assert "the engines are starting" in answer.json()["error"]["message"]
+    assert door.router.counts["retries"] == 2
+
+
+async def test_when_all_engines_are_gone_the_user_gets_503_after_the_wait_and_not_a_hang(
+    front: MakeFront, upstream: Upstream
+) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        await door.chat()
+    answer = await door.chat()
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"] == "no engine could serve this: e0 does not answer"
+    assert door.router.counts["retries"] > 1
 
 
 async def test_a_stream_that_breaks_after_its_first_byte_is_broken_for_the_client_too(front: MakeFront) -> None:
@@ -171,6 +185,8 @@ async def test_feedback_by_completion_id_finds_its_traces_partition(front: MakeF
         ({"value": 1}, "feedback: must name a completion (`id`) or a `session`, got {'value': 1}"),
         ({"id": "x", "value": 1, "thumb": "up"}, "thumb: Extra inputs are not permitted"),
         ({"id": "x", "value": "good"}, "value: Input should be a valid number"),
+        ({"id": "x", "value": True}, "value: Input should be a valid number, got True"),
+        ({"id": "x", "session": "s", "value": 1}, "id: 'x' is no completion of session 's'"),
         ("{not json", "Invalid JSON"),
     ],
 )
@@ -181,6 +197,29 @@ async def test_malformed_feedback_is_named_and_not_stored(front: MakeFront, body
     assert answer.status_code == 400
     assert told in answer.json()["error"]["message"]
     assert feedback_on(door) == []
+
+
+async def test_feedback_may_name_a_completion_and_its_session(front: MakeFront) -> None:
+    door = await front(Upstream())
+    given = {"id": headers.new_trace("s1"), "session": "s1", "value": 1}
+    assert (await door.client.post("/v1/feedback", json=given)).status_code == 202
+    (record,) = feedback_on(door)
+    assert (record.trace_id, record.session_id) == (given["id"], "s1")
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read_to_its_end(front: MakeFront) -> None:
+    door = await front(Upstream())
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 1 << 30:
+            sent += 1 << 20
+            yield bytes(1 << 20)
+
+    answer = await door.client.post("/v1/chat/completions", content=endless())
+    assert answer.status_code == 413
+    assert sent < 1 << 26
 
 
 async def test_feedback_needs_no_broker(front: MakeFront) -> None:

@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 import yaml
+from ports import free_ports
 from processes import is_alive
 
 from infra import config
@@ -35,16 +35,6 @@ guardrails: [{name: completed, scorer: reply, params: {finish_reasons: [stop, le
 """
 
 
-def free_ports(num: int) -> list[int]:
-    probes = [socket.socket() for _ in range(num)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def write_config(folder: Path, model: Path) -> Path:
     broker, router, rollout, *engines = free_ports(7)
     spec = folder / "spec.yaml"
@@ -53,14 +43,12 @@ def write_config(folder: Path, model: Path) -> Path:
         "run_dir": str(folder),
         "model": {"path": str(model), "name": MODEL},
         "log": {"brokers": f"127.0.0.1:{broker}", "partitions": 2, "timeout_s": 10.0},
-        "store": {"url": str(folder / "store"), "cache_dir": str(folder / "cache")},
         "serving": {
             "engines": [
                 {"id": "stable-0", "arm": "stable", "port": engines[0], "control_port": engines[1], "cpus": "0"},
                 {"id": "candidate-0", "arm": "candidate", "port": engines[2], "control_port": engines[3], "cpus": "1"},
             ],
             "router": {"port": router, "retry_for_s": 60.0},
-            "capture": {"spool_dir": str(folder / "spool")},
             "rollout": {
                 "port": rollout,
                 "gate": {
@@ -73,7 +61,6 @@ def write_config(folder: Path, model: Path) -> Path:
         "rewards": {"spec": str(spec)},
         "trainer": {
             "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0,
-            "checkpoint_dir": str(folder / "trainer"),
         },
     }  # fmt: skip
     path = folder / "onstream.yaml"

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
 import uvicorn
+from ports import free_port
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -18,21 +18,16 @@ from serving.router import Router
 from serving.spool import Spool
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Upstream:
     """An OpenAI-shaped server. `fails_with` answers every request with that status; `dies_after` words a stream ends
-    without an end."""
+    without an end; `pause_s` is the time between two words."""
 
     def __init__(self, text: str = "one two three four") -> None:
         self.text = text
         self.port = free_port()
         self.fails_with: int | None = None
         self.dies_after: int | None = None
+        self.pause_s = 0.0
         self.seen: list[dict[str, str]] = []
 
     async def chat(self, request: Request) -> Response:
@@ -51,6 +46,7 @@ class Upstream:
             if self.dies_after == n:
                 raise ConnectionResetError("this upstream dies here, as it was told to")
             yield f"data: {json.dumps({'id': completion_id, 'word': word})}\n\n"
+            await asyncio.sleep(self.pause_s)
         yield "data: [DONE]\n\n"
 
     async def health(self, _request: Request) -> Response:

@@ -151,8 +151,8 @@ class World:
 
     def __init__(self, folder: Path, **trainer: Any) -> None:
         self.folder = folder
-        own = {"batch_turns": 4, "minibatch_turns": 2, "checkpoint_dir": str(folder / "trainer"), **trainer}
-        self.config = Config.model_validate({"model": {"path": str(folder)}, "trainer": own})
+        own = {"batch_turns": 4, "minibatch_turns": 2, **trainer}
+        self.config = Config.model_validate({"run_dir": str(folder), "model": {"path": str(folder)}, "trainer": own})
         self.log = InMemoryLog()
         self.log.create(
             [TopicSpec(topic.name, 1 if topic.ordered else 2, None) for topic in topics.ALL],

@@ -102,6 +102,26 @@ def test_a_learner_whose_process_dies_is_reported_in_one_error(policy: Any, tmp_
         policy.save(tmp_path)
 
 
+def test_what_an_attempt_to_start_ray_leaves_is_ended_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer import actors
+
+    def hangs(_config: TrainerConfig) -> None:
+        left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        if len(left) == 1:
+            raise Exception("The current node timed out during startup")
+
+    left: list[subprocess.Popen[bytes]] = []
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as mine:
+        monkeypatch.setattr(actors, "_init", hangs)
+        monkeypatch.setattr(actors.ray, "shutdown", lambda: None)
+        actors.start_ray(TrainerConfig())
+        assert left[0].wait(10.0) != 0
+        assert (left[1].poll(), mine.poll()) == (None, None)
+        for process in (left[1], mine):
+            process.kill()
+            process.wait()
+
+
 DRIVER = """
 import ray, time
 from infra.config import TrainerConfig
