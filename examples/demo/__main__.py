@@ -1,6 +1,6 @@
 """`make demo`: the whole loop on this machine, driven by simulated users, until a version is promoted on live evidence.
 
-    python examples/demo [--sabotage] [--minutes 11] [--users 10] [--plain]
+    python examples/demo [--sabotage] [--minutes 12] [--users 10] [--plain]
 
 `--sabotage` publishes a damaged version into the same loop and ends with the gate's verdict on it.
 """
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
     """The demo's command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--sabotage", action="store_true", help="publish a damaged version and see it refused")
-    parser.add_argument("--minutes", type=float, default=11.0, help="give up after this (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=12.0, help="give up after this (%(default)s)")
     parser.add_argument("--users", type=int, default=10, help="users at a time (%(default)s)")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live picture")
     parser.add_argument("--keep", action="store_true", help="go on from the state of the run before")
