@@ -7,6 +7,7 @@ does not wait for a broker.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -20,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Send
 
 from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
@@ -223,7 +225,7 @@ class Router:
             answer.close()
             raise
         telemetry.record(telemetry.FIRST_BYTE, time.monotonic() - begun, engine=slot.id)
-        return StreamingResponse(self._stream(first, chunks, answer, identity), answer.status, back)
+        return _Stream(self._stream(first, chunks, answer, identity), answer.status, back)
 
     async def _stream(
         self, first: bytes, rest: AsyncIterator[bytes], answer: aiohttp.ClientResponse, identity: Identity
@@ -315,6 +317,14 @@ class Router:
                 Route("/health", self.healthy),
             ]
         )
+
+
+class _Stream(StreamingResponse):
+    """A stream that may break. ASGI has no word for that: where a reply is left without its end, the server cuts it."""
+
+    async def stream_response(self, send: Send) -> None:
+        with contextlib.suppress(aiohttp.ClientError):
+            await super().stream_response(send)
 
 
 def _session(request: Request) -> str:

@@ -57,15 +57,22 @@ class Upstream:
         app = Starlette(
             routes=[Route("/v1/chat/completions", self.chat, methods=["POST"]), Route("/health", self.health)]
         )
-        server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="critical", lifespan="off"))
-        task = asyncio.create_task(server._serve())
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        try:
+        async with serving(app, self.port):
             yield self
-        finally:
-            server.should_exit = True
-            await task
+
+
+@asynccontextmanager
+async def serving(app: Starlette, port: int) -> AsyncIterator[None]:
+    """`app` on a port of this machine, in this process."""
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", lifespan="off"))
+    task = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 class Front:
