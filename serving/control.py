@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -160,6 +161,14 @@ def check_finite(folder: Path, version: int) -> None:
                     raise StoreError(f"version {version}: {name} holds a NaN or an infinity")
 
 
+class LoadRequest(BaseModel):
+    """The body of `POST /load`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: int
+
+
 Handler = Callable[[Request], Awaitable[JSONResponse]]
 
 
@@ -177,11 +186,13 @@ def application(loader: Loader, engine: Engine, capture: Capture, engine_id: str
         )
 
     async def load(request: Request) -> JSONResponse:
-        body = await request.json()
-        if not isinstance(body, dict) or not isinstance(body.get("version"), int):
-            return JSONResponse({"error": f'body must be {{"version": <number>}}, got {body!r}'}, 400)
+        raw = await request.body()
         try:
-            swap = await loader.load(body["version"], engine, capture)
+            number = LoadRequest.model_validate_json(raw).version
+        except ValidationError:
+            return JSONResponse({"error": f'body must be {{"version": <number>}}, got {raw!r:.200}'}, 400)
+        try:
+            swap = await loader.load(number, engine, capture)
         except OnstreamError as exc:
             return JSONResponse({"error": str(exc), "version": loader.serving.version}, 409)
         logger.info("serving version %d (fetched in %.2f s, paused %.3f s)", swap.version, swap.fetch_s, swap.pause_s)
