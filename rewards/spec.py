@@ -89,6 +89,8 @@ def load(path: str) -> Scoring:
     source = Path(path).absolute() if path else resources.files("rewards").joinpath("default.yaml")
     try:
         raw = yaml.safe_load(source.read_text())
+    except FileNotFoundError as exc:
+        raise ConfigError(f"reward spec {source}: no such file") from exc
     except (OSError, yaml.YAMLError) as exc:
         raise ConfigError(f"reward spec {source}: not readable as YAML: {exc}") from exc
     try:

@@ -97,7 +97,7 @@ def test_a_local_broker_that_does_not_run_is_not_waited_for(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ("spec: nowhere.yaml", "/nowhere.yaml: not readable"),
+        ("spec: nowhere.yaml", "/nowhere.yaml: no such file"),
         ("spec: spec.yaml", "'completed' must be a guardrail of the reward spec 'bare', which has none"),
     ],
 )
