@@ -55,15 +55,12 @@ def _processes(config: Config) -> Table:
 def _from_log(config: Config) -> list[RenderableType]:
     from ingest.kafka_log import KafkaLog
 
-    try:
-        broker.require_running(config.log)
-    except StartError as exc:
-        return [f"[red]{exc}[/]"]
     log = KafkaLog(config.log, client_id="status")
     try:
+        broker.require_running(config.log)
         served = releases.read(log)
         lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in STAGES.items()}
-    except LogError as exc:
+    except (LogError, StartError) as exc:
         return [f"[red]{exc}[/]"]
     finally:
         log.close()

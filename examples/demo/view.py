@@ -18,7 +18,8 @@ from rich.text import Text
 from users import Experience
 
 from infra.config import Config
-from infra.supervisor import ProcessState, Supervisor
+from infra.process import ProcessState
+from infra.supervisor import Supervisor
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 

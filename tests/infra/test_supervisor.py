@@ -19,7 +19,8 @@ from infra import config
 from infra.config import Config
 from infra.errors import StartError
 from infra.lifecycle import Deadline
-from infra.supervisor import Process, ProcessSpec, ProcessState, Supervisor, specs
+from infra.process import Process, ProcessSpec, ProcessState
+from infra.supervisor import Supervisor, specs
 
 SLEEPS = "import time\nwhile True: time.sleep(1)"
 
@@ -122,7 +123,7 @@ def test_a_process_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path) ->
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from infra.supervisor import Process, ProcessSpec
+from infra.process import Process, ProcessSpec
 spec = ProcessSpec("child", (sys.executable, "-c", "import time; time.sleep(60)"))
 child = Process(spec, Path(sys.argv[1]), os.environ)
 child.start()

@@ -20,7 +20,8 @@ from processes import is_alive
 from infra import config
 from infra.config import CONTROL_TOKEN_VAR, Config
 from infra.lifecycle import Deadline
-from infra.supervisor import ProcessState, Supervisor
+from infra.process import ProcessState
+from infra.supervisor import Supervisor
 from ingest import audit, reader, topics
 from ingest.events import Record, Version
 from ingest.kafka_log import KafkaLog
