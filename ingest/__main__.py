@@ -1,4 +1,4 @@
-"""`python -m ingest --config onstream.yaml`: the ingest stage (see `ingest.assemble`)."""
+"""`python -m ingest --config onstream.yaml`: the ingest stage (see `ingest.sessions.assemble`)."""
 
 import argparse
 import socket
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
 def run(config: Config) -> None:
     """The stage with the log of the configuration."""
     from infra.lifecycle import Stop
-    from ingest import assemble
+    from ingest.sessions import assemble
     from ingest.kafka_log import KafkaLog
     from ingest.reader import outlast_outages
 

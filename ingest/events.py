@@ -67,6 +67,22 @@ class CloseReason(StrEnum):
     HORIZON = "horizon"
 
 
+class LinkKind(StrEnum):
+    """How a chain goes on from an earlier one of its session, where it does not extend it token for token."""
+
+    COMPACTION = "compaction"
+    BRANCH = "branch"
+    REWRITE = "rewrite"
+
+
+class ChainMark(StrEnum):
+    """What is known to be wrong with a chain. A mark changes nothing else: what is missing is not guessed."""
+
+    MISSING = "missing"
+    LATE = "late"
+    DUPLICATED = "duplicated"
+
+
 class FateKind(StrEnum):
     """How a trace ended. Every trace ends in exactly one of these."""
 
@@ -142,9 +158,11 @@ class Trace(Record):
     """
 
     SCHEMA = "trace"
+    VERSION = 2
 
     trace_id: Name
     session_id: Name
+    parent_session_id: str | None = Field(None, description="the session whose agent started this one's")
     tenant: str
     assignment: Assignment
     engine_id: str
@@ -214,18 +232,69 @@ class Segment(_Frozen):
     spans: tuple[VersionSpan, ...]
 
 
+class Link(_Frozen):
+    """How a chain goes on from chain number `before` of its trajectory.
+
+    `trace_id` is the turn that joins them: the summary that the new context quotes (compaction), the turn that was
+    regenerated or whose conversation was edited (branch), or the newest turn whose reply the new context restates in
+    other tokens (rewrite). `coverage` is the share of that turn's reply found in the new context, in [0, 1], and
+    `message` the number of the message, in the first request of the new chain, that holds it.
+    """
+
+    kind: LinkKind
+    before: int = Field(ge=0)
+    trace_id: str
+    coverage: float = Field(1.0, ge=0.0, le=1.0)
+    message: int | None = Field(None, ge=0)
+
+
 class Chain(_Frozen):
-    """Turns joined by exact token prefix: each turn's prompt begins with all tokens before it."""
+    """Turns joined by exact token prefix: each turn's prompt begins with all tokens before it.
+
+    The first `shared` tokens are those of chain number `base` of the same trajectory and are not stored again:
+    `token_ids` are the rest. Positions in `segments` count from the whole chain's first token. See
+    `ingest.sessions.chains.whole`.
+    """
 
     token_ids: TokenIds
     segments: tuple[Segment, ...]
+    base: int | None = Field(None, ge=0)
+    shared: int = Field(0, ge=0)
+    link: Link | None = Field(None, description="none: it begins on its own, as far as its traces tell")
+    marks: tuple[ChainMark, ...] = ()
+
+
+class ToolCall(_Frozen):
+    """A call of a tool, as an assistant message makes it. `arguments` is JSON text, exactly as given."""
+
+    name: str
+    arguments: str
+    call_id: str = ""
+
+
+class ChatMessage(_Frozen):
+    """One message of a request. `call_id` names the tool call that a `tool` message answers."""
+
+    role: str
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class Turn(_Frozen):
-    """What a scorer may read of one trace. `context` is the request's last message, `followup` the next one."""
+    """What a scorer may read of one trace. `context` is the request's last message, `followup` the next one.
+
+    `messages` are those of the request that its `parent`'s request and reply do not hold already; with no parent, all
+    of them. `tool_calls` are the reply's. `tools` is the JSON text of the tools that the request offers, empty where
+    there are none or they are the parent's. See `ingest.sessions.history`.
+    """
 
     trace_id: str
     kind: TurnKind
+    parent: str | None = Field(None, description="trace id of the turn whose conversation this one goes on from")
+    messages: tuple[ChatMessage, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tools: str = ""
     context: str
     reply: str
     followup: str | None
@@ -240,9 +309,11 @@ class Trajectory(Record):
     """A closed session."""
 
     SCHEMA = "trajectory"
+    VERSION = 2
 
     trajectory_id: Name
     session_id: Name
+    parent_session_id: str | None = Field(None, description="the session whose agent started this one's")
     tenant: str
     assignment: Assignment | None = Field(description="none when the session saw more than one")
     held_out: bool
@@ -264,17 +335,31 @@ class Component(_Frozen):
     unscored: str | None = None
 
 
+class Part(_Frozen):
+    """What one component adds to a turn's reward, after factors and credit; `weight` is after annealing."""
+
+    name: str
+    weight: float = Field(ge=0.0)
+    value: float = Field(ge=0.0, le=1.0)
+
+
 class TurnReward(_Frozen):
-    """The reward of one turn, `None` when no component scored it."""
+    """The reward of one turn: the weighted mean of its parts, `None` when it has none.
+
+    The trainer normalises each part on its own before it sums them, so it reads `parts`; records of version 1 have
+    none, and their `value` is the only part.
+    """
 
     trace_id: str
     value: float | None
+    parts: tuple[Part, ...] = ()
 
 
 class Reward(Record):
     """A trajectory's score: per turn for the trainer, per session for the gate."""
 
     SCHEMA = "reward"
+    VERSION = 2
 
     reward_id: Name
     trajectory_id: Name

@@ -8,13 +8,14 @@ alike, which is how a spec tells a guardrail from a reward component.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from ingest.events import Trajectory, Turn, TurnKind
+from rewards.summary.likelihood import Likelihoods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,48 @@ class Scorer(Protocol):
 
     def score(self, trajectory: Trajectory, turn: Turn) -> Outcome:
         """Score one turn of a closed session. Raising is `Unscored`, never 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a scorer that waits for others declares of itself.
+
+    `timeout_s` bounds one call of `score_batch`; `window_s` all attempts at a turn, outages included; `concurrency`
+    is how many calls run at a time, `batch` how many turns one call takes.
+    """
+
+    timeout_s: float
+    window_s: float
+    concurrency: int = 1
+    batch: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Services:
+    """What a `BatchScorer` may ask. `likelihoods` is none where no engine has a scoring port."""
+
+    likelihoods: Likelihoods | None = None
+
+
+@runtime_checkable
+class BatchScorer(Protocol):
+    """A scorer that waits for something outside this process. Fast scorers never wait for it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def cost(self) -> Cost: ...
+
+    def applies(self, trajectory: Trajectory, turn: Turn) -> Unscored | None:
+        """Why there is nothing to ask about this turn, told at once; `None` when there is."""
+
+    async def score_batch(self, batch: Sequence[tuple[Trajectory, Turn]], services: Services) -> Sequence[Outcome]:
+        """An outcome for each, in order. `UnavailableError` is tried again within the window; then it is `Unscored`,
+        as is anything else raised."""
 
 
 def _compiles(pattern: str) -> str:

@@ -19,7 +19,7 @@ PACKAGES = ("infra", "ingest", "rewards", "serving", "trainer")
         ("infra/lifecycle.py", "import torch", "infra is light: no torch, vllm, ray or kafka"),
         ("serving/gate.py", "import ray", "only the trainer imports ray"),
         ("trainer/losses.py", "import vllm", "only serving imports vllm"),
-        ("ingest/sessions.py", "import kafka", "only ingest.kafka_log imports kafka"),
+        ("ingest/sessions/table.py", "import kafka", "only ingest.kafka_log imports kafka"),
         ("ingest/events.py", "import numpy", "records cost pydantic and nothing else"),
     ],
 )

@@ -11,7 +11,7 @@ from ingest.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, 
 from ingest.log import InMemoryLog
 from ingest.reader import Reader
 from ingest.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
-from ingest.turns import build
+from ingest.sessions.turns import build
 
 MakeTrace = Callable[..., Trace]
 

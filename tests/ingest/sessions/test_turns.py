@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ingest import turns
+from ingest.sessions import turns
 from ingest.events import Trace, TurnKind
 
 MakeTrace = Callable[..., Trace]

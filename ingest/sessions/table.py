@@ -19,7 +19,7 @@ from enum import StrEnum
 from hashlib import blake2b
 
 from infra.config import IngestConfig
-from ingest import chains, turns
+from ingest.sessions import chains, turns
 from ingest.events import (
     Assignment,
     CloseReason,

@@ -7,7 +7,7 @@ import pytest
 from infra.config import IngestConfig
 from ingest.events import Arm, Assignment, CloseReason, Feedback, Trace, session_key
 from ingest.log import Message
-from ingest.sessions import SessionTable, Taken, is_held_out
+from ingest.sessions.table import SessionTable, Taken, is_held_out
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]

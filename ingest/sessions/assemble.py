@@ -33,7 +33,7 @@ from ingest import fates
 from ingest.events import Feedback, Record, Trace, Trajectory
 from ingest.log import EventLog, Message
 from ingest.reader import Reader, place, replay, send
-from ingest.sessions import Closed, SessionTable, Taken, Where
+from ingest.sessions.table import Closed, SessionTable, Taken, Where
 from ingest.topics import FEEDBACK, TRACES, TRAJECTORIES
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ingest import chains
+from ingest.sessions import chains
 from ingest.events import Trace, TurnKind, VersionSpan
 
 MakeTrace = Callable[..., Trace]

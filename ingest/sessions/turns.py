@@ -7,7 +7,7 @@ contents may be text or a list of typed parts. Unknown shapes read as empty text
 from collections.abc import Sequence
 from typing import Any
 
-from ingest.chains import in_order
+from ingest.sessions.chains import in_order
 from ingest.events import Trace, Turn, TurnKind, versions_of
 
 
