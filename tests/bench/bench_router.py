@@ -5,7 +5,6 @@ upstream answers at once, so everything measured is overhead. Prints a table and
 """
 
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
@@ -18,15 +17,14 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+import bench
 from ports import free_port
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from upstreams import Upstream
 
 ROUNDS = 600
 WARM_UP = 50
-TARGETS = {"added_ms_p50": ["<=", 5.0]}
+TARGETS = {"added_ms_p50": ("<=", 5.0)}
 
 
 def configuration(folder: Path, upstream: Upstream) -> tuple[Path, int]:
@@ -97,12 +95,7 @@ async def measure(folder: Path) -> dict[str, float]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = {name: round(value, 3) for name, value in asyncio.run(measure(Path(folder))).items()}
-    table = Table("figure", "ms", title="the router's cost")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.2f}")
-    Console().print(table)
-    holds = all(figures[name] <= bound for name, (_, bound) in TARGETS.items())
-    print(f"BENCH {json.dumps({'name': 'router', 'holds': holds, 'figures': figures, 'targets': TARGETS})}")
+    bench.report("router", figures, TARGETS)
 
 
 if __name__ == "__main__":

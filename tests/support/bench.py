@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def report(name: str, figures: Mapping[str, float | None], targets: Targets) -> None:
-    """Print figures beside their targets, then the line. `holds` is computed, and a figure that is none holds nothing."""
+    """Print figures beside their targets, then the line. `holds` is computed; no figure holds nothing."""
     table = Table("figure", "value", "target", "", title=f"bench {name}: {surroundings()}")
     for figure, value in figures.items():
         rule, bound = targets.get(figure, ("", 0.0))
