@@ -18,9 +18,9 @@ def main(argv: list[str]) -> int:
 def run(config: Config) -> None:
     """The stage with the log of the configuration."""
     from infra.lifecycle import Stop
-    from ingest.sessions import assemble
     from ingest.kafka_log import KafkaLog
     from ingest.reader import outlast_outages
+    from ingest.sessions import assemble
 
     telemetry.setup("ingest")
     stop = Stop.on_signals()

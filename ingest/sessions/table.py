@@ -19,7 +19,6 @@ from enum import StrEnum
 from hashlib import blake2b
 
 from infra.config import IngestConfig
-from ingest.sessions import chains, turns
 from ingest.events import (
     Assignment,
     CloseReason,
@@ -32,6 +31,8 @@ from ingest.events import (
     session_key,
 )
 from ingest.log import Message
+from ingest.sessions import chains, turns
+from ingest.sessions.chains import Flaws
 
 Where = tuple[str, int]
 """(topic, partition)."""
@@ -68,6 +69,8 @@ class _Session:
     last_at: float
     arrived_at: float
     traces: dict[str, Trace] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    duplicated: set[str] = field(default_factory=set)
     feedback: dict[str, Feedback] = field(default_factory=dict)
     held: dict[Where, int] = field(default_factory=dict)
     headers: Headers = field(default_factory=dict)
@@ -75,6 +78,10 @@ class _Session:
     def hold(self, message: Message) -> None:
         where = (message.topic, message.partition)
         self.held[where] = min(message.offset, self.held.get(where, message.offset))
+
+    def has_later_than(self, at: float) -> bool:
+        """Whether a trace that began after `at` is here already."""
+        return any(trace.started_at > at for trace in self.traces.values())
 
     def end(self, config: IngestConfig) -> tuple[float, CloseReason]:
         """When it closes, as its records stand, and why."""
@@ -97,14 +104,20 @@ class SessionTable:
         """Lay a trace into its session, or open one."""
         key = session_key(trace.session_id)
         sessions = self._open.get(key, [])
-        if trace.trace_id in self._done or any(trace.trace_id in session.traces for session in sessions):
+        if trace.trace_id in self._done:
             return Taken.DUPLICATE
+        for held in sessions:
+            if trace.trace_id in held.traces:
+                held.duplicated.add(trace.trace_id)
+                return Taken.DUPLICATE
         began, ended = min(trace.started_at, now), min(trace.finished_at, now)
         session = sessions[-1] if sessions else None
         if session is None or session.end(self._config)[0] <= ended:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
+        if self._done.get(key, began) > began or session.has_later_than(ended):
+            session.late.add(trace.trace_id)
         session.traces[trace.trace_id] = trace
         session.headers = message.headers
         session.hold(message)
@@ -214,19 +227,21 @@ def is_held_out(key: str, share: float, salt: str) -> bool:
 
 def _trajectory(session: _Session, reason: CloseReason, now: float, config: IngestConfig) -> Trajectory:
     ordered = chains.in_order(session.traces.values())
+    joined = chains.join(ordered, Flaws(session.late, session.duplicated))
     first, last = ordered[0], ordered[-1]
     key = session_key(first.session_id)
     return Trajectory(
         trajectory_id=content_id(first.session_id, first.trace_id, last.trace_id, str(len(ordered))),
         session_id=first.session_id,
+        parent_session_id=next((trace.parent_session_id for trace in ordered if trace.parent_session_id), None),
         tenant=first.tenant,
         assignment=_common_assignment(ordered),
         held_out=is_held_out(key, config.held_out_share, config.held_out_salt),
         closed=reason,
         opened_at=session.opened_at,
         closed_at=max(now, session.last_at),
-        turns=turns.build(ordered),
-        chains=chains.build(ordered),
+        turns=turns.build(joined.readings),
+        chains=joined.chains,
         feedback=tuple(sorted(session.feedback.values(), key=lambda item: (item.at, item.feedback_id))),
     )
 

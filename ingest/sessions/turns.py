@@ -1,28 +1,28 @@
-"""What a scorer may read of a session's traces: one `Turn` each, with the message before and the message after.
+"""What a scorer may read of a session's traces: one `Turn` each, with the message before and the message after."""
 
-A request is taken as its client sent it: `messages` (chat), `input` (responses) or `prompt` (completions); message
-contents may be text or a list of typed parts. Unknown shapes read as empty text: a strange request is still a turn.
-"""
+from collections.abc import Mapping
 
-from collections.abc import Sequence
-from typing import Any
-
-from ingest.sessions.chains import in_order
-from ingest.events import Trace, Turn, TurnKind, versions_of
+from ingest.events import LinkKind, Trace, Turn, TurnKind, versions_of
+from ingest.sessions.links import Reading
+from ingest.sessions.messages import USER, tools_of
 
 
-def build(traces: Sequence[Trace]) -> tuple[Turn, ...]:
+def build(readings: Mapping[str, Reading]) -> tuple[Turn, ...]:
     """A turn per trace, in the order they began."""
-    ordered = in_order(traces)
-    followups = _followups([trace for trace in ordered if trace.kind is TurnKind.MAIN])
-    return tuple(_turn(trace, followups.get(trace.trace_id)) for trace in ordered)
+    followups = _followups(readings)
+    return tuple(_turn(reading, readings, followups.get(name)) for name, reading in readings.items())
 
 
-def _turn(trace: Trace, followup: str | None) -> Turn:
+def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | None) -> Turn:
+    trace = reading.trace
     return Turn(
         trace_id=trace.trace_id,
-        kind=trace.kind,
-        context=context_of(trace.request),
+        kind=reading.kind,
+        parent=reading.parent,
+        messages=reading.new_messages,
+        tool_calls=reading.tool_calls,
+        tools=_tools(trace, readings.get(reading.parent or "")),
+        context=reading.asked,
         reply=trace.reply_text,
         followup=followup,
         finish_reason=trace.finish_reason,
@@ -33,63 +33,23 @@ def _turn(trace: Trace, followup: str | None) -> Turn:
     )
 
 
-def context_of(request: dict[str, Any]) -> str:
-    """Text of a request's last message, or its prompt."""
-    messages = _messages(request)
-    if messages:
-        return _text(messages[-1].get("content"))
-    prompt = request.get("prompt", request.get("input"))
-    if isinstance(prompt, list):
-        return "\n".join(part for part in prompt if isinstance(part, str))
-    return prompt if isinstance(prompt, str) else ""
+def _tools(trace: Trace, parent: Reading | None) -> str:
+    tools = tools_of(trace.request)
+    return "" if parent is not None and tools == tools_of(parent.trace.request) else tools
 
 
-def _messages(request: dict[str, Any]) -> list[dict[str, Any]]:
-    messages = request.get("messages", request.get("input"))
-    if not isinstance(messages, list):
-        return []
-    return [message for message in messages if isinstance(message, dict)]
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    texts = (part.get("text") for part in content if isinstance(part, dict))
-    return "\n".join(text for text in texts if isinstance(text, str))
-
-
-def _followups(ordered: Sequence[Trace]) -> dict[str, str]:
+def _followups(readings: Mapping[str, Reading]) -> dict[str, str]:
     """Trace id -> the user's next words, for turns that a later one goes on from. The first to go on counts."""
     found: dict[str, str] = {}
-    for index, trace in enumerate(ordered):
-        messages = _messages(trace.request)
-        parent = _parent(ordered[:index], messages)
-        if parent is None:
-            continue
-        said = messages[len(_messages(parent.request)) + 1 :]
-        words = [_text(message.get("content")) for message in said if message.get("role") == "user"]
-        if words:
-            found.setdefault(parent.trace_id, words[-1])
+    for reading in readings.values():
+        before = _before(reading)
+        words = [message.text for message in reading.new_messages if message.role == USER]
+        if reading.trace.kind is TurnKind.MAIN and before and words:
+            found.setdefault(before, words[-1])
     return found
 
 
-def _parent(earlier: Sequence[Trace], messages: list[dict[str, Any]]) -> Trace | None:
-    """The turn whose conversation `messages` extend: the newest one whose reply they quote, else the newest.
-
-    Quoting decides between a turn and its regeneration, which have the same messages; clients that trim or rewrite
-    replies quote none.
-    """
-    newest: Trace | None = None
-    for trace in reversed(earlier):
-        before = _messages(trace.request)
-        if not before or len(messages) <= len(before) or messages[: len(before)] != before:
-            continue
-        quoted = messages[len(before)]
-        if quoted.get("role") != "assistant":
-            continue
-        if _text(quoted.get("content")).strip() == trace.reply_text.strip():
-            return trace
-        newest = newest or trace
-    return newest
+def _before(reading: Reading) -> str | None:
+    if reading.parent is None and reading.joint is not None and reading.joint.kind is LinkKind.REWRITE:
+        return reading.joint.trace_id
+    return reading.parent

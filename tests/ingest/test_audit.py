@@ -10,8 +10,9 @@ from ingest.audit import OPEN_SESSION, WAITING_FOR_REWARD, WAITING_FOR_TRAINER, 
 from ingest.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory
 from ingest.log import InMemoryLog
 from ingest.reader import Reader
-from ingest.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
+from ingest.sessions.chains import join
 from ingest.sessions.turns import build
+from ingest.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
 
 MakeTrace = Callable[..., Trace]
 
@@ -28,7 +29,7 @@ def trajectory(*traces: Trace, closed_at: float = 100.0) -> Trajectory:
         closed=CloseReason.INACTIVE,
         opened_at=0.0,
         closed_at=closed_at,
-        turns=build(traces),
+        turns=build(join(traces).readings),
         chains=(),
         feedback=(),
     )

@@ -60,22 +60,22 @@ def test_token_ids_and_logprobs_are_little_endian_words() -> None:
 
 
 def test_a_record_without_a_schema_is_refused() -> None:
-    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..1, got None"
+    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..2, got None"
 
 
 @pytest.mark.parametrize("schema", ["feedback/1", "trace", "trace/", "trace/one", "trace/-1", "trace/" + "1" * 5000])
 def test_a_record_that_claims_another_schema_is_refused(schema: str) -> None:
-    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..1, got {schema!r}"
+    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..2, got {schema!r}"
 
 
 def test_bytes_that_are_not_the_schema_they_claim_are_refused() -> None:
     assert refusal(golden("feedback.v1.json")) == "trace/1: assignment: Field required"
 
 
-@pytest.mark.parametrize("version", ["0", "2", "17"])
+@pytest.mark.parametrize("version", ["0", "3", "17"])
 def test_a_version_this_reader_does_not_know_is_refused_with_advice(version: str) -> None:
     message = refusal(golden("trace.v1.json"), f"trace/{version}")
-    assert message == f"trace: this reader knows versions 1..1, got {version}; upgrade the reader"
+    assert message == f"trace: this reader knows versions 1..2, got {version}; upgrade the reader"
 
 
 @pytest.mark.parametrize("value", [b"", b"not json", b"[]", b"\xff\xfe", b'{"trace_id": ', b"[" * 10_000])

@@ -7,10 +7,10 @@ import pytest
 
 from infra.config import Config, IngestConfig, LogConfig, ModelConfig
 from infra.errors import LogError, RecordError
-from ingest.sessions.assemble import GROUP, Assembler
 from ingest.events import Fate, FateKind, Feedback, Headers, Trace, Trajectory, key_of, session_key
 from ingest.log import InMemoryLog, TopicSpec
 from ingest.reader import replay, send
+from ingest.sessions.assemble import GROUP, Assembler
 from ingest.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters
 
 MakeTrace = Callable[..., Trace]

@@ -1,0 +1,225 @@
+"""How the turns of a session hang together, beyond exact token prefixes. Pure: traces in, lineage out.
+
+A turn's *parent* is the earlier turn whose request and reply stand, message for message, at the head of its request:
+of several the one that reaches furthest. A turn that begins a chain of its own (its prompt extends no chain token for
+token) gets a link, by the first rule that fits:
+
+    branch       it has the messages of an earlier turn (regenerated), or goes on from its parent where another turn
+                 did (edited)
+    rewrite      it has a parent, and is the first to go on from it: client or template wrote the history anew
+    compaction   its context restarts, and a message that no earlier request had quotes an earlier reply: that turn is
+                 the summary
+    rewrite      it restates earlier turns in place (a window that moved on, a transcript for whoever summarises), or
+                 goes on from a request of theirs with a reply in other words
+    branch       it shares a message that is no system prompt with an earlier turn, and differs after it
+
+A reply is quoted *in place* where what it answered stands right before it, as a message or inside the same text. That
+is a turn that was kept, never a summary; and a message that keeps a turn is no evidence about any other, for models
+repeat themselves. A context *restarts* where it has no parent: nothing that the model said is kept at its head. Of
+several summaries the one its client declared is taken, else the best quoted, else the newest.
+
+What cannot be told is left alone: a client that keeps the request for a summary together with the summary moved its
+window; an edited first message is a new beginning; a short reply proves nothing. `x-onstream-turn: summary` tells.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ingest.events import ChatMessage, LinkKind, ToolCall, Trace, TurnKind
+from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, calls_in, key_of, messages_of
+from ingest.sessions.quotes import Quote, Reply, Text, stands_before
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A link between turns; `ingest.events.Link` is the same between chains."""
+
+    kind: LinkKind
+    trace_id: str
+    coverage: float = 1.0
+    message: int | None = None
+
+
+@dataclass
+class Reading:
+    """What is known of one turn: its messages, its place, its kind, and the calls its reply made.
+
+    `unknown` is whether its own messages hold a reply that no turn of the session gave.
+    """
+
+    trace: Trace
+    messages: tuple[ChatMessage, ...]
+    keys: tuple[Key, ...]
+    kind: TurnKind
+    tool_calls: tuple[ToolCall, ...]
+    parent: str | None = None
+    joint: Joint | None = None
+    num_kept: int = 0
+    is_continued: bool = False
+    unknown: bool = False
+
+    @cached_property
+    def reply(self) -> Reply:
+        return Reply(self.trace.reply_text, self.trace.kind is TurnKind.SUMMARY)
+
+    @cached_property
+    def texts(self) -> list[Text]:
+        """The messages, as texts that may quote."""
+        return [Text(message.text) for message in self.messages]
+
+    @property
+    def asked(self) -> str:
+        """What it answered: the text of its last message."""
+        return self.messages[-1].text if self.messages else ""
+
+    @property
+    def new_messages(self) -> tuple[ChatMessage, ...]:
+        """Those that its parent's request and reply do not hold."""
+        return self.messages[self.num_kept :]
+
+
+@dataclass
+class _Found:
+    """Where a reply is quoted in a request: message number, and the quote."""
+
+    message: int
+    quote: Quote
+    is_in_place: bool
+
+
+def takes_part(trace: Trace) -> bool:
+    """Side turns are beside the conversation, and a reply without tokens is nobody's words."""
+    return trace.kind is not TurnKind.SIDE and bool(trace.token_ids)
+
+
+@dataclass
+class Lineage:
+    """The turns of a session in the order they began, read one after the other."""
+
+    readings: dict[str, Reading] = field(default_factory=dict)
+    _heads: dict[tuple[Key, ...], str] = field(default_factory=dict)  # request and reply -> the turn
+    _seen: set[Key] = field(default_factory=set)
+
+    def read(self, trace: Trace, extends: str | None) -> Reading:
+        """Take the next trace; `extends` is the newest turn of the chain that its prompt extends, token for token."""
+        messages = messages_of(trace.request)
+        keys = tuple(map(key_of, messages))
+        reading = Reading(trace, messages, keys, trace.kind, calls_in(trace.reply_text))
+        self._place(reading, extends)
+        if takes_part(trace):
+            earlier = [other for other in self.readings.values() if takes_part(other.trace)]
+            if extends is None:
+                reading.joint = self._joint(reading, earlier)
+            reading.unknown = self._holds_unknown(reading, earlier)
+            self._remember(reading)
+        self.readings[trace.trace_id] = reading
+        return reading
+
+    def _place(self, reading: Reading, extends: str | None) -> None:
+        """Find the parent, and let the quotation tell which tools its reply called."""
+        for end in range(len(reading.keys) - 1, 0, -1):
+            if reading.keys[end - 1][0] == ASSISTANT and (known := self._heads.get(reading.keys[:end])):
+                reading.parent, reading.num_kept = known, end
+                break
+        if extends is not None and reading.parent is None:
+            self._extend(reading, self.readings[extends])
+        if reading.parent is not None and reading.num_kept:
+            parent, quoted = self.readings[reading.parent], reading.messages[reading.num_kept - 1]
+            if quoted.tool_calls and takes_part(reading.trace) and not parent.is_continued:
+                parent.tool_calls = quoted.tool_calls
+
+    def _extend(self, reading: Reading, before: Reading) -> None:
+        """The tokens say it goes on from `before`: its reply stands there in other words, or only on the server."""
+        kept = len(before.keys)
+        if reading.keys[:kept] == before.keys and [key[0] for key in reading.keys[kept : kept + 1]] == [ASSISTANT]:
+            reading.parent, reading.num_kept = before.trace.trace_id, kept + 1
+        elif reading.trace.request.get("previous_response_id"):
+            reading.parent = before.trace.trace_id
+
+    def _remember(self, reading: Reading) -> None:
+        if reading.parent is not None:
+            self.readings[reading.parent].is_continued = True
+        reply = ChatMessage(role=ASSISTANT, text=reading.trace.reply_text)
+        self._heads[(*reading.keys, key_of(reply))] = reading.trace.trace_id
+        self._seen.update(reading.keys)
+
+    # -- links
+
+    def _joint(self, reading: Reading, earlier: Sequence[Reading]) -> Joint | None:
+        twin = next((other for other in earlier if other.keys == reading.keys and other.keys), None)
+        if twin is not None:
+            return Joint(LinkKind.BRANCH, twin.trace.trace_id)
+        if reading.parent is not None:
+            replaced = next((other for other in earlier if other.parent == reading.parent), None)
+            if replaced is not None:
+                return Joint(LinkKind.BRANCH, replaced.trace.trace_id)
+            return Joint(LinkKind.REWRITE, reading.parent)
+        return self._restart(reading, earlier)
+
+    def _restart(self, reading: Reading, earlier: Sequence[Reading]) -> Joint | None:
+        found = {other.trace.trace_id: list(_quotations(other, reading)) for other in earlier}
+        kept = [name for name, quoted in found.items() if any(one.is_in_place for one in quoted)]
+        explained = {one.message for quoted in found.values() for one in quoted if one.is_in_place}
+        summaries = [
+            (self.readings[name].trace.kind is TurnKind.SUMMARY, one.quote.coverage, number, name, one)
+            for number, (name, quoted) in enumerate(found.items())
+            for one in quoted
+            if name not in kept and one.message not in explained and reading.keys[one.message] not in self._seen
+        ]
+        if summaries:
+            _, coverage, _, name, one = max(summaries, key=lambda summary: summary[:3])
+            self.readings[name].kind = TurnKind.SUMMARY
+            return Joint(LinkKind.COMPACTION, name, coverage, one.message)
+        if kept:
+            return Joint(LinkKind.REWRITE, kept[-1], max(one.quote.coverage for one in found[kept[-1]]))
+        return _reworded(reading, earlier) or _edited(reading, earlier)
+
+    def _holds_unknown(self, reading: Reading, earlier: Iterable[Reading]) -> bool:
+        """Whether a new message is a reply that no turn gave; the message that carries a summary is its client's."""
+        carrier = reading.joint.message if reading.joint else None
+        replies = [
+            number
+            for number, message in enumerate(reading.messages)
+            if number >= reading.num_kept and number != carrier and message.role == ASSISTANT
+        ]
+        if not replies:
+            return False
+        given = {key_of(ChatMessage(role=ASSISTANT, text=other.trace.reply_text)): other for other in earlier}
+        return any(
+            reading.keys[number] not in given
+            and not any(other.reply.quoted_in(reading.texts[number]) for other in given.values())
+            for number in replies
+        )
+
+
+def _quotations(other: Reading, reading: Reading) -> Iterator[_Found]:
+    """Where `reading`'s request quotes the reply of an earlier turn."""
+    for number, text in enumerate(reading.texts):
+        quote = other.reply.quoted_in(text)
+        if quote is None:
+            continue
+        before = reading.keys[number - 1] if number else None
+        is_kept = bool(other.keys) and before == other.keys[-1]
+        yield _Found(number, quote, is_kept or stands_before(other.asked, text, quote.at))
+
+
+def _reworded(reading: Reading, earlier: Sequence[Reading]) -> Joint | None:
+    """The newest turn whose request stands at the head, with a reply in other words than it gave."""
+    for other in reversed(earlier):
+        following = reading.keys[len(other.keys) :]
+        if other.keys and reading.keys[: len(other.keys)] == other.keys and following and following[0][0] == ASSISTANT:
+            return Joint(LinkKind.REWRITE, other.trace.trace_id, 0.0)
+    return None
+
+
+def _edited(reading: Reading, earlier: Iterable[Reading]) -> Joint | None:
+    """The turn with which it shares most, if that is more than a system prompt."""
+    shared = [(_num_shared(other.keys, reading.keys), other.trace.trace_id) for other in earlier]
+    most, name = max(shared, key=lambda pair: pair[0], default=(0, ""))
+    is_more = any(key[0] not in PREAMBLE for key in reading.keys[:most])
+    return Joint(LinkKind.BRANCH, name) if is_more else None
+
+
+def _num_shared(one: Sequence[Key], other: Sequence[Key]) -> int:
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
