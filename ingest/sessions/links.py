@@ -11,7 +11,7 @@ token) gets a link, by the first rule that fits:
                  the summary
     rewrite      it restates earlier turns in place (a window that moved on, a transcript for whoever summarises), or
                  goes on from a request of theirs with a reply in other words
-    branch       it shares a message that is no system prompt with an earlier turn, and differs after it
+    branch       it has the messages of an earlier turn but for the last, and more than a system prompt before that
 
 A reply is quoted *in place* where what it answered stands right before it, as a message or inside the same text. That
 is a turn that was kept, never a summary; and a message that keeps a turn is no evidence about any other, for models
@@ -188,6 +188,7 @@ class Lineage:
         given = {key_of(ChatMessage(role=ASSISTANT, text=other.trace.reply_text)): other for other in earlier}
         return any(
             reading.keys[number] not in given
+            and reading.keys[number] not in self._seen
             and not any(other.reply.quoted_in(reading.texts[number]) for other in given.values())
             for number in replies
         )
@@ -214,12 +215,8 @@ def _reworded(reading: Reading, earlier: Sequence[Reading]) -> Joint | None:
 
 
 def _edited(reading: Reading, earlier: Iterable[Reading]) -> Joint | None:
-    """The turn with which it shares most, if that is more than a system prompt."""
-    shared = [(_num_shared(other.keys, reading.keys), other.trace.trace_id) for other in earlier]
-    most, name = max(shared, key=lambda pair: pair[0], default=(0, ""))
-    is_more = any(key[0] not in PREAMBLE for key in reading.keys[:most])
-    return Joint(LinkKind.BRANCH, name) if is_more else None
-
-
-def _num_shared(one: Sequence[Key], other: Sequence[Key]) -> int:
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    """The turn whose request it repeats but for the last message, if that is more than a system prompt."""
+    kept = reading.keys[:-1]
+    twin = next((other for other in earlier if other.keys[:-1] == kept and len(other.keys) == len(kept) + 1), None)
+    is_more = any(key[0] not in PREAMBLE for key in kept)
+    return Joint(LinkKind.BRANCH, twin.trace.trace_id) if twin is not None and is_more else None
