@@ -1,8 +1,8 @@
 """The one configuration: `onstream.yaml`, a frozen model per stage, unknown keys refused.
 
 Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
-Secrets never stand in the file: the control-plane token is read from `ONSTREAM_CONTROL_TOKEN`, and API keys are known
-by their digests.
+Secrets never stand in the file: the control plane's token is read from `ONSTREAM_CONTROL_TOKEN`, the scorers' from
+`ONSTREAM_SCORING_TOKEN`, and API keys are known by their digests.
 """
 
 import difflib
@@ -18,6 +18,7 @@ from infra.errors import ConfigError
 
 ENV_PREFIX = "ONSTREAM__"
 CONTROL_TOKEN_VAR = "ONSTREAM_CONTROL_TOKEN"  # the variable's name, not its value  # noqa: S105
+SCORING_TOKEN_VAR = "ONSTREAM_SCORING_TOKEN"  # noqa: S105
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -67,6 +68,7 @@ class EngineSlot(Section):
     host: str = "127.0.0.1"
     port: Port
     control_port: Port
+    scoring_port: Port | None = Field(None, description="where scorers ask for likelihoods; none: not here")
     cpus: str | None = Field(None, description="cores for vLLM's threads, as VLLM_CPU_OMP_THREADS_BIND takes them")
 
 
@@ -184,9 +186,10 @@ class IngestConfig(Section):
 
 
 class RewardsConfig(Section):
-    """The reward spec to score with."""
+    """The reward spec to score with, and how much may wait for slow scorers."""
 
     spec: str = Field("", description="a reward spec file; empty: the shipped default")
+    max_waiting: int = Field(256, ge=1, description="trajectories that wait for slow scorers at a time")
 
 
 class TrainerConfig(Section):

@@ -114,18 +114,20 @@ class ReleaseKind(StrEnum):
     ANNOUNCED = "announced"
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A value: never changed, and it refuses what it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Record(_Frozen):
+class Record(Frozen):
     """A record on the log. Subclasses name their schema."""
 
     SCHEMA: ClassVar[str]
     VERSION: ClassVar[int] = 1
 
 
-class VersionSpan(_Frozen):
+class VersionSpan(Frozen):
     """Reply tokens `[start, end)` were sampled by weights `version`."""
 
     version: int
@@ -133,7 +135,7 @@ class VersionSpan(_Frozen):
     end: int
 
 
-class Assignment(_Frozen):
+class Assignment(Frozen):
     """The arm a session was given, in which trial (a candidate's version number), with what probability."""
 
     arm: Arm = Arm.STABLE
@@ -141,7 +143,7 @@ class Assignment(_Frozen):
     propensity: float = Field(1.0, gt=0.0, le=1.0)
 
 
-class Sampling(_Frozen):
+class Sampling(Frozen):
     """How reply tokens were drawn."""
 
     temperature: float = 1.0
@@ -222,7 +224,7 @@ class Feedback(Record):
         return self
 
 
-class Segment(_Frozen):
+class Segment(Frozen):
     """Tokens `[start, end)` of a chain were sampled in trace `trace_id`; the rest of a chain is context."""
 
     trace_id: str
@@ -232,7 +234,7 @@ class Segment(_Frozen):
     spans: tuple[VersionSpan, ...]
 
 
-class Link(_Frozen):
+class Link(Frozen):
     """How a chain goes on from chain number `before` of its trajectory.
 
     `trace_id` is the turn that joins them: the summary that the new context quotes (compaction), the turn that was
@@ -248,7 +250,7 @@ class Link(_Frozen):
     message: int | None = Field(None, ge=0)
 
 
-class Chain(_Frozen):
+class Chain(Frozen):
     """Turns joined by exact token prefix: each turn's prompt begins with all tokens before it.
 
     The first `shared` tokens are those of chain number `base` of the same trajectory and are not stored again:
@@ -264,7 +266,7 @@ class Chain(_Frozen):
     marks: tuple[ChainMark, ...] = ()
 
 
-class ToolCall(_Frozen):
+class ToolCall(Frozen):
     """A call of a tool, as an assistant message makes it. `arguments` is JSON text, exactly as given."""
 
     name: str
@@ -272,7 +274,7 @@ class ToolCall(_Frozen):
     call_id: str = ""
 
 
-class ChatMessage(_Frozen):
+class ChatMessage(Frozen):
     """One message of a request. `call_id` names the tool call that a `tool` message answers."""
 
     role: str
@@ -281,7 +283,7 @@ class ChatMessage(_Frozen):
     call_id: str = ""
 
 
-class Turn(_Frozen):
+class Turn(Frozen):
     """What a scorer may read of one trace. `context` is the request's last message, `followup` the next one.
 
     `messages` are those of the request that its `parent`'s request and reply do not hold already; with no parent, all
@@ -325,7 +327,7 @@ class Trajectory(Record):
     feedback: tuple[Feedback, ...]
 
 
-class Component(_Frozen):
+class Component(Frozen):
     """One scorer's number in [0, 1] for a turn, or why there is none. Unscored is not zero."""
 
     name: str
@@ -335,7 +337,7 @@ class Component(_Frozen):
     unscored: str | None = None
 
 
-class Part(_Frozen):
+class Part(Frozen):
     """What one component adds to a turn's reward, after factors and credit; `weight` is after annealing."""
 
     name: str
@@ -343,7 +345,7 @@ class Part(_Frozen):
     value: float = Field(ge=0.0, le=1.0)
 
 
-class TurnReward(_Frozen):
+class TurnReward(Frozen):
     """The reward of one turn: the weighted mean of its parts, `None` when it has none.
 
     The trainer normalises each part on its own before it sums them, so it reads `parts`; records of version 1 have
@@ -374,7 +376,7 @@ class Reward(Record):
     at: float
 
 
-class FileEntry(_Frozen):
+class FileEntry(Frozen):
     """A file of a version, as every reader must find it."""
 
     name: str
