@@ -8,12 +8,25 @@ role, so prefixes are exact where a client only appends.
 
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from ingest.events import Assignment, LinkKind, Trace, TurnKind, VersionSpan, session_key
+from infra.config import IngestConfig
+from ingest import codec
+from ingest.events import (
+    Assignment,
+    ChainMark,
+    LinkKind,
+    Trace,
+    Trajectory,
+    TurnKind,
+    VersionSpan,
+    session_key,
+)
+from ingest.log import Message as LogMessage
+from ingest.sessions.table import SessionTable
 
 Message = dict[str, Any]
 
@@ -306,14 +319,67 @@ AGENTIC: tuple[Step, ...] = (
 )
 
 
-def play(seed: int, steps: tuple[Step, ...], length: int) -> Session:
+def play(seed: int, steps: tuple[Step, ...], length: int, name: str = "agent", parent: str | None = None) -> Session:
     """A session of `length` steps drawn from `steps`."""
     rng = random.Random(seed)
-    session = Session(rng, parent="the-parent" if rng.random() < 0.2 else None)
+    session = Session(rng, name, parent)
     session.begin()
     for _ in range(length):
         rng.choice(steps)(session)
     return session
+
+
+def play_family(seed: int, steps: tuple[Step, ...], length: int) -> list[Session]:
+    """An agent's session, and those of up to two sub-agents that it started."""
+    rng = random.Random(seed)
+    agent = play(seed, steps, length)
+    subs = [play(seed + n, steps, rng.randint(1, length), f"sub-{n}", agent.name) for n in range(1, rng.randint(1, 3))]
+    return [agent, *subs]
+
+
+def close(sessions: Sequence[Session], order: Sequence[int] | None = None) -> list[Trajectory]:
+    """The trajectories of `sessions`, in their order. Their traces, laid side by side, arrive in `order`, if given.
+
+    A number that stands twice in `order` is delivered twice.
+    """
+    table = SessionTable(IngestConfig(inactivity_s=1e6, horizon_s=1e7), remember_s=1e9)
+    traces = interleaved(sessions)
+    for offset, number in enumerate(order if order is not None else range(len(traces))):
+        value, headers = codec.encode(traces[number])
+        table.add_trace(traces[number], LogMessage("traces", 0, offset, "key", value, headers), now=1e6)
+    closed = {one.trajectory.session_id: one.trajectory for one in table.due(now=1e8)}
+    return [closed[session.name] for session in sessions]
+
+
+def interleaved(sessions: Sequence[Session]) -> list[Trace]:
+    """The traces of all sessions, as they began."""
+    return sorted((trace for session in sessions for trace in session.traces), key=lambda trace: trace.started_at)
+
+
+def disagreements(session: Session, trajectory: Trajectory) -> list[str]:
+    """Where a trajectory says otherwise than the script: kinds, links, parents, missing turns, and whose it is."""
+    ours = {name: truth for name, truth in session.truth.items() if truth.kind is not TurnKind.SIDE}
+    links = {chain.segments[0].trace_id: chain.link for chain in trajectory.chains}
+    marked = {s.trace_id for c in trajectory.chains if ChainMark.MISSING in c.marks for s in c.segments}
+    missing = {name for name, truth in ours.items() if truth.is_missing}
+    blamed = [c for c in trajectory.chains if ChainMark.MISSING in c.marks]
+    said = {
+        "kinds": {turn.trace_id: turn.kind for turn in trajectory.turns},
+        "links": {name: (link.kind, link.trace_id) for name, link in links.items() if link},
+        "parents": {turn.trace_id: turn.parent for turn in trajectory.turns if turn.trace_id in ours},
+        "missing turns": missing & marked,
+        "chains without a missing turn": [c for c in blamed if not missing & {s.trace_id for s in c.segments}],
+        "agent": trajectory.parent_session_id,
+    }
+    true = {
+        "kinds": {name: truth.kind for name, truth in session.truth.items()},
+        "links": {name: truth.link for name, truth in ours.items() if truth.link},
+        "parents": {name: truth.parent for name, truth in ours.items()},
+        "missing turns": missing,
+        "chains without a missing turn": [],
+        "agent": session.parent,
+    }
+    return [f"{what}: {said[what]}, must be {true[what]}" for what in true if said[what] != true[what]]
 
 
 def raw(reply: Message) -> str:
