@@ -1,4 +1,4 @@
-"""`onstream audit`: every trace on the log, accounted for.
+"""`onstream audit`: every trace and every feedback on the log, accounted for.
 
 A trace has one outcome: one fate; or it is in flight, and where; or nothing explains it. In flight is a claim with an
 end, after which the trace is unexplained:
@@ -8,7 +8,7 @@ end, after which the trace is unexplained:
     waiting for the trainer  it has a reward, still on its topic, and no fate yet
 
 each with `grace_s` for the stages to get there. A message of `traces` that cannot be read is dead-lettered if the
-dead-letter topic has it, and unexplained if not.
+dead-letter topic has it, and unexplained if not. Feedback has an account of its own: `ingest.audit_feedback`.
 """
 
 import argparse
@@ -18,15 +18,21 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from infra import broker, cli
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Deadline
-from ingest import codec
-from ingest.events import Fate, FateKind, Feedback, Headers, Reward, Trace, Trajectory, key_of, session_key
+from ingest import audit_feedback, codec, letters
+from ingest.audit_feedback import FeedbackAccount, FeedbackBooks
+from ingest.events import Fate, FateKind, Feedback, Reward, Trace, Trajectory, key_of, session_key
 from ingest.log import EventLog
 from ingest.reader import place, replay
-from ingest.topics import FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, dead_letters
+from ingest.sessions.assemble import GROUP
+from ingest.topics import FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, dead_letters, late_letters
 
 GRACE_S = 120.0  # start of a stage (30 s settling) after an outage (15 s backoff), twice, and a tick each
 OPEN_SESSION = "open session"
@@ -62,6 +68,7 @@ class Books:
     closed_at: dict[str, float] = field(default_factory=dict)
     rewarded_at: dict[str, float] = field(default_factory=dict)
     fates: dict[str, list[Fate]] = field(default_factory=dict)
+    feedback: FeedbackBooks = field(default_factory=FeedbackBooks)
 
     def add_trace(self, trace: Trace) -> None:
         key = session_key(trace.session_id)
@@ -75,6 +82,11 @@ class Books:
 
     def add_trajectory(self, trajectory: Trajectory) -> None:
         self.closed_at.update({turn.trace_id: trajectory.closed_at for turn in trajectory.turns})
+        self.feedback.add_trajectory(trajectory)
+
+    def add_feedback(self, feedback: Feedback, place: str) -> None:
+        self.add_activity(key_of(session_id=feedback.session_id, trace_id=feedback.trace_id), feedback.at)
+        self.feedback.add(feedback, place)
 
     def add_reward(self, reward: Reward) -> None:
         self.rewarded_at.update({turn.trace_id: reward.at for turn in reward.trajectory.turns})
@@ -88,7 +100,8 @@ class Account:
     """The account. Fates, in flight, unexplained and conflicting traces add up to `num_traces`.
 
     `by_fate` counts by fate's kind; `by_reason` by (kind, version or reason). Messages that cannot be read count as
-    traces, named by their place. `duplicates` were delivered more than once, and count once.
+    traces, named by their place. `duplicates` were delivered more than once, and count once. `feedback` adds up on
+    its own, and what waits of it does not unsettle the account: it may wait for something that never comes.
     """
 
     num_traces: int
@@ -98,13 +111,14 @@ class Account:
     unexplained: tuple[str, ...]
     conflicts: tuple[str, ...]
     duplicates: tuple[str, ...]
+    feedback: FeedbackAccount
 
     def is_complete(self) -> bool:
-        """Nothing is unexplained and nothing contradicts itself."""
-        return not self.unexplained and not self.conflicts
+        """Nothing is unexplained, traces or feedback, and nothing contradicts itself."""
+        return not self.unexplained and not self.conflicts and not self.feedback.unexplained
 
     def is_settled(self) -> bool:
-        """Complete, and nothing is in flight any more."""
+        """Complete, and no trace is in flight any more."""
         return self.is_complete() and not self.in_flight.total()
 
     def as_json(self) -> str:
@@ -120,6 +134,7 @@ class Account:
                 "unexplained": list(self.unexplained),
                 "conflicts": list(self.conflicts),
                 "duplicates": list(self.duplicates),
+                "feedback": self.feedback.as_dict(),
             }
         )
 
@@ -155,7 +170,14 @@ def account(books: Books, limits: Limits, now: float) -> Account:
         unexplained=(*unexplained, *(f"{place}: unreadable and not dead-lettered" for place in lost)),
         conflicts=tuple(conflicts),
         duplicates=tuple(trace_id for trace_id, num in books.num_deliveries.items() if num > 1),
+        feedback=audit_feedback.account(books.feedback, _lost(books), limits.horizon_s + limits.grace_s, now),
     )
+
+
+def _lost(books: Books) -> set[str]:
+    """Keys of the sessions with dead-lettered traces: their feedback went with them."""
+    dead = (name for name, told in books.fates.items() if any(fate.kind is FateKind.DEAD_LETTERED for fate in told))
+    return {key_of(session_id=None, trace_id=trace_id) for trace_id in dead}
 
 
 def _outcome(fate: Fate) -> str:
@@ -196,10 +218,14 @@ def read(log: EventLog) -> Books:
             books.add_trace(codec.decode(message.value, message.headers, Trace))
         except RecordError:
             books.unreadable.add(place(message))
-    for feedback in replay(log, FEEDBACK, Feedback):
-        books.add_activity(key_of(session_id=feedback.session_id, trace_id=feedback.trace_id), feedback.at)
-    for message in log.replay(dead_letters(TRACES.name, "ingest")):
-        books.dead_lettered.add(_origin(message.headers))
+    for message in log.replay(FEEDBACK.name):
+        try:
+            books.add_feedback(codec.decode(message.value, message.headers, Feedback), place(message))
+        except RecordError:
+            books.feedback.unreadable.add(place(message))
+    books.dead_lettered |= letters.read(log, dead_letters(TRACES.name, GROUP)).keys()
+    for topic in (late_letters(FEEDBACK.name, GROUP), dead_letters(FEEDBACK.name, GROUP)):
+        books.feedback.letters |= letters.read(log, topic)
     for trajectory in replay(log, TRAJECTORIES, Trajectory):
         books.add_trajectory(trajectory)
     for reward in replay(log, REWARDS, Reward):
@@ -207,14 +233,6 @@ def read(log: EventLog) -> Books:
     for fate in replay(log, FATES, Fate):
         books.add_fate(fate)
     return books
-
-
-def _origin(headers: Headers) -> str:
-    """Where a dead letter lay, as `ingest.reader.place` names it."""
-    topic, partition, offset = (
-        headers.get(f"onstream.errors.{part}", "?") for part in ("topic", "partition", "offset")
-    )
-    return f"{topic}/{partition}@{offset}"
 
 
 def settle(log: EventLog, limits: Limits, wait_s: float, clock: Callable[[], float] = time.time) -> Account:
@@ -229,8 +247,9 @@ def settle(log: EventLog, limits: Limits, wait_s: float, clock: Callable[[], flo
 
 
 def main(argv: list[str]) -> int:
-    """The command. Exit status 0: every trace is explained, and none has two fates."""
-    parser = argparse.ArgumentParser(prog="onstream audit", description="Account for every trace on the log.")
+    """The command. Exit status 0: every trace and all feedback is explained, and no trace has two fates."""
+    about = "Account for every trace and every feedback on the log."
+    parser = argparse.ArgumentParser(prog="onstream audit", description=about)
     cli.add_config(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for traces still in flight")
@@ -252,10 +271,7 @@ def main(argv: list[str]) -> int:
 
 
 def show(found: Account) -> None:
-    """The account as a table, then a line for everything that is wrong."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """The accounts as tables, then a line for everything that is wrong."""
 
     table = Table("outcome", "detail", "traces", title=f"{found.num_traces} traces")
     table.columns[2].justify = "right"
@@ -266,10 +282,21 @@ def show(found: Account) -> None:
     table.add_row("UNEXPLAINED", "", str(len(found.unexplained)))
     table.add_row("CONFLICT", "", str(len(found.conflicts)))
     console = Console(soft_wrap=True)
-    console.print(table)
+    console.print(table, _feedback_table(found.feedback))
     for line in found.conflicts:
         console.print(f"CONFLICT {escape(line)}")
-    for line in found.unexplained:
+    for line in (*found.unexplained, *found.feedback.unexplained):
         console.print(f"UNEXPLAINED {escape(line)}")
     if found.duplicates:
         console.print(f"{len(found.duplicates)} traces were delivered more than once and count once")
+
+
+def _feedback_table(found: FeedbackAccount) -> Table:
+    table = Table("outcome", "detail", "feedback", title=f"{found.num_feedback} feedback")
+    table.columns[2].justify = "right"
+    for (how, detail), num in sorted(found.by_outcome.items()):
+        table.add_row(how, detail, str(num))
+    for where, num in sorted(found.in_flight.items()):
+        table.add_row("in flight", where, str(num))
+    table.add_row("UNEXPLAINED", "", str(len(found.unexplained)))
+    return table

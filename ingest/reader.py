@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable
 from infra import telemetry
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Stop, backoff_s
-from ingest import codec
-from ingest.events import AnyRecord, Headers, Record
+from ingest import codec, letters
+from ingest.events import AnyRecord, Record
+from ingest.letters import Failure
 from ingest.log import EventLog, Message
-from ingest.topics import Topic, dead_letters
+from ingest.topics import Topic
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +65,7 @@ class Reader:
             return codec.decode(message.value, message.headers, self._kinds[message.topic])
         except RecordError as exc:
             logger.error("%s: dead-lettered: %s", place(message), exc)
-            self._log.append(
-                dead_letters(message.topic, self._group), message.key, message.value, _failed(message, exc)
-            )
-            telemetry.count(telemetry.DEAD_LETTERS, 1, topic=message.topic)
+            letters.bury(self._log, self._group, message, Failure.UNREADABLE, str(exc))
             return None
 
     def close(self) -> None:
@@ -96,17 +94,6 @@ class Follower:
 
     def close(self) -> None:
         self._subscription.close()
-
-
-def _failed(message: Message, error: RecordError) -> Headers:
-    return message.headers | {
-        "onstream.errors.topic": message.topic,
-        "onstream.errors.partition": str(message.partition),
-        "onstream.errors.offset": str(message.offset),
-        "onstream.errors.exception": type(error).__name__,
-        "onstream.errors.message": str(error),
-        "onstream.errors.at": f"{time.time():.3f}",
-    }
 
 
 def outlast_outages(stop: Stop, run: Callable[[], None]) -> None:

@@ -35,5 +35,10 @@ def specs(partitions: int, retention_s: float) -> list[TopicSpec]:
 
 
 def dead_letters(topic: str, group: str) -> str:
-    """Where a group puts the records of a topic that it cannot read."""
+    """Where a group puts the records of a topic that it cannot use."""
     return f"{topic}.{group}.dlq"
+
+
+def late_letters(topic: str, group: str) -> str:
+    """Where a group notes the records of a topic that came too late to change anything."""
+    return f"{topic}.{group}.late"

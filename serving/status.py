@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from rich.table import Table
 from infra import broker, cli
 from infra.config import Config
 from infra.errors import LogError, StartError
-from ingest import releases, topics
+from ingest import letters, releases, topics
 from ingest.events import TrialState
+from ingest.letters import Failure
+from ingest.log import EventLog
+from ingest.sessions.assemble import GROUP
 from ingest.versions import VersionStore
 
 STAGES = {"ingest": (topics.TRACES, topics.FEEDBACK), "rewards": (topics.TRAJECTORIES,), "trainer": (topics.REWARDS,)}
@@ -60,6 +64,7 @@ def _from_log(config: Config) -> list[RenderableType]:
         broker.require_running(config.log)
         served = releases.read(log)
         lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in STAGES.items()}
+        lost = lost_feedback(log)
     except (LogError, StartError) as exc:
         return [f"[red]{exc}[/]"]
     finally:
@@ -72,7 +77,20 @@ def _from_log(config: Config) -> list[RenderableType]:
     for stage, behind in lags.items():
         for topic, num in behind.items():
             lag.add_row(stage, topic, str(num))
-    return [serving, lag]
+    feedback = Table("feedback", "messages", title="feedback that no session has")
+    for what, num in lost.items():
+        feedback.add_row(what, str(num))
+    return [serving, lag, feedback]
+
+
+def lost_feedback(log: EventLog) -> dict[str, int]:
+    """How much feedback was dead-lettered or came late, as far back as its letters are kept. Two small topics."""
+    dead = Counter(letters.read(log, topics.dead_letters(topics.FEEDBACK.name, GROUP)).values())
+    return {
+        "about nothing known": dead[Failure.UNCLAIMED],
+        "late": len(letters.read(log, topics.late_letters(topics.FEEDBACK.name, GROUP))),
+        "unreadable": dead[Failure.UNREADABLE],
+    }
 
 
 def _router(config: Config) -> RenderableType:

@@ -2,10 +2,11 @@
 
 The commit order:
 
-    1. poll    records are laid into the table of open sessions; undecodable ones go to the dead-letter topic
+    1. poll    records are laid into the table of open sessions; undecodable ones, and feedback that names what can be
+               no trace, go to the dead-letter topics; late feedback is noted in `feedback.ingest.late`
     2. close   sessions that ended are appended to `trajectories`, keyed by session key; the traces of one that is
-               too large for the log get their fate here
-    3. flush   trajectories and dead letters are durable
+               too large for the log get their fate here; feedback whose session never came is dead-lettered
+    3. flush   trajectories, dead letters and notes are durable
     4. commit  each partition's position moves to its low watermark: the smallest offset of any record of a session
                that is still open, else the next offset
 
@@ -15,6 +16,8 @@ There is no database. After a crash the records of open sessions are read again 
     between 1 and 2   nothing was said; read again
     between 2 and 3   trajectories that arrived are replayed, the rest are made again
     between 3 and 4   trajectories are replayed, their traces skipped; open sessions are whole, never torn
+
+Dead letters and notes may be written again after a crash: `ingest.letters` counts a message once.
 
 Time. A session ends on this process's clock only where nothing is unread: a topic with unread messages is known only
 until the newest record read from each of its partitions (stream time), so turns that lie side by side after an outage
@@ -29,12 +32,13 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
-from ingest import fates
+from ingest import fates, letters
 from ingest.events import Feedback, Record, Trace, Trajectory
+from ingest.letters import Failure
 from ingest.log import EventLog, Message
 from ingest.reader import Reader, place, replay, send
-from ingest.sessions.table import Closed, SessionTable, Taken, Where
-from ingest.topics import FEEDBACK, TRACES, TRAJECTORIES
+from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where
+from ingest.topics import FEEDBACK, TRACES, TRAJECTORIES, late_letters
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ class Assembler:
     ) -> None:
         self._log, self._clock, self._max_messages = log, clock, max_messages
         self._timeout_s = config.log.timeout_s
-        self._num_partitions = config.log.partitions
+        self._num_partitions, self._horizon_s = config.log.partitions, config.ingest.horizon_s
         # A trace is read again only while it is on its topic, and a session that may hold the position back is open.
         remember_s = config.log.retention_s + config.ingest.horizon_s
         self.table = SessionTable(config.ingest, remember_s)
@@ -108,15 +112,31 @@ class Assembler:
                 logger.debug("%s: trace %s was read before", place(message), record.trace_id)
         elif isinstance(record, Feedback):
             self._saw(where, min(record.at, now))
-            if self.table.add_feedback(record, message, now) is Taken.LATE:
-                logger.info("%s: feedback %s came after its session closed", place(message), record.feedback_id)
+            self._lay_feedback(message, record, now)
+
+    def _lay_feedback(self, message: Message, feedback: Feedback, now: float) -> None:
+        match self.table.add_feedback(feedback, message, now):
+            case Taken.LATE:
+                told = f"feedback {feedback.feedback_id}: came after its session closed"
+                logger.info("%s: %s", place(message), told)
+                letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
                 telemetry.count(telemetry.FEEDBACK_LATE, 1)
+            case Taken.UNKNOWN:
+                self._bury(Unclaimed(feedback, message), "trace ids begin with the 16 hex digits of a session's key")
+
+    def _bury(self, unclaimed: Unclaimed, why: str) -> None:
+        feedback = unclaimed.feedback
+        named = f"trace {feedback.trace_id!r:.100}" if feedback.trace_id else f"session {feedback.session_id!r:.100}"
+        told = f"feedback {feedback.feedback_id}: nothing is known of {named}: {why}"
+        logger.warning("%s: dead-lettered: %s", place(unclaimed.message), told)
+        letters.bury(self._log, GROUP, unclaimed.message, Failure.UNCLAIMED, told)
+        telemetry.count(telemetry.FEEDBACK_UNCLAIMED, 1)
 
     def _saw(self, where: Where, at: float) -> None:
         self._seen_until[where] = max(at, self._seen_until.get(where, at))
 
     def close_ended(self) -> None:
-        """2: append a trajectory for every session that has ended."""
+        """2: append a trajectory for every session that has ended, and bury feedback whose session never came."""
         now = self._clock()
         self.table.forget(now)
         if not self.table.may_close(now):
@@ -124,9 +144,8 @@ class Assembler:
         known_until = self._known_until()
         for closed in self.table.due(now, known_until):
             self._write(closed)
-        for feedback in self.table.unclaimed(now, known_until):
-            logger.info("feedback %s: its session never came", feedback.feedback_id)
-            telemetry.count(telemetry.FEEDBACK_LATE, 1)
+        for unclaimed in self.table.unclaimed(now, known_until):
+            self._bury(unclaimed, f"it did not come within {self._horizon_s:g} s")
 
     def _write(self, closed: Closed) -> None:
         trajectory = closed.trajectory

@@ -9,8 +9,9 @@ begins the next session of that key, whether or not the first was handed out by 
 sessions where reading live does.
 
 Kept once: a trace id or feedback id that is open here, or was given a trajectory within `remember_s`.
-Feedback before its session's first trace waits for it, `horizon_s` at most. Late feedback, about a session that was
-already handed out, changes nothing: it stays on its topic, and the caller counts it.
+Feedback before its session's first trace waits for it, `horizon_s` at most, with its message, so that it can be
+dead-lettered as it was. Late feedback, about a session that was already handed out, changes nothing, and feedback
+that names what can be no trace waits for nothing: both are the caller's.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ from ingest.events import (
     key_of,
     session_key,
 )
+from ingest.ids import is_trace_id
 from ingest.log import Message
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
@@ -46,6 +48,7 @@ class Taken(StrEnum):
     KEPT = "kept"
     DUPLICATE = "duplicate"
     LATE = "late"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,20 @@ class Closed:
     headers: Headers
 
 
+@dataclass(frozen=True)
+class Unclaimed:
+    """Feedback whose session did not come, and the message that it came in."""
+
+    feedback: Feedback
+    message: Message
+
+
 @dataclass
 class _Session:
     """An open session, or feedback that waits for one. `held` is its smallest offset in each partition.
 
-    `opened_at` and `last_at` are times of its records; `arrived_at` is when the last of them came here.
+    `opened_at` and `last_at` are times of its records; `arrived_at` is when the last of them came here. `messages` are
+    those of feedback, by its id, for as long as no trace has come.
     """
 
     partition: int
@@ -72,6 +84,7 @@ class _Session:
     late: set[str] = field(default_factory=set)
     duplicated: set[str] = field(default_factory=set)
     feedback: dict[str, Feedback] = field(default_factory=dict)
+    messages: dict[str, Message] = field(default_factory=dict)
     held: dict[Where, int] = field(default_factory=dict)
     headers: Headers = field(default_factory=dict)
 
@@ -119,12 +132,15 @@ class SessionTable:
         if self._done.get(key, began) > began or session.has_later_than(ended):
             session.late.add(trace.trace_id)
         session.traces[trace.trace_id] = trace
+        session.messages.clear()
         session.headers = message.headers
         session.hold(message)
         return Taken.KEPT
 
     def add_feedback(self, feedback: Feedback, message: Message, now: float) -> Taken:
         """Lay feedback into its session, or let it wait for one. After its session's end it no longer prolongs it."""
+        if not feedback.session_id and not is_trace_id(feedback.trace_id or ""):
+            return Taken.UNKNOWN
         key = key_of(session_id=feedback.session_id, trace_id=feedback.trace_id)
         sessions = self._open.get(key, [])
         if feedback.feedback_id in self._done or any(feedback.feedback_id in s.feedback for s in sessions):
@@ -137,6 +153,8 @@ class SessionTable:
         if at < session.end(self._config)[0]:
             session.last_at, session.arrived_at = max(session.last_at, at), now
         session.feedback[feedback.feedback_id] = feedback
+        if not session.traces:
+            session.messages[feedback.feedback_id] = message
         session.hold(message)
         return Taken.KEPT
 
@@ -158,10 +176,14 @@ class SessionTable:
             closed.append(Closed(key, trajectory, session.headers))
         return closed
 
-    def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Feedback]:
+    def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Unclaimed]:
         """Take out and return feedback whose session did not come within `horizon_s`."""
         ended = self._take_ended(now, known_until or {}, with_traces=False)
-        return [feedback for _, session in ended for feedback in session.feedback.values()]
+        return [
+            Unclaimed(feedback, session.messages[name])
+            for _, session in ended
+            for name, feedback in session.feedback.items()
+        ]
 
     def _take_ended(
         self, now: float, known_until: Mapping[int, float], *, with_traces: bool

@@ -5,21 +5,26 @@ from collections.abc import Callable
 
 import pytest
 
+from infra.config import Config, IngestConfig, ModelConfig
 from ingest import audit, codec
 from ingest.audit import OPEN_SESSION, WAITING_FOR_REWARD, WAITING_FOR_TRAINER, Books, Limits, account
+from ingest.audit_feedback import WAITING_FOR_SESSION
 from ingest.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory
+from ingest.letters import Failure
 from ingest.log import InMemoryLog
 from ingest.reader import Reader
+from ingest.sessions.assemble import Assembler
 from ingest.sessions.chains import join
 from ingest.sessions.turns import build
 from ingest.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
 
 MakeTrace = Callable[..., Trace]
+MakeFeedback = Callable[..., Feedback]
 
 LIMITS = Limits(inactivity_s=60.0, horizon_s=300.0, retention_s=1000.0, grace_s=10.0)
 
 
-def trajectory(*traces: Trace, closed_at: float = 100.0) -> Trajectory:
+def trajectory(*traces: Trace, closed_at: float = 100.0, feedback: tuple[Feedback, ...] = ()) -> Trajectory:
     return Trajectory(
         trajectory_id="t",
         session_id=traces[0].session_id,
@@ -31,7 +36,7 @@ def trajectory(*traces: Trace, closed_at: float = 100.0) -> Trajectory:
         closed_at=closed_at,
         turns=build(join(traces).readings),
         chains=(),
-        feedback=(),
+        feedback=feedback,
     )
 
 
@@ -95,9 +100,9 @@ def test_a_lively_session_explains_its_traces_up_to_the_horizon(make_trace: Make
     assert len(account(books(*traces), LIMITS, now=312.0).unexplained) == 1
 
 
-def test_feedback_keeps_a_session_lively(make_trace: MakeTrace) -> None:
-    kept = books(trace := make_trace(at=0.0))
-    kept.add_activity(kept.session_of[trace.trace_id], at=50.0)
+def test_feedback_keeps_a_session_lively(make_trace: MakeTrace, make_feedback: MakeFeedback) -> None:
+    kept = books(make_trace(at=0.0))
+    kept.add_feedback(make_feedback(at=50.0, session_id="s"), "feedback/0@0")
     assert account(kept, LIMITS, now=120.0).in_flight == {OPEN_SESSION: 1}
 
 
@@ -152,6 +157,84 @@ def test_outcomes_add_up_to_the_traces(make_trace: MakeTrace) -> None:
     assert found.num_traces == outcomes == 6
 
 
+def told(kept: Books, now: float = 10_000.0) -> dict[str, object]:
+    found = account(kept, LIMITS, now).feedback
+    outcomes = found.by_outcome.total() + found.in_flight.total() + len(found.unexplained)
+    assert outcomes == found.num_feedback
+    return {f"{how}: {what}": num for (how, what), num in found.by_outcome.items()}
+
+
+def test_every_kind_of_end_of_feedback_is_counted(make_trace: MakeTrace, make_feedback: MakeFeedback) -> None:
+    trace, lost, kept = make_trace(), make_trace("too large"), Books()
+    joined, astray = make_feedback(0, trace_id=trace.trace_id), make_feedback(1, trace_id=f"{trace.trace_id}9")
+    late, unknown = make_feedback(2, session_id="s"), make_feedback(3, session_id="never")
+    for offset, item in enumerate([joined, astray, late, unknown, make_feedback(4, session_id="too large")]):
+        kept.add_feedback(item, f"feedback/0@{offset}")
+    kept.add_trajectory(trajectory(trace, feedback=(joined, astray)))
+    kept.add_fate(fate(lost, FateKind.DEAD_LETTERED))
+    kept.feedback.unreadable |= {"feedback/0@5"}
+    kept.feedback.letters |= {"feedback/0@2": Failure.LATE, "feedback/0@3": Failure.UNCLAIMED}
+    kept.feedback.letters |= {"feedback/0@5": Failure.UNREADABLE}
+    assert told(kept) == {
+        "joined: ": 1,
+        "joined: about a turn that never came": 1,
+        "late: its session was closed": 1,
+        "dead_lettered: about nothing known": 1,
+        "dead_lettered: with its session": 1,
+        "dead_lettered: unreadable": 1,
+    }
+    assert account(kept, LIMITS, now=10_000.0).is_complete()
+
+
+def test_feedback_waits_for_its_session_up_to_the_horizon_and_is_unexplained_then(make_feedback: MakeFeedback) -> None:
+    kept = Books()
+    kept.add_feedback(make_feedback(at=0.0, session_id="never"), "feedback/0@0")
+    waiting = account(kept, LIMITS, now=310.0)
+    assert (waiting.feedback.in_flight, waiting.is_settled()) == ({WAITING_FOR_SESSION: 1}, True)
+    stuck = account(kept, LIMITS, now=310.1)
+    assert (len(stuck.feedback.unexplained), stuck.is_complete()) == (1, False)
+    assert "f0" in stuck.feedback.unexplained[0]
+
+
+def test_an_unreadable_feedback_without_a_dead_letter_is_unexplained() -> None:
+    log = InMemoryLog()
+    log.append(FEEDBACK.name, "key", b"broken", {"schema": "feedback/1"})
+    found = audit.settle(log, LIMITS, wait_s=0.0)
+    assert found.feedback.unexplained == ("feedback/0@0: unreadable and not dead-lettered",)
+
+
+def test_feedback_given_twice_counts_once_by_whichever_was_dead_lettered(make_feedback: MakeFeedback) -> None:
+    kept, item = Books(), make_feedback(session_id="never")
+    kept.add_feedback(item, "feedback/0@0")
+    kept.add_feedback(item, "feedback/0@1")
+    kept.feedback.letters["feedback/0@0"] = Failure.UNCLAIMED
+    assert told(kept) == {"dead_lettered: about nothing known": 1}
+
+
+def test_what_ingest_did_with_feedback_is_what_the_audit_finds(
+    make_trace: MakeTrace, make_feedback: MakeFeedback, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, log = 0.0, InMemoryLog()
+    config = Config(model=ModelConfig(path="unused"), ingest=IngestConfig(inactivity_s=60.0, horizon_s=300.0))
+    stage = Assembler(log, config, clock=lambda: now)
+    put(log, TRACES, make_trace())
+    put(log, FEEDBACK, make_feedback(0, at=2.0, session_id="s"))
+    put(log, FEEDBACK, make_feedback(1, at=2.0, trace_id="resp_abc"))
+    put(log, FEEDBACK, make_feedback(2, at=2.0, session_id="never"))
+    for now in (3.0, 100.0, 400.0):
+        stage.step(0.0)
+        if now == 100.0:
+            put(log, FEEDBACK, make_feedback(3, at=100.0, session_id="s"))
+    found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: 5000.0)
+    expected = {("joined", ""): 1, ("late", "its session was closed"): 1, ("dead_lettered", "about nothing known"): 2}
+    assert (found.feedback.by_outcome, found.feedback.unexplained) == (expected, ())
+    assert json.loads(found.as_json())["feedback"]["by_outcome"][-1]["feedback"] == 1
+    audit.show(found)
+    shown = capsys.readouterr().out
+    assert "4 feedback" in shown
+    assert "about nothing known" in shown
+
+
 def put(log: InMemoryLog, topic: Topic, record: Trace | Feedback | Trajectory | Reward | Fate) -> None:
     log.append(topic.name, "key", *codec.encode(record))
 
@@ -169,7 +252,7 @@ def test_an_unreadable_message_is_dead_lettered_only_if_the_dead_letters_have_it
 
 
 def test_the_books_are_read_from_the_topics(
-    make_trace: MakeTrace, make_feedback: Callable[..., Feedback], capsys: pytest.CaptureFixture[str]
+    make_trace: MakeTrace, make_feedback: MakeFeedback, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = InMemoryLog()
     traces = [make_trace(f"s{n}", at=0.0) for n in range(4)]

@@ -7,11 +7,13 @@ import pytest
 
 from infra.config import Config, IngestConfig, LogConfig, ModelConfig
 from infra.errors import LogError, RecordError
+from ingest import codec, letters
 from ingest.events import Fate, FateKind, Feedback, Headers, Trace, Trajectory, key_of, session_key
-from ingest.log import InMemoryLog, TopicSpec
+from ingest.letters import Failure
+from ingest.log import InMemoryLog, Message, TopicSpec
 from ingest.reader import replay, send
 from ingest.sessions.assemble import GROUP, Assembler
-from ingest.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters
+from ingest.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters, late_letters
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]
@@ -50,6 +52,9 @@ class World:
 
     def trajectories(self) -> list[Trajectory]:
         return list(replay(self.log, TRAJECTORIES, Trajectory))
+
+    def dead_feedback(self) -> list[Message]:
+        return list(self.log.replay(dead_letters(FEEDBACK.name, GROUP)))
 
     def uncommitted(self) -> int:
         return self.log.lag(GROUP, [TRACES.name])[TRACES.name]
@@ -225,15 +230,75 @@ def test_a_session_that_comes_back_gets_a_second_trajectory(world: World, make_t
     assert len({trajectory.trajectory_id for trajectory in world.trajectories()}) == 2
 
 
-def test_late_feedback_is_passed_over(world: World, make_trace: MakeTrace, make_feedback: MakeFeedback) -> None:
+def test_late_feedback_changes_nothing_and_is_noted(
+    world: World, make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
     stage = world.stage()
     world.put(make_trace())
     world.run(stage, until=100.0)
-    world.put(make_feedback(at=100.0, session_id="s"))
+    world.put(late := make_feedback(at=100.0, session_id="s"))
     world.run(stage, until=200.0)
     assert len(stage.table) == 0
     assert world.log.lag(GROUP, [FEEDBACK.name]) == {FEEDBACK.name: 0}
     assert [len(trajectory.feedback) for trajectory in world.trajectories()] == [0]
+    (noted,) = world.log.replay(late_letters(FEEDBACK.name, GROUP))
+    assert (noted.key, noted.value) == (session_key("s"), codec.encode(late)[0])
+    assert list(world.log.replay(dead_letters(FEEDBACK.name, GROUP))) == []
+
+
+def test_feedback_about_nothing_known_is_dead_lettered_as_it_came_once_its_horizon_passed(
+    world: World, make_feedback: MakeFeedback
+) -> None:
+    stage, odd = world.stage(), b' {"feedback_id":"f0","session_id":"never","tenant":"t","value":1,"at":5}'
+    world.log.append(FEEDBACK.name, session_key("never"), odd, {"schema": "feedback/1", "traceparent": "00-aa-bb-01"})
+    world.run(stage, until=3600.0)
+    assert world.dead_feedback() == []
+    world.run(stage, until=3620.0)
+    (dead,) = world.dead_feedback()
+    assert (dead.key, dead.value, dead.headers["traceparent"]) == (session_key("never"), odd, "00-aa-bb-01")
+    told = dead.headers["onstream.errors.message"]
+    assert told == "feedback f0: nothing is known of session 'never': it did not come within 3600 s"
+    assert world.log.lag(GROUP, [FEEDBACK.name]) == {FEEDBACK.name: 0}
+
+
+def test_feedback_by_an_id_that_is_no_traces_is_dead_lettered_with_that_id(
+    world: World, make_feedback: MakeFeedback
+) -> None:
+    world.put(make_feedback(trace_id="resp_abc"))
+    world.run(world.stage(), until=10.0)
+    (dead,) = world.dead_feedback()
+    assert "nothing is known of trace 'resp_abc'" in dead.headers["onstream.errors.message"]
+
+
+def test_feedback_is_not_committed_before_its_dead_letter_is_durable(make_feedback: MakeFeedback) -> None:
+    order: list[str] = []
+
+    class Watched(InMemoryLog):
+        def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+            order.append(topic)
+            super().append(topic, key, value, headers)
+
+        def flush(self, timeout_s: float) -> None:
+            order.append(f"flush, {self.lag(GROUP, [FEEDBACK.name])[FEEDBACK.name]} uncommitted")
+
+    world = World(Watched())
+    world.put(make_feedback(trace_id=f"{session_key('never')}-1", at=-4000.0))
+    stage = world.stage()
+    stage.poll(0.0)
+    world.now = SETTLED_S
+    stage.step(0.0)
+    assert order[1:] == [dead_letters(FEEDBACK.name, GROUP), "flush, 1 uncommitted"]
+    assert world.log.lag(GROUP, [FEEDBACK.name]) == {FEEDBACK.name: 0}
+
+
+def test_feedback_dead_lettered_again_after_a_crash_counts_once(world: World, make_feedback: MakeFeedback) -> None:
+    world.put(make_feedback(trace_id="resp_abc"))
+    for _ in range(2):
+        crashed = world.stage()
+        crashed.poll(0.0)
+        crashed.close()
+    assert len(world.dead_feedback()) == 2
+    assert list(letters.read(world.log, dead_letters(FEEDBACK.name, GROUP)).values()) == [Failure.UNCLAIMED]
 
 
 def test_an_unreadable_message_goes_to_the_dead_letters_and_blocks_nothing(world: World, make_trace: MakeTrace) -> None:

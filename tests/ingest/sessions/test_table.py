@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from infra.config import IngestConfig
+from ingest import codec
 from ingest.events import Arm, Assignment, CloseReason, Feedback, Trace, session_key
 from ingest.log import Message
 from ingest.sessions.table import SessionTable, Taken, is_held_out
@@ -144,9 +145,27 @@ def test_feedback_that_comes_first_waits_for_its_session(
 def test_feedback_does_not_wait_for_ever(table: Table, make_feedback: MakeFeedback) -> None:
     table.add(make_feedback(at=5.0, session_id="never"))
     assert (table.table.unclaimed(304.0), len(table.table)) == ([], 1)
-    assert [item.feedback_id for item in table.table.unclaimed(305.0)] == ["f0"]
+    (unclaimed,) = table.table.unclaimed(305.0)
+    assert unclaimed.feedback.feedback_id == "f0"
+    assert codec.decode(unclaimed.message.value, unclaimed.message.headers, Feedback) == unclaimed.feedback
     assert len(table.table) == 0
     assert table.table.held() == {}
+
+
+def test_messages_of_feedback_are_kept_only_while_it_waits(
+    table: Table, make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    table.add(make_feedback(0, at=0.0, session_id="s"))
+    table.add(make_trace(at=1.0))
+    table.add(make_feedback(1, at=2.0, session_id="s"))
+    (session,) = table.table._open[session_key("s")]
+    assert (len(session.feedback), session.messages) == (2, {})
+
+
+def test_feedback_that_names_what_can_be_no_trace_waits_for_nothing(table: Table, make_feedback: MakeFeedback) -> None:
+    assert table.add(make_feedback(0, trace_id="resp_abc")) is Taken.UNKNOWN
+    assert (len(table.table), table.table.held()) == (0, {})
+    assert table.add(make_feedback(1, trace_id="resp_abc", session_id="s")) is Taken.KEPT
 
 
 @pytest.mark.parametrize("about", ["session", "trace"])

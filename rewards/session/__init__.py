@@ -1,0 +1,1 @@
+"""`onstream session ID`: one session as people read it."""
