@@ -326,6 +326,16 @@ class Trajectory(Record):
     chains: tuple[Chain, ...]
     feedback: tuple[Feedback, ...]
 
+    @model_validator(mode="after")
+    def _bases_hold_what_is_shared(self) -> "Trajectory":
+        lengths: list[int] = []
+        for number, chain in enumerate(self.chains):
+            has = 0 if chain.base is None else lengths[chain.base] if chain.base < number else -1
+            if chain.shared > has:
+                raise ValueError(f"chain {number}: an earlier chain must hold its {chain.shared} shared tokens")
+            lengths.append(chain.shared + len(chain.token_ids))
+        return self
+
 
 class Component(Frozen):
     """One scorer's number in [0, 1] for a turn, or why there is none. Unscored is not zero."""

@@ -17,8 +17,8 @@ from ingest.topics import RELEASES
 UNDECIDED = frozenset({TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.CANARY})
 
 
-class Verdict(StrEnum):
-    """What became of a version."""
+class Decision(StrEnum):
+    """What the release log has decided about a version. The gate's `Verdict` is what leads to one."""
 
     UNDECIDED = "undecided"
     PROMOTED = "promoted"
@@ -60,12 +60,12 @@ class Served:
         won = (TrialState.PROMOTED, TrialState.ROLLED_BACK)
         return tuple(version for version, state in self.trials.items() if state in won)
 
-    def verdict(self, version: int) -> Verdict:
-        """What became of `version`. One that no release names has not been decided."""
+    def decision(self, version: int) -> Decision:
+        """What was decided about `version`: nothing yet, where no release names it."""
         if version in self.lineage:
-            return Verdict.PROMOTED
+            return Decision.PROMOTED
         is_decided = version in self.trials and self.trials[version] not in UNDECIDED
-        return Verdict.REJECTED if is_decided else Verdict.UNDECIDED
+        return Decision.REJECTED if is_decided else Decision.UNDECIDED
 
     def age(self, version: int) -> int | None:
         """Promotions between `version` and stable; `None` for a version outside the lineage."""

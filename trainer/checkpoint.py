@@ -31,7 +31,7 @@ class _Frozen(BaseModel):
 
 
 class CandidateVersion(_Frozen):
-    """A version trained from `parent`, published or about to be, whose verdict is awaited."""
+    """A version trained from `parent`, published or about to be, whose trial is not decided."""
 
     version: int
     parent: int

@@ -1,14 +1,15 @@
 """Which traces train, as values: `Trainable`, `Held` until a trial is decided, or `Ineligible` with its fate."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ingest.events import FateKind, Reward, Segment, Turn, TurnKind, versions_of
+from ingest.events import FateKind, Part, Reward, Segment, Turn, TurnKind, TurnReward, versions_of
 from ingest.releases import Served
 
 HTTP_OK = 200
+SOLE_PART = "value"
+"""The name of the part that a turn's value is, where its record gives no parts: version 1 gave none."""
 
 
 class Reason(StrEnum):
@@ -58,23 +59,28 @@ Eligibility = Trainable | Held | Ineligible
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A turn that only its weights can still rule out."""
+class EligibleTurn:
+    """A turn that only its weights can still rule out. `reward` is its value, `parts` are at least one."""
 
     trace_id: str
     kind: TurnKind
     reward: float
+    parts: tuple[Part, ...]
     versions: tuple[int, ...]
 
 
-def screen(reward: Reward) -> dict[str, Candidate | Ineligible]:
-    """Every trace of a reward by its id, judged by all that can never change."""
+def screen(reward: Reward) -> dict[str, EligibleTurn | Ineligible]:
+    """Every trace of a reward by its id, screened by all that can never change."""
     segments = {
-        segment.trace_id: (segment, chain.token_ids) for chain in reward.trajectory.chains for segment in chain.segments
+        segment.trace_id: (segment, chain.shared + len(chain.token_ids))
+        for chain in reward.trajectory.chains
+        for segment in chain.segments
     }
-    values = {turn.trace_id: turn.value for turn in reward.turns}
+    scores = {turn.trace_id: turn for turn in reward.turns}
     return {
-        turn.trace_id: _screen_turn(reward.trajectory.held_out, turn, segments.get(turn.trace_id), values)
+        turn.trace_id: _screen_turn(
+            reward.trajectory.held_out, turn, segments.get(turn.trace_id), scores.get(turn.trace_id)
+        )
         for turn in reward.trajectory.turns
     }
 
@@ -82,11 +88,13 @@ def screen(reward: Reward) -> dict[str, Candidate | Ineligible]:
 def _screen_turn(
     is_held_out: bool,
     turn: Turn,
-    found: tuple[Segment, tuple[int, ...]] | None,
-    values: Mapping[str, float | None],
-) -> Candidate | Ineligible:
-    """A malformed reply has tokens and a score, and trains: what is dropped is what a policy learns to exploit."""
-    value = values.get(turn.trace_id)
+    found: tuple[Segment, int] | None,
+    score: TurnReward | None,
+) -> EligibleTurn | Ineligible:
+    """`found` is the turn's segment and how many tokens its whole chain has.
+
+    A malformed reply has tokens and a score, and trains: what is dropped is what a policy learns to exploit.
+    """
     if is_held_out:
         return Ineligible(Reason.HELD_OUT)
     if turn.kind is TurnKind.SIDE:
@@ -95,20 +103,21 @@ def _screen_turn(
         return Ineligible(Reason.STATUS)
     if found is None or not found[0].logprobs:
         return Ineligible(Reason.EMPTY)
-    segment, token_ids = found
+    segment, num_tokens = found
     if not segment.spans:
         return Ineligible(Reason.UNKNOWN_WEIGHTS)
-    if not 0 < segment.start < segment.end <= len(token_ids) or segment.end - segment.start != len(segment.logprobs):
+    if not 0 < segment.start < segment.end <= num_tokens or segment.end - segment.start != len(segment.logprobs):
         return Ineligible(Reason.MISALIGNED)
     if not all(map(math.isfinite, segment.logprobs)):
         return Ineligible(Reason.NOT_FINITE)
-    if value is None or not math.isfinite(value):
+    if score is None or score.value is None or not 0.0 <= score.value <= 1.0:
         return Ineligible(Reason.UNSCORED)
-    return Candidate(turn.trace_id, turn.kind, value, versions_of(segment.spans))
+    parts = score.parts or (Part(name=SOLE_PART, weight=1.0, value=score.value),)
+    return EligibleTurn(turn.trace_id, turn.kind, score.value, parts, versions_of(segment.spans))
 
 
-def judge(turn: Candidate, served: Served, own: int | None, max_staleness: int) -> Eligibility:
-    """A screened turn under the release log as it is now; `own` is the version whose verdict the trainer awaits.
+def eligibility_of(turn: EligibleTurn, served: Served, own: int | None, max_staleness: int) -> Eligibility:
+    """A screened turn under the release log as it is now; `own` is the version whose trial the trainer awaits.
 
     A trace sampled across a swap is as old as its oldest token, and as untrusted as its worst weights.
     """

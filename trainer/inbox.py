@@ -12,7 +12,7 @@ from ingest.events import Chain, Reward
 from ingest.log import EventLog, Message, Positions
 from ingest.reader import Reader, place
 from ingest.topics import REWARDS
-from trainer.eligibility import Candidate, Ineligible, Reason, screen
+from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
 logger = logging.getLogger(__name__)
 
@@ -21,19 +21,19 @@ GROUP = "trainer"
 
 @dataclass(frozen=True)
 class Item:
-    """One reward record: its traces that were new, and the chains while any of them may train."""
+    """One reward record: its traces that were new, and the chains, as stored, while any of them may train."""
 
     partition: tuple[str, int]
     offset: int
     tenant: str
     spec: str
     at: float
-    turns: dict[str, Candidate | Ineligible]
+    turns: dict[str, EligibleTurn | Ineligible]
     chains: tuple[Chain, ...]
 
     @property
-    def candidates(self) -> list[Candidate]:
-        return [turn for turn in self.turns.values() if isinstance(turn, Candidate)]
+    def eligible(self) -> list[EligibleTurn]:
+        return [turn for turn in self.turns.values() if isinstance(turn, EligibleTurn)]
 
     @property
     def ineligible(self) -> dict[str, Ineligible]:
@@ -52,8 +52,8 @@ class Inbox:
         self.items: list[Item] = []
 
     @property
-    def num_candidates(self) -> int:
-        return sum(len(item.candidates) for item in self.items)
+    def num_eligible(self) -> int:
+        return sum(len(item.eligible) for item in self.items)
 
     def poll(self, timeout_s: float) -> None:
         """Read on. Raises `LogError`."""
@@ -101,25 +101,25 @@ class Inbox:
         )
         self.items.append(_stripped(item))
 
-    def resolve(self, judge: Callable[[Item, Candidate], Ineligible | None]) -> None:
-        """Give candidates that `judge` rules out their reason, and let go of tokens that cannot train."""
+    def resolve(self, rule_out: Callable[[Item, EligibleTurn], Ineligible | None]) -> None:
+        """Give eligible turns that `rule_out` objects to their reason, and let go of tokens that cannot train."""
         for index, item in enumerate(self.items):
-            ruled_out = {turn.trace_id: verdict for turn in item.candidates if (verdict := judge(item, turn))}
+            ruled_out = {turn.trace_id: reason for turn in item.eligible if (reason := rule_out(item, turn))}
             if ruled_out:
                 self.items[index] = _stripped(replace(item, turns={**item.turns, **ruled_out}))
 
     def num_items_for(self, num_turns: int) -> int:
-        """How many items from the first on hold at least `num_turns` candidates."""
+        """How many items from the first on hold at least `num_turns` eligible turns."""
         found = 0
         for index, item in enumerate(self.items):
-            found += len(item.candidates)
+            found += len(item.eligible)
             if found >= num_turns:
                 return index + 1
         return len(self.items)
 
     def num_leading_ineligible(self) -> int:
         """How many items from the first on hold nothing that may train."""
-        return next((index for index, item in enumerate(self.items) if item.candidates), len(self.items))
+        return next((index for index, item in enumerate(self.items) if item.eligible), len(self.items))
 
     def positions_after(self, num_items: int) -> Positions:
         """Where reading goes on once the first `num_items` are used: at the first reward left, or the next unread."""
@@ -150,4 +150,4 @@ class Inbox:
 
 
 def _stripped(item: Item) -> Item:
-    return item if item.candidates else replace(item, chains=())
+    return item if item.eligible else replace(item, chains=())

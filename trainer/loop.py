@@ -1,8 +1,8 @@
-"""The trainer's stage: a batch of rewarded turns becomes a version, and its trial's verdict what follows.
+"""The trainer's stage: a batch of rewarded turns becomes a version, and what its trial decides follows.
 
 The order of an update, and what a kill before each step leaves:
 
-    1. batch        turns judged, advantages, the version's number      nothing happened
+    1. batch        turns ruled out, advantages, the version's number   nothing happened
     2. update       the learner's weights, in memory                    nothing happened: the batch is read again
     3. flush        dead letters are durable                            as 2
     4. checkpoint   weights, baselines, positions, the batch's fates    as 2; a restart makes the same batch's update
@@ -21,7 +21,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 
 from infra import telemetry
 from infra.config import Config
@@ -29,14 +28,14 @@ from infra.lifecycle import Stop
 from ingest.events import Fate, FateKind, key_of
 from ingest.log import EventLog
 from ingest.reader import send
-from ingest.releases import ReleaseFollower, Served, Verdict
+from ingest.releases import Decision, ReleaseFollower, Served
 from ingest.topics import FATES
 from ingest.versions import VersionStore
 from trainer import phases
 from trainer.advantages import Baselines
 from trainer.batch import Batch, make_batch
 from trainer.checkpoint import CandidateVersion, Checkpoints, Fallback, State, as_offsets, remember
-from trainer.eligibility import Candidate, Ineligible, Reason, judge
+from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
 from trainer.files import replace_text
 from trainer.inbox import Inbox
 from trainer.phases import Phase
@@ -130,7 +129,7 @@ class Trainer:
             self._inbox.poll(POLL_S)
 
     def _is_full(self, num_batches: int) -> bool:
-        return self._inbox.num_candidates >= num_batches * self._config.trainer.batch_turns
+        return self._inbox.num_eligible >= num_batches * self._config.trainer.batch_turns
 
     def _settle(self) -> None:
         """Give fates to the rewards at the head of the inbox in which nothing can train."""
@@ -143,13 +142,13 @@ class Trainer:
     # -- the release log
 
     def _follow(self, served: Served) -> None:
-        """Take the verdict on the candidate, and stand on the stable version."""
+        """Take the decision on the candidate, and stand on the stable version."""
         candidate = self.state.candidate
         if candidate:
-            verdict = served.verdict(candidate.version)
-            if verdict is Verdict.UNDECIDED:
+            decision = served.decision(candidate.version)
+            if decision is Decision.UNDECIDED:
                 return
-            self._promoted(candidate) if verdict is Verdict.PROMOTED else self._rejected(candidate)
+            self._promoted(candidate) if decision is Decision.PROMOTED else self._rejected(candidate)
             self._enter(Phase.COLLECTING)
         if served.stable is not None and served.stable != self.state.base:
             logger.info("stands on version %d, the stable one, from the store", served.stable)
@@ -200,9 +199,9 @@ class Trainer:
         reason = alarm(metrics)
         self._accept(batch, number, metrics) if reason is None else self._discard(batch, number, reason)
 
-    def _ruled_out(self, turn: Candidate, served: Served) -> Ineligible | None:
-        verdict = judge(turn, served, None, self._config.trainer.max_staleness)
-        return verdict if isinstance(verdict, Ineligible) else None
+    def _ruled_out(self, turn: EligibleTurn, served: Served) -> Ineligible | None:
+        found = eligibility_of(turn, served, None, self._config.trainer.max_staleness)
+        return found if isinstance(found, Ineligible) else None
 
     def _train(self, batch: Batch, number: int) -> UpdateMetrics:
         began = time.monotonic()
@@ -214,13 +213,12 @@ class Trainer:
     def _accept(self, batch: Batch, number: int, metrics: UpdateMetrics) -> None:
         """Steps 3 to 8 for an update that stands."""
         assert self.state.base is not None
-        mean_reward = fmean(batch.rewards)
         candidate = CandidateVersion(
             version=number,
             parent=self.state.base,
             trace_ids=tuple(turn.trace_id for turn in batch.turns),
             spec=batch.spec,
-            metrics={"mean_reward": mean_reward, **metrics.numbers()},
+            metrics={"mean_reward": batch.mean_reward, **batch.mean_parts, **metrics.numbers()},
             at=self._now(),
         )
         trained = {
@@ -233,9 +231,7 @@ class Trainer:
             )
             for turn in batch.turns
         }
-        baselines = Baselines(self.state.baselines).after(
-            batch.keys, batch.rewards, self._config.trainer.baseline_decay
-        )
+        baselines = Baselines(self.state.baselines).after(batch.columns, self._config.trainer.baseline_decay)
         self._use(
             batch.num_items,
             self._fates(batch.num_items) | trained,
@@ -244,16 +240,16 @@ class Trainer:
             baselines=dict(baselines.values),
             candidate=candidate,
             fallback=Fallback(learner=self.state.learner, baselines=self.state.baselines),
-            mean_reward=mean_reward,
+            mean_reward=batch.mean_reward,
         )
         self._enter(Phase.TRIAL)
         telemetry.count(telemetry.TURNS_TRAINED, len(batch.turns))
-        telemetry.gauge(telemetry.REWARD_MEAN, mean_reward)
+        telemetry.gauge(telemetry.REWARD_MEAN, batch.mean_reward)
         logger.info(
             "batch %d turns, mean reward %.3f, %d steps, loss %.4f, kl %.5f, ess %.2f, clipped %.3f, grad norm %.3f, "
             "published version %d (parent %d)",
             len(batch.turns),
-            mean_reward,
+            batch.mean_reward,
             metrics.num_steps,
             metrics.loss,
             metrics.kl,
@@ -269,7 +265,7 @@ class Trainer:
         logger.error("batch %d turns: version %d is not published: %s", len(batch.turns), number, reason)
         refused = {turn.trace_id: Ineligible(Reason.DISCARDED) for turn in batch.turns}
         fates = self._fates(batch.num_items) | {
-            trace_id: _fate(trace_id, verdict, self._now()) for trace_id, verdict in refused.items()
+            trace_id: _fate(trace_id, turn, self._now()) for trace_id, turn in refused.items()
         }
         self._use(batch.num_items, fates, step=self.state.step + 1)
         self._load_learner()
@@ -281,9 +277,9 @@ class Trainer:
         """Fates of the first items' traces that never train."""
         at = self._now()
         return {
-            trace_id: _fate(trace_id, verdict, at)
+            trace_id: _fate(trace_id, turn, at)
             for item in self._inbox.items[:num_items]
-            for trace_id, verdict in item.ineligible.items()
+            for trace_id, turn in item.ineligible.items()
         }
 
     def _use(
@@ -333,7 +329,7 @@ class Trainer:
         state = self.state
         status: dict[str, object] = {
             "phase": self.phase.value,
-            "turns_collected": self._inbox.num_candidates,
+            "turns_collected": self._inbox.num_eligible,
             "turns_needed": self._config.trainer.batch_turns,
             "step": state.step,
             "version": state.base,
@@ -345,8 +341,8 @@ class Trainer:
             replace_text(self._folder / "status.json", json.dumps({**status, "at": self._now()}))
 
 
-def _fate(trace_id: str, verdict: Ineligible, at: float) -> Fate:
-    return Fate(trace_id=trace_id, kind=verdict.fate, reason=verdict.reason.value, at=at)
+def _fate(trace_id: str, turn: Ineligible, at: float) -> Fate:
+    return Fate(trace_id=trace_id, kind=turn.fate, reason=turn.reason.value, at=at)
 
 
 def _count_refused(fates: tuple[Fate, ...]) -> None:

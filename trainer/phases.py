@@ -12,7 +12,7 @@ class Phase(StrEnum):
     WAITING = "waiting for a stable version"
     COLLECTING = "collecting"
     UPDATING = "updating"
-    TRIAL = "waiting for the trial's verdict"
+    TRIAL = "waiting for the trial's decision"
 
 
 ALLOWED: Mapping[Phase, frozenset[Phase]] = {

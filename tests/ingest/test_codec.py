@@ -9,7 +9,7 @@ import pytest
 
 from infra.errors import RecordError
 from ingest import codec
-from ingest.events import Record, Trace
+from ingest.events import Record, Trace, Trajectory
 from ingest.topics import ALL
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -113,6 +113,15 @@ def test_logprobs_that_do_not_match_the_tokens_are_refused() -> None:
 )
 def test_version_spans_that_do_not_tile_the_reply_are_refused(spans: list[dict[str, int]]) -> None:
     assert "version spans must tile [0, 3), got " in refusal(trace_with(spans=spans))
+
+
+@pytest.mark.parametrize("wrong", [{"base": 1, "shared": 0}, {"base": 0, "shared": 10**6}, {"base": None, "shared": 1}])
+def test_a_chain_that_leans_on_what_is_not_there_is_refused(wrong: dict[str, int | None]) -> None:
+    trajectory = json.loads(golden("trajectory.v2.json"))
+    first = {name: value for name, value in trajectory["chains"][0].items() if name != "link"}
+    trajectory["chains"] = [first | {"base": None, "shared": 0}, first | wrong]
+    message = refusal(json.dumps(trajectory).encode(), "trajectory/2", Trajectory)
+    assert message.endswith(f"chain 1: an earlier chain must hold its {wrong['shared']} shared tokens")
 
 
 def test_a_field_nobody_declared_is_refused_by_name() -> None:

@@ -6,7 +6,7 @@ from ingest import releases
 from ingest.events import Release, ReleaseKind, TrialState
 from ingest.log import InMemoryLog
 from ingest.reader import send
-from ingest.releases import ReleaseFollower, Served, Verdict
+from ingest.releases import Decision, ReleaseFollower, Served
 from ingest.topics import RELEASES
 
 
@@ -43,7 +43,7 @@ def test_entries_read_twice_change_nothing() -> None:
 def test_a_fenced_writers_entry_is_skipped() -> None:
     claim = release(1, ReleaseKind.CLAIM, epoch=2)
     served = releases.fold([BOOTSTRAP, claim, CANARY.model_copy(update={"release": 2})])
-    assert served.candidate is None and served.verdict(1) is Verdict.UNDECIDED
+    assert served.candidate is None and served.decision(1) is Decision.UNDECIDED
 
 
 def test_a_claim_counts_even_where_the_fenced_writer_took_its_number() -> None:
@@ -61,29 +61,29 @@ def test_an_announcement_changes_nothing_served() -> None:
 @pytest.mark.parametrize("state", [TrialState.REJECTED, TrialState.ROLLED_BACK, TrialState.EXPIRED])
 def test_every_end_but_promotion_is_a_rejection(state: TrialState) -> None:
     served = releases.fold([BOOTSTRAP, CANARY, release(2, state=state, candidate=1)])
-    assert (served.verdict(1), served.stable, served.on_trial) == (Verdict.REJECTED, 0, None)
+    assert (served.decision(1), served.stable, served.on_trial) == (Decision.REJECTED, 0, None)
 
 
 @pytest.mark.parametrize("state", [TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.CANARY])
 def test_a_trial_that_goes_on_is_undecided(state: TrialState) -> None:
     served = releases.fold([BOOTSTRAP, release(1, state=state, candidate=1)])
-    assert (served.verdict(1), served.on_trial) == (Verdict.UNDECIDED, 1)
+    assert (served.decision(1), served.on_trial) == (Decision.UNDECIDED, 1)
 
 
 def test_a_version_no_release_names_is_undecided() -> None:
-    assert releases.fold([BOOTSTRAP]).verdict(1) is Verdict.UNDECIDED
+    assert releases.fold([BOOTSTRAP]).decision(1) is Decision.UNDECIDED
 
 
 def test_age_counts_promotions() -> None:
     third = release(3, state=TrialState.PROMOTED, stable=3, candidate=3)
     served = releases.fold([BOOTSTRAP, PROMOTED, third])
     assert [served.age(version) for version in (0, 1, 3, 2)] == [2, 1, 0, None]
-    assert (served.verdict(1), served.verdict(3)) == (Verdict.PROMOTED, Verdict.PROMOTED)
+    assert (served.decision(1), served.decision(3)) == (Decision.PROMOTED, Decision.PROMOTED)
 
 
 def test_a_rollback_takes_the_version_out_of_the_lineage_but_not_out_of_the_trials() -> None:
     served = releases.fold([BOOTSTRAP, CANARY, PROMOTED, ROLLED_BACK])
-    assert (served.stable, served.lineage, served.verdict(1)) == (0, (0,), Verdict.REJECTED)
+    assert (served.stable, served.lineage, served.decision(1)) == (0, (0,), Decision.REJECTED)
     assert served.promoted == (1,)
 
 

@@ -20,6 +20,7 @@ from ingest.events import (
     Chain,
     CloseReason,
     Fate,
+    Part,
     Release,
     ReleaseKind,
     Reward,
@@ -67,11 +68,15 @@ def make_reward(
     held_out: bool = False,
     tenant: str = "default",
     token: int = 5,
+    parts: Sequence[dict[str, tuple[float, float]]] = (),
     turn_changes: dict[int, dict[str, Any]] | None = None,
     segment_changes: dict[int, dict[str, Any]] | None = None,
     at: float = 1000.0,
 ) -> Reward:
-    """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number."""
+    """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number.
+
+    `parts` holds (weight, value) by name, for each turn; without it the rewards have none, as in version 1.
+    """
     traces = [f"{session_key(session)}-{number}" for number in range(len(rewards))]
     tokens: list[int] = []
     segments = []
@@ -105,7 +110,14 @@ def make_reward(
         session_id=session,
         spec="default/1",
         components=(),
-        turns=tuple(TurnReward(trace_id=t, value=v) for t, v in zip(traces, rewards, strict=True)),
+        turns=tuple(
+            TurnReward(
+                trace_id=trace,
+                value=value,
+                parts=tuple(Part(name=name, weight=w, value=v) for name, (w, v) in given.items()),
+            )
+            for trace, value, given in zip(traces, rewards, parts or [{}] * len(rewards), strict=True)
+        ),
         value=0.5,
         has_signal=True,
         guardrails={},

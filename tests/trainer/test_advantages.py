@@ -1,36 +1,55 @@
 import json
+import random
+from collections.abc import Sequence
+from math import sqrt
+from statistics import fmean, pstdev
 
 import pytest
 
-from trainer.advantages import Baselines, advantages, whiten
+from trainer.advantages import Baselines, Column, advantages, whiten
+
+
+def column(part: str, turns: Sequence[int], rewards: Sequence[float], weight: float = 1.0) -> Column:
+    """One part of these turns, all with the key `part`."""
+    return Column(part, tuple(turns), (part,) * len(turns), (weight,) * len(turns), tuple(rewards))
+
+
+def sole(keys: Sequence[str], rewards: Sequence[float]) -> list[Column]:
+    """A batch whose turns have one part, and one key each."""
+    return [Column("value", tuple(range(len(keys))), tuple(keys), (1.0,) * len(keys), tuple(rewards))]
+
+
+def alone(baselines: Baselines, keys: Sequence[str], rewards: Sequence[float]) -> list[float]:
+    """Advantages of a batch whose turns have one part."""
+    return advantages(baselines, sole(keys, rewards), len(keys))
 
 
 def test_a_known_key_is_measured_against_its_baseline_from_before_the_batch() -> None:
     baselines = Baselines({"a": 0.5, "b": 0.0})
     # r - b = 0.5, -0.5, 0.5, -0.5 ; mean 0, std 0.5
-    found = advantages(baselines, ["a", "a", "b", "b"], [1.0, 0.0, 0.5, -0.5])
+    found = alone(baselines, ["a", "a", "b", "b"], [1.0, 0.0, 0.5, -0.5])
     assert found == pytest.approx([1.0, -1.0, 1.0, -1.0], abs=1e-4)
 
 
 def test_the_baseline_moves_after_use_by_the_decay_of_as_many_turns() -> None:
-    moved = Baselines({"a": 0.5}).after(["a", "a"], [1.0, 1.0], decay=0.9)
+    moved = Baselines({"a": 0.5}).after(sole(["a", "a"], [1.0, 1.0]), decay=0.9)
     assert moved.values["a"] == pytest.approx(0.81 * 0.5 + 0.19 * 1.0)
 
 
 def test_a_batch_does_not_change_the_baselines_it_was_given() -> None:
     baselines = Baselines({"a": 0.5})
-    baselines.after(["a"], [1.0], decay=0.9)
+    baselines.after(sole(["a"], [1.0]), decay=0.9)
     assert baselines.values == {"a": 0.5}
 
 
 def test_the_order_of_turns_in_a_batch_does_not_matter_to_the_baseline() -> None:
-    one = Baselines({"a": 0.5}).after(["a", "a"], [1.0, 0.0], decay=0.9)
-    other = Baselines({"a": 0.5}).after(["a", "a"], [0.0, 1.0], decay=0.9)
+    one = Baselines({"a": 0.5}).after(sole(["a", "a"], [1.0, 0.0]), decay=0.9)
+    other = Baselines({"a": 0.5}).after(sole(["a", "a"], [0.0, 1.0]), decay=0.9)
     assert one == other
 
 
 def test_a_key_that_is_not_in_the_batch_keeps_its_baseline() -> None:
-    assert Baselines({"a": 0.5}).after(["b"], [1.0], decay=0.9).values["a"] == 0.5
+    assert Baselines({"a": 0.5}).after(sole(["b"], [1.0]), decay=0.9).values["a"] == 0.5
 
 
 def test_a_first_key_begins_at_its_own_mean_shrunk_to_the_batch() -> None:
@@ -49,13 +68,13 @@ def test_a_group_of_one_is_neither_its_raw_reward_nor_zero(reward: float) -> Non
     found = Baselines().before(keys, rewards)
     advantage = rewards[0] - found["alone"]
     assert advantage != pytest.approx(reward) and advantage != pytest.approx(0.0)
-    assert advantages(Baselines(), keys, rewards)[0] != pytest.approx(0.0, abs=1e-3)
+    assert alone(Baselines(), keys, rewards)[0] != pytest.approx(0.0, abs=1e-3)
 
 
 def test_a_group_of_one_above_the_batch_is_pushed_up_and_one_below_it_down() -> None:
     keys = ["alone", "b", "b", "b"]
-    assert advantages(Baselines(), keys, [1.0, 0.4, 0.5, 0.6])[0] > 0
-    assert advantages(Baselines(), keys, [0.0, 0.4, 0.5, 0.6])[0] < 0
+    assert alone(Baselines(), keys, [1.0, 0.4, 0.5, 0.6])[0] > 0
+    assert alone(Baselines(), keys, [0.0, 0.4, 0.5, 0.6])[0] < 0
 
 
 def test_whitened_advantages_have_mean_zero_and_deviation_one() -> None:
@@ -64,17 +83,77 @@ def test_whitened_advantages_have_mean_zero_and_deviation_one() -> None:
 
 
 def test_a_batch_without_variance_gives_zeros() -> None:
-    assert advantages(Baselines({"a": 0.3}), ["a", "a", "a"], [0.7, 0.7, 0.7]) == pytest.approx([0.0] * 3, abs=1e-6)
+    assert alone(Baselines({"a": 0.3}), ["a", "a", "a"], [0.7, 0.7, 0.7]) == [0.0] * 3
+    same = [column("thumb", range(3), [0.7] * 3), column("recall", [0, 2], [0.1] * 2)]
+    assert advantages(Baselines(), same, 3) == [0.0] * 3
 
 
 def test_rounding_errors_are_not_whitened_into_advantages() -> None:
-    assert whiten([0.1 + 0.2, 0.3, 0.3]) == pytest.approx([0.0] * 3, abs=1e-6)
+    rewards = [0.1 + 0.2, 0.3, 0.3]
+    assert rewards[0] != rewards[1]
+    assert alone(Baselines({"a": 0.3}), ["a", "a", "a"], rewards) == [0.0] * 3
+
+
+def test_parts_that_cancel_leave_nothing_for_rounding_to_grow_from() -> None:
+    one = [0.1, 0.7, 0.4]
+    both = [column("thumb", range(3), one, weight=0.3), column("brevity", range(3), [1 - r for r in one], weight=0.3)]
+    assert advantages(Baselines(), both, 3) == [0.0] * 3
 
 
 def test_an_empty_batch_has_no_advantages() -> None:
-    assert advantages(Baselines(), [], []) == []
+    assert advantages(Baselines(), [], 0) == []
+
+
+def test_a_turn_that_is_the_whole_batch_has_advantage_zero() -> None:
+    assert advantages(Baselines(), [column("thumb", [0], [1.0]), column("recall", [0], [0.2])], 1) == [0.0]
+
+
+def test_with_one_part_a_turn_is_its_surprise_whitened_once_whatever_the_weight() -> None:
+    rng = random.Random(1)
+    rewards = [rng.random() for _ in range(20)]
+    surprises = [reward - 0.4 for reward in rewards]
+    expected = [(x - fmean(surprises)) / pstdev(surprises) for x in surprises]
+    for weight in (1.0, 0.25):
+        found = advantages(Baselines({"thumb": 0.4}), [column("thumb", range(20), rewards, weight)], 20)
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_part_of_small_spread_counts_as_much_as_its_weight_says() -> None:
+    # thumb - 0.5 whitens to 1, -1, 1, -1 and tone - 0.505 to 1, 1, -1, -1 though it moves by a hundredth as much
+    known = Baselines({"thumb": 0.5, "tone": 0.505})
+    thumb, tone = (1.0, 0.0, 1.0, 0.0), (0.51, 0.51, 0.50, 0.50)
+    # sums 2, 0, 0, -2 ; std sqrt(2)
+    equal = advantages(known, [column("thumb", range(4), thumb), column("tone", range(4), tone)], 4)
+    assert equal == pytest.approx([sqrt(2), 0.0, 0.0, -sqrt(2)], abs=1e-3)
+    # sums 1.5, -0.5, 0.5, -1.5 ; std sqrt(5 / 4)
+    half = advantages(known, [column("thumb", range(4), thumb), column("tone", range(4), tone, weight=0.5)], 4)
+    assert half == pytest.approx([x / sqrt(1.25) for x in (1.5, -0.5, 0.5, -1.5)], abs=1e-3)
+
+
+def test_a_part_that_a_turn_lacks_says_neither_good_nor_bad() -> None:
+    # thumb whitens to 1, -1, 1, -1 over all, recall to 1, -1 over the first two ; sums 2, -2, 1, -1 ; std sqrt(5 / 2)
+    columns = [column("thumb", range(4), [1.0, 0.0, 1.0, 0.0]), column("recall", [0, 1], [1.0, 0.0])]
+    found = advantages(Baselines({"thumb": 0.5, "recall": 0.5}), columns, 4)
+    assert found == pytest.approx([x / sqrt(2.5) for x in (2.0, -2.0, 1.0, -1.0)], abs=1e-4)
+
+
+def test_a_part_that_one_turn_alone_has_moves_nothing_in_this_batch() -> None:
+    thumb = column("thumb", range(4), [1.0, 0.0, 1.0, 0.0])
+    both = advantages(Baselines(), [thumb, column("recall", [2], [0.9])], 4)
+    assert both == advantages(Baselines(), [thumb], 4)
+
+
+def test_a_weight_counts_for_its_own_turn() -> None:
+    # recall - 0.5 whitens to 1, -1 ; the second turn's weight is annealed away: sums 1, 0 ; mean 0.5, std 0.5
+    annealed = Column("recall", (0, 1), ("recall",) * 2, (1.0, 0.0), (1.0, 0.0))
+    assert advantages(Baselines({"recall": 0.5}), [annealed], 2) == pytest.approx([1.0, -1.0], abs=1e-4)
+
+
+def test_a_new_parts_key_is_shrunk_to_its_own_part_and_to_no_other() -> None:
+    moved = Baselines().after([column("thumb", range(2), [1.0, 1.0]), column("tone", range(2), [0.1, 0.1])], decay=0.9)
+    assert moved.values == pytest.approx({"thumb": 1.0, "tone": 0.1})
 
 
 def test_baselines_survive_json() -> None:
-    baselines = Baselines().after(["a", "b"], [0.1, 1.0], decay=0.95)
+    baselines = Baselines().after(sole(["a", "b"], [0.1, 1.0]), decay=0.95)
     assert Baselines(json.loads(json.dumps(dict(baselines.values)))) == baselines

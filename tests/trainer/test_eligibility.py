@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from ingest.events import FateKind, Reward, TrialState, TurnKind, VersionSpan
+from ingest.events import FateKind, Part, Reward, TrialState, TurnKind, VersionSpan
 from ingest.releases import Served
-from trainer.eligibility import Candidate, Held, Ineligible, Reason, Trainable, judge, screen
+from trainer.eligibility import SOLE_PART, EligibleTurn, Held, Ineligible, Reason, Trainable, eligibility_of, screen
 
 RewardOf = Callable[..., Reward]
 SPAN = VersionSpan(version=0, start=0, end=2)
 
 
-def only(reward: Reward) -> Candidate | Ineligible:
-    (verdict,) = screen(reward).values()
-    return verdict
+def only(reward: Reward) -> EligibleTurn | Ineligible:
+    (found,) = screen(reward).values()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -29,39 +29,68 @@ def only(reward: Reward) -> Candidate | Ineligible:
         ({}, {"start": 0}, 1.0, Reason.MISALIGNED),
         ({}, {"logprobs": (-1.0, -float("inf"))}, 1.0, Reason.NOT_FINITE),
         ({}, {}, None, Reason.UNSCORED),
+        ({}, {}, float("nan"), Reason.UNSCORED),
+        ({}, {}, 1.5, Reason.UNSCORED),
     ],
 )
 def test_a_trace_that_cannot_train_says_why(
     reward_of: RewardOf, turn: dict[str, Any], segment: dict[str, Any], value: float | None, reason: Reason
 ) -> None:
-    verdict = only(reward_of("s", [value], turn_changes={0: turn}, segment_changes={0: segment}))
-    assert verdict == Ineligible(reason) and verdict.fate is FateKind.REFUSED
+    found = only(reward_of("s", [value], turn_changes={0: turn}, segment_changes={0: segment}))
+    assert found == Ineligible(reason) and found.fate is FateKind.REFUSED
 
 
 def test_a_held_out_session_is_held_out_and_not_refused(reward_of: RewardOf) -> None:
-    verdict = only(reward_of("s", [None], held_out=True))
-    assert isinstance(verdict, Ineligible) and verdict.fate is FateKind.HELD_OUT
+    found = only(reward_of("s", [None], held_out=True))
+    assert isinstance(found, Ineligible) and found.fate is FateKind.HELD_OUT
 
 
 @pytest.mark.parametrize("finish_reason", ["length", "abort", "error", "stop"])
 def test_malformed_output_with_tokens_is_a_sample(reward_of: RewardOf, finish_reason: str) -> None:
-    verdict = only(reward_of("s", [0.0], turn_changes={0: {"finish_reason": finish_reason, "reply": ""}}))
-    assert isinstance(verdict, Candidate) and verdict.reward == 0.0
+    found = only(reward_of("s", [0.0], turn_changes={0: {"finish_reason": finish_reason, "reply": ""}}))
+    assert isinstance(found, EligibleTurn) and found.reward == 0.0
 
 
 def test_a_summary_trains(reward_of: RewardOf) -> None:
-    assert isinstance(only(reward_of("s", [1.0], turn_changes={0: {"kind": TurnKind.SUMMARY}})), Candidate)
+    assert isinstance(only(reward_of("s", [1.0], turn_changes={0: {"kind": TurnKind.SUMMARY}})), EligibleTurn)
 
 
-def candidate(*versions: int) -> Candidate:
-    return Candidate("t", TurnKind.MAIN, 0.7, versions)
+def test_a_turn_brings_the_parts_of_its_reward(reward_of: RewardOf) -> None:
+    found = only(reward_of("s", [0.5], parts=[{"thumb": (1.0, 0.0), "recall": (1.0, 1.0)}]))
+    assert isinstance(found, EligibleTurn) and found.reward == 0.5
+    assert found.parts == (Part(name="thumb", weight=1.0, value=0.0), Part(name="recall", weight=1.0, value=1.0))
+
+
+def test_a_value_without_parts_is_the_only_part(reward_of: RewardOf) -> None:
+    found = only(reward_of("s", [0.25]))
+    assert isinstance(found, EligibleTurn) and found.parts == (Part(name=SOLE_PART, weight=1.0, value=0.25),)
+
+
+def test_a_segment_is_measured_in_its_whole_chain_and_not_in_what_is_stored_of_it(reward_of: RewardOf) -> None:
+    reward = reward_of("s", [1.0])
+    (chain,) = reward.trajectory.chains
+    leaning = chain.model_copy(update={"token_ids": chain.token_ids[3:], "base": 0, "shared": 3})
+    (segment,) = chain.segments
+    first = chain.model_copy(update={"segments": ()})
+
+    def screened(end: int) -> EligibleTurn | Ineligible:
+        moved = segment.model_copy(update={"start": end - 2, "end": end})
+        chains = (first, leaning.model_copy(update={"segments": (moved,)}))
+        trajectory = reward.trajectory.model_copy(update={"chains": chains})
+        return only(reward.model_copy(update={"trajectory": trajectory}))
+
+    assert isinstance(screened(5), EligibleTurn) and screened(6) == Ineligible(Reason.MISALIGNED)
+
+
+def eligible(*versions: int) -> EligibleTurn:
+    return EligibleTurn("t", TurnKind.MAIN, 0.7, (), versions)
 
 
 SERVED = Served(epoch=1, last=9, lineage=(0, 2, 5), trials={3: TrialState.REJECTED})
 
 
 @pytest.mark.parametrize(
-    ("versions", "max_staleness", "verdict"),
+    ("versions", "max_staleness", "expected"),
     [
         ((5,), 0, Trainable(0.7)),
         ((2,), 1, Trainable(0.7)),
@@ -75,13 +104,13 @@ SERVED = Served(epoch=1, last=9, lineage=(0, 2, 5), trials={3: TrialState.REJECT
     ],
 )
 def test_age_is_counted_in_promotions_and_the_worst_token_decides(
-    versions: tuple[int, ...], max_staleness: int, verdict: object
+    versions: tuple[int, ...], max_staleness: int, expected: object
 ) -> None:
-    assert judge(candidate(*versions), SERVED, None, max_staleness) == verdict
+    assert eligibility_of(eligible(*versions), SERVED, None, max_staleness) == expected
 
 
 def test_a_turn_of_the_candidate_on_trial_is_held() -> None:
-    assert judge(candidate(7), SERVED, 7, 1) == Held(7)
-    assert judge(candidate(5, 7), SERVED, 7, 1) == Held(7)
+    assert eligibility_of(eligible(7), SERVED, 7, 1) == Held(7)
+    assert eligibility_of(eligible(5, 7), SERVED, 7, 1) == Held(7)
     on_trial = replace(SERVED, candidate=7, state=TrialState.CANARY)
-    assert judge(candidate(7), on_trial, None, 1) == Held(7)
+    assert eligibility_of(eligible(7), on_trial, None, 1) == Held(7)

@@ -7,7 +7,7 @@ from ingest import topics
 from ingest.events import Reward, session_key
 from ingest.log import InMemoryLog, TopicSpec
 from ingest.reader import send
-from trainer.eligibility import Candidate, Ineligible, Reason
+from trainer.eligibility import EligibleTurn, Ineligible, Reason
 from trainer.inbox import GROUP, Inbox
 
 RewardOf = Callable[..., Reward]
@@ -108,7 +108,7 @@ def test_a_reward_that_comes_again_is_held_once(open_inbox: Callable[..., Inbox]
     for _ in range(2):
         put("s", [1.0, 0.0])
     inbox.poll(0.0)
-    assert inbox.num_candidates == 2
+    assert inbox.num_eligible == 2
 
 
 def test_a_trace_that_has_its_fate_is_not_held_again(
@@ -129,13 +129,13 @@ def test_tokens_are_let_go_once_nothing_in_a_reward_can_train(
     inbox.poll(0.0)
     assert sorted(len(item.chains) for item in inbox.items) == [0, 1]
 
-    def stale(_item: object, turn: Candidate) -> Ineligible | None:
+    def stale(_item: object, turn: EligibleTurn) -> Ineligible | None:
         return Ineligible(Reason.STALE) if turn.reward == 1.0 else None
 
     inbox.resolve(stale)
-    assert inbox.num_candidates == 1 and max(len(item.chains) for item in inbox.items) == 1
+    assert inbox.num_eligible == 1 and max(len(item.chains) for item in inbox.items) == 1
     inbox.resolve(lambda _item, _turn: Ineligible(Reason.STALE))
-    assert inbox.num_candidates == 0 and not any(item.chains for item in inbox.items)
+    assert inbox.num_eligible == 0 and not any(item.chains for item in inbox.items)
 
 
 def test_an_unreadable_reward_is_dead_lettered_and_passed(

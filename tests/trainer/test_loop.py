@@ -8,6 +8,7 @@ from infra.errors import StoreError, TransitionError
 from ingest import topics
 from ingest.events import FateKind, ReleaseKind, TrialState
 from trainer import phases
+from trainer.checkpoint import Checkpoints, State
 from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
 from trainer.phases import Phase
 
@@ -59,6 +60,25 @@ def test_the_record_is_appended_after_the_manifest_can_be_read(world: World, mon
     assert seen == [1]
 
 
+def test_baselines_of_before_there_were_parts_are_read_and_left_to_age(world: World) -> None:
+    Checkpoints(Path(world.config.trainer.checkpoint_dir)).commit(State(baselines={"main:default": 0.4}))
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    assert trainer.state.baselines == pytest.approx({"main:default": 0.4, "main:value:default": 0.15})
+
+
+def test_a_version_says_the_mean_of_each_part(world: World) -> None:
+    world.bootstrap()
+    for n in range(4):
+        world.reward(f"s{n}", [n / 10], parts=[{"thumb": (1.0, n / 10), "tone": (0.0, 0.5)}])
+    run(world.start())
+    metrics = world.store.read(1).metrics
+    assert metrics["mean_reward"] == metrics["reward.thumb"] == pytest.approx(0.15)
+    assert metrics["reward.tone"] == 0.5
+
+
 def test_too_few_turns_make_no_version(world: World) -> None:
     world.bootstrap()
     world.fill("a", sessions=3)
@@ -101,7 +121,7 @@ def test_what_is_held_during_a_trial_is_bounded(world: World) -> None:
     for number in range(50):
         world.reward(f"x{number}", [0.5])
         run(trainer, 1)
-    held = trainer._inbox.num_candidates
+    held = trainer._inbox.num_eligible
     assert MAX_BATCHES_HELD * 4 <= held < MAX_BATCHES_HELD * 4 + 4
     world.decide(1, TrialState.PROMOTED, stable=1)
     run(trainer)
@@ -120,8 +140,8 @@ def test_training_goes_on_from_a_promoted_version(world: World) -> None:
     assert sorted(world.weights(2)) == world.tokens("a") + world.tokens("b")
 
 
-@pytest.mark.parametrize("verdict", [TrialState.REJECTED, TrialState.EXPIRED, TrialState.ROLLED_BACK])
-def test_a_rejection_returns_weights_optimiser_and_baselines_to_stable(world: World, verdict: TrialState) -> None:
+@pytest.mark.parametrize("end", [TrialState.REJECTED, TrialState.EXPIRED, TrialState.ROLLED_BACK])
+def test_a_rejection_returns_weights_optimiser_and_baselines_to_stable(world: World, end: TrialState) -> None:
     world.bootstrap()
     trainer = world.start()
     world.fill("a")
@@ -132,7 +152,7 @@ def test_a_rejection_returns_weights_optimiser_and_baselines_to_stable(world: Wo
     world.fill("b", version=1)
     run(trainer)
     assert world.policy.weights != stable[0] and trainer.state.baselines != stable[2]
-    world.decide(2, verdict, stable=1)
+    world.decide(2, end, stable=1)
     run(trainer)
     assert (world.policy.weights, world.policy.moments, trainer.state.baselines) == stable
     world.fill("c", version=1)
@@ -162,7 +182,7 @@ def test_a_rollback_after_promotion_moves_the_learner_to_the_older_version(world
     assert trainer.state.base == 0 and world.policy.weights == []
 
 
-def test_a_release_of_a_fenced_writer_is_no_verdict(world: World) -> None:
+def test_a_release_of_a_fenced_writer_is_no_decision(world: World) -> None:
     world.bootstrap()
     world.fill("a")
     trainer = world.start()
@@ -201,8 +221,8 @@ def test_rewards_in_which_nothing_trains_do_not_wait_for_a_batch(world: World) -
     assert world.fate(reward).kind is FateKind.HELD_OUT
 
 
-def test_a_turn_of_the_candidate_waits_for_the_verdict_and_then_trains_or_is_refused(make_world: Any) -> None:
-    for verdict, stable, kind in (
+def test_a_turn_of_the_candidate_waits_for_the_decision_and_then_trains_or_is_refused(make_world: Any) -> None:
+    for end, stable, kind in (
         (TrialState.PROMOTED, 1, FateKind.TRAINED),
         (TrialState.REJECTED, 0, FateKind.REFUSED),
     ):
@@ -217,7 +237,7 @@ def test_a_turn_of_the_candidate_waits_for_the_verdict_and_then_trains_or_is_ref
         world.time += SETTLE_S
         run(trainer)
         assert reward.turns[0].trace_id not in world.fates()
-        world.decide(1, verdict, stable=stable)
+        world.decide(1, end, stable=stable)
         run(trainer)
         world.time += SETTLE_S
         run(trainer)

@@ -1,0 +1,136 @@
+"""From rewards in the inbox to what trains: chains made whole, parts to columns, advantages on the engine's tokens."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import sqrt
+
+import numpy as np
+import pytest
+from agent_sessions import AGENTIC, Session, close, play
+
+from infra.config import TrainerConfig
+from ingest import topics
+from ingest.events import LinkKind, Reward, TurnKind, TurnReward
+from ingest.log import InMemoryLog, TopicSpec
+from ingest.reader import send
+from trainer.advantages import Baselines
+from trainer.batch import Batch, make_batch
+from trainer.inbox import Inbox, Item
+
+RewardOf = Callable[..., Reward]
+CONFIG = TrainerConfig(microbatch_tokens=4096)
+
+
+def items_of(*rewards: Reward) -> list[Item]:
+    """What the inbox holds once these have come over the log."""
+    log = InMemoryLog()
+    log.create([TopicSpec(topics.REWARDS.name, 1, None)])
+    for reward in rewards:
+        send(log, topics.REWARDS, "k", reward)
+    inbox = Inbox(log, {}, ())
+    inbox.poll(0.0)
+    inbox.close()
+    return inbox.items
+
+
+def batch_of(items: Sequence[Item], known: Mapping[str, float] | None = None) -> Batch:
+    return make_batch(items, Baselines(known or {}), CONFIG, step=0)
+
+
+def trained(batch: Batch) -> Iterator[tuple[list[int], list[int], list[float], list[float]]]:
+    """For each run of trained tokens: the tokens before it, its own, their log-probabilities and advantages."""
+    for microbatch in (micro for mini in batch.minibatches for micro in mini):
+        for row, mask in enumerate(microbatch.mask_BT):
+            edges = np.flatnonzero(np.diff(mask.astype(int), prepend=0, append=0)).tolist()
+            for start, end in zip(edges[::2], edges[1::2], strict=True):
+                tokens = microbatch.token_ids_BT[row].tolist()
+                logps, values = microbatch.logps_BT[row, start:end], microbatch.advantages_BT[row, start:end]
+                yield tokens[:start], tokens[start:end], logps.tolist(), values.tolist()
+
+
+def branched_and_compacted() -> Session:
+    session = Session(random.Random(3))
+    session.begin()
+    session.speak()
+    session.regenerate()
+    session.use_tool()
+    session.compact(is_declared=True)
+    session.speak()
+    session.regenerate()
+    session.side()
+    session.compact(is_declared=False)
+    session.speak()
+    return session
+
+
+def scored(session: Session, reward_of: RewardOf) -> Reward:
+    """The session as ingest closes it, each of its turns with a reward of its own."""
+    (trajectory,) = close([session])
+    turns = tuple(TurnReward(trace_id=turn.trace_id, value=n / 100) for n, turn in enumerate(trajectory.turns))
+    return reward_of(session.name, [1.0]).model_copy(update={"trajectory": trajectory, "turns": turns})
+
+
+@pytest.mark.parametrize("session", [branched_and_compacted(), *(play(seed, AGENTIC, 12) for seed in range(8))])
+def test_what_trains_of_a_session_of_leaning_chains_is_what_the_engine_sampled_after_what_it_was_given(
+    session: Session, reward_of: RewardOf
+) -> None:
+    batch = batch_of(items_of(scored(session, reward_of)))
+    sampled = sorted(
+        (list(trace.prompt_token_ids), list(trace.token_ids), list(trace.logprobs))
+        for trace in session.traces
+        if trace.kind is not TurnKind.SIDE
+    )
+    assert sorted((before, own, logps) for before, own, logps, _ in trained(batch)) == sampled
+
+
+def test_the_inbox_holds_what_chains_share_once(reward_of: RewardOf) -> None:
+    session = branched_and_compacted()
+    (item,) = items_of(scored(session, reward_of))
+    links = {chain.link.kind for chain in item.chains if chain.link}
+    assert {LinkKind.BRANCH, LinkKind.COMPACTION} <= links and any(chain.shared for chain in item.chains)
+
+
+def test_a_summary_with_credit_is_measured_against_summaries_part_by_part(reward_of: RewardOf) -> None:
+    """Two sessions of a main turn and a summary. All share their session's outcome, recall is the summary's own."""
+    rewards = [
+        reward_of(
+            name,
+            [outcome, (outcome + 0.5 * recall) / 1.5],
+            parts=[{"outcome": (1.0, outcome)}, {"outcome": (1.0, outcome), "recall": (0.5, recall)}],
+            turn_changes={1: {"kind": TurnKind.SUMMARY}},
+            token=token,
+        )
+        for name, token, outcome, recall in (("s1", 10, 0.9, 0.2), ("s2", 20, 0.7, 0.6))
+    ]
+    known = {"main:outcome:default": 0.8, "summary:outcome:default": 0.6, "summary:recall:default": 0.4}
+    batch = batch_of(items_of(*rewards), known)
+    # outcome: 0.1, 0.3, -0.1, 0.1 is whitened to 0, sqrt 2, -sqrt 2, 0 ; recall: -0.2, 0.2 to -1, 1 with weight 0.5
+    sums = {10: 0.0, 11: sqrt(2) - 0.5, 20: -sqrt(2), 21: 0.5}
+    std = sqrt(sum(x * x for x in sums.values()) / 4)
+    found = {own[0]: values[0] for _, own, _, values in trained(batch)}
+    assert found == pytest.approx({token: x / std for token, x in sums.items()}, abs=1e-4)
+
+
+def test_kinds_tenants_and_parts_have_baselines_of_their_own(reward_of: RewardOf) -> None:
+    both = {"outcome": (1.0, 0.5), "tone": (0.0, 0.5)}
+    rewards = [
+        reward_of("s1", [0.5, 0.5], parts=[both, both], turn_changes={1: {"kind": TurnKind.SUMMARY}}),
+        reward_of("s2", [0.5], parts=[{"outcome": (1.0, 0.5)}], tenant="acme"),
+        reward_of("s3", [0.5]),
+    ]
+    moved = Baselines().after(batch_of(items_of(*rewards)).columns, decay=0.95)
+    assert set(moved.values) == {
+        "main:outcome:default",
+        "main:tone:default",
+        "summary:outcome:default",
+        "summary:tone:default",
+        "main:outcome:acme",
+        "main:value:default",
+    }
+
+
+def test_the_mean_of_a_part_is_over_the_turns_that_have_it(reward_of: RewardOf) -> None:
+    parts = [{"thumb": (1.0, 1.0)}, {"thumb": (1.0, 0.0), "tone": (1.0, 0.8)}]
+    batch = batch_of(items_of(reward_of("s", [1.0, 0.4], parts=parts)))
+    assert batch.mean_reward == pytest.approx(0.7)
+    assert batch.mean_parts == pytest.approx({"reward.thumb": 0.5, "reward.tone": 0.8})
