@@ -190,6 +190,7 @@ class RewardsConfig(Section):
 
     spec: str = Field("", description="a reward spec file; empty: the shipped default")
     max_waiting: int = Field(256, ge=1, description="trajectories that wait for slow scorers at a time")
+    max_wait_s: Seconds = Field(300.0, description="how long a trajectory may wait for slow scorers, outages included")
 
 
 class TrainerConfig(Section):

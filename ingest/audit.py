@@ -4,7 +4,7 @@ A trace has one outcome: one fate; or it is in flight, and where; or nothing exp
 end, after which the trace is unexplained:
 
     open session             its session may still be open: younger than `inactivity_s`, and it than `horizon_s`
-    waiting for a reward     its trajectory was closed a moment ago
+    waiting for a reward     its trajectory was closed at most `rewards.max_wait_s` ago
     waiting for the trainer  it has a reward, still on its topic, and no fate yet
 
 each with `grace_s` for the stages to get there. A message of `traces` that cannot be read is dead-lettered if the
@@ -48,11 +48,14 @@ class Limits:
     inactivity_s: float
     horizon_s: float
     retention_s: float
+    reward_s: float = 0.0
     grace_s: float = GRACE_S
 
     @classmethod
     def of(cls, config: Config) -> "Limits":
-        return cls(config.ingest.inactivity_s, config.ingest.horizon_s, config.log.retention_s)
+        return cls(
+            config.ingest.inactivity_s, config.ingest.horizon_s, config.log.retention_s, config.rewards.max_wait_s
+        )
 
 
 @dataclass
@@ -196,7 +199,7 @@ def _in_flight(trace_id: str, books: Books, limits: Limits, now: float) -> str |
     if trace_id in books.rewarded_at:
         return WAITING_FOR_TRAINER if is_young(books.rewarded_at[trace_id], limits.retention_s) else None
     if trace_id in books.closed_at:
-        return WAITING_FOR_REWARD if is_young(books.closed_at[trace_id], 0.0) else None
+        return WAITING_FOR_REWARD if is_young(books.closed_at[trace_id], limits.reward_s) else None
     is_session_young = is_young(books.active_at[books.session_of[trace_id]], limits.inactivity_s)
     is_open = is_session_young and is_young(books.finished_at[trace_id], limits.horizon_s)
     return OPEN_SESSION if is_open else None

@@ -20,18 +20,23 @@ def run(config: Config) -> None:
 
     Raises:
         ConfigError: the reward spec, a scorer in it, or a guardrail of the gate cannot be used.
+        StartError: engines have scoring ports, and there is no credential for them.
     """
     from infra.lifecycle import Stop
     from ingest.kafka_log import KafkaLog
     from ingest.reader import outlast_outages
     from rewards import spec, stage
+    from rewards.asking import Background
+    from rewards.scorers import Services
+    from rewards.summary import engines
 
-    scoring = spec.of(config)
+    scoring, services = spec.of(config), Services(engines.of(config))
     telemetry.setup("rewards")
     stop = Stop.on_signals()
     log = KafkaLog(config.log, client_id="rewards", member=socket.gethostname())
     try:
-        outlast_outages(stop, lambda: stage.run(log, config, scoring, stop))
+        with Background(services) as asking:
+            outlast_outages(stop, lambda: stage.run(log, config, scoring, asking, stop))
     finally:
         log.close()
 

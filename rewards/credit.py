@@ -44,7 +44,7 @@ def _over(link: Link | None, found: Before) -> str | None:
 def along_chains(scores: Mapping[str, float], tree: Before) -> dict[str, float]:
     """Each turn's mean over the scores of itself and all turns that go on from it; no entry where none has a score."""
     sums, counts = dict.fromkeys(tree, 0.0), dict.fromkeys(tree, 0)
-    for name in reversed(tree):
+    for name in reversed(list(tree)):
         if name in scores:
             sums[name] += scores[name]
             counts[name] += 1
@@ -63,6 +63,4 @@ def credited(scores: Mapping[str, float], tree: Before, chain_share: float) -> d
     if chain_share == 0.0:
         return own
     shared = along_chains(scores, tree)
-    return {
-        name: chain_share * value + (1.0 - chain_share) * own.get(name, value) for name, value in shared.items()
-    }
+    return {name: chain_share * value + (1.0 - chain_share) * own.get(name, value) for name, value in shared.items()}

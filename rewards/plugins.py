@@ -1,6 +1,6 @@
 """Finding a scorer by the name that a reward spec gives it.
 
-feedback | followup | reply     built in, see `rewards.scorers`
+a short name                    built in: those of `rewards.scorers` and of `rewards.summary`, see `BUILT_IN`
 a name                          an entry point in the group `onstream.scorers`
 package.module:Class            anything importable
 path/to/file.py:Class           a file, relative to the working directory
@@ -17,12 +17,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from infra.errors import ConfigError
-from rewards.scorers import BUILT_IN, Scorer
+from rewards.scorers import TRAINED_KINDS, AnyScorer, BatchScorer, Cost, Scorer, kinds_of
 
 ENTRY_POINTS = "onstream.scorers"
+BUILT_IN: Mapping[str, str] = {
+    "feedback": "rewards.scorers:FeedbackScorer",
+    "followup": "rewards.scorers:FollowupRule",
+    "reply": "rewards.scorers:ReplyRule",
+    "sufficiency": "rewards.summary.sufficiency:Sufficiency",
+    "recall": "rewards.summary.recall:Recall",
+    "faithfulness": "rewards.summary.faithfulness:Faithfulness",
+    "length": "rewards.summary.length:Length",
+    "symptoms": "rewards.summary.symptoms:Symptoms",
+}
 
 
-def make(reference: str, params: Mapping[str, Any]) -> Scorer:
+def make(reference: str, params: Mapping[str, Any]) -> AnyScorer:
     """Build the scorer that `reference` names, with `params` as keyword arguments.
 
     Raises:
@@ -35,16 +45,28 @@ def make(reference: str, params: Mapping[str, Any]) -> Scorer:
         raise ConfigError(f"scorer {reference!r}: {_first(exc)}") from exc
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"scorer {reference!r}: {exc}") from exc
-    if not isinstance(scorer, Scorer):
-        raise ConfigError(f"scorer {reference!r}: must have `name`, `version` and `score`, got {type(scorer).__name__}")
-    return scorer
+    if fault := _fault(scorer):
+        raise ConfigError(f"scorer {reference!r}: {fault}")
+    return scorer  # type: ignore[no-any-return]  # `_fault` has looked
+
+
+def _fault(scorer: object) -> str | None:
+    """What keeps an object from being a scorer, if anything does."""
+    if isinstance(scorer, BatchScorer):
+        if not isinstance(scorer.cost, Cost):
+            return f"`cost` must be a rewards.scorers.Cost, got {scorer.cost!r}"
+    elif not isinstance(scorer, Scorer):
+        got = type(scorer).__name__
+        return f"must have `name`, `version` and `score`, or `score_batch`, `applies` and `cost`, got {got}"
+    kinds: object = kinds_of(scorer)
+    if not isinstance(kinds, frozenset) or not kinds or not kinds <= TRAINED_KINDS:
+        return f"`kinds` must be a frozenset of {', '.join(sorted(TRAINED_KINDS))}, got {kinds!r}"
+    return None
 
 
 def find(reference: str) -> Callable[..., Any]:
     """The class, or other callable, that builds the scorer. Raises `ConfigError` where there is none."""
-    if reference in BUILT_IN:
-        return BUILT_IN[reference]
-    source, _, attribute = reference.rpartition(":")
+    source, _, attribute = BUILT_IN.get(reference, reference).rpartition(":")
     try:
         if source:
             module = _load_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)

@@ -1,14 +1,18 @@
 """Scorers: one number in [0, 1] for a turn, or the reason why there is none.
 
-A scorer is any object with a `name`, a `version` and `score(trajectory, turn)`; see `Scorer`. Those here are built in
-and go by a short name in a reward spec: `feedback`, `followup`, `reply`. They are frozen values, equal when they score
-alike, which is how a spec tells a guardrail from a reward component.
+A scorer is any object with a `name`, a `version` and `score(trajectory, turn)`; see `Scorer`, and `BatchScorer` for one
+that waits for something outside this process. Those here are built in and go by a short name in a reward spec:
+`feedback`, `followup`, `reply`. They are frozen values, equal when they score alike, which is how a spec tells a
+guardrail from a reward component.
+
+A scorer that is only about turns of some kind says so: `kinds: ClassVar = frozenset({TurnKind.SUMMARY})`. Without it,
+it is asked about main and summary turns; nobody is asked about side turns.
 """
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, ConfigDict
@@ -58,13 +62,17 @@ class Cost:
     """What a scorer that waits for others declares of itself.
 
     `timeout_s` bounds one call of `score_batch`; `window_s` all attempts at a turn, outages included; `concurrency`
-    is how many calls run at a time, `batch` how many turns one call takes.
+    is how many calls run at a time, `batch` how many turns one call takes. Raises `ValueError` for what cannot be kept.
     """
 
     timeout_s: float
     window_s: float
     concurrency: int = 1
     batch: int = 8
+
+    def __post_init__(self) -> None:
+        if not (self.timeout_s > 0 and self.window_s > 0 and self.concurrency >= 1 and self.batch >= 1):
+            raise ValueError(f"a cost's times must be above 0, its numbers 1 or more, got {self}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +84,10 @@ class Services:
 
 @runtime_checkable
 class BatchScorer(Protocol):
-    """A scorer that waits for something outside this process. Fast scorers never wait for it."""
+    """A scorer that waits for something outside this process. Fast scorers never wait for it.
+
+    All batch scorers share one event loop: `score_batch` awaits and does not block.
+    """
 
     @property
     def name(self) -> str: ...
@@ -93,6 +104,16 @@ class BatchScorer(Protocol):
     async def score_batch(self, batch: Sequence[tuple[Trajectory, Turn]], services: Services) -> Sequence[Outcome]:
         """An outcome for each, in order. `UnavailableError` is tried again within the window; then it is `Unscored`,
         as is anything else raised."""
+
+
+AnyScorer = Scorer | BatchScorer
+TRAINED_KINDS = frozenset({TurnKind.MAIN, TurnKind.SUMMARY})
+
+
+def kinds_of(scorer: AnyScorer) -> frozenset[TurnKind]:
+    """The kinds of turns that a scorer is asked about."""
+    kinds: frozenset[TurnKind] = getattr(scorer, "kinds", TRAINED_KINDS)
+    return kinds
 
 
 def _compiles(pattern: str) -> str:
@@ -211,10 +232,3 @@ class ReplyRule:
             and (not self.finish_reasons or turn.finish_reason in self.finish_reasons)
         )
         return Scored(1.0 if keeps else 0.0)
-
-
-BUILT_IN: Mapping[str, Callable[..., Scorer]] = {
-    "feedback": FeedbackScorer,
-    "followup": FollowupRule,
-    "reply": ReplyRule,
-}

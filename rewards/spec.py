@@ -3,36 +3,48 @@
     name: thumbs
     components:                       # summed into the reward, each in [0, 1], by weight
       - {name: thumb, scorer: feedback, weight: 1.0, params: {names: [thumb]}}
+      - {name: solved, scorer: feedback, params: {names: [outcome]}, credit: chain}      # reaches all that led to it
+      - {name: faithfulness, scorer: faithfulness, weight: 0, factor: true}              # multiplies the other parts
+      - {name: brevity, scorer: reply, params: {max_words: 90}, anneal: {start: 3, end: 10}}     # gone by version 10
     silence: 0.5                      # a session's value when no component scored any of its turns
     silent_turns: unscored            # or a number: the reward of a turn that no component scored
     guardrails:                       # behaviour rates in [0, 1] for the gate, higher is better, never in the reward
       - {name: completed, scorer: reply, params: {finish_reasons: [stop, length]}}
 
 A guardrail that scores as some component does is refused: what blocks a version must not be what it was trained on.
+How these become a reward is in `rewards.evaluate`.
 """
 
 import json
-import logging
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from infra.config import Config
 from infra.errors import ConfigError
-from ingest.events import Component, Reward, Trajectory, Turn, TurnKind, TurnReward, content_id
+from ingest.events import TurnKind, content_id
 from rewards import plugins
-from rewards.scorers import Outcome, Scored, Scorer, Unscored
-
-logger = logging.getLogger(__name__)
+from rewards.scorers import AnyScorer, BatchScorer, Scorer, kinds_of
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Label = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+def _share(given: object) -> float:
+    """How much of the chain's mean: 0 for `turn`, 1 for `chain`, w for `{chain: w}`."""
+    match given:
+        case "turn":
+            return 0.0
+        case "chain":
+            return 1.0
+        case {"chain": int() | float() as share, **others} if not others and 0.0 < share < 1.0:
+            return float(share)
+    raise ValueError(f"must be `turn`, `chain`, or {{chain: w}} with w between 0 and 1, got {given!r}")
 
 
 class _Part(BaseModel):
@@ -47,10 +59,38 @@ class GuardrailSpec(_Part):
     params: dict[str, Any] = Field({}, description="the scorer's keyword parameters")
 
 
+class Anneal(_Part):
+    """A weight that is full up to version `start`, exactly 0 from version `end` on, and linear between."""
+
+    start: int = Field(ge=0)
+    end: int
+
+    @model_validator(mode="after")
+    def _ends_later(self) -> "Anneal":
+        if self.end <= self.start:
+            raise ValueError(f"`end` must be a later version than `start`, {self.start}, got {self.end}")
+        return self
+
+    def strength(self, versions: Sequence[int]) -> float:
+        """In [0, 1], for a turn that these versions sampled; 1 where none is known."""
+        if not versions:
+            return 1.0
+        return min(1.0, max(0.0, (self.end - max(versions)) / (self.end - self.start)))
+
+
 class ComponentSpec(GuardrailSpec):
     """A part of the reward."""
 
-    weight: float = Field(1.0, gt=0.0)
+    weight: float = Field(1.0, ge=0.0, allow_inf_nan=False)
+    credit: Annotated[float, BeforeValidator(_share)] = Field(0.0, description="the chain's share; see `_share`")
+    factor: bool = Field(False, description="its value multiplies every part of the same turn")
+    anneal: Anneal | None = None
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "ComponentSpec":
+        if self.weight == 0.0 and not self.factor:
+            raise ValueError(f"{self.name}: `weight` must be above 0 where it is no factor, got 0")
+        return self
 
 
 class RewardSpec(_Part):
@@ -63,10 +103,12 @@ class RewardSpec(_Part):
     guardrails: tuple[GuardrailSpec, ...] = ()
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "RewardSpec":
+    def _adds_up(self) -> "RewardSpec":
         names = [part.name for part in (*self.components, *self.guardrails)]
         if len(set(names)) != len(names):
             raise ValueError(f"names of components and guardrails must differ, got {names}")
+        if not any(part.weight for part in self.components):
+            raise ValueError(f"some component must have a weight above 0, got {names}")
         return self
 
 
@@ -75,7 +117,7 @@ class Scoring:
     """A spec with its scorers built. `id` is what rewards carry: the spec's name and a digest of all that scores."""
 
     spec: RewardSpec
-    components: tuple[Scorer, ...]
+    components: tuple[AnyScorer, ...]
     guardrails: tuple[Scorer, ...]
     id: str
 
@@ -122,14 +164,23 @@ def of(config: Config) -> Scoring:
 def build(spec: RewardSpec) -> Scoring:
     """Build a spec's scorers. Raises `ConfigError` as `load` does."""
     components = tuple(plugins.make(part.scorer, part.params) for part in spec.components)
-    guardrails = tuple(plugins.make(part.scorer, part.params) for part in spec.guardrails)
+    guardrails = tuple(_guardrail(part) for part in spec.guardrails)
     _check_disjoint(spec, components, guardrails)
-    versions = [[scorer.name, scorer.version] for scorer in (*components, *guardrails)]
-    digest = content_id(spec.model_dump_json(), json.dumps(versions))
+    scorers = [[scorer.name, scorer.version, *sorted(kinds_of(scorer))] for scorer in (*components, *guardrails)]
+    digest = content_id(spec.model_dump_json(), json.dumps(scorers))
     return Scoring(spec, components, guardrails, f"{spec.name}@{digest[:12]}")
 
 
-def _check_disjoint(spec: RewardSpec, components: Sequence[Scorer], guardrails: Sequence[Scorer]) -> None:
+def _guardrail(part: GuardrailSpec) -> Scorer:
+    scorer = plugins.make(part.scorer, part.params)
+    if isinstance(scorer, BatchScorer):
+        raise ConfigError(f"guardrail {part.name!r}: must be told at once, but scorer {part.scorer!r} waits for others")
+    if TurnKind.MAIN not in kinds_of(scorer):
+        raise ConfigError(f"guardrail {part.name!r}: must score main turns, but scorer {part.scorer!r} never does")
+    return scorer
+
+
+def _check_disjoint(spec: RewardSpec, components: Sequence[AnyScorer], guardrails: Sequence[Scorer]) -> None:
     for guardrail, guarding in zip(spec.guardrails, guardrails, strict=True):
         for component, rewarding in zip(spec.components, components, strict=True):
             is_same = (guardrail.scorer, guardrail.params) == (component.scorer, component.params)
@@ -138,81 +189,3 @@ def _check_disjoint(spec: RewardSpec, components: Sequence[Scorer], guardrails: 
                     f"guardrail {guardrail.name!r}: must not be part of the reward, but scores as component "
                     f"{component.name!r} does"
                 )
-
-
-def evaluate(scoring: Scoring, trajectory: Trajectory, at: float) -> Reward:
-    """The reward of a trajectory, made at `at`, in Unix seconds.
-
-    A turn's reward is the weighted mean of the components that scored it. The session's value is the mean over its
-    scored main turns. Side turns are served, never trained: they get neither.
-    """
-    turns = [turn for turn in trajectory.turns if turn.kind is not TurnKind.SIDE]
-    components = [part for turn in turns for part in _score_turn(scoring, trajectory, turn)]
-    weights = {part.name: part.weight for part in scoring.spec.components}
-    values = {turn.trace_id: _weighted_mean(components, weights, turn.trace_id) for turn in turns}
-    main = [value for turn in turns if turn.kind is TurnKind.MAIN and (value := values[turn.trace_id]) is not None]
-    silent = None if scoring.spec.silent_turns == "unscored" else scoring.spec.silent_turns
-    return Reward(
-        reward_id=content_id(trajectory.trajectory_id, scoring.id),
-        trajectory_id=trajectory.trajectory_id,
-        session_id=trajectory.session_id,
-        spec=scoring.id,
-        components=tuple(components),
-        turns=tuple(
-            TurnReward(trace_id=trace_id, value=silent if value is None else value)
-            for trace_id, value in values.items()
-        ),
-        value=_mean(main) if main else scoring.spec.silence,
-        has_signal=bool(main),
-        guardrails=_guard(scoring, trajectory),
-        trajectory=trajectory,
-        at=at,
-    )
-
-
-def _score_turn(scoring: Scoring, trajectory: Trajectory, turn: Turn) -> Iterable[Component]:
-    for part, scorer in zip(scoring.spec.components, scoring.components, strict=True):
-        outcome = _score(scorer, trajectory, turn)
-        yield Component(
-            name=part.name,
-            scorer=f"{scorer.name}@{scorer.version}",
-            trace_id=turn.trace_id,
-            value=outcome.value if isinstance(outcome, Scored) else None,
-            unscored=outcome.reason if isinstance(outcome, Unscored) else None,
-        )
-
-
-def _guard(scoring: Scoring, trajectory: Trajectory) -> dict[str, float]:
-    """Mean over the main turns that could be scored; no entry where none could, so that the gate fails closed."""
-    main = [turn for turn in trajectory.turns if turn.kind is TurnKind.MAIN]
-    rates = {}
-    for part, scorer in zip(scoring.spec.guardrails, scoring.guardrails, strict=True):
-        outcomes = [_score(scorer, trajectory, turn) for turn in main]
-        values = [outcome.value for outcome in outcomes if isinstance(outcome, Scored)]
-        if values:
-            rates[part.name] = _mean(values)
-    return rates
-
-
-def _score(scorer: Scorer, trajectory: Trajectory, turn: Turn) -> Outcome:
-    try:
-        outcome: object = scorer.score(trajectory, turn)
-    except Exception as exc:  # noqa: BLE001 - a user's scorer may raise anything; a crash is no number, least of all 0
-        logger.warning("scorer %s crashed on trace %s: %s: %s", scorer.name, turn.trace_id, type(exc).__name__, exc)
-        return Unscored(f"crashed: {type(exc).__name__}: {exc}")
-    if isinstance(outcome, Scored | Unscored):
-        return outcome
-    got = type(outcome).__name__
-    logger.warning("scorer %s on trace %s: must return Scored or Unscored, got %s", scorer.name, turn.trace_id, got)
-    return Unscored(f"crashed: must return Scored or Unscored, got {got}")
-
-
-def _weighted_mean(components: Iterable[Component], weights: dict[str, float], trace_id: str) -> float | None:
-    scored = [(weights[c.name], c.value) for c in components if c.trace_id == trace_id and c.value is not None]
-    if not scored:
-        return None
-    return math.fsum(weight * value for weight, value in scored) / math.fsum(weight for weight, _ in scored)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

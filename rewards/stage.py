@@ -1,19 +1,31 @@
 """The rewards stage: trajectories in, rewards out.
 
-The commit order is that of `ingest.reader`:
+The commit order:
 
-    1. poll    trajectories; undecodable ones go to the dead-letter topic
-    2. score   a reward per trajectory is appended to `rewards`, keyed by session key; the traces of one that is too
-               large for the log get their fate here
+    1. read    trajectories are polled, undecodable ones go to the dead-letter topic; fast scorers are heard at once,
+               batch scorers are asked behind the stage's back (`rewards.asking`)
+    2. write   every trajectory that lacks no answer any more gets its reward, appended to `rewards` and keyed by
+               session key; the traces of one that is too large for the log get their fate here
     3. flush   rewards and dead letters are durable
-    4. commit  the group's positions move
+    4. commit  each partition's position moves to its low watermark: the smallest offset of any trajectory that still
+               waits for an answer, else the next offset
 
-A crash before 4 repeats 1-3: the same trajectories under the same spec give rewards with the same ids.
+There is no database. After a crash the trajectories that waited are read and asked about again, and `rewards` itself,
+replayed when partitions are assigned, tells which were given one under this spec and are skipped:
+
+    between 1 and 2   nothing was said; read and asked again
+    between 2 and 3   rewards that arrived are replayed, the rest are made again, with the same ids
+    between 3 and 4   rewards are replayed, their trajectories skipped; what waited is read again
+
+A trajectory waits for its own questions only. At most `rewards.max_waiting` wait, and none for longer than
+`rewards.max_wait_s`: beyond that the oldest gets its reward with `Unscored` for what it lacks, so a scorer that cannot
+keep up costs scores and never memory.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from infra import telemetry
@@ -22,75 +34,185 @@ from infra.errors import RecordError
 from infra.lifecycle import Stop
 from ingest import fates
 from ingest.events import Component, Headers, Reward, Trajectory, session_key
-from ingest.log import EventLog
-from ingest.reader import Reader, send
+from ingest.log import EventLog, Message
+from ingest.reader import Reader, place, replay, send
 from ingest.topics import REWARDS, TRAJECTORIES
-from rewards.spec import Scoring, evaluate
+from rewards.asking import Asking
+from rewards.evaluate import Key, Question, ask, reward, reward_id
+from rewards.scorers import Outcome, Unscored
+from rewards.spec import Scoring
 
 logger = logging.getLogger(__name__)
 
 GROUP = "rewards"
 POLL_S = 0.5
+TOO_MANY, TOO_LONG = Unscored("too many wait"), Unscored("it waited too long")
+
+Where = tuple[str, int]
+"""(topic, partition)."""
+
+
+@dataclass
+class _Waiting:
+    """A trajectory without its reward, where it was read, and what it still lacks."""
+
+    trajectory: Trajectory
+    headers: Headers
+    where: Where
+    offset: int
+    since: float
+    outcomes: dict[Key, Outcome]
+    lacks: set[Question] = field(default_factory=set)
 
 
 class Stage:
     """Scores what it reads. Build a new one after any `LogError`: that is a restart."""
 
     def __init__(
-        self, log: EventLog, scoring: Scoring, flush_timeout_s: float, clock: Callable[[], float] = time.time
+        self,
+        log: EventLog,
+        config: Config,
+        scoring: Scoring,
+        asking: Asking,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._log, self._scoring, self._clock = log, scoring, clock
-        self._flush_timeout_s = flush_timeout_s
+        self._log, self._scoring, self._asking, self._clock = log, scoring, asking, clock
+        self._timeout_s = config.log.timeout_s
+        self._max_waiting, self._max_wait_s = config.rewards.max_waiting, config.rewards.max_wait_s
+        self._remember_s = config.log.retention_s  # a trajectory is read again only while it is on its topic
         self._reader = Reader(log, (TRAJECTORIES,), GROUP)
-        self._next: dict[tuple[str, int], int] = {}
+        self._assigned: frozenset[Where] = frozenset()
+        self._next: dict[Where, int] = {}
+        self._committed: dict[Where, int] = {}
+        self._waiting: dict[str, _Waiting] = {}  # by reward id, oldest first
+        self._asked: dict[Question, _Waiting] = {}
+        self._done: dict[str, float] = {}  # reward id -> when it was made, oldest first
 
-    def step(self, timeout_s: float = POLL_S) -> int:
-        """Poll, score, flush and commit. Returns how many messages there were."""
-        num = self.score(timeout_s)
+    def step(self, timeout_s: float = POLL_S) -> None:
+        """Read and write; flush and commit when there was anything."""
+        num = self.read(timeout_s) + self.write()
         if num:
-            self._log.flush(self._flush_timeout_s)
+            self._log.flush(self._timeout_s)
             self.commit()
-        return num
 
-    def score(self, timeout_s: float = POLL_S) -> int:
-        """1 and 2: read trajectories and append their rewards."""
+    def read(self, timeout_s: float = POLL_S) -> int:
+        """1: read trajectories and ask about them. Returns how many messages there were."""
         batch = self._reader.poll(timeout_s)
+        self._follow_assignment()
         for message, record in batch:
-            if isinstance(record, Trajectory):
-                self._write(record, message.headers)
             self._next[message.topic, message.partition] = message.offset + 1
+            if isinstance(record, Trajectory):
+                self._take(record, message)
         return len(batch)
 
-    def _write(self, trajectory: Trajectory, headers: Headers) -> None:
-        with telemetry.span(telemetry.SCORE, parent=headers) as span:
+    def _follow_assignment(self) -> None:
+        """Partitions lost take what waits along; partitions gained may have been another process's."""
+        assigned = self._reader.subscription.assignment()
+        gained, self._assigned = assigned - self._assigned, assigned
+        lost = [name for name, waiting in self._waiting.items() if waiting.where not in assigned]
+        if lost:
+            logger.info("partitions moved: %d waiting trajectories went with them", len(lost))
+        for name in lost:
+            self._drop(self._waiting.pop(name).lacks)
+        for known in (self._next, self._committed):
+            for where in known.keys() - assigned:
+                del known[where]
+        if gained:
+            made = {one.reward_id: one.at for one in replay(self._log, REWARDS, Reward) if one.spec == self._scoring.id}
+            self._done |= made
+            logger.info("reading %d partitions; %d rewards were made before", len(assigned), len(made))
+
+    def _take(self, trajectory: Trajectory, message: Message) -> None:
+        name = reward_id(self._scoring, trajectory)
+        if name in self._done or name in self._waiting:
+            logger.debug("%s: trajectory %s was read before", place(message), trajectory.trajectory_id)
+            return
+        asked = ask(self._scoring, trajectory)
+        where = (message.topic, message.partition)
+        waiting = _Waiting(
+            trajectory, message.headers, where, message.offset, self._clock(), asked.outcomes, set(asked.open)
+        )
+        self._waiting[name] = waiting
+        self._asked |= dict.fromkeys(asked.open, waiting)
+        self._asking.ask(asked.open)
+
+    def write(self) -> int:
+        """2: append the rewards of all that lack nothing. Returns how many there were."""
+        self._hear()
+        self._give_up_oldest()
+        ready = [name for name, waiting in self._waiting.items() if not waiting.lacks]
+        for name in ready:
+            self._write(self._waiting[name])
+            del self._waiting[name]
+        self._forget()
+        return len(ready)
+
+    def _hear(self) -> None:
+        for question, outcome in self._asking.answers():
+            waiting = self._asked.pop(question, None)
+            if waiting is not None:  # else nobody waits for it any more
+                waiting.lacks.discard(question)
+                waiting.outcomes[question.key] = outcome
+
+    def _give_up_oldest(self) -> None:
+        lacking = [waiting for waiting in self._waiting.values() if waiting.lacks]
+        too_many, until = len(lacking) - self._max_waiting, self._clock() - self._max_wait_s
+        for number, waiting in enumerate(lacking):
+            if number < too_many or waiting.since <= until:
+                told = TOO_MANY if number < too_many else TOO_LONG
+                waiting.outcomes |= {question.key: told for question in waiting.lacks}
+                self._drop(waiting.lacks)
+                waiting.lacks.clear()
+
+    def _drop(self, questions: Iterable[Question]) -> None:
+        self._asking.drop(questions)
+        for question in questions:
+            del self._asked[question]
+
+    def _write(self, waiting: _Waiting) -> None:
+        trajectory = waiting.trajectory
+        with telemetry.span(telemetry.SCORE, parent=waiting.headers) as span:
             span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
             span.set_attribute("onstream.turns", len(trajectory.turns))
-            reward = evaluate(self._scoring, trajectory, self._clock())
+            made = reward(self._scoring, trajectory, waiting.outcomes, self._clock())
+            self._done[made.reward_id] = made.at
             try:
-                send(self._log, REWARDS, session_key(trajectory.session_id), reward)
+                send(self._log, REWARDS, session_key(trajectory.session_id), made)
             except RecordError as exc:
-                fates.dead_letter(self._log, trajectory, str(exc), reward.at)
+                fates.dead_letter(self._log, trajectory, str(exc), made.at)
                 return
-        telemetry.count(telemetry.REWARDS_MADE, 1, signal="yes" if reward.has_signal else "no")
-        for component in reward.components:
+        telemetry.count(telemetry.REWARDS_MADE, 1, signal="yes" if made.has_signal else "no")
+        for component in made.components:
             if component.unscored is not None:
                 telemetry.count(telemetry.UNSCORED, 1, component=component.name)
-        logger.info("session %s: %s", trajectory.session_id, told(reward))
+        logger.info("session %s: %s", trajectory.session_id, told(made))
+
+    def _forget(self) -> None:
+        """Let go of rewards whose trajectories are on their topic no longer."""
+        until = self._clock() - self._remember_s
+        while self._done and (oldest := next(iter(self._done))) and self._done[oldest] < until:
+            del self._done[oldest]
 
     def commit(self) -> None:
-        """4: the group goes on after what was scored."""
-        self._reader.subscription.commit(self._next)
-        self._next = {}
+        """4: move the group's positions to their low watermarks."""
+        held: dict[Where, int] = {}
+        for waiting in self._waiting.values():
+            held[waiting.where] = min(waiting.offset, held.get(waiting.where, waiting.offset))
+        positions = {where: min(held.get(where, following), following) for where, following in self._next.items()}
+        if positions != self._committed:
+            self._reader.subscription.commit(positions)
+            self._committed = positions
 
     def close(self) -> None:
         """Leave the group. Nothing is committed that was not flushed."""
+        self._drop(tuple(self._asked))
         self._reader.close()
 
 
-def told(reward: Reward) -> str:
+def told(made: Reward) -> str:
     """A reward in a line: the session's value, and what each component said of its turns."""
     by_name: dict[str, list[Component]] = {}
-    for component in reward.components:
+    for component in made.components:
         by_name.setdefault(component.name, []).append(component)
     parts = []
     for name, said in by_name.items():
@@ -98,13 +220,13 @@ def told(reward: Reward) -> str:
         reasons = sorted({component.unscored for component in said if component.unscored})
         mean = f"{fmean(values):.3f} over {len(values)} of {len(said)} turns" if values else "unscored"
         parts.append(f"{name} {mean}" + (f" ({'; '.join(reasons)})" if reasons else ""))
-    value = f"value {reward.value:.3f}" + ("" if reward.has_signal else " for silence")
+    value = f"value {made.value:.3f}" + ("" if made.has_signal else " for silence")
     return ", ".join([value, *parts])
 
 
-def run(log: EventLog, config: Config, scoring: Scoring, stop: Stop) -> None:
+def run(log: EventLog, config: Config, scoring: Scoring, asking: Asking, stop: Stop) -> None:
     """Score until `stop` is set. Raises `LogError` when the log fails; call again to go on from what it has."""
-    stage = Stage(log, scoring, config.log.timeout_s)
+    stage = Stage(log, config, scoring, asking)
     try:
         while not stop.is_set():
             stage.step()

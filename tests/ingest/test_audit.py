@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -110,6 +111,9 @@ def test_a_trajectory_without_a_reward_is_in_flight_only_for_a_moment(make_trace
     kept = books(trace := make_trace())
     kept.add_trajectory(trajectory(trace, closed_at=100.0))
     assert account(kept, LIMITS, now=110.0).in_flight == {WAITING_FOR_REWARD: 1}
+    patient = replace(LIMITS, reward_s=30.0)
+    assert account(kept, patient, now=140.0).in_flight == {WAITING_FOR_REWARD: 1}
+    assert len(account(kept, patient, now=141.0).unexplained) == 1
     assert "no reward" in account(kept, LIMITS, now=110.1).unexplained[0]
 
 

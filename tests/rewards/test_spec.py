@@ -7,16 +7,24 @@ from typing import Any
 import pytest
 
 from infra.errors import ConfigError
-from ingest.events import Feedback, Trajectory, Turn, TurnKind
+from ingest.events import Feedback, Part, Trajectory, Turn, TurnKind
 from rewards import spec
-from rewards.scorers import Outcome, Scored
-from rewards.spec import RewardSpec, Scoring, evaluate
+from rewards.evaluate import evaluate
+from rewards.scorers import Outcome, Scored, Unscored
+from rewards.spec import RewardSpec, Scoring
 
 MakeTurn = Callable[..., Turn]
 MakeTrajectory = Callable[..., Trajectory]
 MakeThumb = Callable[..., Feedback]
 
 THUMB = {"name": "thumb", "scorer": "feedback", "weight": 3.0}
+MORE: list[dict[str, Any]] = [
+    {"credit": "chain"},
+    {"credit": {"chain": 0.5}},
+    {"factor": True},
+    {"anneal": {"start": 1, "end": 2}},
+    {"anneal": {"start": 1, "end": 3}},
+]
 SHORT = {"name": "short", "scorer": "reply", "weight": 1.0, "params": {"max_words": 5}}
 
 
@@ -125,6 +133,203 @@ def test_a_guardrail_that_nothing_could_score_is_missing(make_trajectory: MakeTr
     assert evaluate(scoring(THUMB, guardrails=[guardrail]), make_trajectory(), at=0.0).guardrails == {}
 
 
+class Told:
+    """Scores turns by their numbers in `values`; `kinds` as given."""
+
+    name, version = "told", "1"
+
+    def __init__(self, values: dict[str, float], *kinds: TurnKind) -> None:
+        self.values = values
+        if kinds:
+            self.kinds = frozenset(kinds)
+
+    def score(self, trajectory: Trajectory, turn: Turn) -> Outcome:
+        return Scored(self.values[turn.trace_id]) if turn.trace_id in self.values else Unscored("not told")
+
+
+def telling(*parts: tuple[dict[str, Any], dict[str, float]]) -> Scoring:
+    """A spec of components `a`, `b`, ... with these fields, each scoring turns by these numbers."""
+    components = [{"name": name, "scorer": "x"} | fields for name, (fields, _) in zip("abc", parts, strict=False)]
+    written = RewardSpec.model_validate({"name": "test", "components": components})
+    return Scoring(written, tuple(Told(values) for _, values in parts), (), "test@0")
+
+
+@pytest.fixture
+def compacted(make_turn: MakeTurn, make_trajectory: MakeTrajectory) -> Trajectory:
+    """t0 - s1 (summary) = t2 - t3; a title beside it."""
+    link = {"kind": "compaction", "before": 0, "trace_id": "s1"}
+    chains = [
+        {"token_ids": (1,), "segments": [segment("t0"), segment("s1")]},
+        {"token_ids": (1,), "segments": [segment("t2"), segment("t3")], "link": link},
+    ]
+    summary = make_turn(1, trace_id="s1", kind=TurnKind.SUMMARY)
+    turns = (make_turn(0), summary, make_turn(2), make_turn(3), make_turn(4, kind=TurnKind.SIDE))
+    return make_trajectory(*turns, chains=chains)
+
+
+def segment(name: str) -> dict[str, Any]:
+    return {"trace_id": name, "start": 0, "end": 1, "logprobs": (0.0,), "spans": ()}
+
+
+@pytest.mark.parametrize(
+    ("credit", "values"),
+    [
+        ("turn", [None, None, 0.25, 0.75]),
+        ("chain", [0.5, 0.5, 0.5, 0.75]),
+        ({"chain": 0.2}, [0.5, 0.5, 0.2 * 0.5 + 0.8 * 0.25, 0.75]),
+    ],
+)
+def test_a_sessions_outcome_reaches_what_the_spec_says(
+    credit: Any, values: list[float | None], compacted: Trajectory
+) -> None:
+    reward = evaluate(telling(({"credit": credit}, {"t2": 0.25, "t3": 0.75})), compacted, at=0.0)
+    assert [turn.trace_id for turn in reward.turns] == ["t0", "s1", "t2", "t3"]
+    assert [turn.value for turn in reward.turns] == pytest.approx(values)
+    assert [component.value for component in reward.components] == [None, None, 0.25, 0.75]
+
+
+def test_parts_carry_weights_and_values_and_leave_out_what_scored_nothing(compacted: Trajectory) -> None:
+    scoring = telling(({"weight": 3.0}, {"t0": 0.5, "t2": 1.0}), ({"weight": 1.0, "credit": "chain"}, {"t2": 0.0}))
+    reward = evaluate(scoring, compacted, at=0.0)
+    assert {turn.trace_id: (turn.value, turn.parts) for turn in reward.turns} == {
+        "t0": (0.375, (Part(name="a", weight=3.0, value=0.5), Part(name="b", weight=1.0, value=0.0))),
+        "s1": (0.0, (Part(name="b", weight=1.0, value=0.0),)),
+        "t2": (0.75, (Part(name="a", weight=3.0, value=1.0), Part(name="b", weight=1.0, value=0.0))),
+        "t3": (None, ()),
+    }
+
+
+def test_a_factor_multiplies_every_part_of_its_turn_after_credit(compacted: Trajectory) -> None:
+    outcome = ({"credit": "chain"}, {"t3": 0.8})
+    faithful = ({"weight": 0.5, "factor": True}, {"s1": 0.25})
+    brief = ({"weight": 0, "factor": True}, {"s1": 0.5, "t0": 1.0})
+    reward = evaluate(telling(outcome, faithful, brief), compacted, at=0.0)
+    parts = {turn.trace_id: {part.name: part.value for part in turn.parts} for turn in reward.turns}
+    both = pytest.approx({"a": 0.8 * 0.25 * 0.5, "b": 0.25 * 0.25 * 0.5})
+    assert parts == {"t0": {"a": 0.8}, "s1": both, "t2": {"a": 0.8}, "t3": {"a": 0.8}}
+    assert reward.turns[1].value == pytest.approx((0.1 + 0.5 * 0.03125) / 1.5)
+
+
+def test_a_hack_that_a_factor_catches_is_worth_less_than_an_honest_failure(compacted: Trajectory) -> None:
+    """The hack's session succeeds, the honest one's fails."""
+    quality = ({"weight": 1.0}, {"s1": 0.9})
+    hack = telling(({"credit": "chain"}, {"t3": 1.0}), quality, ({"weight": 0, "factor": True}, {"s1": 0.05}))
+    honest = telling(({"credit": "chain"}, {"t3": 0.0}), quality, ({"weight": 0, "factor": True}, {"s1": 1.0}))
+    caught, failed = (evaluate(scoring, compacted, at=0.0).turns[1].value for scoring in (hack, honest))
+    assert (caught, failed) == pytest.approx((0.0475, 0.45))
+
+
+@pytest.mark.parametrize(
+    ("versions", "weights"),
+    [
+        ((3,), {"a": 1.0, "b": 2.0}),
+        ((0, 5), {"a": 1.0, "b": 1.0}),
+        ((6,), {"a": 1.0, "b": 0.5}),
+        ((7,), {"a": 1.0}),
+        ((9, 2), {"a": 1.0}),
+        ((), {"a": 1.0, "b": 2.0}),
+    ],
+)
+def test_a_shaping_terms_weight_anneals_to_nothing_at_all(
+    versions: tuple[int, ...], weights: dict[str, float], make_turn: MakeTurn, make_trajectory: MakeTrajectory
+) -> None:
+    scoring = telling(({}, {"t0": 1.0}), ({"weight": 2.0, "anneal": {"start": 3, "end": 7}}, {"t0": 0.0}))
+    (turn,) = evaluate(scoring, make_trajectory(make_turn(0, versions=versions)), at=0.0).turns
+    assert {part.name: part.weight for part in turn.parts} == weights
+    assert turn.value == pytest.approx(1.0 / sum(weights.values()))
+
+
+@pytest.mark.parametrize(("version", "value"), [(3, 0.2), (5, 0.6), (7, 1.0)])
+def test_a_factors_strength_anneals(
+    version: int, value: float, make_turn: MakeTurn, make_trajectory: MakeTrajectory
+) -> None:
+    fading = {"weight": 0, "factor": True, "anneal": {"start": 3, "end": 7}}
+    scoring = telling(({}, {"t0": 1.0}), (fading, {"t0": 0.2}))
+    (turn,) = evaluate(scoring, make_trajectory(make_turn(0, versions=(version,))), at=0.0).turns
+    assert turn.value == pytest.approx(value)
+
+
+def test_a_turn_whose_only_part_has_annealed_away_is_silent(
+    make_turn: MakeTurn, make_trajectory: MakeTrajectory
+) -> None:
+    scoring = telling(({"anneal": {"start": 0, "end": 1}}, {"t0": 1.0}))
+    reward = evaluate(scoring, make_trajectory(make_turn(0, versions=(1,))), at=0.0)
+    assert (reward.turns[0].value, reward.value, reward.has_signal) == (None, 0.5, False)
+    assert reward.components[0].value == 1.0
+
+
+def test_a_scorer_is_asked_about_its_kinds_of_turns_alone(compacted: Trajectory) -> None:
+    everything = {turn.trace_id: 1.0 for turn in compacted.turns}
+    one, all_kinds = telling(({}, everything)), telling(({}, everything))
+    one.components[0].kinds = frozenset({TurnKind.SUMMARY})
+    assert [component.trace_id for component in evaluate(one, compacted, at=0.0).components] == ["s1"]
+    assert [c.trace_id for c in evaluate(all_kinds, compacted, at=0.0).components] == ["t0", "s1", "t2", "t3"]
+
+
+OWN = """
+from typing import ClassVar
+from ingest.events import TurnKind
+from rewards.scorers import Cost, Scored
+
+class Plain:
+    name, version = "plain", "1"
+    def score(self, trajectory, turn):
+        return Scored(1.0)
+
+class Summaries(Plain):
+    kinds = frozenset({TurnKind.SUMMARY})
+
+class Sides(Plain):
+    kinds = frozenset({TurnKind.SIDE})
+
+class Waits:
+    name, version, cost = "waits", "1", Cost(timeout_s=1.0, window_s=1.0)
+    def applies(self, trajectory, turn):
+        return None
+    async def score_batch(self, batch, services):
+        return []
+
+class Priceless(Waits):
+    cost = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Sides", "`kinds` must be a frozenset of main, summary"),
+        ("Priceless", r"`cost` must be a rewards\.scorers\.Cost"),
+    ],
+)
+def test_a_scorer_that_cannot_be_asked_is_refused(own: str, name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        scoring({"name": "a", "scorer": f"{own}:{name}"})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("Waits", "'guard': must be told at once"), ("Summaries", "'guard': must score main turns")]
+)
+def test_a_guardrail_is_told_at_once_and_about_main_turns(own: str, name: str, told: str) -> None:
+    assert scoring({"name": "a", "scorer": f"{own}:{name}"})
+    with pytest.raises(ConfigError, match=told):
+        scoring(THUMB, guardrails=[{"name": "guard", "scorer": f"{own}:{name}"}])
+
+
+def test_the_id_changes_with_the_kinds_of_turns_a_scorer_is_about(own: str) -> None:
+    ids = set()
+    for scorer in ("Plain", "Summaries"):
+        Path(own).write_text(f"{OWN}\nOwn = {scorer}\n")
+        ids.add(scoring({"name": "a", "scorer": f"{own}:Own"}).id)
+    assert len(ids) == 2
+
+
 @pytest.mark.parametrize(
     "guardrail",
     [
@@ -141,7 +346,8 @@ def test_a_guardrail_that_is_in_the_reward_is_refused(guardrail: dict[str, Any])
 
 def test_the_id_changes_with_anything_that_scores(make_trajectory: MakeTrajectory) -> None:
     ids = {scoring(THUMB).id, scoring(SHORT).id, scoring(THUMB, silence=0.4).id, scoring({**THUMB, "weight": 2.0}).id}
-    assert len(ids) == 4
+    ids |= {scoring({**THUMB, **more}).id for more in MORE}
+    assert len(ids) == 4 + len(MORE)
     assert scoring(THUMB).id == scoring(THUMB).id
     rewards = {evaluate(scoring(THUMB), make_trajectory(), at=at).reward_id for at in (0.0, 1.0)}
     rewards |= {evaluate(scoring(SHORT), make_trajectory(), at=0.0).reward_id}
@@ -160,6 +366,14 @@ def test_the_id_changes_with_anything_that_scores(make_trajectory: MakeTrajector
         ("name: x\ncomponents: [{name: a, scorer: feedback}, {name: a, scorer: followup}]", "must differ"),
         ("name: x\ncomponents: [{name: a, scorer: nobody}]", "nobody"),
         ("just text", "reward spec"),
+        ("name: x\ncomponents: [{name: a, scorer: feedback, credit: all}]", "`turn`, `chain`, or .*, got 'all'"),
+        (
+            "name: x\ncomponents: [{name: a, scorer: feedback, credit: {chain: 1}}]",
+            r"between 0 and 1, got \{'chain': 1",
+        ),
+        ("name: x\ncomponents: [{name: a, scorer: feedback, anneal: {start: 3, end: 3}}]", "later version than .* 3"),
+        ("name: x\ncomponents: [{name: a, scorer: feedback, factor: true, weight: 0}]", "weight above 0"),
+        ("name: x\ncomponents: [{name: a, scorer: feedback, weight: .inf}]", "weight"),
     ],
 )
 def test_a_spec_that_cannot_be_used_is_refused_by_file_and_name(tmp_path: Path, text: str, told: str) -> None:
@@ -183,3 +397,17 @@ def test_the_shipped_default_scores_thumbs_and_next_words(
     reward = evaluate(default, make_trajectory(*turns, feedback=(make_thumb(-1.0, "t0"),)), at=0.0)
     assert [turn.value for turn in reward.turns] == [0.0, 1.0, None]
     assert reward.guardrails == pytest.approx({"completed": 2 / 3, "substance": 2 / 3})
+
+
+def test_a_session_without_summaries_hears_nothing_of_their_scorers(make_trajectory: MakeTrajectory) -> None:
+    components = evaluate(spec.load(""), make_trajectory(), at=0.0).components
+    assert [component.name for component in components] == ["thumb", "followup", "outcome"]
+
+
+def test_the_shipped_default_gives_an_outcome_to_all_that_led_to_it(
+    compacted: Trajectory, make_thumb: MakeThumb
+) -> None:
+    failed = compacted.model_copy(update={"feedback": (make_thumb(-1.0, "t3", "outcome"),)})
+    turns = evaluate(spec.load(""), failed, at=0.0).turns
+    heard = {turn.trace_id: {part.name for part in turn.parts} & {"thumb", "outcome"} for turn in turns}
+    assert heard == {"t0": {"outcome"}, "s1": {"outcome"}, "t2": {"outcome"}, "t3": {"outcome"}}
