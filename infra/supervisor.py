@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from infra import broker, cli
-from infra.config import CONTROL_TOKEN_VAR, Config
+from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
 from infra.lifecycle import Deadline, Stop
 from infra.process import STOP_S, Process, ProcessSpec, ProcessState
@@ -75,7 +75,8 @@ class Supervisor:
         self._config, self._config_path, self._say = config, config_path.resolve(), say
         self._run_dir = Path(config.run_dir)
         self._env = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
-        self._env.setdefault(CONTROL_TOKEN_VAR, secrets.token_urlsafe(24))
+        for variable in (CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR):
+            self._env.setdefault(variable, secrets.token_urlsafe(24))
         self._lock: IO[str] | None = None
         self.processes: dict[str, Process] = {}
 
@@ -125,6 +126,8 @@ class Supervisor:
         for slot in serving.engines:
             wanted[f"serving.engines {slot.id} port"] = (slot.host, slot.port)
             wanted[f"serving.engines {slot.id} control_port"] = (slot.host, slot.control_port)
+            if slot.scoring_port is not None:
+                wanted[f"serving.engines {slot.id} scoring_port"] = (slot.host, slot.scoring_port)
         if self._config.log.local:
             wanted["log.brokers"] = broker.address(self._config.log)
         owners: dict[tuple[str, int], str] = {}

@@ -139,6 +139,7 @@ class Capture:
         return Trace(
             trace_id=identity.trace_id if number == 0 else f"{identity.trace_id}.{number}",
             session_id=identity.session_id,
+            parent_session_id=identity.parent_session_id,
             tenant=identity.tenant,
             assignment=identity.assignment,
             engine_id=self._engine_id,
@@ -164,6 +165,25 @@ class Capture:
         if not reply.token_ids or reply.started_version != self.version:
             return ()
         return (VersionSpan(version=self.version, start=0, end=len(reply.token_ids)),)
+
+
+def answer_with_trace_ids(responses: Any) -> None:
+    """Make vLLM's handler of Responses name each after its trace, as it names completions after the request id.
+
+    Without it `resp_...` is a random id, and feedback that names it is about nothing known. `responses` is None where
+    the model generates no text.
+    """
+    if responses is None:
+        return
+    create = responses.create_responses
+
+    async def named(request: Any, *rest: Any, **named_rest: Any) -> Any:
+        exchange = _current.get()
+        if exchange is not None and "request_id" not in request.model_fields_set:
+            request.request_id = f"resp_{exchange.identity.trace_id}"
+        return await create(request, *rest, **named_rest)
+
+    responses.create_responses = named
 
 
 def _json(body: bytearray) -> dict[str, Any]:

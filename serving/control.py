@@ -15,13 +15,11 @@ supervisor starts it again at the version the release log names.
 """
 
 import asyncio
-import hmac
 import logging
 import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +35,8 @@ from infra.errors import ControlError, OnstreamError, StoreError
 from ingest.events import Version
 from ingest.versions import VersionStore
 from serving.capture import Capture
+from serving.guard import bearer
+from serving.idle import Users
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ class Engine(Protocol):
     async def start_weight_update(self) -> None: ...
     async def update_weights(self, request: Any) -> None: ...
     async def finish_weight_update(self, weight_version: str | None = None) -> None: ...
-    def get_num_unfinished_requests(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -169,11 +168,13 @@ class LoadRequest(BaseModel):
     version: int
 
 
-Handler = Callable[[Request], Awaitable[JSONResponse]]
+def application(
+    loader: Loader, engine: Engine, capture: Capture, users: Users, engine_id: str, token: str
+) -> Starlette:
+    """The control application: `GET /status` and `POST /load {"version": n}`, each with `Authorization: Bearer`.
 
-
-def application(loader: Loader, engine: Engine, capture: Capture, engine_id: str, token: str) -> Starlette:
-    """The control application: `GET /status` and `POST /load {"version": n}`, each with `Authorization: Bearer`."""
+    `in_flight` counts users' requests only: a swap need not wait for scorers.
+    """
 
     async def status(_request: Request) -> JSONResponse:
         return JSONResponse(
@@ -181,7 +182,7 @@ def application(loader: Loader, engine: Engine, capture: Capture, engine_id: str
                 "engine": engine_id,
                 "version": loader.serving.version,
                 "digest": loader.serving.digest,
-                "in_flight": engine.get_num_unfinished_requests(),
+                "in_flight": users.num,
             }
         )
 
@@ -202,17 +203,7 @@ def application(loader: Loader, engine: Engine, capture: Capture, engine_id: str
 
     return Starlette(
         routes=[
-            Route("/status", _guard(status, token), methods=["GET"]),
-            Route("/load", _guard(load, token), methods=["POST"]),
+            Route("/status", bearer(status, token, "control"), methods=["GET"]),
+            Route("/load", bearer(load, token, "control"), methods=["POST"]),
         ]
     )
-
-
-def _guard(handler: Handler, token: str) -> Handler:
-    async def checked(request: Request) -> JSONResponse:
-        given = request.headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            return JSONResponse({"error": "this port needs the control token"}, 401)
-        return await handler(request)
-
-    return checked

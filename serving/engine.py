@@ -1,4 +1,4 @@
-"""One engine: vLLM's own OpenAI server in this process, with capture around it and a control port beside it."""
+"""One engine: vLLM's own OpenAI server in this process, capture around it, a control and a scoring port beside it."""
 
 import asyncio
 import contextlib
@@ -18,10 +18,11 @@ from ingest import releases
 from ingest.kafka_log import KafkaLog
 from ingest.log import EventLog
 from ingest.versions import VersionStore
-from serving import control
-from serving.capture import Capture, CaptureMiddleware
+from serving import control, scoring
+from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
+from serving.guard import control_token, scoring_token
+from serving.idle import Users, UsersMiddleware
 from serving.ports import require_free
-from serving.processes import control_token
 from serving.spool import Shipper, Spool
 from serving.weights import BACKEND
 
@@ -56,8 +57,8 @@ def first_version(config: Config, slot: EngineSlot, cache: Path) -> int:
         return version
 
 
-async def serve(config: Config, slot: EngineSlot, token: str) -> None:
-    """Serve until SIGTERM.
+async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str) -> None:
+    """Serve until SIGTERM. `token` is for the control port, `scorers_token` for the scoring port, if there is one.
 
     Raises:
         StartError: a port is taken, or nothing was released.
@@ -65,8 +66,9 @@ async def serve(config: Config, slot: EngineSlot, token: str) -> None:
     """
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
 
-    for port in (slot.port, slot.control_port):
-        require_free(slot.host, port, slot.id)
+    for port in (slot.port, slot.control_port, slot.scoring_port):
+        if port is not None:
+            require_free(slot.host, port, slot.id)
     store = VersionStore(config.store.url)
     cache = Path(config.store.cache_dir) / slot.id
     manifest = store.read(first_version(config, slot, cache))
@@ -82,35 +84,58 @@ async def serve(config: Config, slot: EngineSlot, token: str) -> None:
     args = vllm_args(config, slot, folder)
     async with build_async_engine_client(args) as engine:
         await engine.update_weight_version(str(manifest.version))
-        capture = Capture(spool, slot.id, manifest.version)
+        capture, users = Capture(spool, slot.id, manifest.version), Users()
         engine.generate = capture.wrap(engine.generate)
         loader = control.Loader(store, cache, config.store.keep_in_cache, manifest)
-        app = control.application(loader, engine, capture, slot.id, token)
-        beside = asyncio.create_task(_serve_control(app, slot))
-        shutdown = await _serve_users(args, slot, engine, capture)
-        beside.cancel()
+        app = control.application(loader, engine, capture, users, slot.id, token)
+        beside = [asyncio.create_task(_serve_beside(app, slot.host, slot.control_port))]
+        if slot.scoring_port is not None:
+            app = scoring_application(args, engine, capture, users, scorers_token)
+            beside.append(asyncio.create_task(_serve_beside(app, slot.host, slot.scoring_port)))
+        shutdown = await _serve_users(args, slot, engine, capture, users)
+        for task in beside:
+            task.cancel()
     await shutdown
     await asyncio.to_thread(shipper.finish, 5.0)
 
 
-async def _serve_users(args: Any, slot: EngineSlot, engine: Any, capture: Capture) -> Any:
+def scoring_application(args: Any, engine: Any, capture: Capture, users: Users, token: str) -> Starlette:
+    """The scoring port of `engine`, whose `generate` `capture` has wrapped."""
+    from vllm.renderers.chat_utils import load_chat_template
+
+    from serving.vllm_model import VllmModel
+
+    model = VllmModel(engine, load_chat_template(args.chat_template))
+    return scoring.application(scoring.Scoring(model, capture, users), token)
+
+
+async def users_application(args: Any, engine: Any, capture: Capture, users: Users) -> Any:
+    """vLLM's own application with capture around it, and a count of who is in it around that."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
-    from vllm.entrypoints.launchers.launcher import serve_http
 
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     # vLLM hands its application over with the middleware built, which `add_middleware` refuses to extend
-    app.middleware_stack = CaptureMiddleware(app.middleware_stack or app.build_middleware_stack(), capture)
+    inner = app.middleware_stack or app.build_middleware_stack()
+    app.middleware_stack = UsersMiddleware(CaptureMiddleware(inner, capture), users)
     await init_app_state(engine, app.state, args, tasks)
+    answer_with_trace_ids(app.state.openai_serving_responses)
+    return app
+
+
+async def _serve_users(args: Any, slot: EngineSlot, engine: Any, capture: Capture, users: Users) -> Any:
+    from vllm.entrypoints.launchers.launcher import serve_http
+
+    app = await users_application(args, engine, capture, users)
     logger.info("%s: serving version %d on %s:%d", slot.id, capture.version, slot.host, slot.port)
     return await serve_http(
         app, sock=None, host=slot.host, port=slot.port, log_level="warning", access_log=False, timeout_keep_alive=75
     )
 
 
-async def _serve_control(app: Starlette, slot: EngineSlot) -> None:
-    server = uvicorn.Server(uvicorn.Config(app, host=slot.host, port=slot.control_port, log_level="warning"))
+async def _serve_beside(app: Starlette, host: str, port: int) -> None:
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
     with contextlib.suppress(asyncio.CancelledError):
         await server._serve()  # `serve` would take the signal handlers that belong to vLLM's server
 
@@ -158,12 +183,13 @@ def run(config: Config, engine_id: str) -> None:
     """Run the engine `engine_id` of the configuration, until SIGTERM.
 
     Raises:
-        StartError: there is no such engine, or no credential for its control port.
+        StartError: there is no such engine, or no credential for one of its ports.
     """
     token = control_token()
     slots = {slot.id: slot for slot in config.serving.engines}
     if engine_id not in slots:
         raise StartError(f"engine {engine_id!r}: the configuration has {', '.join(slots)}")
     slot = slots[engine_id]
+    scorers_token = scoring_token() if slot.scoring_port is not None else ""
     os.environ.update(vllm_environment(config, slot))
-    asyncio.run(serve(config, slot, token))
+    asyncio.run(serve(config, slot, token, scorers_token))

@@ -1,8 +1,9 @@
 """Headers between client, router and engine, in one place.
 
-A client may send SESSION (which conversation this is), TURN (`side` for a request that must never train) and CONSENT
-(`no`: do not capture). The router answers with SESSION and TRACE. The rest travels from router to engine only: the
-router drops what a client sends under those names.
+A client may send SESSION (which conversation this is), PARENT_SESSION (the session whose agent started this one's),
+TURN (`summary` for a self-summary, `side` for a request that must never train) and CONSENT (`no`: do not capture). The
+router answers with SESSION and TRACE. The rest travels from router to engine only: the router drops what a client
+sends under those names.
 """
 
 import re
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from ingest.events import Arm, Assignment, TurnKind, session_key
 
 SESSION = "x-onstream-session"
+PARENT_SESSION = "x-onstream-parent-session"
 TURN = "x-onstream-turn"
 CONSENT = "x-onstream-consent"
 TRACE = "x-onstream-trace"
@@ -25,7 +27,6 @@ REQUEST_ID = "x-request-id"  # vLLM makes the completion's id of it: `chatcmpl-<
 FROM_ROUTER = (TRACE, TENANT, ARM, TRIAL, PROPENSITY, REQUEST_ID)
 
 _SESSION_RULE = re.compile(r"[\x21-\x7e]{1,200}")
-_COMPLETION_ID = re.compile(r"^(?:chatcmpl|cmpl|resp)[-_](?P<trace>[0-9a-f]{16}-[0-9a-f]{32})(?:-\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Identity:
     kind: TurnKind
     assignment: Assignment
     is_captured: bool
+    parent_session_id: str | None = None
 
 
 def new_session() -> str:
@@ -55,12 +57,6 @@ def is_session_name(value: str) -> bool:
     return _SESSION_RULE.fullmatch(value) is not None
 
 
-def trace_of(completion_or_trace_id: str) -> str:
-    """The trace id in a completion's `id`; anything else is taken as a trace id already."""
-    match = _COMPLETION_ID.match(completion_or_trace_id)
-    return match["trace"] if match else completion_or_trace_id
-
-
 def write(identity: Identity) -> dict[str, str]:
     """`identity` as headers."""
     headers = {
@@ -75,6 +71,8 @@ def write(identity: Identity) -> dict[str, str]:
     }
     if identity.assignment.trial is not None:
         headers[TRIAL] = str(identity.assignment.trial)
+    if identity.parent_session_id is not None:
+        headers[PARENT_SESSION] = identity.parent_session_id
     return headers
 
 
@@ -93,4 +91,5 @@ def read(headers: Mapping[str, str]) -> Identity:
             propensity=float(headers.get(PROPENSITY, "1.0")),
         ),
         is_captured=headers.get(CONSENT, "yes") != "no",
+        parent_session_id=headers.get(PARENT_SESSION) or None,
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from infra.config import CONTROL_TOKEN_VAR, Config, RouterConfig
-from infra.errors import StartError
+from infra.config import Config, RouterConfig
 from infra.lifecycle import Stop
 from ingest.kafka_log import KafkaLog
 from ingest.log import EventLog
@@ -24,24 +22,13 @@ from ingest.reader import outlast_outages
 from ingest.releases import ReleaseFollower
 from ingest.versions import VersionStore
 from serving.engines import EngineControl
+from serving.guard import control_token
 from serving.ports import require_free
 from serving.rollout import Rollout
 from serving.router import Router
 from serving.spool import Shipper, Spool
 
 logger = logging.getLogger(__name__)
-
-
-def control_token() -> str:
-    """The control plane's credential.
-
-    Raises:
-        StartError: the environment holds none.
-    """
-    token = os.environ.get(CONTROL_TOKEN_VAR, "")
-    if not token:
-        raise StartError(f"{CONTROL_TOKEN_VAR} is not set: engines and rollout share it as their credential")
-    return token
 
 
 def run_router(config: Config) -> None:

@@ -28,6 +28,7 @@ from infra.config import EngineSlot, RouterConfig
 from infra.lifecycle import Deadline
 from ingest import codec, topics
 from ingest.events import Feedback, TurnKind, key_of, session_key
+from ingest.ids import trace_of
 from ingest.releases import Served
 from serving import headers
 from serving.headers import Identity
@@ -151,6 +152,7 @@ class Router:
         consent = request.headers.get(headers.CONSENT, "yes" if self._config.capture_by_default else "no")
         if consent not in ("yes", "no"):
             raise Refused(400, f"{headers.CONSENT}: must be yes or no, got {consent!r}")
+        parent = _session_name(request, headers.PARENT_SESSION)
         return Identity(
             trace_id=headers.new_trace(session_id),
             session_id=session_id,
@@ -158,6 +160,7 @@ class Router:
             kind=TurnKind(turn),
             assignment=assign(session_id, self.served, tuple(self._slots), self.health),
             is_captured=consent == "yes",
+            parent_session_id=self._within(tenant, parent) if parent else None,
         )
 
     def _tenant(self, request: Request) -> str:
@@ -262,7 +265,7 @@ class Router:
     def _feedback(self, tenant: str, body: bytes) -> Feedback:
         try:
             given = FeedbackRequest.model_validate_json(body)
-            trace = headers.trace_of(given.id) if given.id else None
+            trace = trace_of(given.id) if given.id else None
             session = self._within(tenant, given.session) if given.session else None
             if trace and session and not trace.startswith(session_key(session)):
                 raise Refused(400, f"id: {given.id!r:.80} is no completion of session {given.session!r}")
@@ -328,10 +331,14 @@ class _Stream(StreamingResponse):
 
 
 def _session(request: Request) -> str:
-    session = request.headers.get(headers.SESSION) or headers.new_session()
-    if not headers.is_session_name(session):
-        raise Refused(400, f"{headers.SESSION}: must be 1 to 200 visible ASCII characters, got {session[:60]!r}")
-    return session
+    return _session_name(request, headers.SESSION) or headers.new_session()
+
+
+def _session_name(request: Request, header: str) -> str | None:
+    name = request.headers.get(header)
+    if name and not headers.is_session_name(name):
+        raise Refused(400, f"{header}: must be 1 to 200 visible ASCII characters, got {name[:60]!r}")
+    return name or None
 
 
 async def _body(request: Request) -> bytes:

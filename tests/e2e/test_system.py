@@ -8,14 +8,19 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import httpx
 import pytest
+from likelihoods import Conformance
 from system import MODEL, System
 
 from ingest import topics
-from ingest.events import FateKind, Release, ReleaseKind, Trace, TrialState
+from ingest.events import ChatMessage, FateKind, Feedback, Release, ReleaseKind, Trace, TrialState, TurnKind
+from ingest.questions import Prompt, Query
+from rewards.summary import engines
+from rewards.summary.engines import EngineLikelihoods
 from serving import headers
 
 pytestmark = [
@@ -113,6 +118,73 @@ def test_the_control_port_wants_its_token(system: System) -> None:
     slot = system.slots["stable-0"]
     answer = httpx.post(f"http://{slot.host}:{slot.control_port}/load", json={"version": 0}, timeout=30.0)
     assert answer.status_code == 401
+
+
+def test_a_response_is_named_after_its_trace_and_feedback_that_names_it_is_joined(system: System) -> None:
+    body = {"model": MODEL, "input": "What is tea?", "max_output_tokens": 8}
+    answer = httpx.post(f"{system.url}/v1/responses", json=body, headers={headers.SESSION: "response"}, timeout=120.0)
+    assert answer.status_code == 200, answer.text
+    (trace,) = captured(system, "response")
+    assert answer.json()["id"] == f"resp_{trace.trace_id}"
+    system.thumb(answer.json()["id"], 1.0)
+
+    def joined() -> list[Feedback]:
+        return [one for session in system.records(topics.TRAJECTORIES) for one in session.feedback]
+
+    found = system.until(lambda: [one for one in joined() if one.trace_id == trace.trace_id], 60.0, "a trajectory")
+    assert found[0].value == 1.0
+
+
+def test_a_summary_turn_and_a_parent_session_reach_the_trace(system: System) -> None:
+    said = {headers.TURN: "summary", headers.PARENT_SESSION: "the-caller"}
+    system.chat("Sum that up.", session="sub-agent", headers=said)
+    (trace,) = captured(system, "sub-agent")
+    assert (trace.kind, trace.parent_session_id) == (TurnKind.SUMMARY, "the-caller")
+
+
+class TestLikelihoods(Conformance):
+    """The client, the scoring ports and vLLM itself keep what the fake keeps."""
+
+    @pytest.fixture
+    async def likelihoods(self, system: System) -> AsyncIterator[EngineLikelihoods]:
+        held = engines.of(system.config)
+        assert held is not None
+        yield held
+        await held.close()
+
+    @pytest.fixture
+    async def away(self, system: System) -> AsyncIterator[EngineLikelihoods]:
+        stranger = EngineLikelihoods([f"http://127.0.0.1:{system.slots['stable-0'].scoring_port}"], "wrong")
+        yield stranger
+        await stranger.close()
+
+    async def test_a_prompt_renders_to_the_tokens_that_users_get(
+        self, system: System, likelihoods: EngineLikelihoods
+    ) -> None:
+        reply = system.chat("What is tea?", return_token_ids=True)
+        prompt = Prompt(messages=(ChatMessage(role="user", text="What is tea?"),), is_open=True)
+        assert await likelihoods.render([prompt]) == [tuple(reply["prompt_token_ids"])]
+
+    async def test_a_reply_is_as_likely_as_the_engine_said_when_it_sampled_it(
+        self, system: System, likelihoods: EngineLikelihoods
+    ) -> None:
+        """Longer than two blocks of the prefix cache, asked after the users' own request and then once more."""
+        told = "Tell me all about tea. " * 20
+        system.chat(told, session="likely", max_tokens=300, ignore_eos=True)
+        (trace,) = captured(system, "likely")
+        prompt = Prompt(messages=(ChatMessage(role="user", text=told),), is_open=True)
+        query = Query(prompt=prompt, token_ids=trace.token_ids, spans=((0, 300), (0, 1), (299, 300)))
+        for _ in range(2):
+            ((whole, *_),) = (await likelihoods.score([query])).logps
+            assert whole == pytest.approx(sum(trace.logprobs), rel=0.02)
+
+    async def test_what_scorers_ask_is_never_captured(self, system: System, likelihoods: EngineLikelihoods) -> None:
+        prompt = Prompt(messages=(ChatMessage(role="user", text="Only scorers say this."),), is_open=True)
+        await likelihoods.sample([prompt], num=1, max_tokens=4)
+        system.chat("And a user says that.", session="after-scorers")
+        captured(system, "after-scorers")
+        tokens = (await likelihoods.render([prompt]))[0]
+        assert tokens not in [trace.prompt_token_ids for trace in system.records(topics.TRACES)]
 
 
 def test_damaged_weights_are_refused_and_the_engine_serves_on(system: System) -> None:

@@ -9,7 +9,7 @@ import pytest
 from processes import until
 
 from infra import config
-from infra.config import Config
+from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
 from infra.process import Process, ProcessSpec
 from infra.supervisor import Supervisor, specs
@@ -43,6 +43,29 @@ def test_one_port_given_twice_is_named_with_both_places(given: Config, tmp_path:
     with pytest.raises(StartError, match=r"serving.rollout.port: .* is also serving.router.port"):
         supervisor.start()
     supervisor.stop()
+
+
+def test_a_scoring_port_given_twice_is_named_too(given: Config, tmp_path: Path) -> None:
+    first, second = given.serving.engines
+    engines = (first.model_copy(update={"scoring_port": second.port}), second)
+    twice = given.model_copy(update={"serving": given.serving.model_copy(update={"engines": engines})})
+    supervisor = Supervisor(twice, tmp_path / "onstream.yaml", print)
+    with pytest.raises(StartError, match=r"candidate-0 port: .* is also serving.engines stable-0 scoring_port"):
+        supervisor.start()
+    supervisor.stop()
+
+
+def test_processes_get_a_credential_of_their_own_for_control_and_for_scoring(
+    given: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CONTROL_TOKEN_VAR, raising=False)
+    monkeypatch.setenv(SCORING_TOKEN_VAR, "given")
+    held = Supervisor(given, tmp_path / "onstream.yaml", print)._env
+    assert len(held[CONTROL_TOKEN_VAR]) >= 32
+    assert held[SCORING_TOKEN_VAR] == "given"
+    monkeypatch.delenv(SCORING_TOKEN_VAR)
+    fresh = Supervisor(given, tmp_path / "onstream.yaml", print)._env
+    assert len({fresh[CONTROL_TOKEN_VAR], fresh[SCORING_TOKEN_VAR], held[CONTROL_TOKEN_VAR]}) == 3
 
 
 def test_every_stage_of_the_loop_is_a_process(given: Config, tmp_path: Path) -> None:

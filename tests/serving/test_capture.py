@@ -1,6 +1,7 @@
 """Capture around a generator that behaves as vLLM's, and an application that behaves as its server."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -16,8 +18,9 @@ from starlette.routing import Route
 
 from ingest import codec
 from ingest.events import Arm, Assignment, Trace, TurnKind
+from ingest.ids import trace_of
 from serving import headers
-from serving.capture import Capture, CaptureMiddleware
+from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.headers import Identity
 from serving.spool import Spool
 
@@ -113,6 +116,7 @@ IDENTITY = Identity(
     kind=TurnKind.MAIN,
     assignment=Assignment(arm=Arm.CANDIDATE, trial=3, propensity=0.25),
     is_captured=True,
+    parent_session_id="s0",
 )
 
 
@@ -129,6 +133,54 @@ async def test_a_trace_has_what_the_engine_sampled_and_who_asked(server: Server,
     assert (trace.finish_reason, trace.reply_text, trace.status) == ("stop", "<11><12><13><14>", 200)
     assert (trace.sampling.temperature, trace.sampling.top_p) == (0.7, 0.9)
     assert trace.request == {"model": "m", "stream": streamed}
+    assert trace.parent_session_id == "s0"
+
+
+@pytest.mark.parametrize("kind", TurnKind)
+async def test_a_trace_is_of_the_kind_that_its_client_says(server: Server, kind: TurnKind) -> None:
+    await server.post({}, dataclasses.replace(IDENTITY, kind=kind))
+    assert [trace.kind for trace in server.traces] == [kind]
+
+
+async def test_a_session_without_a_parent_names_none(server: Server) -> None:
+    await server.post({}, dataclasses.replace(IDENTITY, parent_session_id=None))
+    assert [trace.parent_session_id for trace in server.traces] == [None]
+
+
+class Responses:
+    """vLLM's handler of Responses: the reply's id is the request's."""
+
+    async def create_responses(self, request: "ResponsesRequest", _raw: object) -> str:
+        return request.request_id
+
+
+class ResponsesRequest(BaseModel):
+    request_id: str = "resp_made-by-vllm"
+
+
+async def response_id(server: Server, asked: ResponsesRequest, identity: Identity) -> str:
+    handler = Responses()
+    answer_with_trace_ids(handler)
+
+    async def respond(_request: Request) -> Response:
+        return JSONResponse({"id": await handler.create_responses(asked, None)})
+
+    app = CaptureMiddleware(Starlette(routes=[Route("/v1/responses", respond, methods=["POST"])]), server.capture)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://e0") as client:
+        found: str = (await client.post("/v1/responses", json={}, headers=headers.write(identity))).json()["id"]
+    return found
+
+
+async def test_a_response_is_named_after_its_trace(server: Server) -> None:
+    found = await response_id(server, ResponsesRequest(), IDENTITY)
+    assert found == f"resp_{IDENTITY.trace_id}"
+    assert trace_of(found) == IDENTITY.trace_id
+
+
+async def test_a_response_id_that_the_client_gave_or_that_nobody_captured_stays(server: Server) -> None:
+    assert await response_id(server, ResponsesRequest(request_id="resp_mine"), IDENTITY) == "resp_mine"
+    silent = dataclasses.replace(IDENTITY, is_captured=False)
+    assert await response_id(server, ResponsesRequest(), silent) == "resp_made-by-vllm"
 
 
 async def test_the_trace_is_on_disk_before_the_client_has_the_whole_reply(server: Server) -> None:

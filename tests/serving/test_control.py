@@ -14,6 +14,7 @@ from ingest.versions import VersionStore
 from serving import control
 from serving.capture import Capture
 from serving.control import Loader
+from serving.idle import Users
 from serving.spool import Spool
 
 TOKEN = "secret"
@@ -47,9 +48,6 @@ class Engine:
     async def finish_weight_update(self, weight_version: str | None = None) -> None:
         self.calls.append(f"finish {weight_version}")
 
-    def get_num_unfinished_requests(self) -> int:
-        return 2
-
 
 class Bench:
     def __init__(self, folder: Path) -> None:
@@ -60,7 +58,8 @@ class Bench:
         for number in range(4):
             self.publish(number, torch.full((2, 2), float(number)))
         self.loader = Loader(self.store, folder / "cache", 2, self.store.read(0))
-        self.app = control.application(self.loader, self.engine, self.capture, "e0", TOKEN)
+        self.users = Users()
+        self.app = control.application(self.loader, self.engine, self.capture, self.users, "e0", TOKEN)
 
     def publish(self, number: int, weight: torch.Tensor) -> None:
         made = self.folder / f"made-{number}"
@@ -143,6 +142,15 @@ async def test_a_malformed_load_is_answered_with_what_it_must_be(bench: Bench, b
 async def test_every_route_wants_the_token(bench: Bench, method: str, path: str) -> None:
     assert (await bench.call(method, path, token="wrong")).status_code == 401
     assert bench.engine.calls == []
+
+
+async def test_the_status_counts_users_in_flight_and_nobody_else(bench: Bench) -> None:
+    async def in_flight() -> int:
+        return int((await bench.call("GET", "/status")).json()["in_flight"])
+
+    with bench.users.one(), bench.users.one():
+        assert await in_flight() == 2
+    assert await in_flight() == 0
 
 
 async def test_the_cache_keeps_what_serves_and_the_one_to_go_back_to(bench: Bench) -> None:

@@ -125,9 +125,20 @@ async def test_consent_and_turn_reach_the_engine(front: MakeFront, upstream: Ups
     assert identity.kind == "side"
 
 
+async def test_a_summary_turn_and_a_parent_session_reach_the_engine(front: MakeFront, upstream: Upstream) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        await door.chat(**{headers.TURN: "summary", headers.PARENT_SESSION: "the-caller"})
+        await door.chat()
+    told, silent = map(headers.read, upstream.seen)
+    assert (told.kind, told.parent_session_id) == ("summary", "the-caller")
+    assert (silent.kind, silent.parent_session_id) == ("main", None)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
+        (headers.PARENT_SESSION, "two words", "visible ASCII"),
         (headers.SESSION, "two words", "visible ASCII"),
         (headers.SESSION, "x" * 300, "1 to 200"),
         (headers.TURN, "sideways", "must be one of main, summary, side"),
@@ -159,11 +170,12 @@ async def test_two_tenants_may_use_the_same_names(front: MakeFront, upstream: Up
         door = await front(upstream, api_keys={digest("k1"): "acme", digest("k2"): "other"})
         for key in ("k1", "k2"):
             bearer = {"authorization": f"Bearer {key}"}
-            answer = await door.chat(**bearer, **{headers.SESSION: "s1"})
+            answer = await door.chat(**bearer, **{headers.SESSION: "s1", headers.PARENT_SESSION: "s0"})
             assert answer.headers[headers.SESSION] == "s1"
             given = {"session": "s1", "value": 1, "feedback_id": "f1"}
             await door.client.post("/v1/feedback", json=given, headers=bearer)
-    assert len({seen[headers.SESSION] for seen in upstream.seen}) == 2
+    for name in (headers.SESSION, headers.PARENT_SESSION):
+        assert len({seen[name] for seen in upstream.seen}) == 2
     records = feedback_on(door)
     assert [record.session_id for record in records] == [seen[headers.SESSION] for seen in upstream.seen]
     assert len({record.feedback_id for record in records}) == 2

@@ -18,7 +18,7 @@ from ports import free_ports
 from processes import is_alive
 
 from infra import config
-from infra.config import CONTROL_TOKEN_VAR, Config
+from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.lifecycle import Deadline
 from infra.process import ProcessState
 from infra.supervisor import Supervisor
@@ -29,6 +29,7 @@ from ingest.versions import VersionStore
 
 MODEL = "smollm2"
 TOKEN = "token-of-the-tests"
+SCORERS_TOKEN = "scorers-token-of-the-tests"
 SPEC = """
 name: tests
 components: [{name: thumb, scorer: feedback, params: {names: [thumb]}}]
@@ -37,7 +38,7 @@ guardrails: [{name: completed, scorer: reply, params: {finish_reasons: [stop, le
 
 
 def write_config(folder: Path, model: Path) -> Path:
-    broker, router, rollout, *engines = free_ports(7)
+    broker, router, rollout, *engines = free_ports(9)
     spec = folder / "spec.yaml"
     spec.write_text(SPEC)
     given = {
@@ -46,8 +47,9 @@ def write_config(folder: Path, model: Path) -> Path:
         "log": {"brokers": f"127.0.0.1:{broker}", "partitions": 2, "timeout_s": 10.0},
         "serving": {
             "engines": [
-                {"id": "stable-0", "arm": "stable", "port": engines[0], "control_port": engines[1], "cpus": "0"},
-                {"id": "candidate-0", "arm": "candidate", "port": engines[2], "control_port": engines[3], "cpus": "1"},
+                {"id": f"{arm}-0", "arm": arm, "cpus": cpu}
+                | dict(zip(("port", "control_port", "scoring_port"), ports, strict=True))
+                for arm, cpu, ports in (("stable", "0", engines[:3]), ("candidate", "1", engines[3:]))
             ],
             "router": {"port": router, "retry_for_s": 60.0},
             "rollout": {
@@ -77,6 +79,7 @@ class System:
         path = write_config(folder, model)
         self.config: Config = config.load(path, {})
         os.environ[CONTROL_TOKEN_VAR] = TOKEN
+        os.environ[SCORING_TOKEN_VAR] = SCORERS_TOKEN
         self.lines: list[str] = []
         self.supervisor = Supervisor(self.config, path, self.lines.append)
         self._over = threading.Event()
