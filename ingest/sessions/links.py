@@ -15,8 +15,9 @@ token) gets a link, by the first rule that fits:
 
 A reply is quoted *in place* where what it answered stands right before it, as a message or inside the same text. That
 is a turn that was kept, never a summary; and a message that keeps a turn is no evidence about any other, for models
-repeat themselves. A context *restarts* where it has no parent: nothing that the model said is kept at its head. Of
-several summaries the one its client declared is taken, else the best quoted, else the newest.
+repeat themselves, but for a declared summary: it may have copied what it should have summarised. A context *restarts*
+where it has no parent: nothing that the model said is kept at its head. Of several summaries the one its client
+declared is taken, else the best quoted, else the newest.
 
 What cannot be told is left alone: a client that keeps the request for a summary together with the summary moved its
 window; an edited first message is a new beginning; a short reply proves nothing. `x-onstream-turn: summary` tells.
@@ -165,7 +166,9 @@ class Lineage:
             (self.readings[name].trace.kind is TurnKind.SUMMARY, one.quote.coverage, number, name, one)
             for number, (name, quoted) in enumerate(found.items())
             for one in quoted
-            if name not in kept and one.message not in explained and reading.keys[one.message] not in self._seen
+            if name not in kept
+            and (one.message not in explained or self.readings[name].trace.kind is TurnKind.SUMMARY)
+            and reading.keys[one.message] not in self._seen
         ]
         if summaries:
             _, coverage, _, name, one = max(summaries, key=lambda summary: summary[:3])

@@ -255,12 +255,9 @@ class Session:
 
     def summarise_apart(self) -> None:
         """A summariser with a context of its own reads a transcript; its summary carries the conversation on."""
-        if len(self.line) < 2 or any(turn.messages[-1]["role"] != "user" for turn in self.line):
+        transcript = self._transcript()
+        if transcript is None:
             return
-        said = self.asked[self.num_head :]
-        if any(message.get("tool_calls") or message["role"] not in ("user", "assistant") for message in said):
-            return
-        transcript = "\n".join(f"{message['role'].title()}: {message['content']}" for message in said)
         asked = [
             {"role": "system", "content": "You compress conversations."},
             {"role": "user", "content": f"The conversation:\n{transcript}"},
@@ -268,6 +265,28 @@ class Session:
         newest = self.line[-1].name
         truth = Truth(TurnKind.SUMMARY, (LinkKind.REWRITE, newest), None, ancestors=self.upto(newest))
         summary = self.say(asked, {"role": "assistant", "content": self.text(40, 80)}, truth)
+        self._carry_on(summary)
+
+    def copy(self) -> None:
+        """Asked for a summary, and said so, the model copies the conversation; the client goes on from that."""
+        transcript = self._transcript()
+        if transcript is None:
+            return
+        before = self.line[-1].name
+        truth = Truth(TurnKind.SUMMARY, None, before, ancestors=self.upto(before))
+        asked = [*self.asked, {"role": "user", "content": self.rng.choice(ASKS)}]
+        self._carry_on(self.say(asked, {"role": "assistant", "content": transcript}, truth, TurnKind.SUMMARY))
+
+    def _transcript(self) -> str | None:
+        """What was said in this context, speaker by speaker; none where it is not only talk of two."""
+        said = self.asked[self.num_head :]
+        if len(self.line) < 2 or any(turn.messages[-1]["role"] != "user" for turn in self.line):
+            return None
+        if any(message.get("tool_calls") or message["role"] not in ("user", "assistant") for message in said):
+            return None
+        return "\n".join(f"{message['role'].title()}: {message['content']}" for message in said)
+
+    def _carry_on(self, summary: Turn) -> None:
         self.asked = [self.system(), {"role": "user", "content": WRAPPERS[1].format(summary.reply["content"])}]
         self.line = []
         self._restart(summary)
@@ -314,6 +333,7 @@ AGENTIC: tuple[Step, ...] = (
     lambda session: session.compact(is_declared=False),
     lambda session: session.compact(is_declared=True),
     Session.summarise_apart,
+    Session.copy,
     Session.lose,
     Session.lose_summary,
 )
