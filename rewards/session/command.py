@@ -10,7 +10,9 @@ from infra import broker, cli
 from infra.config import Config
 from ingest.events import Trajectory
 from ingest.log import EventLog
+from ingest.sessions.history import Compaction
 from rewards.session import find, show, view
+from rewards.summary.kept import inventory
 
 PIPED_WIDTH = 100  # rich takes 80 where it cannot ask a terminal
 
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> int:
         broker.require_running(config.log)
         log = KafkaLog(config.log, client_id="session")
         try:
-            found = look_up(log, args.id, config, time.time())
+            found = look_up(log, args.id, config, time.time(), findings)
         finally:
             log.close()
         if found is None:
@@ -62,6 +64,12 @@ def look_up(
 
     seen_all = [seen(one, False) for one in found.closed] + [seen(one, True) for one in found.still_open]
     return view.SessionView(asked=asked, trajectories=tuple(seen_all)) if seen_all else None
+
+
+def findings(trajectory: Trajectory, cut: Compaction) -> view.Findings:
+    """What a summary kept, lost and has wrong, as `recall` and `faithfulness` see it."""
+    found = inventory(trajectory, cut)
+    return view.Findings(kept=found.kept, lost=found.lost, wrong=found.wrong)
 
 
 def to_screen(found: view.SessionView, is_full: bool) -> None:

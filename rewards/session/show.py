@@ -120,10 +120,14 @@ def _edge(turn: TurnView, before: int, is_full: bool) -> Iterator[RenderableType
 
 def _summary(cut: Cut, is_full: bool) -> Panel:
     found = {"kept": cut.findings.kept, "lost": cut.findings.lost, "wrong": cut.findings.wrong}
-    rows = [(f"{label} {len(facts)}", " · ".join(facts)) for label, facts in found.items() if facts]
+    rows = [
+        (f"{label} {len(facts)}", " · ".join(_short(fact, SHORT_CALL, is_full) for fact in facts))
+        for label, facts in found.items()
+        if facts
+    ]
     parts: list[RenderableType] = [_text(_short(cut.summary, SHORT_SUMMARY, is_full))]
     if rows:
-        parts += ["", Text("facts from before the cut that were used after it:", "dim"), _grid(rows)]
+        parts += ["", Text("what was used after the cut, and tasks that were open:", "dim"), _grid(rows)]
     return Panel(Group(*parts), title=f"summary, by turn {cut.turn}", title_align="left")
 
 

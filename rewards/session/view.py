@@ -28,7 +28,7 @@ from ingest.sessions.history import Compaction, compactions
 
 
 class Findings(Frozen):
-    """Facts of the history before a cut that were used after it: in the summary, not in it, or with a wrong value."""
+    """Statements of the history that mattered after a cut, kept or lost, and those of the summary that are wrong."""
 
     kept: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()

@@ -6,12 +6,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ingest.events import Trajectory, Turn, TurnKind
-from ingest.sessions.messages import ASSISTANT
 from rewards.scorers import STRICT, Outcome, Scored, Unscored
 from rewards.summary import material
-from rewards.summary.atoms import Atom
-from rewards.summary.facts import Statement
-from rewards.summary.told import Standing, Told, told_by
+from rewards.summary.kept import holds, used_after
+from rewards.summary.told import told_by
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,30 +39,14 @@ class Recall:
     def score(self, trajectory: Trajectory, turn: Turn) -> Outcome:
         told = told_by(*map(material.said, material.replaced(trajectory, turn)))
         summary = told.read(material.claims_of(turn))
-        wanted = [(weight, _holds(told, summary, atom)) for atom, weight in self._used(told, trajectory, turn).items()]
+        used = used_after(told, material.cuts(trajectory, turn))
+        wanted = [
+            (self.used if is_by_reply else self.restated, holds(told, summary, atom))
+            for atom, is_by_reply in used.items()
+        ]
         wanted += [(self.decision, told.is_in(one.words, summary)) for one in told.decisions]
         wanted += [(self.task, told.is_in(one.words, summary)) for one in told.open_tasks]
         total = sum(weight for weight, _ in wanted)
         if total <= 0.0:
             return Unscored("the history holds nothing that was used later, decided or left to do")
         return Scored(sum(weight for weight, is_held in wanted if is_held) / total)
-
-    def _used(self, told: Told, trajectory: Trajectory, turn: Turn) -> dict[Atom, float]:
-        """The history's values that came up after the cut, and what they weigh."""
-        found: dict[Atom, float] = {}
-        for cut in material.cuts(trajectory, turn):
-            for message in material.after(cut):
-                weight = self.used if message.role == ASSISTANT else self.restated
-                for statement in told.read(material.said(message)):
-                    for mention in statement.mentions:
-                        if told.has(mention.atom):
-                            found[mention.atom] = max(weight, found.get(mention.atom, 0.0))
-        return found
-
-
-def _holds(told: Told, summary: tuple[Statement, ...], atom: Atom) -> bool:
-    return any(
-        mention.atom.is_same(atom) and told.standing(mention) is Standing.HELD
-        for statement in summary
-        for mention in statement.mentions
-    )
