@@ -17,7 +17,7 @@ from likelihoods import Conformance
 from system import MODEL, System
 
 from ingest import topics
-from ingest.events import ChatMessage, FateKind, Feedback, Release, ReleaseKind, Trace, TrialState, TurnKind
+from ingest.events import ChatMessage, FateKind, Feedback, Release, ReleaseKind, Reward, Trace, TrialState, TurnKind
 from ingest.questions import Prompt, Query
 from rewards.summary import engines
 from rewards.summary.engines import EngineLikelihoods
@@ -140,6 +140,31 @@ def test_a_summary_turn_and_a_parent_session_reach_the_trace(system: System) -> 
     system.chat("Sum that up.", session="sub-agent", headers=said)
     (trace,) = captured(system, "sub-agent")
     assert (trace.kind, trace.parent_session_id) == (TurnKind.SUMMARY, "the-caller")
+
+
+def test_a_summary_nobody_declared_is_found_scored_by_the_engines_and_shown(system: System) -> None:
+    said = [{"role": "user", "content": "The door code is 8213. The meeting is in room B12 at 14:30."}]
+    for question in ("Noted?", "Sum up what you must not forget."):
+        said.append({"role": "user", "content": question})
+        reply = system.chat("", session="compacted", messages=said, max_tokens=40, min_tokens=30, temperature=0)
+        said.append({"role": "assistant", "content": reply["choices"][0]["message"]["content"]})
+    summary = said[-1]["content"]
+    carried = [{"role": "user", "content": f"Your notes:\n{summary}\nWhat is the door code?"}]
+    system.chat("", session="compacted", messages=carried, **GREEDY)
+
+    def rewards() -> list[Reward]:
+        return [reward for reward in system.records(topics.REWARDS) if reward.session_id == "compacted"]
+
+    (reward,) = system.until(rewards, 90.0, "a reward")
+    (turn,) = (turn for turn in reward.trajectory.turns if turn.kind is TurnKind.SUMMARY)
+    assert turn.reply == summary
+    scored = {component.name: component for component in reward.components if component.trace_id == turn.trace_id}
+    assert scored.keys() == {"thumb", "sufficiency", "faithfulness"}
+    asked = scored["sufficiency"]
+    assert asked.value is not None or (asked.unscored or "").startswith("history or none: what came next")
+    command = [sys.executable, "-m", "infra.cli", "session", "compacted", "-c", str(system.folder / "onstream.yaml")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "compaction: context 2 goes on from turn 2's summary" in shown
 
 
 class TestLikelihoods(Conformance):

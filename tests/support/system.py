@@ -32,7 +32,10 @@ TOKEN = "token-of-the-tests"
 SCORERS_TOKEN = "scorers-token-of-the-tests"
 SPEC = """
 name: tests
-components: [{name: thumb, scorer: feedback, params: {names: [thumb]}}]
+components:
+  - {name: thumb, scorer: feedback, params: {names: [thumb]}}
+  - {name: sufficiency, scorer: sufficiency, params: {num_sampled: 0}}
+  - {name: faithfulness, scorer: faithfulness, weight: 0, factor: true}
 guardrails: [{name: completed, scorer: reply, params: {finish_reasons: [stop, length]}}]
 """
 
