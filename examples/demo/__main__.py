@@ -1,12 +1,14 @@
 """`make demo`: the whole loop on this machine, driven by simulated users, until a version is promoted on live evidence.
 
-    python examples/demo [--sabotage] [--minutes 12] [--users 10] [--plain]
+    python examples/demo [--agents] [--sabotage] [--minutes 12] [--users 10] [--plain]
 
+`--agents` lets in agents that go on from their own summaries, with what `agents.env` sets otherwise for them.
 `--sabotage` publishes a damaged version into the same loop and ends with the gate's verdict on it.
 """
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 import time
@@ -16,9 +18,11 @@ import httpx
 import report
 import sabotage
 import view
+from agents import Agents
 from rich.console import Console
 from rich.live import Live
-from users import Crowd
+from shows import AgentsShow, Show, UsersShow
+from users import Users
 
 from infra import cli
 from infra.config import Config
@@ -28,6 +32,7 @@ from infra.supervisor import Supervisor
 HERE = Path(__file__).parent
 AFTERWARDS_S = 15.0  # users stay a little on the promoted version: the swap happens under load
 SETTLE_S = 20.0
+SETTLE_SUMMARIES_S = 90.0  # what summaries are worth is asked of engines, which have been busy until now
 
 
 class Demo:
@@ -41,14 +46,18 @@ class Demo:
         say = self._say_plain if args.plain or not console.is_terminal else self._loop.say
         self._say = say
         self.supervisor = Supervisor(config, HERE / "onstream.yaml", say)
-        router = config.serving.router
-        self.crowd = Crowd(
-            f"http://{router.host}:{router.port}/v1", config.model.name, args.users, 0, lambda: self._over
-        )
+        self.people = self._people()
+
+    def _people(self) -> Show:
+        router = self._config.serving.router
+        given = (f"http://{router.host}:{router.port}/v1", self._config.model.name, self._args.users, 0)
+        if self._args.agents:
+            return AgentsShow(Agents(*given, lambda: self._over), self._config.log)
+        return UsersShow(Users(*given, lambda: self._over))
 
     def _say_plain(self, line: str) -> None:
         self._loop.say(line)
-        self._console.print(self._loop.events[-1], markup=False, highlight=False)
+        self._console.print(self._loop.events[-1], markup=False, highlight=False, soft_wrap=True)
 
     async def run(self) -> None:
         """Start everything, let users in, watch until the end."""
@@ -61,6 +70,7 @@ class Demo:
             async with httpx.AsyncClient(timeout=2.0) as client:
                 await self._watch(client, live)
         finally:
+            self.people.stop()
             if live:
                 live.stop()
 
@@ -73,8 +83,9 @@ class Demo:
             self.supervisor.tick()
             await self._loop.look(client)
             if crowd is None and self.supervisor.is_ready():
-                self._say("everything is up: users come in")
-                crowd = asyncio.create_task(self.crowd.run())
+                self._say(f"everything is up: {'agents' if self._args.agents else 'users'} come in")
+                self.people.start()
+                crowd = asyncio.create_task(self.people.crowd.run())
                 if self._args.sabotage:
                     damaged = await asyncio.to_thread(sabotage.publish_damaged, self._config)
                     self._say(f"version {damaged.version} is published, damaged")
@@ -82,11 +93,12 @@ class Demo:
                 self._say(why)
                 ends_at = time.monotonic() + AFTERWARDS_S
             self._over = ends_at is not None and time.monotonic() > ends_at
-            share = self.crowd.experience.pleased_share(30.0)
+            share = self.people.crowd.experience.pleased_share(30.0)
             if share is not None and int(time.time()) % 5 == 0:
                 self._loop.curve.append(share)
             if live:
-                live.update(view.draw(self._loop, self.supervisor, self.crowd.experience))
+                people = self.people.panel(list(self._loop.curve))
+                live.update(view.draw(self._loop, self.supervisor, people, self.people.crowd.experience.last_words))
             elif time.monotonic() - told > 15.0:
                 told = time.monotonic()
                 self._progress()
@@ -107,11 +119,10 @@ class Demo:
         return None
 
     def _progress(self) -> None:
-        users, rollout, trainer = self.crowd.experience, self._loop.rollout, self._loop.trainer
-        share = users.pleased_share(30.0)
+        users, rollout, trainer = self.people.crowd.experience, self._loop.rollout, self._loop.trainer
         standing = (rollout.get("standing") or {}).get("reason", "")
         self._say(
-            f"requests {users.requests} failed {users.failed} pleased {'-' if share is None else f'{share:.0%}'} | "
+            f"requests {users.requests} failed {users.failed} {self.people.progress()} | "
             f"trainer {trainer.get('phase', 'starting')} {trainer.get('turns_collected', 0)}/"
             f"{trainer.get('turns_needed', 0)} | {rollout.get('state', 'starting')} {standing}"
         )
@@ -120,13 +131,22 @@ class Demo:
 def main(argv: list[str]) -> int:
     """The demo's command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--agents", action="store_true", help="agents that go on from their own summaries, not users")
     parser.add_argument("--sabotage", action="store_true", help="publish a damaged version and see it refused")
     parser.add_argument("--minutes", type=float, default=12.0, help="give up after this (%(default)s)")
     parser.add_argument("--users", type=int, default=10, help="users at a time (%(default)s)")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live picture")
     parser.add_argument("--keep", action="store_true", help="go on from the state of the run before")
     args = parser.parse_args(argv)
+    if args.agents:
+        os.environ.update(overrides((HERE / "agents.env").read_text()) | os.environ)
     return cli.guarded(str(HERE / "onstream.yaml"), lambda config: _run(config, args), verbose=False)
+
+
+def overrides(text: str) -> dict[str, str]:
+    """The settings in a file of `NAME=value` lines, as a shell would read them."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
@@ -138,10 +158,11 @@ def _run(config: Config, args: argparse.Namespace) -> int:
         if not args.keep:
             forget(config)
         asyncio.run(demo.run())
-        done = report.make(config, demo.crowd.experience, time.monotonic() - begun, SETTLE_S)
+        settle_s = SETTLE_SUMMARIES_S if args.agents else SETTLE_S
+        done = report.make(config, demo.people, time.monotonic() - begun, settle_s)
     finally:
         demo.supervisor.stop()
-    report.show(done, demo.crowd.experience, console)
+    report.show(done, demo.people, console)
     print(report.line(done), flush=True)
     return 0
 

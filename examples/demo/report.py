@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from users import Experience
+from shows import Show
 
 from infra.config import Config
 from ingest import audit, reader, topics
-from ingest.events import Feedback, Release, ReleaseKind, TrialState
+from ingest.events import Feedback, Release, ReleaseKind, TrialState, session_key
 from ingest.kafka_log import KafkaLog
 from ingest.versions import VersionStore
 
@@ -27,15 +27,17 @@ class Report:
     line: dict[str, Any]
 
 
-def make(config: Config, users: Experience, wall_s: float, settle_s: float) -> Report:
+def make(config: Config, people: Show, wall_s: float, settle_s: float) -> Report:
     """Read the log and count."""
     log = KafkaLog(config.log, client_id="report")
     try:
         releases = list(reader.replay(log, topics.RELEASES, Release))
         account = audit.settle(log, audit.Limits.of(config), settle_s)
-        feedback_at = {f.trace_id: f.at for f in reader.replay(log, topics.FEEDBACK, Feedback) if f.trace_id}
+        feedback_at = {_about(given): given.at for given in reader.replay(log, topics.FEEDBACK, Feedback)}
+        people.read(log)
     finally:
         log.close()
+    users = people.crowd.experience
     verdicts = tuple(r for r in releases if r.kind is ReleaseKind.TRIAL and r.state in TERMINAL)
     promoted = [r for r in verdicts if r.state is TrialState.PROMOTED]
     swaps = [r.numbers["pause_s"] for r in releases if r.kind is ReleaseKind.ANNOUNCED]
@@ -56,32 +58,41 @@ def make(config: Config, users: Experience, wall_s: float, settle_s: float) -> R
         "traces": account.num_traces,
         "unexplained_traces": len(account.unexplained) + len(account.conflicts),
         "wall_s": round(wall_s),
+        **people.line(),
     }
     return Report(verdicts, account, line)
 
 
+def _about(given: Feedback) -> str:
+    """The trace that feedback is about, or what all traces of its session begin with."""
+    return given.trace_id or session_key(given.session_id or "")
+
+
 def _feedback_to_serving(
-    config: Config, promoted: list[Release], releases: list[Release], feedback_at: dict[str | None, float]
+    config: Config, promoted: list[Release], releases: list[Release], feedback_at: dict[str, float]
 ) -> float | None:
-    """Median seconds from a thumb in the first promoted batch to all engines serving what it taught."""
+    """Median seconds from feedback in the first promoted batch to all engines serving what it taught."""
     if not promoted:
         return None
     version = promoted[0].stable
     traces = VersionStore(config.store.url).read(version).lineage["trace_ids"]
-    given = [feedback_at[trace] for trace in traces if trace in feedback_at]
+    abouts = [about for trace in traces for about in (trace, trace.partition("-")[0]) if about in feedback_at]
+    given = [feedback_at[about] for about in abouts]
     served = [r.at for r in releases if r.kind is ReleaseKind.ANNOUNCED and version in r.engines.values()]
     return round(max(served) - statistics.median(given), 1) if given and served else None
 
 
-def show(report: Report, users: Experience, console: Console) -> None:
+def show(report: Report, people: Show, console: Console) -> None:
     """For people: what was decided and why, how users fared, how every trace ended."""
+    users = people.crowd.experience
     table = Table("", "", title="what happened", show_header=False)
     for release in report.verdicts:
         table.add_row(f"version {release.candidate}", f"[bold]{release.state}[/]: {release.reason}")
     if not report.verdicts:
         table.add_row("no trial ended", "nothing was promoted, and nothing is claimed")
-    table.add_row("users", f"{users.requests} requests in {users.sessions} conversations, {users.failed} failed")
-    table.add_row("thumbs", f"{users.thumbs['up']} up, {users.thumbs['down']} down")
+    table.add_row("requests", f"{users.requests} in {users.sessions} sessions, {users.failed} failed")
+    for name, what in people.rows():
+        table.add_row(name, what)
     if users.latencies_s:
         quantiles = statistics.quantiles(users.latencies_s, n=20) if len(users.latencies_s) > 1 else users.latencies_s
         table.add_row("latency", f"median {statistics.median(users.latencies_s):.1f} s, p95 {quantiles[-1]:.1f} s")

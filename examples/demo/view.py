@@ -15,7 +15,6 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from users import Experience
 
 from infra.config import Config
 from infra.process import ProcessState
@@ -70,40 +69,32 @@ def sparkline(values: list[float]) -> str:
     return "".join(_SPARKS[min(len(_SPARKS) - 1, int(value * len(_SPARKS)))] for value in values)
 
 
-def draw(loop: Loop, supervisor: Supervisor, users: Experience) -> RenderableType:
-    """One frame."""
+def draw(loop: Loop, supervisor: Supervisor, people: Panel, last_words: list[str]) -> RenderableType:
+    """One frame; `people` is the panel of those who come in, `last_words` what they heard."""
     layout = Layout()
-    layout.split_column(Layout(name="top", size=10), Layout(name="middle", size=9), Layout(name="bottom"))
-    layout["top"].split_row(Layout(_users(loop, users)), Layout(_processes(supervisor)))
+    layout.split_column(Layout(name="top", size=11), Layout(name="middle", size=9), Layout(name="bottom"))
+    layout["top"].split_row(Layout(people), Layout(_processes(supervisor)))
     layout["middle"].split_row(Layout(_trainer(loop)), Layout(_trial(loop)))
     layout["bottom"].split_row(
-        Layout(Panel(Text("\n".join(users.last_words[-4:]), overflow="ellipsis"), title="heard")),
+        Layout(Panel(Text("\n".join(last_words[-4:]), overflow="ellipsis"), title="heard")),
         Layout(Panel(Text("\n".join(list(loop.events)[-8:])), title="what happened")),
     )
     return layout
 
 
-def _grid(*rows: tuple[str, RenderableType]) -> Table:
+def percent(value: float | None) -> str:
+    """A share, or that there is none yet."""
+    return "-" if value is None else f"{value:.0%}"
+
+
+def grid(*rows: tuple[str, RenderableType]) -> Table:
+    """Names and values in two columns."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right")
     table.add_column()
     for name, value in rows:
         table.add_row(name, value)
     return table
-
-
-def _users(loop: Loop, users: Experience) -> Panel:
-    share = users.pleased_share(30.0)
-    return Panel(
-        _grid(
-            ("requests", f"{users.requests}   failed {users.failed}"),
-            ("conversations", str(users.sessions)),
-            ("thumbs", f"up {users.thumbs['up']}   down {users.thumbs['down']}"),
-            ("pleased, 30 s", "-" if share is None else f"{share:.0%}"),
-            ("over time", sparkline(list(loop.curve))),
-        ),
-        title="users (they like short answers; nobody told the model)",
-    )
 
 
 def _processes(supervisor: Supervisor) -> Panel:
@@ -119,7 +110,7 @@ def _trainer(loop: Loop) -> Panel:
     have, need = loop.trainer.get("turns_collected", 0), loop.trainer.get("turns_needed", 1)
     reward = loop.trainer.get("mean_reward")
     return Panel(
-        _grid(
+        grid(
             ("phase", str(loop.trainer.get("phase", "starting"))),
             ("scored turns", Group(Text(f"{have} of {need}"), ProgressBar(total=need, completed=min(have, need)))),
             ("batch's reward", "-" if reward is None else f"{reward:.3f}"),
@@ -152,4 +143,4 @@ def _trial(loop: Loop) -> Panel:
                 ),
             ),
         ]
-    return Panel(_grid(*rows), title="gate")
+    return Panel(grid(*rows), title="gate")

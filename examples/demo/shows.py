@@ -1,0 +1,138 @@
+"""Who comes in, and what the live picture and the report say of them: users, or agents with their summaries."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from agents import Agents
+from crowd import Crowd
+from rich.panel import Panel
+from summaries import Tally, Watch
+from users import Users
+from view import grid, percent, sparkline
+
+from infra.config import LogConfig
+from ingest import reader, topics
+from ingest.events import Reward, Trajectory
+from ingest.log import EventLog
+
+RECENT = 30  # summaries
+
+
+class Show(Protocol):
+    """A crowd, and how it is shown. `line` and `rows` come after the end, from the log."""
+
+    @property
+    def crowd(self) -> Crowd: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def panel(self, curve: list[float]) -> Panel: ...
+    def progress(self) -> str: ...
+    def read(self, log: EventLog) -> None: ...
+    def line(self) -> dict[str, Any]: ...
+    def rows(self) -> Iterator[tuple[str, str]]: ...
+
+
+class UsersShow:
+    """Users who like short answers."""
+
+    def __init__(self, crowd: Users) -> None:
+        self.crowd = crowd
+
+    def start(self) -> None:
+        """Nothing of theirs runs on its own."""
+
+    def stop(self) -> None:
+        """Nothing of theirs runs on its own."""
+
+    def panel(self, curve: list[float]) -> Panel:
+        seen = self.crowd.experience
+        return Panel(
+            grid(
+                ("requests", f"{seen.requests}   failed {seen.failed}"),
+                ("conversations", str(seen.sessions)),
+                ("thumbs", f"up {seen.thumbs['up']}   down {seen.thumbs['down']}"),
+                ("pleased, 30 s", percent(seen.pleased_share(30.0))),
+                ("over time", sparkline(curve)),
+            ),
+            title="users (they like short answers; nobody told the model)",
+        )
+
+    def progress(self) -> str:
+        return f"pleased {percent(self.crowd.experience.pleased_share(30.0))}"
+
+    def read(self, log: EventLog) -> None:
+        """Nothing of theirs is on the log that is not counted already."""
+
+    def line(self) -> dict[str, Any]:
+        return {}
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        thumbs = self.crowd.experience.thumbs
+        yield "thumbs", f"{thumbs['up']} up, {thumbs['down']} down"
+
+
+class AgentsShow:
+    """Agents that forget all but their own summary; while they work, the log is watched for what it says of those."""
+
+    def __init__(self, crowd: Agents, log: LogConfig) -> None:
+        self.crowd, self._watch = crowd, Watch(log)
+        self._tally = self._watch.tally
+
+    def start(self) -> None:
+        self._watch.start()
+
+    def stop(self) -> None:
+        self._watch.stop()
+
+    def panel(self, curve: list[float]) -> Panel:
+        seen, tally = self.crowd.experience, self._tally
+        quality = tally.quality(RECENT)
+        lately = [f"{name} {value:.2f}" for name, value in tally.by_component(RECENT).items()]
+        return Panel(
+            grid(
+                ("requests", f"{seen.requests}   failed {seen.failed}   in {seen.sessions} sessions"),
+                ("compactions", f"{tally.compactions} recognised of {self.crowd.cuts}"),
+                ("summaries", f"{len(tally.scores)} scored" + ("" if quality is None else f", worth {quality:.2f}")),
+                ("", "  ".join(lately[:3])),
+                ("", "  ".join(lately[3:])),
+                ("tests", f"{self.crowd.tasks_passed} passed   {self.crowd.tasks_failed} failed"),
+                ("passed, 30 s", f"{percent(seen.pleased_share(30.0))}   {sparkline(curve[-24:])}"),
+            ),
+            title="agents (they forget all but their own summary)",
+        )
+
+    def progress(self) -> str:
+        tally, quality = self._tally, self._tally.quality(RECENT)
+        parts = " ".join(f"{name} {value:.2f}" for name, value in tally.by_component(RECENT).items())
+        return (
+            f"compactions {tally.compactions}/{self.crowd.cuts} summaries {len(tally.scores)} "
+            f"worth {'-' if quality is None else f'{quality:.2f}'} ({parts}) "
+            f"tests {self.crowd.tasks_passed}+ {self.crowd.tasks_failed}-"
+        )
+
+    def read(self, log: EventLog) -> None:
+        """Count anew, from the whole log."""
+        self._tally = Tally()
+        for trajectory in reader.replay(log, topics.TRAJECTORIES, Trajectory):
+            self._tally.take(trajectory)
+        for reward in reader.replay(log, topics.REWARDS, Reward):
+            self._tally.take(reward)
+
+    def line(self) -> dict[str, Any]:
+        quality = self._tally.quality()
+        return {
+            "compactions": self._tally.compactions,
+            "summaries_scored": len(self._tally.scores),
+            "summary_quality": None if quality is None else round(quality, 4),
+            "summary_components": {name: round(mean, 4) for name, mean in self._tally.by_component().items()},
+            "tasks_passed": self.crowd.tasks_passed,
+            "tasks_failed": self.crowd.tasks_failed,
+        }
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        yield "compactions", f"{self.crowd.cuts} by agents, {self._tally.compactions} recognised"
+        yield "summaries", f"{len(self._tally.scores)} scored"
+        for name, mean in self._tally.by_component().items():
+            yield f"summaries' {name}", f"{mean:.2f}"
+        yield "tests", f"{self.crowd.tasks_passed} passed, {self.crowd.tasks_failed} failed"
+        yield "sub-agents", str(self.crowd.sub_agents)
