@@ -146,7 +146,7 @@ def test_a_summary_nobody_declared_is_found_scored_by_the_engines_and_shown(syst
     said = [{"role": "user", "content": "The door code is 8213. The meeting is in room B12 at 14:30."}]
     for question in ("Noted?", "Sum up what you must not forget."):
         said.append({"role": "user", "content": question})
-        reply = system.chat("", session="compacted", messages=said, max_tokens=40, min_tokens=30, temperature=0)
+        reply = system.chat("", session="compacted", messages=said, min_tokens=20, **GREEDY)
         said.append({"role": "assistant", "content": reply["choices"][0]["message"]["content"]})
     summary = said[-1]["content"]
     carried = [{"role": "user", "content": f"Your notes:\n{summary}\nWhat is the door code?"}]

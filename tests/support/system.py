@@ -63,7 +63,7 @@ def write_config(folder: Path, model: Path) -> Path:
                 },
             },
         },
-        "ingest": {"inactivity_s": 2.0, "held_out_share": 0.1},
+        "ingest": {"inactivity_s": 4.0, "held_out_share": 0.1},
         "rewards": {"spec": str(spec)},
         "trainer": {
             "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0,
