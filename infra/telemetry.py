@@ -50,6 +50,7 @@ FIRST_BYTE = "onstream.router.time_to_first_byte"
 # gauges
 TRIAL_LOG_E = "onstream.trial.log_e"
 REWARD_MEAN = "onstream.reward.mean"
+REWARDS_WAITING = "onstream.rewards.waiting"
 SPOOL_BYTES = "onstream.spool.bytes"
 
 

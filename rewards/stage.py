@@ -145,6 +145,7 @@ class Stage:
             self._write(self._waiting[name])
             del self._waiting[name]
         self._forget()
+        telemetry.gauge(telemetry.REWARDS_WAITING, len(self._waiting))
         return len(ready)
 
     def _hear(self) -> None:
