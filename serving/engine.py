@@ -20,6 +20,7 @@ from ingest.log import EventLog
 from ingest.versions import VersionStore
 from serving import control, scoring
 from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
+from serving.cpu import without_seeds
 from serving.guard import control_token, scoring_token
 from serving.idle import Users, UsersMiddleware
 from serving.ports import require_free
@@ -65,6 +66,7 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         StoreError: the version to start with cannot be fetched.
     """
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+    from vllm.platforms import current_platform
 
     for port in (slot.port, slot.control_port, slot.scoring_port):
         if port is not None:
@@ -85,6 +87,8 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     async with build_async_engine_client(args) as engine:
         await engine.update_weight_version(str(manifest.version))
         capture, users = Capture(spool, slot.id, manifest.version), Users()
+        if current_platform.is_cpu():
+            engine.generate = without_seeds(engine.generate)
         engine.generate = capture.wrap(engine.generate)
         loader = control.Loader(store, cache, config.store.keep_in_cache, manifest)
         app = control.application(loader, engine, capture, users, slot.id, token)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
@@ -93,6 +94,15 @@ def test_a_stream_is_captured_whole(system: System) -> None:
     assert (trace.reply_text, len(trace.token_ids)) == (text, len(trace.logprobs))
     assert len(times) > 5
     assert text == system.chat("What is a bridge?", **GREEDY)["choices"][0]["message"]["content"]
+
+
+def test_seeded_requests_whose_prompts_are_computed_in_pieces_are_all_answered(system: System) -> None:
+    """More prompt tokens at a time than vLLM computes in one step; on a CPU such a seed used to end the engine."""
+    told = "All that is known of tea, glaciers and bridges. " * 40
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(system.chat, f"{n}. {told}", seed=n, max_tokens=2) for n in range(12)]
+        assert all(one.result()["choices"] for one in asked)
+    assert all(process.restarts == 0 for process in system.supervisor.processes.values())
 
 
 def test_without_consent_nothing_is_captured(system: System) -> None:
