@@ -9,8 +9,8 @@ turn it goes on from, across resets of the context:
     rewrite      its context restates the other's
     branch       it was regenerated or edited: it goes on from what the abandoned twin went on from, not from the twin
 
-So an abandoned line and the one that replaced it have their common past, and nothing of each other. Side turns are
-beside the conversation: they neither give nor get.
+So an abandoned line and the one that replaced it have their common past, and nothing of each other's scores. Side
+turns are beside the conversation: they neither give nor get.
 """
 
 from collections.abc import Mapping

@@ -121,13 +121,17 @@ class _Desk:
                 outcomes: object = await self._scorer.score_batch(asked, self._services)
         except UnavailableError:
             raise
+        except asyncio.CancelledError:
+            if (clerk := asyncio.current_task()) is None or clerk.cancelling():
+                raise  # the desk closes
+            return self._crashed(batch, "CancelledError")
         except Exception as exc:  # a user's scorer may raise anything; a crash is no number
             if limit.expired():
                 raise UnavailableError(f"no answer within {self._cost.timeout_s:g} s") from exc
             return self._crashed(batch, f"{type(exc).__name__}: {exc}")
         if _are_outcomes(outcomes, len(batch)):
             return outcomes
-        return self._crashed(batch, f"must return {len(batch)} of Scored or Unscored, got {outcomes!r:.80}")
+        return self._crashed(batch, f"must return {len(batch)} of Scored or Unscored, got {type(outcomes).__name__}")
 
     def _crashed(self, batch: Sequence[Question], what: str) -> list[Outcome]:
         return [crashed(self._scorer, question.turn, what) for question in batch]
@@ -138,7 +142,7 @@ class _Desk:
             self._away_since = _now()
             logger.warning("component %s: its scorer is unavailable, trying again: %s", self._name, reason)
         await asyncio.sleep(min(next(self._waits), max(0.0, min(batch.values()) - _now())))
-        self._queue |= {question: until for question, until in batch.items() if question in self._open}
+        self._queue = {question: until for question, until in batch.items() if question in self._open} | self._queue
 
     def _is_back(self) -> None:
         if self._away_since is not None:

@@ -10,13 +10,13 @@ The routes and their words are those of `ingest.questions`. Two promises hold he
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -168,8 +168,11 @@ class Scoring:
 
         async def together() -> list[tuple[list[float], int]]:
             begun = time.monotonic()
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(piece)) for piece in wave]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(piece)) for piece in wave]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from failed
             results = [task.result() for task in tasks]
             self._pace.note(sum(num for _, num in results), time.monotonic() - begun)
             return results
@@ -205,10 +208,12 @@ async def _held(lock: asyncio.Lock, patience: Deadline) -> AsyncIterator[None]:
 def application(scoring: Scoring, token: str) -> Starlette:
     """The scoring application: `POST /render`, `/score` and `/sample`, each with `Authorization: Bearer`."""
 
-    def route(path: str, kind: type[Q], answer: Callable[[Q], Awaitable[BaseModel]]) -> Route:
+    def route(path: str, kind: type[Q], answer: Callable[[Q], Coroutine[Any, Any, BaseModel]]) -> Route:
         async def handle(request: Request) -> JSONResponse:
             try:
-                given = await answer(kind.model_validate_json(await request.body()))
+                given = await _while_there(request, answer(kind.model_validate_json(await request.body())))
+            except ClientDisconnect:
+                return JSONResponse({"error": "the client is gone"}, 499)
             except ValidationError as exc:
                 return JSONResponse({"error": f"{path}: {_told(exc)}"}, 400)
             except ValueError as exc:
@@ -226,6 +231,25 @@ def application(scoring: Scoring, token: str) -> Starlette:
             route(SAMPLE, SampleRequest, scoring.sample),
         ]
     )
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """The result of `work`, which is cancelled when the client leaves: `ClientDisconnect` then."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        for future in (task, gone):
+            future.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _told(wrong: ValidationError) -> str:

@@ -118,7 +118,7 @@ def tools_of(tools: str) -> list[dict[str, Any]] | None:
         return None
     found = _object_or_text(tools)
     if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
-        raise ValueError(f"tools: must be the JSON text of a list of tools, got {tools!r:.80}")
+        raise ValueError(f"tools: must be the JSON text of a list of tools, got {len(tools)} characters that are not")
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in found] or None
 
 

@@ -80,25 +80,29 @@ _EXTENSION = (
 )
 _CAPITAL = r"[A-ZÀ-Ý][a-zà-ÿ]+"
 _PATTERNS = {
-    AtomKind.URL: r"""https?://[^\s<>"']*[^\s<>"'.,;:)]""",
+    AtomKind.URL: r"""https?://[^\s<>"']{0,400}[^\s<>"'.,;:)]""",
     AtomKind.QUOTED: r'"[^"\n]{2,40}"|“[^”\n]{2,40}”|`[^`\n]{2,60}`',
     AtomKind.DATE: (
         rf"\d{{4}}-\d\d-\d\d|\b{_MONTH}\.?\s\d{{1,2}}(?!\d)(?:st|nd|rd|th)?"
         rf"|\b\d{{1,2}}(?:st|nd|rd|th|\.)?\s{_MONTH}\b|\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b"
     ),
     AtomKind.TIME: r"\b\d{1,2}:\d\d(?:\s?[ap]m)?\b|\b\d{1,2}\s?[ap]m\b",
-    AtomKind.PATH: rf"~?/?(?:[\w.\-]+/)+[\w.\-]*\w|/[\w.\-]+\w|\b[\w\-]+\.{_EXTENSION}\b",
-    AtomKind.VERSION: r"\bv\d+(?:\.\d+)*\b|(?<![\w.])\d+\.\d+\.\d+[\w\-]*",
+    AtomKind.PATH: (
+        r"~?/?(?:[\w.\-]{1,64}/){1,32}[\w.\-]{0,64}\w|/[\w.\-]{1,64}\w"
+        rf"|\b[\w\-]{{1,64}}\.{_EXTENSION}\b"
+    ),
+    AtomKind.VERSION: r"\bv\d+(?:\.\d+)*\b|(?<![\w.])\d+\.\d+\.\d+[\w\-]{0,64}",
     AtomKind.NUMBER: (
         r"(?:(?i:eur|usd|gbp)\s|[€$£]\s?)?(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w.]*[_\d])"
         rf"(?:\s?{_UNIT}|(?![A-Za-z]))|\b(?i:{'|'.join(_COUNTS)})(?=\s[a-z]{{3,}})"
     ),
     AtomKind.IDENTIFIER: (
-        r"\b(?=[\w\-]*[\d_])(?=[\w\-]*[A-Za-z])[A-Za-z\d][\w\-]*\w\b|\b_\w+\b|\b[A-Za-z]+[a-z][A-Z]\w*\b"
+        r"\b(?=[\w\-]{0,64}[\d_])(?=[\w\-]{0,64}[A-Za-z])[A-Za-z\d][\w\-]{0,64}\w\b|\b_\w{1,64}\b|\b[A-Za-z]{1,32}[a-z][A-Z]\w{0,64}\b"
     ),
     AtomKind.NAME: rf"(?:(?:Dr|Mrs?|Ms|Prof)\.\s)?\b{_CAPITAL}(?:\s(?:(?:de|da|di|van|von|la)\s)?{_CAPITAL})*",
 }
 _ATOM = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items()))
+_BEHIND = 40  # characters after a number in which its noun stands
 _DIGITS = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _NOUN = re.compile(r"\s([a-z]{3,})\b")
 
@@ -107,7 +111,7 @@ def find(text: str, names: Collection[str] = ()) -> Iterator[tuple[Atom, Span]]:
     """The values of a sentence, and where they stand. `names` are those that it may begin with."""
     for match in _ATOM.finditer(text):
         kind = AtomKind(str(match.lastgroup))
-        atom = _NORMAL[kind](match.group(), text[match.end() :])
+        atom = _NORMAL[kind](match.group(), text[match.end() : match.end() + _BEHIND])
         if atom is None:
             continue
         is_lone = atom.kind is AtomKind.NAME and len(atom.value.split()) < 2

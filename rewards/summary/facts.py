@@ -54,14 +54,26 @@ class Statement:
 
 _TITLES = "".join(rf"(?<!\b{title}\.)" for title in ("Dr", "Mr", "Ms", "Mrs", "Prof", r"e\.g", r"i\.e"))
 _SENTENCE = re.compile(rf"\n+|{_TITLES}(?<=[.!?])[\"')]?\s+|;\s+|\s+[•|]\s+")
+_BLANKS = re.compile(r"\s+")
+_LONGEST = 800  # characters
 _BULLET = re.compile(r"^\s*(?:[-*•#>]+|\d{1,2}[.)](?=\s))\s*")
 _CLAUSE = re.compile(r",\s|\s(?:and|but|while|whereas|or)\s|\s-{1,2}\s|\s[\u2013\u2014]\s|[()]")
 
 
 def read(text: str, names: Collection[str] = ()) -> tuple[Statement, ...]:
     """The statements of a text. `names` are those known from elsewhere: a sentence may begin with them."""
-    parts = (_BULLET.sub("", part).strip() for part in _SENTENCE.split(text))
+    parts = (_BULLET.sub("", part).strip() for piece in _pieces(text) for part in _SENTENCE.split(piece))
     return tuple(_statement(part, names) for part in parts if part)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Lines, with single blanks, cut where they are longer than any sentence: minified code, a table in one line.
+
+    What the expressions take grows with the square of what they are given; cut, it grows with the text.
+    """
+    for line in text.splitlines():
+        plain = _BLANKS.sub(" ", line)
+        yield from (plain[at : at + _LONGEST] for at in range(0, len(plain), _LONGEST))
 
 
 def _statement(text: str, names: Collection[str]) -> Statement:

@@ -81,7 +81,9 @@ class Sufficiency:
     name: ClassVar[str] = "sufficiency"
     version: ClassVar[str] = "1"
     kinds: ClassVar[frozenset[TurnKind]] = frozenset({TurnKind.SUMMARY})
-    cost: ClassVar[Cost] = Cost(timeout_s=120.0, window_s=1800.0, concurrency=1, batch=4)
+    # Two engines asked in turn, each for as long as `rewards.summary.engines` waits for samples and scores. The window
+    # ends before `rewards.max_wait_s` does, so that what is given up says what the engines said.
+    cost: ClassVar[Cost] = Cost(timeout_s=200.0, window_s=240.0, concurrency=1, batch=1)
 
     def applies(self, trajectory: Trajectory, turn: Turn) -> Unscored | None:
         """Whether something came after the cut."""
@@ -128,7 +130,7 @@ class Sufficiency:
             return []
         try:
             (drawn,) = await likelihoods.sample([contexts.ceiling], self.num_sampled, self.max_tokens)
-        except UnavailableError:
+        except (UnavailableError, ValueError):  # not idle, or no room for so many tokens: what was logged remains
             return []
         return [Continuation(one.token_ids, ((0, len(one.token_ids)),)) for one in drawn if one.token_ids]
 

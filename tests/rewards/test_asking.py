@@ -110,7 +110,7 @@ class Odd:
         return self._answer if isinstance(self._answer, float) else None
 
     async def score_batch(self, batch: Sequence[tuple[Trajectory, Turn]], services: Services) -> Any:
-        if isinstance(self._answer, Exception):
+        if isinstance(self._answer, BaseException):
             raise self._answer
         return self._answer
 
@@ -120,9 +120,10 @@ class Odd:
     [
         (KeyError("missing"), "crashed: KeyError: 'missing'"),
         (TimeoutError("mine"), "crashed: TimeoutError: mine"),
+        (asyncio.CancelledError(), "crashed: CancelledError"),
         ([Scored(1.0)], "crashed: must return 2 of Scored or Unscored"),
         ([Scored(1.0), 0.5], "crashed: must return 2 of Scored or Unscored"),
-        (None, "crashed: must return 2 of Scored or Unscored, got None"),
+        (None, "crashed: must return 2 of Scored or Unscored, got NoneType"),
         (0.5, "crashed: `applies` must return Unscored or None, got float"),
     ],
 )

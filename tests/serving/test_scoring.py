@@ -1,6 +1,7 @@
 """The scoring port over a model that adds numbers up: who may ask, what is answered, what a swap and a user do."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +168,38 @@ async def test_sampling_does_not_wait_for_other_questions_either(port: Port) -> 
     assert (answer.status_code, answer.json()["error"]) == (503, "busy with other questions")
     port.model.hangs.set()
     assert (await first).status_code == 200
+
+
+async def test_what_the_engine_finds_wrong_is_a_wrong_question(port: Port) -> None:
+    def refuse() -> None:
+        raise ValueError("token id 7 is out of vocabulary")
+
+    port.model.before = refuse
+    answer = await port.score(7)
+    assert (answer.status_code, answer.json()["error"]) == (400, "token id 7 is out of vocabulary")
+
+
+async def test_a_question_whose_client_left_holds_up_nobody(port: Port) -> None:
+    port.model.hangs = asyncio.Event()
+    query = Query(prompt=PROMPT, token_ids=(1,), spans=((0, 1),)).model_dump(mode="json")
+    sent = [{"type": "http.request", "body": json.dumps({"queries": [query]}).encode(), "more_body": False}]
+    statuses = []
+
+    async def receive() -> Any:
+        if sent:
+            return sent.pop()
+        await port.model.began.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    headers = [(b"authorization", f"Bearer {TOKEN}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/score", "query_string": b"", "headers": headers}
+    await port.app(scope, receive, send)
+    assert statuses[0] == 499
+    port.model.hangs.set()
+    assert (await port.score(1)).status_code == 200
 
 
 def test_the_pace_grows_while_pieces_are_quick_and_shrinks_when_one_is_slow() -> None:

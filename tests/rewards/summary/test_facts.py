@@ -109,3 +109,9 @@ def test_a_decision_is_recognised(text: str) -> None:
 @pytest.mark.parametrize("text", ["Everything is finished.", "Nothing is left to do.", "There are no open tasks."])
 def test_that_all_is_done_is_recognised(text: str) -> None:
     assert read(text)[0].says_all_is_done
+
+
+@pytest.mark.parametrize("text", ["1-" * 20_000, "a b" * 20_000, " " * 50_000, 'x["k"]=1;' * 5_000])
+def test_a_line_longer_than_any_sentence_is_read_in_pieces(text: str) -> None:
+    """What a pattern takes may grow with the square of what it is given: it is given no more than this."""
+    assert all(len(statement.text) <= 800 for statement in read(text))
