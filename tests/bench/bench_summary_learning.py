@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from statistics import fmean
@@ -47,6 +47,8 @@ STEPS = 6
 TRAIN, SAMPLES = 24, 2  # histories a step, and summaries of each: alike prompts, so that floors and ceilings are shared
 HELD_OUT = 40
 MAX_PROMPT, MAX_SUMMARY = 320, 80  # tokens
+# The base model mostly chats on when asked otherwise or sampled hotter, and what never earns anything teaches nothing.
+ASK, TEMPERATURE = "Write a summary of everything above.", 0.5
 CONFIG = TrainerConfig(batch_turns=TRAIN * SAMPLES, minibatch_turns=16, microbatch_tokens=1600, lr=5e-5, threads=2)
 SPEC = {
     "name": "summary-alone",
@@ -105,7 +107,7 @@ class Study:
         found: list[History] = []
         for number in numbers:
             for domain in histories.domains():
-                history = histories.draw(number, domain, num_filler=0)
+                history = replace(histories.draw(number, domain, num_filler=0), prompt=ASK)
                 if len(self.prompt(history)) <= MAX_PROMPT and len(found) < num:
                     found.append(history)
         assert len(found) == num
@@ -126,7 +128,9 @@ class Study:
     async def _sample(self, history: History) -> Any:
         from vllm import SamplingParams
 
-        params = SamplingParams(temperature=1.0, max_tokens=MAX_SUMMARY, logprobs=0)  # a seed ends vLLM 0.32 on CPU
+        params = SamplingParams(
+            temperature=TEMPERATURE, max_tokens=MAX_SUMMARY, logprobs=0
+        )  # a seed ends vLLM 0.32 on CPU
         prompt = {"prompt_token_ids": list(self.prompt(history))}
         last = None
         async for output in self._running.llm.generate(prompt, params, f"summary-{next(self._names)}"):
