@@ -69,7 +69,7 @@ async def behind(users: Users, work: Callable[[], Coroutine[Any, Any, T]], patie
     """The result of `work`, run from its beginning to its end while there is no user.
 
     It is cancelled when a user arrives and begun again when the last has gone. Its cancelled remains are awaited, so
-    that nothing of it goes on beside users.
+    that no coroutine of it goes on beside users.
 
     Raises:
         BusyError: `patience` passed and there is a user still, or again.

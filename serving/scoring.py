@@ -134,7 +134,10 @@ class Scoring:
         return Samples(version=version, samples=tuple(samples))
 
     async def _render(self, prompt: Prompt, patience: Deadline) -> Tokens:
-        """In a thread: templates are slow, and the loop here is the one that passes on users' tokens."""
+        """In a thread: templates are slow, and the loop here is the one that passes on users' tokens.
+
+        A thread cannot be ended: a prompt under way when a user arrives is rendered to its end.
+        """
         return await behind(self._users, lambda: asyncio.to_thread(self._model.render, prompt), patience)
 
     def _require_fits(self, num_tokens: int) -> None:
