@@ -5,16 +5,16 @@ Secrets never stand in the file: the control plane's token is read from `ONSTREA
 `ONSTREAM_SCORING_TOKEN`, and API keys are known by their digests.
 """
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from infra.errors import ConfigError
+from infra.explain import explain
 
 ENV_PREFIX = "ONSTREAM__"
 CONTROL_TOKEN_VAR = "ONSTREAM_CONTROL_TOKEN"  # the variable's name, not its value  # noqa: S105
@@ -70,6 +70,10 @@ class EngineSlot(Section):
     control_port: Port
     scoring_port: Port | None = Field(None, description="where scorers ask for likelihoods; none: not here")
     cpus: str | None = Field(None, description="cores for vLLM's threads, as VLLM_CPU_OMP_THREADS_BIND takes them")
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return tuple(port for port in (self.port, self.control_port, self.scoring_port) if port)
 
 
 class EngineConfig(Section):
@@ -170,6 +174,9 @@ class ServingConfig(Section):
         ids = [slot.id for slot in self.engines]
         if len(set(ids)) != len(ids):
             raise ValueError(f"engines: ids must differ, got {ids}")
+        ports = [f"{slot.host}:{port}" for slot in self.engines for port in slot.ports]
+        if len(set(ports)) != len(ports):
+            raise ValueError(f"engines: ports must differ, got {ports}")
         for arm in ("stable", "candidate"):
             if not any(slot.arm == arm for slot in self.engines):
                 raise ValueError(f"engines: at least one must have `arm: {arm}`")
@@ -301,23 +308,4 @@ def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
 def _explain(error: Any) -> str:
     if "api_keys" in error["loc"]:  # what is wrong here may be a secret: it is not repeated
         return "serving.router.api_keys: must map the SHA-256 of each API key, 64 hex digits, to a tenant's name"
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg']}, got {error['input']!r}"
-    near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
-    return f"{where}: unknown key{hint}"
-
-
-def _keys(loc: tuple[Any, ...]) -> list[str]:
-    """Names that the section at `loc` knows."""
-    model: Any = Config
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        nested = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not nested:
-            return []
-        model = nested[0]
-    return list(model.model_fields)
+    return explain(error, Config)

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from infra.errors import ConfigError
+from infra.explain import explain
 from rewards.scorers import TRAINED_KINDS, AnyScorer, BatchScorer, Cost, Scorer, kinds_of
 
 ENTRY_POINTS = "onstream.scorers"
@@ -42,7 +43,7 @@ def make(reference: str, params: Mapping[str, Any]) -> AnyScorer:
     try:
         scorer = factory(**params)
     except ValidationError as exc:
-        raise ConfigError(f"scorer {reference!r}: {_first(exc)}") from exc
+        raise ConfigError(f"scorer {reference!r}: {explain(exc.errors(include_url=False)[0])}") from exc
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"scorer {reference!r}: {exc}") from exc
     if fault := _fault(scorer):
@@ -96,9 +97,3 @@ def _load_file(file: Path) -> Any:
     sys.modules[name] = module  # dataclasses look their module up while the file is executed
     spec.loader.exec_module(module)
     return module
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in detail["loc"])
-    return f"{where}: {detail['msg']}, got {detail['input']!r}" if where else detail["msg"]

@@ -9,7 +9,7 @@
     silence: 0.5                      # a session's value when no component scored any of its turns
     silent_turns: unscored            # or a number: the reward of a turn that no component scored
     guardrails:                       # behaviour rates in [0, 1] for the gate, higher is better, never in the reward
-      - {name: completed, scorer: reply, params: {finish_reasons: [stop, length]}}
+      - {name: completed, scorer: reply, params: {finish_reasons: [stop, length, tool_calls]}}
 
 A guardrail that scores as some component does is refused: what blocks a version must not be what it was trained on.
 How these become a reward is in `rewards.evaluate`.
@@ -27,6 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from infra.config import Config
 from infra.errors import ConfigError
+from infra.explain import explain
 from ingest.events import TurnKind, content_id
 from rewards import plugins
 from rewards.scorers import AnyScorer, BatchScorer, Scorer, kinds_of
@@ -138,7 +139,7 @@ def load(path: str) -> Scoring:
     try:
         return build(RewardSpec.model_validate(raw))
     except ValidationError as exc:
-        lines = [f"  {'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors()]
+        lines = [f"  {explain(error, RewardSpec)}" for error in exc.errors()]
         raise ConfigError("\n".join([f"reward spec {source}:", *lines])) from exc
     except ConfigError as exc:
         raise ConfigError(f"reward spec {source}: {exc}") from exc

@@ -28,13 +28,14 @@ import bench
 import histories
 from engine import MODEL, scoring_engine
 from histories import HACKS, QUALITIES, History, Kind, Message
+from remembering import Remembering
 from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from ingest.events import Trajectory, Turn
-from ingest.questions import Prompt, Query, Sampled, Scores
+from ingest.questions import Query
 from rewards import evaluate, spec
 from rewards.scorers import Outcome, Scored, Services
 from rewards.spec import RewardSpec, Scoring
@@ -129,36 +130,6 @@ def make(per_domain: int, tokens: histories.Tokenizer) -> list[list[Case]]:
 
 def _record(history: History, kind: Kind, tokens: histories.Tokenizer) -> Trajectory:
     return histories.record(history, histories.summarise(history, kind), tokens)
-
-
-@dataclass
-class Remembering:
-    """Answers a question that was asked before from memory, and counts what the engine computed."""
-
-    asked: Likelihoods
-    known: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    num_tokens: int = 0
-    seconds: float = 0.0
-
-    async def render(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        return await self.asked.render(prompts)
-
-    async def score(self, queries: Sequence[Query]) -> Scores:
-        names = [query.model_dump_json() for query in queries]
-        new = {name: query for name, query in zip(names, queries, strict=True) if name not in self.known}
-        begun = time.monotonic()
-        found = await self.asked.score(list(new.values()))
-        self.seconds += time.monotonic() - begun
-        self.num_tokens += found.num_tokens
-        self.known |= dict(zip(new, found.logps, strict=True))
-        return Scores(version=found.version, logps=tuple(self.known[n] for n in names), num_tokens=found.num_tokens)
-
-    async def sample(self, prompts: Sequence[Prompt], num: int, max_tokens: int) -> list[tuple[Sampled, ...]]:
-        begun = time.monotonic()
-        found = await self.asked.sample(prompts, num, max_tokens)
-        self.seconds += time.monotonic() - begun
-        self.num_tokens += sum(len(one.token_ids) for drawn in found for one in drawn)
-        return found
 
 
 async def score(cases: Sequence[Sequence[Case]], scoring: Scoring, likelihoods: Likelihoods) -> None:

@@ -1,17 +1,19 @@
 """Whether a model learns to summarise from the summary reward alone: SmolLM2, our trainer, the real engine.
 
-Each seed begins with the base model and its own histories. A step is what the loop does between two versions: the
-engine samples summaries under the newest weights, the scorers score them, the trainer's batch and learner make an
-update, the engine loads it. Nobody says what a good summary is but the components; no outcome, no judge. Likelihoods
-always come from the base weights, so that before and after are measured with the same rule. Held-out histories are
-summarised before and after; the gain is per history, its interval a bootstrap over seeds and histories.
+Each seed begins with the base model at temperature 0.67 and its own histories. A step is what the loop does between two
+versions: the engine samples summaries under the newest weights, the scorers score them, the trainer's batch and learner
+make an update, the engine loads it. Nobody says what a good summary is but the components; no outcome, no judge.
+Likelihoods always come from the base weights, so that before and after are measured with the same rule. Held-out
+histories are summarised before and after; the gain is per history, its interval a bootstrap over seeds and histories.
 
 `--plot FILE` also draws the curves.
 """
 
 import argparse
 import asyncio
+import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -28,7 +30,9 @@ import bench
 import histories
 from engine import MODEL, RunningEngine, scoring_engine
 from histories import History, Kind, Message, Summary
+from remembering import Remembering
 from rich.progress import Progress
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from infra.config import TrainerConfig
@@ -43,13 +47,15 @@ from trainer.inbox import Item
 from trainer.learner import Learner
 
 SEEDS = 3
-STEPS = 6
-TRAIN, SAMPLES = 24, 2  # histories a step, and summaries of each: alike prompts, so that floors and ceilings are shared
-HELD_OUT = 40
-MAX_PROMPT, MAX_SUMMARY = 320, 80  # tokens
-# The base model mostly chats on when asked otherwise or sampled hotter, and what never earns anything teaches nothing.
-ASK, TEMPERATURE = "Write a summary of everything above.", 0.5
-CONFIG = TrainerConfig(batch_turns=TRAIN * SAMPLES, minibatch_turns=16, microbatch_tokens=1600, lr=5e-5, threads=2)
+STEPS = 9
+TRAIN = 48  # histories, each summarised once in every step: one response per prompt, as production gives
+HELD_OUT = 48
+NUM_FACTS, MAX_PROMPT, MAX_SUMMARY = 4, 230, 80  # facts of a history; tokens
+ASK = "Repeat the important facts from above in short notes."
+SHARPNESS = 1.5  # of the model that begins; see `sharpened`
+CONFIG = TrainerConfig(
+    batch_turns=TRAIN, minibatch_turns=16, microbatch_tokens=1600, lr=1.2e-4, baseline_decay=0.7, threads=2
+)
 SPEC = {
     "name": "summary-alone",
     "components": [
@@ -61,6 +67,19 @@ SPEC = {
     ],
 }
 TARGETS = {"seeds": (">=", 3), "combined_gain_low": (">", 0.0), "sufficiency_gain_low": (">", 0.0)}
+
+
+def sharpened(model: Path, folder: Path) -> Path:
+    """A copy whose final norm, and so every logit, is SHARPNESS times as large: the model at temperature 0.67.
+
+    At temperature 1 the base earns 0.02 and mostly chats on, and what never earns anything teaches nothing. Sampled at
+    0.67 instead, it would be trained off its policy: the trainer takes log-probabilities at temperature 1.
+    """
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] *= SHARPNESS
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 @dataclass(frozen=True)
@@ -89,8 +108,10 @@ class Study:
     def __init__(self, running: RunningEngine, scratch: Path) -> None:
         self._running, self._scratch, self._names = running, scratch, count()
         self._tokenizer = AutoTokenizer.from_pretrained(MODEL)
+        self._start = sharpened(MODEL, scratch / "start")
         self._scoring = spec.build(RewardSpec.model_validate(SPEC))
-        self._services = Services(likelihoods=running.likelihoods())
+        # the judge's weights never change, and floors and ceilings are each history's own: asked once
+        self._services = Services(likelihoods=Remembering(running.likelihoods()))
 
     def tokens(self, messages: Sequence[Message], is_open: bool) -> tuple[int, ...]:
         ids = self._tokenizer.apply_chat_template(
@@ -107,7 +128,7 @@ class Study:
         found: list[History] = []
         for number in numbers:
             for domain in histories.domains():
-                history = replace(histories.draw(number, domain, num_filler=0), prompt=ASK)
+                history = replace(histories.draw(number, domain, num_filler=0, num_facts=NUM_FACTS), prompt=ASK)
                 if len(self.prompt(history)) <= MAX_PROMPT and len(found) < num:
                     found.append(history)
         assert len(found) == num
@@ -128,9 +149,7 @@ class Study:
     async def _sample(self, history: History) -> Any:
         from vllm import SamplingParams
 
-        params = SamplingParams(
-            temperature=TEMPERATURE, max_tokens=MAX_SUMMARY, logprobs=0
-        )  # a seed ends vLLM 0.32 on CPU
+        params = SamplingParams(temperature=1.0, max_tokens=MAX_SUMMARY, logprobs=0)  # a seed ends vLLM 0.32 on CPU
         prompt = {"prompt_token_ids": list(self.prompt(history))}
         last = None
         async for output in self._running.llm.generate(prompt, params, f"summary-{next(self._names)}"):
@@ -147,16 +166,14 @@ class Study:
 
     async def run(self, seed: int, tell: Callable[[str], None]) -> Curve:
         """One seed: held-out before, steps, held-out after."""
-        rng, curve = random.Random(seed), Curve()
+        curve = Curve()
         held_out = self.draw(range(10_000 * (seed + 1), 10_000 * (seed + 1) + 500), HELD_OUT)
-        train = self.draw(range(500 * seed, 500 * seed + 500), STEPS * TRAIN)
-        rng.shuffle(train)
-        learner = await asyncio.to_thread(Learner, MODEL, CONFIG)
-        weights, baselines = MODEL, Baselines()
+        train = self.draw(range(500 * seed, 500 * seed + 500), TRAIN)
+        learner = await asyncio.to_thread(Learner, self._start, CONFIG)
+        weights, baselines = self._start, Baselines()
         curve.before = await self.attempt(held_out, weights)
         for step in range(STEPS):
-            batch_of = [one for one in train[step * TRAIN : (step + 1) * TRAIN] for _ in range(SAMPLES)]
-            attempts = await self.attempt(batch_of, weights)
+            attempts = await self.attempt(train, weights)
             curve.steps.append(_means(attempts))
             tell(f"seed {seed}: combined {curve.steps[-1]['combined']:.2f} in step {step}")
             baselines = await self._update(learner, attempts, baselines, step)
@@ -169,7 +186,7 @@ class Study:
     async def _update(
         self, learner: Learner, attempts: Sequence[Attempt], baselines: Baselines, step: int
     ) -> Baselines:
-        items = [_item(number, attempt.reward) for number, attempt in enumerate(attempts)]
+        items = [_item(number, attempt) for number, attempt in enumerate(attempts)]
         batch = make_batch(items, baselines, CONFIG, step)
         await asyncio.to_thread(learner.update, batch.minibatches)
         return baselines.after(batch.columns, CONFIG.baseline_decay)
@@ -196,16 +213,11 @@ def _with_sampled(
     return trajectory.model_copy(update={"chains": tuple(chains)})
 
 
-def _item(number: int, reward: Reward) -> Item:
-    return Item(
-        ("rewards", 0),
-        number,
-        reward.trajectory.tenant,
-        reward.spec,
-        reward.at,
-        screen(reward),
-        reward.trajectory.chains,
-    )
+def _item(number: int, attempt: Attempt) -> Item:
+    """As the trainer's inbox holds it. Each history is a tenant, so that it is measured against its own past."""
+    reward, place = attempt.reward, (("rewards", 0), number)
+    tenant = f"{attempt.history.domain}-{attempt.history.number}"
+    return Item(*place, tenant, reward.spec, reward.at, screen(reward), reward.trajectory.chains)
 
 
 def _numbers(reward: Reward) -> dict[str, float]:
@@ -297,7 +309,8 @@ async def study(seeds: int) -> list[Curve]:
             progress.console.print(what)
             progress.update(task, advance=1, description=what.partition(":")[0])
 
-        async with scoring_engine() as running:
+        cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))  # all: nobody else is served here
+        async with scoring_engine(cpus=cpus) as running:
             subject, curves = Study(running, Path(scratch)), []
             for seed in range(seeds):
                 curves.append(await subject.run(seed, tell))

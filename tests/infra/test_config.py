@@ -178,6 +178,11 @@ def test_two_engines_of_one_id_are_refused(tmp_path: Path) -> None:
     assert "ids must differ, got ['a', 'a']" in refusal(engines(("a", "stable"), ("a", "candidate")), tmp_path)
 
 
+def test_a_port_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    text = engines(("a", "stable"), ("b", "candidate")).replace("8102", "8001")
+    assert "ports must differ, got ['127.0.0.1:8001', '127.0.0.1:8101', " in refusal(text, tmp_path)
+
+
 @pytest.mark.parametrize("arm", ["stable", "candidate"])
 def test_an_arm_without_an_engine_is_refused(arm: str, tmp_path: Path) -> None:
     other = "candidate" if arm == "stable" else "stable"

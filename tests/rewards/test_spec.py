@@ -374,6 +374,14 @@ def test_the_id_changes_with_anything_that_scores(make_trajectory: MakeTrajector
         ("name: x\ncomponents: [{name: a, scorer: feedback, anneal: {start: 3, end: 3}}]", "later version than .* 3"),
         ("name: x\ncomponents: [{name: a, scorer: feedback, factor: true, weight: 0}]", "weight above 0"),
         ("name: x\ncomponents: [{name: a, scorer: feedback, weight: .inf}]", "weight"),
+        (
+            "name: x\ncomponents: [{name: a, scorer: feedback, credits: chain}]",
+            r"components\.0\.credits: unknown key; did you mean `credit`\?",
+        ),
+        (
+            "name: x\ncomponents: [{name: a, scorer: feedback, params: {names: outcome}}]",
+            "names: Input should be a valid list, got 'outcome'",
+        ),
     ],
 )
 def test_a_spec_that_cannot_be_used_is_refused_by_file_and_name(tmp_path: Path, text: str, told: str) -> None:

@@ -169,10 +169,10 @@ def domains() -> dict[str, Any]:
     return dict(yaml.safe_load(Path(__file__).with_name("histories.yaml").read_text()))
 
 
-def draw(number: int, domain: str, num_filler: int | None = None) -> History:
+def draw(number: int, domain: str, num_filler: int | None = None, num_facts: int | None = None) -> History:
     """History `number` of a domain; the same each time."""
     rng, texts = random.Random(f"{domain} {number}"), domains()[domain]
-    facts = [_drawn(spec, rng) for spec in rng.sample(texts["facts"], rng.randint(5, 8))]
+    facts = [_drawn(spec, rng) for spec in rng.sample(texts["facts"], num_facts or rng.randint(5, 8))]
     decisions = [Item(spec) for spec in rng.sample(texts["decisions"], rng.randint(1, 2))]
     tasks = [Item(spec) for spec in rng.sample(texts["tasks"], rng.randint(1, 3))]
     small_talk = [pair for other in domains().values() for pair in other["filler"]]
