@@ -29,9 +29,8 @@ TARGETS = {"added_ms_p50": ("<=", 5.0)}
 
 def configuration(folder: Path, upstream: Upstream) -> tuple[Path, int]:
     port = free_port()
-    slots = [
-        {"id": arm, "arm": arm, "port": upstream.port, "control_port": free_port()} for arm in ("stable", "candidate")
-    ]
+    hosts = {"stable": "127.0.0.1", "candidate": "localhost"}
+    slots = [{"id": a, "arm": a, "host": h, "port": upstream.port, "control_port": 1} for a, h in hosts.items()]
     given = {
         "run_dir": str(folder),
         "model": {"path": str(folder)},

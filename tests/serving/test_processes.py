@@ -57,7 +57,8 @@ def test_the_router_goes_on_from_what_it_knew(tmp_path: Path, outage: bool) -> N
 
 async def test_a_router_that_is_asked_to_end_finishes_its_replies_first(tmp_path: Path, upstream: Upstream) -> None:
     port = free_port()
-    slots = [{"id": arm, "arm": arm, "port": upstream.port, "control_port": 1} for arm in ("stable", "candidate")]
+    hosts = {"stable": "127.0.0.1", "candidate": "localhost"}
+    slots = [{"id": a, "arm": a, "host": h, "port": upstream.port, "control_port": 1} for a, h in hosts.items()]
     given = {
         "run_dir": str(tmp_path),
         "model": {"path": "none"},
