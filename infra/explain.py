@@ -13,7 +13,7 @@ def explain(error: Any, model: type[BaseModel] | None = None) -> str:
         near = difflib.get_close_matches(str(error["loc"][-1]), _keys(model, error["loc"][:-1]), n=1)
         return f"{where}: unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
     told = error["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")  # YAML and JSON have lists
-    if error["type"] not in ("value_error", "missing"):  # our own rules say what they got
+    if error["type"] != "missing" and ", got " not in told:  # many of our own rules say what they got
         told = f"{told}, got {error['input']!r}"
     return f"{where}: {told}" if where else told
 
