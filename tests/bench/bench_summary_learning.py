@@ -47,14 +47,14 @@ from trainer.inbox import Item
 from trainer.learner import Learner
 
 SEEDS = 3
-STEPS = 9
+STEPS = 12
 TRAIN = 48  # histories, each summarised once in every step: one response per prompt, as production gives
 HELD_OUT = 48
 NUM_FACTS, MAX_PROMPT, MAX_SUMMARY = 4, 230, 80  # facts of a history; tokens
 ASK = "Repeat the important facts from above in short notes."
 SHARPNESS = 1.5  # of the model that begins; see `sharpened`
 CONFIG = TrainerConfig(
-    batch_turns=TRAIN, minibatch_turns=16, microbatch_tokens=1600, lr=1.2e-4, baseline_decay=0.7, threads=2
+    batch_turns=TRAIN, minibatch_turns=16, microbatch_tokens=1600, lr=7e-5, baseline_decay=0.7, threads=2
 )
 SPEC = {
     "name": "summary-alone",
