@@ -18,8 +18,8 @@ def main(argv: list[str]) -> int:
 def run(config: Config) -> None:
     """The stage with the log of the configuration."""
     from infra.lifecycle import Stop
-    from ingest.kafka_log import KafkaLog
-    from ingest.reader import outlast_outages
+    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.reader import outlast_outages
     from ingest.sessions import assemble
 
     telemetry.setup("ingest")

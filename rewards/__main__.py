@@ -23,8 +23,8 @@ def run(config: Config) -> None:
         StartError: engines have scoring ports, and there is no credential for them.
     """
     from infra.lifecycle import Stop
-    from ingest.kafka_log import KafkaLog
-    from ingest.reader import outlast_outages
+    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.reader import outlast_outages
     from rewards import spec, stage
     from rewards.asking import Background
     from rewards.scorers import Services

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from ingest.events import Reward, Trajectory
+from ingest.records.events import Reward, Trajectory
 from rewards.desks import Desks
 from rewards.evaluate import Key, Question, ask, reward
 from rewards.scorers import Outcome, Services

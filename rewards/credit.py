@@ -16,7 +16,7 @@ turns are beside the conversation: they neither give nor get.
 from collections.abc import Mapping
 from itertools import pairwise
 
-from ingest.events import Link, LinkKind, Trajectory, TurnKind
+from ingest.records.events import Link, LinkKind, Trajectory, TurnKind
 
 Before = Mapping[str, str | None]
 """Trace id -> trace id of the turn it goes on from. Main and summary turns, each after the one it goes on from."""

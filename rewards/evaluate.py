@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.events import Component, Part, Reward, Trajectory, Turn, TurnKind, TurnReward, content_id
+from ingest.records.events import Component, Part, Reward, Trajectory, Turn, TurnKind, TurnReward, content_id
 from rewards import credit
 from rewards.scorers import AnyScorer, BatchScorer, Outcome, Scored, Scorer, Unscored, kinds_of
 from rewards.spec import ComponentSpec, Scoring

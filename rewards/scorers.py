@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Protocol, runtime_checkable
 from pydantic import AfterValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from ingest.events import Trajectory, Turn, TurnKind
+from ingest.records.events import Trajectory, Turn, TurnKind
 from rewards.summary.likelihood import Likelihoods
 
 

@@ -28,7 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from infra.config import Config
 from infra.errors import ConfigError
 from infra.explain import explain
-from ingest.events import TurnKind, content_id
+from ingest.records.events import TurnKind, content_id
 from rewards import plugins
 from rewards.scorers import AnyScorer, BatchScorer, Scorer, kinds_of
 

@@ -32,11 +32,11 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
-from ingest import fates
-from ingest.events import Component, Headers, Reward, Trajectory, session_key
-from ingest.log import EventLog, Message
-from ingest.reader import Reader, place, replay, send
-from ingest.topics import REWARDS, TRAJECTORIES
+from ingest.log import fates
+from ingest.log.protocol import EventLog, Message
+from ingest.log.reader import Reader, place, replay, send
+from ingest.log.topics import REWARDS, TRAJECTORIES
+from ingest.records.events import Component, Headers, Reward, Trajectory, session_key
 from rewards.asking import Asking
 from rewards.evaluate import Key, Question, ask, reward, reward_id
 from rewards.scorers import Outcome, Unscored

@@ -8,10 +8,11 @@ from pathlib import Path
 from infra import cli
 from infra.config import Config
 from infra.errors import ConfigError
-from ingest import reader, releases, topics
-from ingest.events import Release, ReleaseKind, Version
-from ingest.log import EventLog
-from ingest.versions import VersionStore
+from ingest.log import reader, topics
+from ingest.log.protocol import EventLog
+from ingest.records.events import Release, ReleaseKind, Version
+from ingest.store import releases
+from ingest.store.versions import VersionStore
 from serving.rollout import place
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> None:
-        from ingest.kafka_log import KafkaLog
+        from ingest.log.kafka_log import KafkaLog
 
         log = KafkaLog(config.log, client_id="bootstrap")
         try:

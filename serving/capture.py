@@ -21,8 +21,9 @@ from starlette.datastructures import Headers as HttpHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import telemetry
-from ingest import codec, topics
-from ingest.events import Sampling, Trace, VersionSpan, session_key
+from ingest.log import topics
+from ingest.records import codec
+from ingest.records.events import Sampling, Trace, VersionSpan, session_key
 from serving import headers
 from serving.headers import Identity
 from serving.spool import Spool

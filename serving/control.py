@@ -32,8 +32,8 @@ from starlette.routing import Route
 
 from infra import telemetry
 from infra.errors import ControlError, OnstreamError, StoreError
-from ingest.events import Version
-from ingest.versions import VersionStore
+from ingest.records.events import Version
+from ingest.store.versions import VersionStore
 from serving.capture import Capture
 from serving.guard import bearer
 from serving.idle import Users

@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from infra.config import Config, EngineSlot
 from infra.errors import LogError, StartError
 from infra.lifecycle import Stop
-from ingest import releases
-from ingest.kafka_log import KafkaLog
-from ingest.log import EventLog
-from ingest.versions import VersionStore
+from ingest.log.kafka_log import KafkaLog
+from ingest.log.protocol import EventLog
+from ingest.store import releases
+from ingest.store.versions import VersionStore
 from serving import control, scoring
 from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.cpu import without_seeds

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from infra.config import GateConfig
-from ingest.events import Arm
+from ingest.records.events import Arm
 
 _BETS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _MIN_VARIANCE = 1e-4

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ingest.events import Arm, Assignment, TurnKind, session_key
+from ingest.records.events import Arm, Assignment, TurnKind, session_key
 
 SESSION = "x-onstream-session"
 PARENT_SESSION = "x-onstream-parent-session"

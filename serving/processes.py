@@ -16,11 +16,11 @@ from starlette.routing import Route
 
 from infra.config import Config, RouterConfig
 from infra.lifecycle import Stop
-from ingest.kafka_log import KafkaLog
-from ingest.log import EventLog
-from ingest.reader import outlast_outages
-from ingest.releases import ReleaseFollower
-from ingest.versions import VersionStore
+from ingest.log.kafka_log import KafkaLog
+from ingest.log.protocol import EventLog
+from ingest.log.reader import outlast_outages
+from ingest.store.releases import ReleaseFollower
+from ingest.store.versions import VersionStore
 from serving.engines import EngineControl
 from serving.guard import control_token
 from serving.ports import require_free

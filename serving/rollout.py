@@ -17,11 +17,12 @@ import httpx
 from infra import telemetry
 from infra.config import EngineSlot, GateConfig, RolloutConfig
 from infra.errors import ControlError, OnstreamError
-from ingest import reader, releases, topics
-from ingest.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
-from ingest.log import EventLog
-from ingest.releases import Served
-from ingest.versions import VersionStore
+from ingest.log import reader, topics
+from ingest.log.protocol import EventLog
+from ingest.records.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
+from ingest.store import releases
+from ingest.store.releases import Served
+from ingest.store.versions import VersionStore
 from serving import gate, trial
 from serving.engines import EngineControl
 from serving.gate import Baseline, Standing, Unit, Verdict

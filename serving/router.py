@@ -26,10 +26,11 @@ from starlette.types import Send
 from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
 from infra.lifecycle import Deadline
-from ingest import codec, topics
-from ingest.events import Feedback, TurnKind, key_of, session_key
-from ingest.ids import trace_of
-from ingest.releases import Served
+from ingest.log import topics
+from ingest.records import codec
+from ingest.records.events import Feedback, TurnKind, key_of, session_key
+from ingest.records.ids import trace_of
+from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
 from serving.routing import Health, assign, order

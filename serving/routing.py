@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ingest.events import Arm, Assignment, TrialState
-from ingest.releases import Served
+from ingest.records.events import Arm, Assignment, TrialState
+from ingest.store.releases import Served
 
 
 @dataclass

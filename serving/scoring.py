@@ -1,6 +1,6 @@
 """An engine's scoring port: likelihoods and samples for scorers, behind users, never captured.
 
-The routes and their words are those of `ingest.questions`. Two promises hold here:
+The routes and their words are those of `ingest.records.questions`. Two promises hold here:
 
     users first      a piece of work begins only while no user's request is in flight, is short (`Pace`), and is
                      given up when a user arrives (`serving.idle`)
@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from infra.lifecycle import Deadline
-from ingest.questions import (
+from ingest.records.questions import (
     RENDER,
     SAMPLE,
     SCORE,

@@ -25,8 +25,8 @@ from typing import NamedTuple
 from infra import telemetry
 from infra.errors import LogError
 from infra.lifecycle import Stop, backoff_s
-from ingest.events import Headers
-from ingest.log import EventLog
+from ingest.log.protocol import EventLog
+from ingest.records.events import Headers
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,13 @@ from rich.table import Table
 from infra import broker, cli
 from infra.config import Config
 from infra.errors import LogError, StartError
-from ingest import letters, releases, topics
-from ingest.events import TrialState
-from ingest.letters import Failure
-from ingest.log import EventLog
+from ingest.log import letters, topics
+from ingest.log.letters import Failure
+from ingest.log.protocol import EventLog
+from ingest.records.events import TrialState
 from ingest.sessions.assemble import GROUP
-from ingest.versions import VersionStore
+from ingest.store import releases
+from ingest.store.versions import VersionStore
 
 STAGES = {"ingest": (topics.TRACES, topics.FEEDBACK), "rewards": (topics.TRAJECTORIES,), "trainer": (topics.REWARDS,)}
 
@@ -57,7 +58,7 @@ def _processes(config: Config) -> Table:
 
 
 def _from_log(config: Config) -> list[RenderableType]:
-    from ingest.kafka_log import KafkaLog
+    from ingest.log.kafka_log import KafkaLog
 
     log = KafkaLog(config.log, client_id="status")
     try:

@@ -1,7 +1,7 @@
 """A candidate's life, as a table: published to promoted, rejected, rolled back or expired."""
 
 from infra.errors import TransitionError
-from ingest.events import TrialState as S
+from ingest.records.events import TrialState as S
 
 ALLOWED: dict[S, frozenset[S]] = {
     S.PUBLISHED: frozenset({S.EVALUATING, S.EXPIRED}),

@@ -14,8 +14,8 @@ import threading
 import uuid
 from typing import Any
 
-from ingest.events import ChatMessage
-from ingest.questions import Prompt, Sampled
+from ingest.records.events import ChatMessage
+from ingest.records.questions import Prompt, Sampled
 from serving.pieces import Tokens
 
 # Not the users' salt: their cached conversations reach into the continuations that scorers ask about.

@@ -29,9 +29,9 @@ def run(config: Config) -> None:
 
     from infra.errors import ConfigError
     from infra.lifecycle import Stop
-    from ingest.kafka_log import KafkaLog
-    from ingest.reader import outlast_outages
-    from ingest.versions import VersionStore
+    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.reader import outlast_outages
+    from ingest.store.versions import VersionStore
     from trainer.actors import RayPolicy, StoppedError, start_ray
     from trainer.loop import Trainer
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.events import Chain
+from ingest.records.events import Chain
 
 
 @dataclass(frozen=True)

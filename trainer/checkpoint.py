@@ -19,8 +19,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import StoreError
-from ingest.events import Fate
-from ingest.log import Positions
+from ingest.log.protocol import Positions
+from ingest.records.events import Fate
 from trainer.files import replace_text, sync
 
 NUM_KEPT = 2

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ingest.events import FateKind, Part, Reward, Segment, Turn, TurnKind, TurnReward, versions_of
-from ingest.releases import Served
+from ingest.records.events import FateKind, Part, Reward, Segment, Turn, TurnKind, TurnReward, versions_of
+from ingest.store.releases import Served
 
 HTTP_OK = 200
 SOLE_PART = "value"

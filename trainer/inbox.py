@@ -8,10 +8,10 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from ingest.events import Chain, Reward
-from ingest.log import EventLog, Message, Positions
-from ingest.reader import Reader, place
-from ingest.topics import REWARDS
+from ingest.log.protocol import EventLog, Message, Positions
+from ingest.log.reader import Reader, place
+from ingest.log.topics import REWARDS
+from ingest.records.events import Chain, Reward
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
 logger = logging.getLogger(__name__)

@@ -25,12 +25,12 @@ from pathlib import Path
 from infra import telemetry
 from infra.config import Config
 from infra.lifecycle import Stop
-from ingest.events import Fate, FateKind, key_of
-from ingest.log import EventLog
-from ingest.reader import send
-from ingest.releases import Decision, ReleaseFollower, Served
-from ingest.topics import FATES
-from ingest.versions import VersionStore
+from ingest.log.protocol import EventLog
+from ingest.log.reader import send
+from ingest.log.topics import FATES
+from ingest.records.events import Fate, FateKind, key_of
+from ingest.store.releases import Decision, ReleaseFollower, Served
+from ingest.store.versions import VersionStore
 from trainer import phases
 from trainer.advantages import Baselines
 from trainer.batch import Batch, make_batch

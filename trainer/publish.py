@@ -12,11 +12,11 @@ import shutil
 from pathlib import Path
 
 from infra import telemetry
-from ingest.events import Version
-from ingest.log import EventLog
-from ingest.reader import send
-from ingest.topics import VERSIONS
-from ingest.versions import VersionStore
+from ingest.log.protocol import EventLog
+from ingest.log.reader import send
+from ingest.log.topics import VERSIONS
+from ingest.records.events import Version
+from ingest.store.versions import VersionStore
 from trainer.checkpoint import CandidateVersion
 from trainer.update import Policy
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from shows import Show
 
 from infra.config import Config
-from ingest import audit, reader, topics
-from ingest.events import Feedback, Release, ReleaseKind, TrialState, session_key
-from ingest.kafka_log import KafkaLog
-from ingest.versions import VersionStore
+from ingest.audit import command as audit
+from ingest.log import reader, topics
+from ingest.log.kafka_log import KafkaLog
+from ingest.records.events import Feedback, Release, ReleaseKind, TrialState, session_key
+from ingest.store.versions import VersionStore
 
 TERMINAL = (TrialState.PROMOTED, TrialState.REJECTED, TrialState.EXPIRED, TrialState.ROLLED_BACK)
 

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 from infra.config import Config
-from ingest import reader, topics
-from ingest.events import Version
-from ingest.kafka_log import KafkaLog
-from ingest.versions import VersionStore
+from ingest.log import reader, topics
+from ingest.log.kafka_log import KafkaLog
+from ingest.records.events import Version
+from ingest.store.versions import VersionStore
 
 NOISE = 0.4  # of a matrix's own standard deviation: fluent text turns to babble, every number stays finite
 

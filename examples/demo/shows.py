@@ -11,9 +11,9 @@ from users import Users
 from view import grid, percent, sparkline
 
 from infra.config import LogConfig
-from ingest import reader, topics
-from ingest.events import Reward, Trajectory
-from ingest.log import EventLog
+from ingest.log import reader, topics
+from ingest.log.protocol import EventLog
+from ingest.records.events import Reward, Trajectory
 
 RECENT = 30  # summaries
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from infra.config import LogConfig
 from infra.errors import LogError
-from ingest import topics
-from ingest.events import Record, Reward, Trajectory, TurnKind
-from ingest.kafka_log import KafkaLog
-from ingest.reader import Follower
+from ingest.log import topics
+from ingest.log.kafka_log import KafkaLog
+from ingest.log.reader import Follower
+from ingest.records.events import Record, Reward, Trajectory, TurnKind
 from ingest.sessions import history
 
 logger = logging.getLogger(__name__)

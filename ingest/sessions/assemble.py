@@ -17,7 +17,7 @@ There is no database. After a crash the records of open sessions are read again 
     between 2 and 3   trajectories that arrived are replayed, the rest are made again
     between 3 and 4   trajectories are replayed, their traces skipped; open sessions are whole, never torn
 
-Dead letters and notes may be written again after a crash: `ingest.letters` counts a message once.
+Dead letters and notes may be written again after a crash: `ingest.log.letters` counts a message once.
 
 Time. A session ends on this process's clock only where nothing is unread: a topic with unread messages is known only
 until the newest record read from each of its partitions (stream time), so turns that lie side by side after an outage
@@ -32,13 +32,13 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
-from ingest import fates, letters
-from ingest.events import Feedback, Record, Trace, Trajectory
-from ingest.letters import Failure
-from ingest.log import EventLog, Message
-from ingest.reader import Reader, place, replay, send
+from ingest.log import fates, letters
+from ingest.log.letters import Failure
+from ingest.log.protocol import EventLog, Message
+from ingest.log.reader import Reader, place, replay, send
+from ingest.log.topics import FEEDBACK, TRACES, TRAJECTORIES, late_letters
+from ingest.records.events import Feedback, Record, Trace, Trajectory
 from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where
-from ingest.topics import FEEDBACK, TRACES, TRAJECTORIES, late_letters
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ Marks say what is known to be wrong with a chain's turns:
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ingest.events import Chain, ChainMark, Link, Segment, Trace
+from ingest.records.events import Chain, ChainMark, Link, Segment, Trace
 from ingest.sessions.links import Lineage, Reading, takes_part
 
 

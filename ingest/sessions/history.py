@@ -7,7 +7,7 @@ read by scorers, by `onstream session` and by whoever shows a conversation to pe
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ingest.events import ChatMessage, LinkKind, Trajectory, Turn
+from ingest.records.events import ChatMessage, LinkKind, Trajectory, Turn
 
 ASSISTANT = "assistant"
 

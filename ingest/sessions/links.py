@@ -27,14 +27,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ingest.events import ChatMessage, LinkKind, ToolCall, Trace, TurnKind
+from ingest.records.events import ChatMessage, LinkKind, ToolCall, Trace, TurnKind
 from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, calls_in, key_of, messages_of
 from ingest.sessions.quotes import Quote, Reply, Text, stands_before
 
 
 @dataclass(frozen=True)
 class Joint:
-    """A link between turns; `ingest.events.Link` is the same between chains."""
+    """A link between turns; `ingest.records.events.Link` is the same between chains."""
 
     kind: LinkKind
     trace_id: str

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ingest.events import ChatMessage, ToolCall
+from ingest.records.events import ChatMessage, ToolCall
 
 ASSISTANT, USER, TOOL = "assistant", "user", "tool"
 PREAMBLE = ("system", "developer")

@@ -20,7 +20,8 @@ from enum import StrEnum
 from hashlib import blake2b
 
 from infra.config import IngestConfig
-from ingest.events import (
+from ingest.log.protocol import Message
+from ingest.records.events import (
     Assignment,
     CloseReason,
     Feedback,
@@ -31,15 +32,14 @@ from ingest.events import (
     key_of,
     session_key,
 )
-from ingest.ids import is_trace_id
-from ingest.log import Message
+from ingest.records.ids import is_trace_id
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
 
 Where = tuple[str, int]
 """(topic, partition)."""
 
-MAX_SETTLE_S = 30.0  # retries after an outage wait at most 15 s (ingest.reader, serving's spool): twice that
+MAX_SETTLE_S = 30.0  # retries after an outage wait at most 15 s (ingest.log.reader, serving's spool): twice that
 
 
 class Taken(StrEnum):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ingest.events import LinkKind, Trace, Turn, TurnKind, versions_of
+from ingest.records.events import LinkKind, Trace, Turn, TurnKind, versions_of
 from ingest.sessions.links import Reading
 from ingest.sessions.messages import USER, tools_of
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from infra import broker, cli
 from infra.config import Config
-from ingest.events import Trajectory
-from ingest.log import EventLog
+from ingest.log.protocol import EventLog
+from ingest.records.events import Trajectory
 from ingest.sessions.history import Compaction
 from rewards.session import find, show, view
 from rewards.summary.kept import inventory
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> int:
-        from ingest.kafka_log import KafkaLog
+        from ingest.log.kafka_log import KafkaLog
 
         broker.require_running(config.log)
         log = KafkaLog(config.log, client_id="session")

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from infra.config import IngestConfig
 from infra.errors import RecordError
-from ingest import codec
-from ingest.events import AnyRecord, Feedback, Reward, Trace, Trajectory, key_of, session_key
-from ingest.ids import is_trace_id, trace_of
-from ingest.log import EventLog, Message
+from ingest.log.protocol import EventLog, Message
+from ingest.log.topics import FEEDBACK, REWARDS, TRACES, TRAJECTORIES
+from ingest.records import codec
+from ingest.records.events import AnyRecord, Feedback, Reward, Trace, Trajectory, key_of, session_key
+from ingest.records.ids import is_trace_id, trace_of
 from ingest.sessions.table import MAX_SETTLE_S, SessionTable, Taken
-from ingest.topics import FEEDBACK, REWARDS, TRACES, TRAJECTORIES
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 

@@ -12,8 +12,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ingest.events import ChainMark, ChatMessage, CloseReason, LinkKind, Part, ToolCall, TurnKind, VersionSpan
-from ingest.ids import trace_of
+from ingest.records.events import ChainMark, ChatMessage, CloseReason, LinkKind, Part, ToolCall, TurnKind, VersionSpan
+from ingest.records.ids import trace_of
 from rewards.session.view import Cut, Opinion, SessionReward, SessionView, TrajectoryView, TurnView
 
 Row = tuple[str, str]

@@ -6,7 +6,7 @@ of a context that goes on from an earlier one.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from ingest.events import (
+from ingest.records.events import (
     Assignment,
     ChainMark,
     ChatMessage,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.config import SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
-from ingest.questions import (
+from ingest.records.questions import (
     RENDER,
     SAMPLE,
     SCORE,

@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ingest.events import Trajectory, Turn, TurnKind
+from ingest.records.events import Trajectory, Turn, TurnKind
 from ingest.sessions import history
 from rewards.scorers import STRICT, Outcome, Scored
 from rewards.summary import material

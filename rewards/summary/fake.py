@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingest.events import ChatMessage
-from ingest.questions import Prompt, Query, Sampled, Scores
+from ingest.records.events import ChatMessage
+from ingest.records.questions import Prompt, Query, Sampled, Scores
 from rewards.summary.likelihood import UnavailableError
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ingest.events import Trajectory
+from ingest.records.events import Trajectory
 from ingest.sessions.history import Compaction
 from ingest.sessions.messages import ASSISTANT
 from rewards.summary import material

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ingest.events import Trajectory, Turn, TurnKind
+from ingest.records.events import Trajectory, Turn, TurnKind
 from rewards.scorers import STRICT, Outcome, Scored, Unscored
 from rewards.summary import material
 

@@ -1,10 +1,10 @@
-"""Likelihoods from the engines that serve: what scorers may ask. The words are those of `ingest.questions`."""
+"""Likelihoods from the engines that serve: what scorers may ask. The words are those of `ingest.records.questions`."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 from infra.errors import OnstreamError
-from ingest.questions import Prompt, Query, Sampled, Scores
+from ingest.records.questions import Prompt, Query, Sampled, Scores
 
 
 class UnavailableError(OnstreamError, ConnectionError):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from ingest.events import ChatMessage, Trajectory, Turn
+from ingest.records.events import ChatMessage, Trajectory, Turn
 from ingest.sessions import history
 from ingest.sessions.history import Compaction
 from ingest.sessions.messages import PREAMBLE, key_of, without_thinking

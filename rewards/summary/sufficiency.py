@@ -8,8 +8,8 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ingest.events import ChatMessage, Trajectory, Turn, TurnKind
-from ingest.questions import Prompt, Query
+from ingest.records.events import ChatMessage, Trajectory, Turn, TurnKind
+from ingest.records.questions import Prompt, Query
 from ingest.sessions import chains, history
 from ingest.sessions.history import Compaction
 from ingest.sessions.messages import calls_in, without_thinking

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ingest.events import ChatMessage, Trajectory, Turn, TurnKind
+from ingest.records.events import ChatMessage, Trajectory, Turn, TurnKind
 from ingest.sessions.messages import ASSISTANT, TOOL, USER, key_of
 from rewards.scorers import STRICT, Outcome, Scored, Unscored
 from rewards.summary import material

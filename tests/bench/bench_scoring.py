@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import bench
 from rich.progress import track
 
-from ingest.events import ChatMessage
-from ingest.questions import Prompt, Query
+from ingest.records.events import ChatMessage
+from ingest.records.questions import Prompt, Query
 from rewards.summary.engines import EngineLikelihoods
 from rewards.summary.likelihood import UnavailableError
 

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from ingest.events import LinkKind, Trajectory, TurnKind
+from ingest.records.events import LinkKind, Trajectory, TurnKind
 from rewards import credit
 
 CASES = 10_000

@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ingest.events import Trajectory, Turn
-from ingest.questions import Query
+from ingest.records.events import Trajectory, Turn
+from ingest.records.questions import Query
 from rewards import evaluate, spec
 from rewards.scorers import Outcome, Scored, Services
 from rewards.spec import RewardSpec, Scoring

@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from infra.config import TrainerConfig
-from ingest.events import Reward, Trajectory, VersionSpan
+from ingest.records.events import Reward, Trajectory, VersionSpan
 from rewards import asking, spec
 from rewards.scorers import Services
 from rewards.spec import RewardSpec

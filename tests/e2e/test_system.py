@@ -17,9 +17,19 @@ import pytest
 from likelihoods import Conformance
 from system import MODEL, System
 
-from ingest import topics
-from ingest.events import ChatMessage, FateKind, Feedback, Release, ReleaseKind, Reward, Trace, TrialState, TurnKind
-from ingest.questions import Prompt, Query
+from ingest.log import topics
+from ingest.records.events import (
+    ChatMessage,
+    FateKind,
+    Feedback,
+    Release,
+    ReleaseKind,
+    Reward,
+    Trace,
+    TrialState,
+    TurnKind,
+)
+from ingest.records.questions import Prompt, Query
 from rewards.summary import engines
 from rewards.summary.engines import EngineLikelihoods
 from serving import headers

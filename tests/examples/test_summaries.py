@@ -3,8 +3,19 @@
 import pytest
 from summaries import Tally
 
-from ingest.events import Chain, CloseReason, Component, Link, LinkKind, Reward, Segment, Trajectory, Turn, TurnKind
-from ingest.events import TurnReward as Worth
+from ingest.records.events import (
+    Chain,
+    CloseReason,
+    Component,
+    Link,
+    LinkKind,
+    Reward,
+    Segment,
+    Trajectory,
+    Turn,
+    TurnKind,
+)
+from ingest.records.events import TurnReward as Worth
 
 
 def turn(name: str, kind: TurnKind = TurnKind.MAIN) -> Turn:

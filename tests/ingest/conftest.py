@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from ingest import codec
-from ingest.events import Assignment, Feedback, Record, Trace, TurnKind, VersionSpan, session_key
-from ingest.log import Message
+from ingest.log.protocol import Message
+from ingest.records import codec
+from ingest.records.events import Assignment, Feedback, Record, Trace, TurnKind, VersionSpan, session_key
 
 
 def trace(session: str = "s", n: int = 0, at: float = 0.0, **fields: Any) -> Trace:

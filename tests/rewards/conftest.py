@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest.events import CloseReason, Feedback, Trajectory, Turn, TurnKind
+from ingest.records.events import CloseReason, Feedback, Trajectory, Turn, TurnKind
 from rewards.scorers import Cost, Outcome, Scored, Services, Unscored
 from rewards.summary.likelihood import UnavailableError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest.events import Reward, Trajectory, Turn
+from ingest.records.events import Reward, Trajectory, Turn
 from rewards.asking import Background, score, score_all
 from rewards.evaluate import Question
 from rewards.scorers import Outcome, Scored, Services, Unscored

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.config import IngestConfig
-from ingest import codec
-from ingest.events import Chain, Link, LinkKind, Trajectory, Turn, TurnKind
-from ingest.log import Message
+from ingest.log.protocol import Message
+from ingest.records import codec
+from ingest.records.events import Chain, Link, LinkKind, Trajectory, Turn, TurnKind
 from ingest.sessions.table import SessionTable
 from rewards.credit import along_chains, before, credited
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra import config
-from ingest.events import Trajectory, Turn
+from ingest.records.events import Trajectory, Turn
 from rewards.scorers import Scored, Unscored
 from rewards.spec import load, of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ConfigError
-from ingest.events import Feedback, Trajectory, Turn, TurnKind
+from ingest.records.events import Feedback, Trajectory, Turn, TurnKind
 from rewards import plugins
 from rewards.scorers import FeedbackScorer, FollowupRule, ReplyRule, Scored, Unscored
 

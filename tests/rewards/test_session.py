@@ -9,7 +9,10 @@ import pytest
 from rich.console import Console
 
 from infra.config import Config, ModelConfig
-from ingest.events import (
+from ingest.log.memory import InMemoryLog
+from ingest.log.reader import send
+from ingest.log.topics import FEEDBACK, REWARDS, TRACES, TRAJECTORIES
+from ingest.records.events import (
     Component,
     Feedback,
     LinkKind,
@@ -22,9 +25,6 @@ from ingest.events import (
     VersionSpan,
     session_key,
 )
-from ingest.log import InMemoryLog
-from ingest.reader import send
-from ingest.topics import FEEDBACK, REWARDS, TRACES, TRAJECTORIES
 from rewards.session import command, show
 from rewards.session.find import keys_of
 from rewards.session.view import Findings, SessionView, build

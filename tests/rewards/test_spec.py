@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.errors import ConfigError
-from ingest.events import Feedback, Part, Trajectory, Turn, TurnKind
+from ingest.records.events import Feedback, Part, Trajectory, Turn, TurnKind
 from rewards import spec
 from rewards.evaluate import evaluate
 from rewards.scorers import Outcome, Scored, Unscored
@@ -268,7 +268,7 @@ def test_a_scorer_is_asked_about_its_kinds_of_turns_alone(compacted: Trajectory)
 
 OWN = """
 from typing import ClassVar
-from ingest.events import TurnKind
+from ingest.records.events import TurnKind
 from rewards.scorers import Cost, Scored
 
 class Plain:

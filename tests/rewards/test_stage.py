@@ -9,10 +9,11 @@ import pytest
 
 from infra import config
 from infra.errors import LogError, RecordError
-from ingest.events import Fate, FateKind, Feedback, Headers, Reward, Trajectory, Turn, session_key
-from ingest.log import InMemoryLog, TopicSpec
-from ingest.reader import replay, send
-from ingest.topics import FATES, REWARDS, TRAJECTORIES, dead_letters
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import TopicSpec
+from ingest.log.reader import replay, send
+from ingest.log.topics import FATES, REWARDS, TRAJECTORIES, dead_letters
+from ingest.records.events import Fate, FateKind, Feedback, Headers, Reward, Trajectory, Turn, session_key
 from rewards import spec
 from rewards.desks import Desks
 from rewards.evaluate import Question, evaluate

@@ -6,9 +6,9 @@ import pytest
 
 from infra.config import Config
 from infra.errors import ConfigError
-from ingest import releases
-from ingest.log import InMemoryLog
-from ingest.versions import VersionStore
+from ingest.log.memory import InMemoryLog
+from ingest.store import releases
+from ingest.store.versions import VersionStore
 from serving.bootstrap import bootstrap
 
 

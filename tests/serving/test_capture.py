@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ingest import codec
-from ingest.events import Arm, Assignment, Trace, TurnKind
-from ingest.ids import trace_of
+from ingest.records import codec
+from ingest.records.events import Arm, Assignment, Trace, TurnKind
+from ingest.records.ids import trace_of
 from serving import headers
 from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.headers import Identity

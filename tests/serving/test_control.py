@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ingest.versions import VersionStore
+from ingest.store.versions import VersionStore
 from serving import control
 from serving.capture import Capture
 from serving.control import Loader

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from infra.config import GateConfig, GuardrailConfig, RampStep
-from ingest.events import Arm
+from ingest.records.events import Arm
 from serving import gate
 from serving.gate import Baseline, Unit, Verdict
 

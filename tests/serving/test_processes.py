@@ -17,11 +17,11 @@ from upstreams import Upstream
 
 from infra.config import RouterConfig
 from infra.lifecycle import Stop
-from ingest import releases
-from ingest.events import Release, ReleaseKind, TrialState
-from ingest.log import InMemoryLog
-from ingest.reader import send
-from ingest.topics import RELEASES
+from ingest.log.memory import InMemoryLog
+from ingest.log.reader import send
+from ingest.log.topics import RELEASES
+from ingest.records.events import Release, ReleaseKind, TrialState
+from ingest.store import releases
 from serving.processes import follow_releases
 from serving.router import Router
 from serving.spool import Spool

@@ -7,8 +7,9 @@ import pytest
 
 from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
 from infra.errors import ControlError
-from ingest import reader, releases, topics
-from ingest.events import (
+from ingest.log import reader, topics
+from ingest.log.memory import InMemoryLog
+from ingest.records.events import (
     Arm,
     Assignment,
     CloseReason,
@@ -21,9 +22,9 @@ from ingest.events import (
     TurnKind,
     Version,
 )
-from ingest.log import InMemoryLog
-from ingest.releases import Served
-from ingest.versions import VersionStore
+from ingest.store import releases
+from ingest.store.releases import Served
+from ingest.store.versions import VersionStore
 from serving.engines import EngineStatus
 from serving.rollout import FencedError, Rollout
 

@@ -9,8 +9,8 @@ import pytest
 from ports import free_port
 from upstreams import Front, MakeFront, Upstream, serving
 
-from ingest import codec
-from ingest.events import Feedback, session_key
+from ingest.records import codec
+from ingest.records.events import Feedback, session_key
 from serving import headers
 
 

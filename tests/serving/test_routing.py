@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ingest import releases
-from ingest.events import Arm, Assignment, Release, ReleaseKind, TrialState
-from ingest.releases import Served
+from ingest.records.events import Arm, Assignment, Release, ReleaseKind, TrialState
+from ingest.store import releases
+from ingest.store.releases import Served
 from serving.routing import Health, assign, order, pool
 
 ENGINES = ("a", "b", "c")

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ingest.events import ChatMessage, ToolCall
-from ingest.questions import Prompt, Query, Sampled
+from ingest.records.events import ChatMessage, ToolCall
+from ingest.records.questions import Prompt, Query, Sampled
 from serving import scoring
 from serving.idle import Users
 from serving.pieces import Tokens

@@ -10,8 +10,8 @@ import pytest
 
 from infra.errors import LogError
 from infra.lifecycle import Stop
-from ingest.events import Headers
-from ingest.log import InMemoryLog
+from ingest.log.memory import InMemoryLog
+from ingest.records.events import Headers
 from serving.spool import Shipper, Spool
 
 

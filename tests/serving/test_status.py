@@ -1,8 +1,9 @@
 """What `onstream status` counts on the log."""
 
-from ingest.letters import Failure, write
-from ingest.log import InMemoryLog, Message
-from ingest.topics import dead_letters, late_letters
+from ingest.log.letters import Failure, write
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import Message
+from ingest.log.topics import dead_letters, late_letters
 from serving.status import lost_feedback
 
 DEAD, LATE = dead_letters("feedback", "ingest"), late_letters("feedback", "ingest")

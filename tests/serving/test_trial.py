@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from infra.errors import TransitionError
-from ingest.events import TrialState
+from ingest.records.events import TrialState
 from serving import trial
 
 

@@ -14,8 +14,9 @@ from itertools import count
 from typing import Any
 
 from infra.config import IngestConfig
-from ingest import codec
-from ingest.events import (
+from ingest.log.protocol import Message as LogMessage
+from ingest.records import codec
+from ingest.records.events import (
     Assignment,
     ChainMark,
     LinkKind,
@@ -25,7 +26,6 @@ from ingest.events import (
     VersionSpan,
     session_key,
 )
-from ingest.log import Message as LogMessage
 from ingest.sessions.table import SessionTable
 
 Message = dict[str, Any]

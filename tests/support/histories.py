@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from infra.config import IngestConfig
-from ingest.events import Assignment, Trace, Trajectory, Turn, TurnKind, VersionSpan, session_key
-from ingest.log import Message as LogMessage
+from ingest.log.protocol import Message as LogMessage
+from ingest.records.events import Assignment, Trace, Trajectory, Turn, TurnKind, VersionSpan, session_key
 from ingest.sessions.table import SessionTable
 from rewards.summary.fake import token_of
 

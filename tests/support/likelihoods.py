@@ -3,8 +3,8 @@ that nobody answers."""
 
 import pytest
 
-from ingest.events import ChatMessage
-from ingest.questions import Prompt, Query
+from ingest.records.events import ChatMessage
+from ingest.records.questions import Prompt, Query
 from rewards.summary.likelihood import Likelihoods, UnavailableError
 
 TOLD = (

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingest.questions import Prompt, Query, Sampled, Scores
+from ingest.records.questions import Prompt, Query, Sampled, Scores
 from rewards.summary.likelihood import Likelihoods
 
 

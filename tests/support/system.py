@@ -22,10 +22,11 @@ from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.lifecycle import Deadline
 from infra.process import ProcessState
 from infra.supervisor import Supervisor
-from ingest import audit, reader, topics
-from ingest.events import Record, Version
-from ingest.kafka_log import KafkaLog
-from ingest.versions import VersionStore
+from ingest.audit import command as audit
+from ingest.log import reader, topics
+from ingest.log.kafka_log import KafkaLog
+from ingest.records.events import Record, Version
+from ingest.store.versions import VersionStore
 
 MODEL = "smollm2"
 TOKEN = "token-of-the-tests"

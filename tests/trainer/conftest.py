@@ -14,9 +14,12 @@ import pytest
 
 from infra.config import Config, TrainerConfig
 from infra.lifecycle import Stop
-from ingest import topics
-from ingest.codec import decode
-from ingest.events import (
+from ingest.log import topics
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import TopicSpec
+from ingest.log.reader import replay, send
+from ingest.records.codec import decode
+from ingest.records.events import (
     Chain,
     CloseReason,
     Fate,
@@ -34,9 +37,7 @@ from ingest.events import (
     VersionSpan,
     session_key,
 )
-from ingest.log import InMemoryLog, TopicSpec
-from ingest.reader import replay, send
-from ingest.versions import VersionStore
+from ingest.store.versions import VersionStore
 from trainer.batching import Minibatch
 from trainer.loop import Trainer
 from trainer.update import StepMetrics, UpdateMetrics

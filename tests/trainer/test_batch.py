@@ -9,10 +9,11 @@ import pytest
 from agent_sessions import AGENTIC, Session, close, play
 
 from infra.config import TrainerConfig
-from ingest import topics
-from ingest.events import LinkKind, Reward, TurnKind, TurnReward
-from ingest.log import InMemoryLog, TopicSpec
-from ingest.reader import send
+from ingest.log import topics
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import TopicSpec
+from ingest.log.reader import send
+from ingest.records.events import LinkKind, Reward, TurnKind, TurnReward
 from trainer.advantages import Baselines
 from trainer.batch import Batch, make_batch
 from trainer.inbox import Inbox, Item

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from ingest.events import Reward
+from ingest.records.events import Reward
 from trainer.batching import Microbatch, Minibatch, Sample, Span, minibatches, sample_of
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ingest.events import FateKind, Part, Reward, TrialState, TurnKind, VersionSpan
-from ingest.releases import Served
+from ingest.records.events import FateKind, Part, Reward, TrialState, TurnKind, VersionSpan
+from ingest.store.releases import Served
 from trainer.eligibility import SOLE_PART, EligibleTurn, Held, Ineligible, Reason, Trainable, eligibility_of, screen
 
 RewardOf = Callable[..., Reward]

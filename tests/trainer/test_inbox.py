@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 
-from ingest import topics
-from ingest.events import Reward, session_key
-from ingest.log import InMemoryLog, TopicSpec
-from ingest.reader import send
+from ingest.log import topics
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import TopicSpec
+from ingest.log.reader import send
+from ingest.records.events import Reward, session_key
 from trainer.eligibility import EligibleTurn, Ineligible, Reason
 from trainer.inbox import GROUP, Inbox
 

@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from ingest import topics
-from ingest.events import Fate, Release, TrialState
-from ingest.reader import replay
+from ingest.log import topics
+from ingest.log.reader import replay
+from ingest.records.events import Fate, Release, TrialState
 from trainer.loop import Trainer
 from trainer.phases import Phase
 
@@ -16,7 +16,7 @@ EFFECTS = (
     "ingest.log.InMemoryLog.append",
     "ingest.log.InMemoryLog.flush",
     "ingest.log.InMemorySubscription.commit",
-    "ingest.versions.VersionStore._put",
+    "ingest.store.versions.VersionStore._put",
     "trainer.checkpoint.replace_text",
     "pathlib.Path.rename",
 )
@@ -107,7 +107,7 @@ def test_a_kill_between_the_checkpoint_and_publishing_publishes_the_same_number_
         world.bootstrap()
         world.fill("a")
         trainer = world.start()
-        with fuse.around("ingest.versions.VersionStore.publish"):
+        with fuse.around("ingest.store.versions.VersionStore.publish"):
             for _ in range(8):
                 trainer.tick()
         world.kill(trainer)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from infra.errors import StoreError, TransitionError
-from ingest import topics
-from ingest.events import FateKind, ReleaseKind, TrialState
+from ingest.log import topics
+from ingest.records.events import FateKind, ReleaseKind, TrialState
 from trainer import phases
 from trainer.checkpoint import Checkpoints, State
 from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer

@@ -7,13 +7,15 @@ import pytest
 
 from infra.config import Config, IngestConfig, LogConfig, ModelConfig
 from infra.errors import LogError, RecordError
-from ingest import codec, letters
-from ingest.events import Fate, FateKind, Feedback, Headers, Trace, Trajectory, key_of, session_key
-from ingest.letters import Failure
-from ingest.log import InMemoryLog, Message, TopicSpec
-from ingest.reader import replay, send
+from ingest.log import letters
+from ingest.log.letters import Failure
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import Message, TopicSpec
+from ingest.log.reader import replay, send
+from ingest.log.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters, late_letters
+from ingest.records import codec
+from ingest.records.events import Fate, FateKind, Feedback, Headers, Trace, Trajectory, key_of, session_key
 from ingest.sessions.assemble import GROUP, Assembler
-from ingest.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters, late_letters
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]

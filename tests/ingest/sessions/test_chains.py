@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ingest.events import Chain, Trace, TurnKind, VersionSpan
+from ingest.records.events import Chain, Trace, TurnKind, VersionSpan
 from ingest.sessions import chains
 
 MakeTrace = Callable[..., Trace]

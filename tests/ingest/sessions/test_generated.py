@@ -6,7 +6,7 @@ from agent_sessions import AGENTIC, ORDINARY, Session, close, disagreements, int
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.events import ChainMark, LinkKind, TurnKind
+from ingest.records.events import ChainMark, LinkKind, TurnKind
 from ingest.sessions import chains, history
 from ingest.sessions.messages import key_of, messages_of
 

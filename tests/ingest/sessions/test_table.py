@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from infra.config import IngestConfig
-from ingest import codec
-from ingest.events import Arm, Assignment, CloseReason, Feedback, Trace, session_key
-from ingest.log import Message
+from ingest.log.protocol import Message
+from ingest.records import codec
+from ingest.records.events import Arm, Assignment, CloseReason, Feedback, Trace, session_key
 from ingest.sessions.table import SessionTable, Taken, is_held_out
 
 MakeTrace = Callable[..., Trace]

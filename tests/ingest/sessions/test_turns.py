@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ingest.events import Trace, Turn, TurnKind
+from ingest.records.events import Trace, Turn, TurnKind
 from ingest.sessions import chains, turns
 from ingest.sessions.messages import messages_of
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from histories import Message, close
 
-from ingest.events import Trajectory
+from ingest.records.events import Trajectory
 
 Make = Callable[..., Trajectory]
 

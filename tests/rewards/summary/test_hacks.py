@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from histories import HACKS, Kind, domains, draw, record, summarise, summary_turn
 
-from ingest.events import Trajectory
+from ingest.records.events import Trajectory
 from rewards import evaluate, spec
 from rewards.scorers import Outcome, Services
 from rewards.spec import RewardSpec, Scoring

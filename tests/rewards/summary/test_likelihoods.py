@@ -15,7 +15,7 @@ from upstreams import serving
 
 from infra.config import Config
 from infra.errors import StartError
-from ingest.questions import Query, Rendered, RenderRequest, SampleRequest, Samples, ScoreRequest
+from ingest.records.questions import Query, Rendered, RenderRequest, SampleRequest, Samples, ScoreRequest
 from rewards.summary import engines
 from rewards.summary.engines import EngineLikelihoods
 from rewards.summary.fake import CopyingLikelihoods

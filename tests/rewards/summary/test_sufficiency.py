@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 from histories import summary_turn
 
-from ingest.events import Trajectory
-from ingest.questions import Prompt, Query, Sampled, Scores
+from ingest.records.events import Trajectory
+from ingest.records.questions import Prompt, Query, Sampled, Scores
 from rewards.scorers import Outcome, Scored, Services, Unscored
 from rewards.summary import material
 from rewards.summary.fake import CopyingLikelihoods

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from histories import summary_turn
 
-from ingest.events import Trajectory
+from ingest.records.events import Trajectory
 from rewards.scorers import Scored, Unscored
 from rewards.summary.symptoms import Symptoms
 

@@ -13,8 +13,8 @@ import pytest
 from infra.config import LogConfig
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Deadline
-from ingest.kafka_log import MAX_RECORD_BYTES, KafkaLog
-from ingest.log import Message, Subscription, TopicSpec
+from ingest.log.kafka_log import MAX_RECORD_BYTES, KafkaLog
+from ingest.log.protocol import Message, Subscription, TopicSpec
 
 # kafka-python leaves the sockets of failed connections to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -190,7 +190,7 @@ def test_a_consumer_that_was_killed_does_not_keep_its_partitions(kafka_config: L
 VICTIM = """
 import sys
 from infra.config import LogConfig
-from ingest.kafka_log import KafkaLog
+from ingest.log.kafka_log import KafkaLog
 brokers, topic, group = sys.argv[1:]
 subscription = KafkaLog(LogConfig(brokers=brokers), "victim").subscribe([topic], group)
 while not subscription.poll(1.0):

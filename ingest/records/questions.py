@@ -16,7 +16,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ingest.events import ChatMessage, Frozen
+from ingest.records.events import ChatMessage, Frozen
 
 RENDER, SCORE, SAMPLE = "/render", "/score", "/sample"
 

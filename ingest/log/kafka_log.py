@@ -32,8 +32,8 @@ from kafka.net.compat import KafkaNetClient
 from infra.config import LogConfig
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Deadline
-from ingest.events import Headers
-from ingest.log import Message, Positions, TopicSpec
+from ingest.log.protocol import Message, Positions, TopicSpec
+from ingest.records.events import Headers
 
 MAX_RECORD_BYTES = 16 << 20  # a session of the longest context with its request, several times over
 _ENVELOPE_BYTES = 64 << 10  # key, headers and framing around a value

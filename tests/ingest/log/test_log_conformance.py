@@ -8,8 +8,9 @@ import pytest
 
 from infra.config import LogConfig
 from infra.lifecycle import Deadline
-from ingest.kafka_log import KafkaLog
-from ingest.log import EventLog, InMemoryLog, Message, Subscription, TopicSpec
+from ingest.log.kafka_log import KafkaLog
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import EventLog, Message, Subscription, TopicSpec
 
 WITHIN_S = 30.0  # a group of two forms in 4 s on an idle machine; heartbeats that start it are 3 s apart
 

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 
 from infra.errors import StoreError
-from ingest.events import FileEntry, Version
+from ingest.records.events import FileEntry, Version
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20

@@ -2,12 +2,12 @@
 
 import pytest
 
-from ingest import releases
-from ingest.events import Release, ReleaseKind, TrialState
-from ingest.log import InMemoryLog
-from ingest.reader import send
-from ingest.releases import Decision, ReleaseFollower, Served
-from ingest.topics import RELEASES
+from ingest.log.memory import InMemoryLog
+from ingest.log.reader import send
+from ingest.log.topics import RELEASES
+from ingest.records.events import Release, ReleaseKind, TrialState
+from ingest.store import releases
+from ingest.store.releases import Decision, ReleaseFollower, Served
 
 
 def release(number: int, kind: ReleaseKind = ReleaseKind.TRIAL, epoch: int = 1, **fields: object) -> Release:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ingest.events import Fate, Feedback, Record, Release, Reward, Trace, Trajectory, Version
-from ingest.log import TopicSpec
+from ingest.log.protocol import TopicSpec
+from ingest.records.events import Fate, Feedback, Record, Release, Reward, Trace, Trajectory, Version
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import logging
 
 from infra import telemetry
-from ingest.events import Fate, FateKind, Trajectory, session_key
-from ingest.log import EventLog
-from ingest.reader import send
-from ingest.topics import FATES
+from ingest.log.protocol import EventLog
+from ingest.log.reader import send
+from ingest.log.topics import FATES
+from ingest.records.events import Fate, FateKind, Trajectory, session_key
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 from infra.errors import RecordError
-from ingest.events import AnyRecord, Headers, Record
+from ingest.records.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
 _MAX_DIGITS = 9  # of a version; Python refuses to read numbers of thousands of digits, with an error of its own

@@ -8,9 +8,9 @@ import time
 from enum import StrEnum
 
 from infra import telemetry
-from ingest.events import Headers
-from ingest.log import EventLog, Message
-from ingest.topics import dead_letters
+from ingest.log.protocol import EventLog, Message
+from ingest.log.topics import dead_letters
+from ingest.records.events import Headers
 
 _ERROR = "onstream.errors."
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.errors import StoreError
-from ingest.events import Version
-from ingest.versions import MANIFEST, VersionStore
+from ingest.records.events import Version
+from ingest.store.versions import MANIFEST, VersionStore
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -7,17 +7,18 @@ from dataclasses import replace
 import pytest
 
 from infra.config import Config, IngestConfig, ModelConfig
-from ingest import audit, codec
-from ingest.audit import OPEN_SESSION, WAITING_FOR_REWARD, WAITING_FOR_TRAINER, Books, Limits, account
-from ingest.audit_feedback import WAITING_FOR_SESSION
-from ingest.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory
-from ingest.letters import Failure
-from ingest.log import InMemoryLog
-from ingest.reader import Reader
+from ingest.audit import command as audit
+from ingest.audit.command import OPEN_SESSION, WAITING_FOR_REWARD, WAITING_FOR_TRAINER, Books, Limits, account
+from ingest.audit.feedback import WAITING_FOR_SESSION
+from ingest.log.letters import Failure
+from ingest.log.memory import InMemoryLog
+from ingest.log.reader import Reader
+from ingest.log.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
+from ingest.records import codec
+from ingest.records.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory
 from ingest.sessions.assemble import Assembler
 from ingest.sessions.chains import join
 from ingest.sessions.turns import build
-from ingest.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]

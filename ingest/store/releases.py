@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from ingest.events import Release, ReleaseKind, TrialState
-from ingest.log import EventLog
-from ingest.reader import Follower, replay
-from ingest.topics import RELEASES
+from ingest.log.protocol import EventLog
+from ingest.log.reader import Follower, replay
+from ingest.log.topics import RELEASES
+from ingest.records.events import Release, ReleaseKind, TrialState
 
 UNDECIDED = frozenset({TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.CANARY})
 

@@ -8,7 +8,7 @@ end, after which the trace is unexplained:
     waiting for the trainer  it has a reward, still on its topic, and no fate yet
 
 each with `grace_s` for the stages to get there. A message of `traces` that cannot be read is dead-lettered if the
-dead-letter topic has it, and unexplained if not. Feedback has an account of its own: `ingest.audit_feedback`.
+dead-letter topic has it, and unexplained if not. Feedback has an account of its own: `ingest.audit.feedback`.
 """
 
 import argparse
@@ -26,13 +26,15 @@ from infra import broker, cli
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Deadline
-from ingest import audit_feedback, codec, letters
-from ingest.audit_feedback import FeedbackAccount, FeedbackBooks
-from ingest.events import Fate, FateKind, Feedback, Reward, Trace, Trajectory, key_of, session_key
-from ingest.log import EventLog
-from ingest.reader import place, replay
+from ingest.audit import feedback as audit_feedback
+from ingest.audit.feedback import FeedbackAccount, FeedbackBooks
+from ingest.log import letters
+from ingest.log.protocol import EventLog
+from ingest.log.reader import place, replay
+from ingest.log.topics import FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, dead_letters, late_letters
+from ingest.records import codec
+from ingest.records.events import Fate, FateKind, Feedback, Reward, Trace, Trajectory, key_of, session_key
 from ingest.sessions.assemble import GROUP
-from ingest.topics import FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, dead_letters, late_letters
 
 GRACE_S = 120.0  # start of a stage (30 s settling) after an outage (15 s backoff), twice, and a tick each
 OPEN_SESSION = "open session"
@@ -259,7 +261,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> int:
-        from ingest.kafka_log import KafkaLog
+        from ingest.log.kafka_log import KafkaLog
 
         broker.require_running(config.log)
         log = KafkaLog(config.log, client_id="audit")

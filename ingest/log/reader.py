@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable
 from infra import telemetry
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Stop, backoff_s
-from ingest import codec, letters
-from ingest.events import AnyRecord, Record
-from ingest.letters import Failure
-from ingest.log import EventLog, Message
-from ingest.topics import Topic
+from ingest.log import letters
+from ingest.log.letters import Failure
+from ingest.log.protocol import EventLog, Message
+from ingest.log.topics import Topic
+from ingest.records import codec
+from ingest.records.events import AnyRecord, Record
 
 logger = logging.getLogger(__name__)
 

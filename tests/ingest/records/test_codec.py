@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from infra.errors import RecordError
-from ingest import codec
-from ingest.events import Record, Trace, Trajectory
-from ingest.topics import ALL
+from ingest.log.topics import ALL
+from ingest.records import codec
+from ingest.records.events import Record, Trace, Trajectory
 
 GOLDEN = Path(__file__).with_name("golden")
 KINDS = {topic.record.SCHEMA: topic.record for topic in ALL}

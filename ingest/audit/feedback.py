@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.events import Feedback, Trajectory, key_of
-from ingest.letters import Failure
+from ingest.log.letters import Failure
+from ingest.records.events import Feedback, Trajectory, key_of
 
 JOINED, LATE, DEAD_LETTERED = "joined", "late", "dead_lettered"
 WAITING_FOR_SESSION = "waiting for its session"

@@ -7,11 +7,12 @@ import pytest
 
 from infra.errors import LogError
 from infra.lifecycle import Stop
-from ingest import codec
-from ingest.events import Fate, FateKind, Feedback
-from ingest.log import InMemoryLog, Message, TopicSpec
-from ingest.reader import Follower, Reader, outlast_outages, replay, send
-from ingest.topics import FATES, FEEDBACK, dead_letters
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import Message, TopicSpec
+from ingest.log.reader import Follower, Reader, outlast_outages, replay, send
+from ingest.log.topics import FATES, FEEDBACK, dead_letters
+from ingest.records import codec
+from ingest.records.events import Fate, FateKind, Feedback
 
 DLQ = dead_letters(FATES.name, "group")
 

@@ -1,0 +1,1 @@
+"""`onstream audit`: what became of every trace and of all feedback."""

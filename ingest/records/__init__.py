@@ -1,0 +1,1 @@
+"""What lies on the log: records, their bytes, and the ids in them."""
