@@ -43,6 +43,7 @@ class LogConfig(Section):
     retention_s: Seconds = 86_400.0
     assignor: Literal["eager", "cooperative"] = "eager"
     timeout_s: Seconds = 30.0
+    index_dir: str = Field("", description="copies of what topics say, for quick restarts; empty: `<run_dir>/index`")
 
 
 class StoreConfig(Section):
@@ -106,6 +107,7 @@ class CaptureConfig(Section):
     spool_dir: str = Field("", description="empty: `<run_dir>/spool`")
     max_spool_bytes: int = Field(1 << 30, ge=1 << 20)
     segment_bytes: int = Field(4 << 20, ge=1 << 12)
+    recent_bytes: int = Field(64 << 20, ge=0, description="memory for recent turns, so that the next is stored cut")
 
 
 class RampStep(Section):
@@ -213,6 +215,7 @@ class TrainerConfig(Section):
     clip_high: float = Field(0.28, gt=0.0)
     max_importance_weight: float = Field(2.0, gt=1.0)
     baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
+    late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
     max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "cpu"
@@ -227,6 +230,7 @@ _RUN_DIR = ".onstream"
 _BELOW_RUN_DIR = {
     ("store", "url"): "store",
     ("store", "cache_dir"): "cache",
+    ("log", "index_dir"): "index",
     ("serving", "capture", "spool_dir"): "spool",
     ("trainer", "checkpoint_dir"): "trainer",
 }

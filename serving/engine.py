@@ -24,6 +24,7 @@ from serving.cpu import without_seeds
 from serving.guard import control_token, scoring_token
 from serving.idle import Users, UsersMiddleware
 from serving.ports import require_free
+from serving.recent import Recent
 from serving.spool import Shipper, Spool
 from serving.weights import BACKEND
 
@@ -86,7 +87,8 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     args = vllm_args(config, slot, folder)
     async with build_async_engine_client(args) as engine:
         await engine.update_weight_version(str(manifest.version))
-        capture, users = Capture(spool, slot.id, manifest.version), Users()
+        recent = Recent(config.serving.capture.recent_bytes, config.ingest.inactivity_s)
+        capture, users = Capture(spool, slot.id, manifest.version, recent), Users()
         if current_platform.is_cpu():
             engine.generate = without_seeds(engine.generate)
         engine.generate = capture.wrap(engine.generate)

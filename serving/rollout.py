@@ -39,7 +39,7 @@ class FencedError(OnstreamError, RuntimeError):
 
 @dataclass
 class Evidence:
-    """Outcomes by session, each counted once, from the rewards topic."""
+    """Outcomes by session, each counted once, from the rewards topic. A later revision replaces what it revises."""
 
     champion: dict[int, deque[Reward]] = field(default_factory=dict)
     units: dict[int, dict[str, Unit]] = field(default_factory=dict)
@@ -47,11 +47,10 @@ class Evidence:
 
     def add(self, reward: Reward) -> None:
         """File a reward under the trial its session was assigned in, or under the version that served it alone."""
-        served = {version for turn in reward.trajectory.turns for version in turn.versions}
-        assignment = reward.trajectory.assignment
+        served, assignment = set(reward.versions), reward.assignment
         if assignment is not None and assignment.arm is Arm.STABLE and len(served) == 1:
-            (version,) = served
-            self.champion.setdefault(version, deque(maxlen=_CHAMPION_UNITS)).append(reward)
+            (version,) = reward.versions
+            self._add_champion(self.champion.setdefault(version, deque(maxlen=_CHAMPION_UNITS)), reward)
         if assignment is None or assignment.trial is None:
             return
         is_candidate = assignment.arm is Arm.CANDIDATE

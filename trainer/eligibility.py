@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ingest.records.events import FateKind, Part, Reward, Segment, Turn, TurnKind, TurnReward, versions_of
+from ingest.records.events import FateKind, Part, Reward, Segment, Trajectory, Turn, TurnKind, TurnReward, versions_of
 from ingest.store.releases import Served
 
 HTTP_OK = 200
@@ -27,6 +27,7 @@ class Reason(StrEnum):
     STALE = "stale"
     DISCARDED = "its update was discarded"
     EXPIRED = "no batch filled while the log kept its reward"
+    GONE = "the log keeps its trajectory no longer"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Ineligible:
 
     @property
     def fate(self) -> FateKind:
-        special = {Reason.HELD_OUT: FateKind.HELD_OUT, Reason.EXPIRED: FateKind.EXPIRED}
-        return special.get(self.reason, FateKind.REFUSED)
+        expired = dict.fromkeys((Reason.EXPIRED, Reason.GONE), FateKind.EXPIRED)
+        return ({Reason.HELD_OUT: FateKind.HELD_OUT} | expired).get(self.reason, FateKind.REFUSED)
 
 
 Eligibility = Trainable | Held | Ineligible
@@ -69,19 +70,19 @@ class EligibleTurn:
     versions: tuple[int, ...]
 
 
-def screen(reward: Reward) -> dict[str, EligibleTurn | Ineligible]:
+def screen(reward: Reward, trajectory: Trajectory | None) -> dict[str, EligibleTurn | Ineligible]:
     """Every trace of a reward by its id, screened by all that can never change."""
+    if trajectory is None:
+        return {trace_id: Ineligible(Reason.GONE) for trace_id in reward.trace_ids}
     segments = {
         segment.trace_id: (segment, chain.shared + len(chain.token_ids))
-        for chain in reward.trajectory.chains
+        for chain in trajectory.chains
         for segment in chain.segments
     }
     scores = {turn.trace_id: turn for turn in reward.turns}
     return {
-        turn.trace_id: _screen_turn(
-            reward.trajectory.held_out, turn, segments.get(turn.trace_id), scores.get(turn.trace_id)
-        )
-        for turn in reward.trajectory.turns
+        turn.trace_id: _screen_turn(trajectory.held_out, turn, segments.get(turn.trace_id), scores.get(turn.trace_id))
+        for turn in trajectory.turns
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
 from ingest.log.topics import REWARDS
+from ingest.log.trajectories import trajectory_of
 from ingest.records.events import Chain, Reward
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
@@ -25,6 +26,7 @@ class Item:
 
     partition: tuple[str, int]
     offset: int
+    revision: int
     tenant: str
     spec: str
     at: float
@@ -38,6 +40,10 @@ class Item:
     @property
     def ineligible(self) -> dict[str, Ineligible]:
         return {trace_id: turn for trace_id, turn in self.turns.items() if isinstance(turn, Ineligible)}
+
+    def waits(self, late_after: float) -> bool:
+        """Whether a turn of it is unscored, and it was made after `late_after`."""
+        return self.at > late_after and Ineligible(Reason.UNSCORED) in self.turns.values()
 
 
 class Inbox:
@@ -83,23 +89,36 @@ class Inbox:
         return moved
 
     def _keep(self, message: Message, reward: Reward) -> None:
-        """Hold a reward. A trace that is held or has its fate stays with the first reward that brought it."""
-        turns = {trace_id: turn for trace_id, turn in screen(reward).items() if trace_id not in self._known}
-        if len(turns) < len(reward.trajectory.turns):
+        """Hold a reward. A trace that has its fate keeps it; one that is held goes to the reward's latest revision."""
+        if reward.revision > 1:
+            self._give_up(reward)
+        if not self._known.isdisjoint(reward.trace_ids):
             logger.info("%s: skipped traces of a reward that came again", place(message))
-        if not turns:
+        if self._known.issuperset(reward.trace_ids):
             return
+        trajectory = trajectory_of(self._log, reward)
+        turns = {name: turn for name, turn in screen(reward, trajectory).items() if name not in self._known}
         self._known |= turns.keys()
         item = Item(
             (message.topic, message.partition),
             message.offset,
-            reward.trajectory.tenant,
+            reward.revision,
+            reward.tenant,
             reward.spec,
             reward.at,
             turns,
-            reward.trajectory.chains,
+            trajectory.chains if trajectory else (),
         )
         self.items.append(_stripped(item))
+
+    def _give_up(self, reward: Reward) -> None:
+        """Let go of held traces that an earlier revision brought: `reward` has later feedback about them."""
+        names = set(reward.trace_ids)
+        for index, item in enumerate(self.items):
+            if item.revision < reward.revision and not names.isdisjoint(item.turns):
+                self._known -= names & item.turns.keys()
+                left = {name: turn for name, turn in item.turns.items() if name not in names}
+                self.items[index] = _stripped(replace(item, turns=left))
 
     def resolve(self, rule_out: Callable[[Item, EligibleTurn], Ineligible | None]) -> None:
         """Give eligible turns that `rule_out` objects to their reason, and let go of tokens that cannot train."""
@@ -117,9 +136,12 @@ class Inbox:
                 return index + 1
         return len(self.items)
 
-    def num_leading_ineligible(self) -> int:
-        """How many items from the first on hold nothing that may train."""
-        return next((index for index, item in enumerate(self.items) if item.eligible), len(self.items))
+    def num_leading_ineligible(self, late_after: float) -> int:
+        """How many items from the first on hold nothing that may train, nor may yet be scored by late feedback.
+
+        Unscored turns of rewards made after `late_after`, in Unix seconds, still wait for that.
+        """
+        return next((n for n, item in enumerate(self.items) if item.eligible or item.waits(late_after)), len(self.items))
 
     def positions_after(self, num_items: int) -> Positions:
         """Where reading goes on once the first `num_items` are used: at the first reward left, or the next unread."""

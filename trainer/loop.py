@@ -25,10 +25,9 @@ from pathlib import Path
 from infra import telemetry
 from infra.config import Config
 from infra.lifecycle import Stop
+from ingest.log import fates
 from ingest.log.protocol import EventLog
-from ingest.log.reader import send
-from ingest.log.topics import FATES
-from ingest.records.events import Fate, FateKind, key_of
+from ingest.records.events import Fate, FateKind
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
 from trainer import phases
@@ -135,7 +134,7 @@ class Trainer:
         """Give fates to the rewards at the head of the inbox in which nothing can train."""
         self._settle_at = self._now() + SETTLE_S
         self._inbox.expire(self._now() - EXPIRE_AT_SHARE * self._config.log.retention_s)
-        num_items = self._inbox.num_leading_ineligible()
+        num_items = self._inbox.num_leading_ineligible(self._now() - self._config.trainer.late_feedback_s)
         if num_items:
             self._use(num_items, self._fates(num_items))
 
@@ -223,7 +222,7 @@ class Trainer:
         )
         trained = {
             turn.trace_id: Fate(
-                trace_id=turn.trace_id,
+                trace_ids=(turn.trace_id,),
                 kind=FateKind.TRAINED,
                 version=number,
                 reason=f"trained in version {number}",
@@ -309,8 +308,7 @@ class Trainer:
         if candidate and not candidate.is_published:
             publish(candidate, self._policy, self._store, self._log, self._folder / "export")
             candidate = candidate.model_copy(update={"is_published": True})
-        for fate in state.fates:
-            send(self._log, FATES, key_of(session_id=None, trace_id=fate.trace_id), fate)
+        fates.tell(self._log, state.fates)
         if state.fates or candidate is not state.candidate:
             self._log.flush(self._config.log.timeout_s)
             self._commit(candidate=candidate, fates=())
@@ -342,7 +340,7 @@ class Trainer:
 
 
 def _fate(trace_id: str, turn: Ineligible, at: float) -> Fate:
-    return Fate(trace_id=trace_id, kind=turn.fate, reason=turn.reason.value, at=at)
+    return Fate(trace_ids=(trace_id,), kind=turn.fate, reason=turn.reason.value, at=at)
 
 
 def _count_refused(fates: tuple[Fate, ...]) -> None:

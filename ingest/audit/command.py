@@ -94,10 +94,11 @@ class Books:
         self.feedback.add(feedback, place)
 
     def add_reward(self, reward: Reward) -> None:
-        self.rewarded_at.update({turn.trace_id: reward.at for turn in reward.trajectory.turns})
+        self.rewarded_at.update(dict.fromkeys(reward.trace_ids, reward.at))
 
     def add_fate(self, fate: Fate) -> None:
-        self.fates.setdefault(fate.trace_id, []).append(fate)
+        for trace_id in fate.trace_ids:
+            self.fates.setdefault(trace_id, []).append(fate)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Failure(StrEnum):
     UNREADABLE = "RecordError"
     UNCLAIMED = "Unclaimed"
     LATE = "Late"
+    ORPHANED = "Orphaned"
 
 
 def bury(log: EventLog, group: str, message: Message, failure: Failure, told: str) -> None:

@@ -19,7 +19,7 @@ from infra.errors import LogError, RecordError
 from infra.lifecycle import Stop, backoff_s
 from ingest.log import letters
 from ingest.log.letters import Failure
-from ingest.log.protocol import EventLog, Message
+from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.topics import Topic
 from ingest.records import codec
 from ingest.records.events import AnyRecord, Record
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 _HEALTHY_S = 60.0  # a run this long was no failed attempt: the next outage is waited for from the start
 
 
-def send(log: EventLog, topic: Topic, key: str, record: Record) -> None:
-    """Append a record, with the current trace context in its headers."""
+def send(log: EventLog, topic: Topic, key: str, record: Record) -> Receipt:
+    """Append a record, with the current trace context in its headers. Where it lies is known after a flush."""
     value, headers = codec.encode(record)
-    log.append(topic.name, key, value, headers | telemetry.headers_out())
+    return log.append(topic.name, key, value, headers | telemetry.headers_out())
 
 
 def replay(log: EventLog, topic: Topic, kind: type[AnyRecord]) -> Iterable[AnyRecord]:

@@ -36,7 +36,7 @@ def trajectory(*traces: Trace, closed_at: float = 100.0, feedback: tuple[Feedbac
         closed=CloseReason.INACTIVE,
         opened_at=0.0,
         closed_at=closed_at,
-        turns=build(join(traces).readings),
+        turns=build(join(traces).readings, {}),
         chains=(),
         feedback=feedback,
     )
