@@ -48,7 +48,6 @@ logger = logging.getLogger(__name__)
 
 GROUP = "rewards"
 POLL_S = 0.5
-FORGET_EVERY_S = 3600.0  # reads the whole index
 TOO_MANY, TOO_LONG = Unscored("too many wait"), Unscored("it waited too long")
 
 Where = tuple[str, int]
@@ -89,9 +88,10 @@ class Stage:
         self._committed: dict[Where, int] = {}
         self._waiting: dict[str, _Waiting] = {}  # by reward id, oldest first
         self._asked: dict[Question, _Waiting] = {}
-        self._index = Index(index_path(config, GROUP), log, REWARDS, Reward, lambda one: [one.reward_id], lambda one: one.at)
+        self._index = Index(
+            index_path(config, GROUP), log, REWARDS, Reward, lambda one: [one.reward_id], lambda one: one.at
+        )
         self._written: dict[str, tuple[Receipt, Reward]] = {}  # by reward id
-        self._next_forgetting = clock() + FORGET_EVERY_S
 
     def step(self, timeout_s: float = POLL_S) -> None:
         """Read and write; flush and commit when there was anything."""
@@ -194,12 +194,10 @@ class Stage:
         logger.info("session %s: %s", trajectory.session_id, told(made))
 
     def note(self) -> None:
-        """4: copy what was written into the index; let go of rewards whose trajectories are on their topic no longer."""
+        """4: copy what was written into the index, and let it go of rewards whose trajectories are on no topic."""
         self._index.note(self._written.values())
         self._written.clear()
-        if self._clock() >= self._next_forgetting:
-            self._next_forgetting = self._clock() + FORGET_EVERY_S
-            self._index.forget(self._clock() - self._remember_s)
+        self._index.forget(self._clock() - self._remember_s)
 
     def commit(self) -> None:
         """5: move the group's positions to their low watermarks."""

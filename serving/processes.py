@@ -97,7 +97,8 @@ def run_rollout(config: Config) -> None:
     def control() -> None:
         log = KafkaLog(config.log, client_id="rollout")
         engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
-        rollout = Rollout(log, VersionStore(config.store.url), engines, own)
+        kept = Path(config.run_dir) / "rollout" / "evidence.json"
+        rollout = Rollout(log, VersionStore(config.store.url), engines, own, kept)
         try:
             rollout.start()
             shown["rollout"] = rollout

@@ -19,9 +19,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import StoreError
+from infra.files import replace_text, sync
 from ingest.log.protocol import Positions
 from ingest.records.events import Fate
-from trainer.files import replace_text, sync
 
 NUM_KEPT = 2
 

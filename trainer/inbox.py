@@ -141,7 +141,9 @@ class Inbox:
 
         Unscored turns of rewards made after `late_after`, in Unix seconds, still wait for that.
         """
-        return next((n for n, item in enumerate(self.items) if item.eligible or item.waits(late_after)), len(self.items))
+        return next(
+            (n for n, item in enumerate(self.items) if item.eligible or item.waits(late_after)), len(self.items)
+        )
 
     def positions_after(self, num_items: int) -> Positions:
         """Where reading goes on once the first `num_items` are used: at the first reward left, or the next unread."""

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from infra import telemetry
 from infra.config import Config
+from infra.files import replace_text
 from infra.lifecycle import Stop
 from ingest.log import fates
 from ingest.log.protocol import EventLog
@@ -35,7 +36,6 @@ from trainer.advantages import Baselines
 from trainer.batch import Batch, make_batch
 from trainer.checkpoint import CandidateVersion, Checkpoints, Fallback, State, as_offsets, remember
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
-from trainer.files import replace_text
 from trainer.inbox import Inbox
 from trainer.phases import Phase
 from trainer.publish import publish

@@ -46,9 +46,8 @@ class Tally:
             self._take_reward(record)
 
     def _take_reward(self, reward: Reward) -> None:
-        summaries = {turn.trace_id for turn in reward.trajectory.turns if turn.kind is TurnKind.SUMMARY}
         for turn in reward.turns:
-            if turn.trace_id not in summaries or turn.value is None:
+            if turn.kind is not TurnKind.SUMMARY or turn.value is None:
                 continue
             given = {
                 part.name: part.value

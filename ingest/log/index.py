@@ -37,6 +37,7 @@ _PUT = """
     INSERT INTO ids VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
     SET partition = excluded.partition, offset = excluded.offset, at = excluded.at WHERE excluded.offset >= offset
 """
+_FORGET_EVERY_S = 3600.0
 _MANY = 10_000  # messages copied in one transaction
 
 
@@ -63,6 +64,7 @@ class Index(Generic[AnyRecord]):
         """`ids` are a record's, `at` is its time in Unix seconds. Raises `StoreError`."""
         self._log, self._topic, self._kind, self._ids, self._at = log, topic, kind, ids, at
         self._db = _open(path)
+        self._forgotten_before = float("-inf")
 
     def get(self, name: str) -> Entry | None:
         """What holds an id, as far as was noted."""
@@ -86,6 +88,9 @@ class Index(Generic[AnyRecord]):
             with self._changing():
                 for message in batch:
                     num += self._copy(message)
+        with self._changing():
+            empty = [(part, ends.get(part, 0)) for part in partitions]
+            self._db.executemany("INSERT OR IGNORE INTO positions VALUES (?, ?)", empty)
         return num
 
     def note(self, written: Iterable[tuple[Receipt, AnyRecord]]) -> None:
@@ -99,7 +104,10 @@ class Index(Generic[AnyRecord]):
                 )
 
     def forget(self, before: float) -> None:
-        """Let go of ids whose records are older."""
+        """Let go of ids whose records are older. That reads the whole file, so it is done once in a while only."""
+        if before - self._forgotten_before < _FORGET_EVERY_S:
+            return
+        self._forgotten_before = before
         with self._changing():
             self._db.execute("DELETE FROM ids WHERE at < ?", (before,))
 

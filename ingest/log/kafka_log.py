@@ -87,7 +87,7 @@ class KafkaLog:
             "configs": {"retention.ms": str(retention_ms), "max.message.bytes": str(MAX_RECORD_BYTES)},
         }
 
-    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> "Sent":
         """Send; `flush` tells whether it arrived. An unknown topic is created with one partition.
 
         Raises:
@@ -108,6 +108,7 @@ class KafkaLog:
             outbox.waiting.append((me, future))
             if outbox is not self._outbox:
                 self._owed.add(me)
+        return Sent(future)
 
     def _sending(self) -> "_Outbox":
         outbox = self._outbox
@@ -273,6 +274,27 @@ class KafkaLog:
             if outbox:
                 outbox.close()
             self._fetcher.close()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message on its way: a `Receipt` by the client's future."""
+
+    future: Any
+
+    @property
+    def partition(self) -> int:
+        return int(self._metadata.partition)
+
+    @property
+    def offset(self) -> int:
+        return int(self._metadata.offset)
+
+    @property
+    def _metadata(self) -> Any:
+        if not self.future.succeeded():
+            raise LogError("event log: where a message lies is known once it was flushed")
+        return self.future.value
 
 
 @dataclass

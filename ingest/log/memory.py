@@ -49,13 +49,14 @@ class InMemoryLog:
             for spec in topics:
                 self._shared.partitions.setdefault(spec.name, [_Partition() for _ in range(spec.partitions)])
 
-    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Message:
         with self._shared.changed:
             partitions = self._shared.partitions.setdefault(topic, [_Partition()])
             index = zlib.crc32(key.encode()) % len(partitions)
             into = partitions[index]
             into.messages.append(Message(topic, index, into.end, key, value, dict(headers)))
             self._shared.changed.notify_all()
+            return into.messages[-1]
 
     def flush(self, timeout_s: float) -> None:
         """Appends are durable at once, as far as memory is."""

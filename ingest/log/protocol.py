@@ -36,6 +36,16 @@ Positions = Mapping[tuple[str, int], int]
 """(topic, partition) -> offset of the next message to read."""
 
 
+class Receipt(Protocol):
+    """Where an appended message lies. Known once `flush` has returned; asked for earlier, that is an error."""
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
+
+
 class Subscription(Protocol):
     """A consumer in a group. Not safe for use from several threads."""
 
@@ -61,7 +71,7 @@ class EventLog(Protocol):
     def create(self, topics: Iterable[TopicSpec]) -> None:
         """Create what does not exist."""
 
-    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Receipt:
         """Send; `flush` tells whether it arrived."""
 
     def flush(self, timeout_s: float) -> None:

@@ -19,7 +19,7 @@ from infra.errors import LogError, RecordError
 from infra.lifecycle import Stop, backoff_s
 from ingest.log import letters
 from ingest.log.letters import Failure
-from ingest.log.protocol import EventLog, Message, Receipt
+from ingest.log.protocol import EventLog, Message, Positions, Receipt
 from ingest.log.topics import Topic
 from ingest.records import codec
 from ingest.records.events import AnyRecord, Record
@@ -76,22 +76,38 @@ class Reader:
 class Follower:
     """All records of some topics from the oldest on, in no group: each follower sees everything.
 
-    Undecodable records are skipped with a warning; the topic's own group dead-letters them.
+    Undecodable records are skipped with a warning; the topic's own group dead-letters them. `positions` are where it
+    reads on; `begin` says where to begin, in partitions that it names.
     """
 
-    def __init__(self, log: EventLog, topics: Iterable[Topic]) -> None:
+    def __init__(self, log: EventLog, topics: Iterable[Topic], begin: Positions | None = None) -> None:
         self._kinds = {topic.name: topic.record for topic in topics}
         self._subscription = log.subscribe(self._kinds, None)
+        self._begin = dict(begin or {})
+        self.positions: dict[tuple[str, int], int] = dict(self._begin)
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[Record]:
         """What came since the last call. Raises `LogError` when the log is away: make a new follower then."""
         found: list[Record] = []
-        for message in self._subscription.poll(timeout_s, max_messages):
+        polled = self._subscription.poll(timeout_s, max_messages)
+        sought = self._seek()
+        for message in polled:
+            where = (message.topic, message.partition)
+            if where in sought:
+                continue
+            self.positions[where] = message.offset + 1
             try:
                 found.append(codec.decode(message.value, message.headers, self._kinds[message.topic]))
             except RecordError as exc:
                 logger.warning("%s: skipped: %s", place(message), exc)
         return found
+
+    def _seek(self) -> frozenset[tuple[str, int]]:
+        """Go to where it shall begin, in partitions assigned by now. What they brought before that is not wanted."""
+        assigned = self._subscription.assignment() & self._begin.keys() if self._begin else frozenset()
+        if assigned:
+            self._subscription.seek({where: self._begin.pop(where) for where in assigned})
+        return assigned
 
     def close(self) -> None:
         self._subscription.close()

@@ -35,8 +35,8 @@ from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
 from ingest.log import fates, letters
-from ingest.log.letters import Failure
 from ingest.log.index import Index, index_path
+from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Reader, place, send
 from ingest.log.topics import FEEDBACK, TRACES, TRAJECTORIES, late_letters
@@ -61,7 +61,6 @@ logger = logging.getLogger(__name__)
 GROUP = "ingest"
 POLL_S = 0.5
 ORPHANED = "its prefix is not on the log"
-FORGET_EVERY_S = 3600.0  # reads the whole index
 TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
 
 
@@ -88,7 +87,6 @@ class Assembler:
         self._seen_until: dict[Where, float] = {}
         self._polled = 0
         self._next_tick = clock()
-        self._next_forgetting = clock() + FORGET_EVERY_S
 
     def step(self, timeout_s: float = POLL_S) -> None:
         """Poll once; close, flush and commit when it is time to."""
@@ -263,9 +261,7 @@ class Assembler:
             self._index.note(self._written)
             self._written.clear()
             self.table.forget()
-        if self._clock() >= self._next_forgetting:
-            self._next_forgetting = self._clock() + FORGET_EVERY_S
-            self._index.forget(self._clock() - self._remember_s)
+        self._index.forget(self._clock() - self._remember_s)
 
     def commit(self) -> None:
         """5: move the group's positions to their low watermarks."""

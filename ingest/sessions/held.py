@@ -17,9 +17,9 @@ class Held:
     """
 
     rest: Trace
-    prompt: array[int]
-    reply: array[int]
-    logprobs: array[float]
+    prompt: "array[int]"
+    reply: "array[int]"
+    logprobs: "array[float]"
     partition: int
     offset: int
     digest: str

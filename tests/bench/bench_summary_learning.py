@@ -217,7 +217,9 @@ def _item(number: int, attempt: Attempt) -> Item:
     """As the trainer's inbox holds it. Each history is a tenant, so that it is measured against its own past."""
     reward, place = attempt.reward, (("rewards", 0), number)
     tenant = f"{attempt.history.domain}-{attempt.history.number}"
-    return Item(*place, tenant, reward.spec, reward.at, screen(reward), reward.trajectory.chains)
+    trajectory = reward.trajectory
+    assert trajectory is not None
+    return Item(*place, 1, tenant, reward.spec, reward.at, screen(reward, trajectory), trajectory.chains)
 
 
 def _numbers(reward: Reward) -> dict[str, float]:

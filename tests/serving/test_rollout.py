@@ -21,6 +21,7 @@ from ingest.records.events import (
     Turn,
     TurnKind,
     Version,
+    about,
 )
 from ingest.store import releases
 from ingest.store.releases import Served
@@ -80,7 +81,8 @@ class World:
         self.rollout = self.restarted()
 
     def restarted(self) -> Rollout:
-        self.rollout = Rollout(self.log, self.store, self.hands, self.config, now=lambda: self.now)  # type: ignore[arg-type]
+        kept = self.folder / "evidence.json"
+        self.rollout = Rollout(self.log, self.store, self.hands, self.config, kept, now=lambda: self.now)  # type: ignore[arg-type]
         self.rollout.start()
         return self.rollout
 
@@ -107,7 +109,8 @@ class World:
         )  # fmt: skip
         reward = Reward(
             reward_id=f"r{self.sessions}", trajectory_id=f"j{self.sessions}", session_id=name, spec="x", components=(),
-            turns=(), value=value, has_signal=True, guardrails={}, trajectory=trajectory, at=self.now,
+            turns=(), value=value, has_signal=True, guardrails={}, trajectory=trajectory, **about(trajectory),
+            at=self.now,
         )  # fmt: skip
         reader.send(self.log, topics.REWARDS, name, reward)
 
@@ -288,6 +291,6 @@ def test_a_child_of_a_version_that_is_no_longer_stable_is_never_tried(world: Wor
 def test_a_controller_without_a_first_release_says_what_to_do(tmp_path: Path) -> None:
     log = InMemoryLog()
     log.create(topics.specs(1, 60.0))
-    rollout = Rollout(log, VersionStore(str(tmp_path)), {}, RolloutConfig())
+    rollout = Rollout(log, VersionStore(str(tmp_path)), {}, RolloutConfig(), tmp_path / "evidence.json")
     with pytest.raises(ControlError, match="run `onstream bootstrap` first"):
         rollout.start()

@@ -35,6 +35,7 @@ from ingest.records.events import (
     TurnReward,
     Version,
     VersionSpan,
+    about,
     session_key,
 )
 from ingest.store.versions import VersionStore
@@ -114,15 +115,19 @@ def make_reward(
         turns=tuple(
             TurnReward(
                 trace_id=trace,
+                kind=turn.kind,
                 value=value,
                 parts=tuple(Part(name=name, weight=w, value=v) for name, (w, v) in given.items()),
             )
-            for trace, value, given in zip(traces, rewards, parts or [{}] * len(rewards), strict=True)
+            for trace, turn, value, given in zip(
+                traces, trajectory.turns, rewards, parts or [{}] * len(rewards), strict=True
+            )
         ),
         value=0.5,
         has_signal=True,
         guardrails={},
         trajectory=trajectory,
+        **about(trajectory),
         at=at,
     )
 
@@ -235,8 +240,9 @@ class World:
         found = defaultdict(set)
         for message in self.log.replay(topics.FATES.name):
             fate = decode(message.value, message.headers, Fate)
-            assert message.key == fate.trace_id.partition("-")[0]
-            found[fate.trace_id].add(fate)
+            for trace_id in fate.trace_ids:
+                assert message.key == trace_id.partition("-")[0]
+                found[trace_id].add(fate)
         return dict(found)
 
     def fate(self, reward: Reward, turn: int = 0) -> Fate:

@@ -13,7 +13,7 @@ SPAN = VersionSpan(version=0, start=0, end=2)
 
 
 def only(reward: Reward) -> EligibleTurn | Ineligible:
-    (found,) = screen(reward).values()
+    (found,) = screen(reward, reward.trajectory).values()
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from ingest.log.memory import InMemoryLog
 from ingest.log.reader import Reader
 from ingest.log.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
 from ingest.records import codec
-from ingest.records.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory
+from ingest.records.events import SESSION_END, CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory, about
 from ingest.sessions.assemble import Assembler
 from ingest.sessions.chains import join
 from ingest.sessions.turns import build
@@ -54,12 +55,13 @@ def reward(of: Trajectory, at: float = 101.0) -> Reward:
         has_signal=False,
         guardrails={},
         trajectory=of,
+        **about(of),
         at=at,
     )
 
 
 def fate(trace: Trace, kind: FateKind, version: int | None = None, reason: str = "because") -> Fate:
-    return Fate(trace_id=trace.trace_id, kind=kind, version=version, reason=reason, at=200.0)
+    return Fate(trace_ids=(trace.trace_id,), kind=kind, version=version, reason=reason, at=200.0)
 
 
 def books(*traces: Trace, fates: tuple[Fate, ...] = ()) -> Books:
@@ -217,26 +219,28 @@ def test_feedback_given_twice_counts_once_by_whichever_was_dead_lettered(make_fe
 
 
 def test_what_ingest_did_with_feedback_is_what_the_audit_finds(
-    make_trace: MakeTrace, make_feedback: MakeFeedback, capsys: pytest.CaptureFixture[str]
+    make_trace: MakeTrace, make_feedback: MakeFeedback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now, log = 0.0, InMemoryLog()
-    config = Config(model=ModelConfig(path="unused"), ingest=IngestConfig(inactivity_s=60.0, horizon_s=300.0))
+    ingest = IngestConfig(inactivity_s=60.0, horizon_s=300.0)
+    config = Config(run_dir=str(tmp_path), model=ModelConfig(path="unused"), ingest=ingest)
     stage = Assembler(log, config, clock=lambda: now)
     put(log, TRACES, make_trace())
     put(log, FEEDBACK, make_feedback(0, at=2.0, session_id="s"))
     put(log, FEEDBACK, make_feedback(1, at=2.0, trace_id="resp_abc"))
     put(log, FEEDBACK, make_feedback(2, at=2.0, session_id="never"))
-    for now in (3.0, 100.0, 400.0):
+    for now in (3.0, 100.0, 400.0, 450.0):
         stage.step(0.0)
         if now == 100.0:
             put(log, FEEDBACK, make_feedback(3, at=100.0, session_id="s"))
+            put(log, FEEDBACK, make_feedback(4, at=100.0, session_id="s", name=SESSION_END))
     found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: 5000.0)
-    expected = {("joined", ""): 1, ("late", "its session was closed"): 1, ("dead_lettered", "about nothing known"): 2}
+    expected = {("joined", ""): 2, ("late", "its session was closed"): 1, ("dead_lettered", "about nothing known"): 2}
     assert (found.feedback.by_outcome, found.feedback.unexplained) == (expected, ())
     assert json.loads(found.as_json())["feedback"]["by_outcome"][-1]["feedback"] == 1
     audit.show(found)
     shown = capsys.readouterr().out
-    assert "4 feedback" in shown
+    assert "5 feedback" in shown
     assert "about nothing known" in shown
 
 

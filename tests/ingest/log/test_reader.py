@@ -25,7 +25,7 @@ def log() -> InMemoryLog:
 
 
 def fate(trace_id: str) -> Fate:
-    return Fate(trace_id=trace_id, kind=FateKind.EXPIRED, reason="test", at=1.0)
+    return Fate(trace_ids=(trace_id,), kind=FateKind.EXPIRED, reason="test", at=1.0)
 
 
 def drain(log: InMemoryLog) -> list[Message]:
@@ -71,7 +71,7 @@ def test_records_are_decoded_by_the_topic_they_came_from(log: InMemoryLog) -> No
     reader = Reader(log, [FATES, FEEDBACK], "group")
     read = {(message.topic, message.offset): record for message, record in reader.poll(0.0)}
     assert read == {("fates", 0): fate("one"), ("feedback", 0): liked, ("fates", 1): None}
-    assert drain(log)[0].headers["onstream.errors.message"] == "expected schema fate/1..1, got 'feedback/1'"
+    assert drain(log)[0].headers["onstream.errors.message"] == "expected schema fate/1..2, got 'feedback/2'"
     reader.close()
 
 

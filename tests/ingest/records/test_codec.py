@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from infra.errors import RecordError
 from ingest.log.topics import ALL
@@ -42,7 +43,7 @@ def test_a_golden_record_is_readable_and_is_written_again_byte_for_byte(name: st
     value, headers = codec.encode(record)
     assert codec.decode(value, headers, KINDS[schema]) == record
     if int(version) == record.VERSION:
-        assert (value, headers) == (golden(name), {codec.SCHEMA_HEADER: f"{schema}/{version}"})
+        assert (codec.plain(value), headers) == (golden(name), {codec.SCHEMA_HEADER: f"{schema}/{version}"})
 
 
 def test_packed_numbers_of_the_golden_trace_are_those_that_were_sampled() -> None:
@@ -59,23 +60,52 @@ def test_token_ids_and_logprobs_are_little_endian_words() -> None:
     assert base64.b64decode(raw["logprobs"])[:4] == bytes.fromhex("000080be")
 
 
+def test_numbers_of_version_3_lie_byte_plane_after_byte_plane() -> None:
+    raw = json.loads(golden("trace.v3.json"))
+    assert raw["token_ids"][0] == "~"
+    assert base64.b64decode(raw["token_ids"][1:]) == bytes.fromhex("791e02 0e0000 000000 000000")
+    old = json.loads(golden("trace.v1.json"))
+    new = codec.decode(golden("trace.v3.json"), {codec.SCHEMA_HEADER: "trace/3"}, Trace)
+    assert new.logprobs == Trace.model_validate(old).logprobs
+
+
+def test_a_large_value_is_compressed_and_a_small_one_is_as_it_was() -> None:
+    trace = codec.decode(golden("trace.v3.json"), {codec.SCHEMA_HEADER: "trace/3"}, Trace)
+    value, _ = codec.encode(trace.model_copy(update={"reply_text": "x" * 10_000}))
+    assert len(value) < 3000 and json.loads(codec.plain(value))["reply_text"] == "x" * 10_000
+    assert codec.plain(b'{"a":1}') == b'{"a":1}'
+
+
+@pytest.mark.parametrize("cut", [5, 12, 40])
+def test_a_compressed_value_that_is_damaged_is_refused(cut: int) -> None:
+    value, headers = codec.encode(codec.decode(golden("trace.v3.json"), {codec.SCHEMA_HEADER: "trace/3"}, Trace))
+    with pytest.raises(RecordError, match="compressed record"):
+        codec.decode(value[:cut], headers, Trace)
+
+
+def test_a_compressed_value_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "_MAX_PLAIN_BYTES", 9_999)
+    with pytest.raises(RecordError, match="may unfold to 9999 bytes, got 10000"):
+        codec.plain(zstandard.compress(bytes(10_000)))
+
+
 def test_a_record_without_a_schema_is_refused() -> None:
-    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..2, got None"
+    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..3, got None"
 
 
 @pytest.mark.parametrize("schema", ["feedback/1", "trace", "trace/", "trace/one", "trace/-1", "trace/" + "1" * 5000])
 def test_a_record_that_claims_another_schema_is_refused(schema: str) -> None:
-    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..2, got {schema!r}"
+    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..3, got {schema!r}"
 
 
 def test_bytes_that_are_not_the_schema_they_claim_are_refused() -> None:
     assert refusal(golden("feedback.v1.json")) == "trace/1: assignment: Field required"
 
 
-@pytest.mark.parametrize("version", ["0", "3", "17"])
+@pytest.mark.parametrize("version", ["0", "4", "17"])
 def test_a_version_this_reader_does_not_know_is_refused_with_advice(version: str) -> None:
     message = refusal(golden("trace.v1.json"), f"trace/{version}")
-    assert message == f"trace: this reader knows versions 1..2, got {version}; upgrade the reader"
+    assert message == f"trace: this reader knows versions 1..3, got {version}; upgrade the reader"
 
 
 @pytest.mark.parametrize("value", [b"", b"not json", b"[]", b"\xff\xfe", b'{"trace_id": ', b"[" * 10_000])

@@ -21,7 +21,7 @@ class Table:
     """A table that takes records as if each were read the moment it came about, unless told when."""
 
     def __init__(self, make_message: MakeMessage, config: IngestConfig = CONFIG) -> None:
-        self.table = SessionTable(config, remember_s=1000.0)
+        self.table = SessionTable(config)
         self._message = make_message
         self._offset = -1
 
@@ -234,13 +234,12 @@ def test_the_watermark_is_the_first_record_of_any_open_session(
     assert table.table.held() == {}
 
 
-def test_ids_are_not_remembered_for_ever(table: Table, make_trace: MakeTrace) -> None:
-    table.add(make_trace())
-    table.table.due(100.0)
-    table.table.forget(1100.0)
+def test_what_was_handed_out_before_is_known_from_elsewhere(make_message: MakeMessage, make_trace: MakeTrace) -> None:
+    before = {make_trace().trace_id: 100.0}
+    table = Table(make_message)
+    table.table = SessionTable(CONFIG, before.get)
     assert table.add(make_trace(), now=1100.0) is Taken.DUPLICATE
-    table.table.forget(1100.1)
-    assert table.add(make_trace(), now=1100.1) is Taken.KEPT
+    assert table.add(make_trace(n=1), now=1100.0) is Taken.KEPT
 
 
 def test_sessions_of_partitions_that_moved_are_dropped(table: Table, make_trace: MakeTrace) -> None:
