@@ -28,6 +28,7 @@ from ingest.records.events import (
     ReleaseKind,
     Reward,
     Segment,
+    Source,
     Trajectory,
     TrialState,
     Turn,
@@ -74,6 +75,7 @@ def make_reward(
     turn_changes: dict[int, dict[str, Any]] | None = None,
     segment_changes: dict[int, dict[str, Any]] | None = None,
     at: float = 1000.0,
+    revision: int = 1,
 ) -> Reward:
     """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number.
 
@@ -94,7 +96,8 @@ def make_reward(
         }
         segments.append(Segment.model_validate({**fields, **(segment_changes or {}).get(number, {})}))
     trajectory = Trajectory(
-        trajectory_id=f"t-{session}",
+        trajectory_id=f"t-{session}-{revision}",
+        revision=revision,
         session_id=session,
         tenant=tenant,
         assignment=None,
@@ -107,8 +110,9 @@ def make_reward(
         feedback=(),
     )
     return Reward(
-        reward_id=f"r-{session}",
+        reward_id=f"r-{session}-{revision}",
         trajectory_id=trajectory.trajectory_id,
+        revision=revision,
         session_id=session,
         spec="default/1",
         components=(),
@@ -196,8 +200,13 @@ class World:
         self.release(candidate=candidate, state=state, stable=stable)
 
     def reward(self, session: str, rewards: Sequence[float | None], **fields: Any) -> Reward:
+        """A trajectory and its reward, which lies where the log says; the one given back holds the trajectory."""
         made = make_reward(session, rewards, **{"at": self.time, **fields})
-        send(self.log, topics.REWARDS, session_key(session), made)
+        assert made.trajectory is not None
+        placed = send(self.log, topics.TRAJECTORIES, session_key(session), made.trajectory)
+        source = Source(partition=placed.partition, offset=placed.offset)
+        sent = made.model_copy(update={"source": source, "trajectory": None})
+        send(self.log, topics.REWARDS, session_key(session), sent)
         return made
 
     def fill(self, name: str, sessions: int = 4, **fields: Any) -> list[Reward]:

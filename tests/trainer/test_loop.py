@@ -6,7 +6,8 @@ import pytest
 
 from infra.errors import StoreError, TransitionError
 from ingest.log import topics
-from ingest.records.events import FateKind, ReleaseKind, TrialState
+from ingest.log.reader import replay
+from ingest.records.events import Fate, FateKind, ReleaseKind, TrialState
 from trainer import phases
 from trainer.checkpoint import Checkpoints, State
 from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
@@ -380,3 +381,68 @@ def test_a_store_that_has_the_number_with_other_content_is_an_error(world: World
     world.policy.update = update
     with pytest.raises(StoreError, match="version 1 exists"):
         run(trainer)
+
+
+def test_late_feedback_on_a_turn_that_waits_trains_it_once_on_the_later_reward(world: World) -> None:
+    world.bootstrap()
+    trainer = world.start()
+    late = world.reward("late", [0.0], token=7)
+    run(trainer, 2)
+    world.reward("late", [0.9], token=7, revision=2)
+    world.fill("a", sessions=3)
+    run(trainer)
+    (version,) = world.published()
+    assert sorted(world.weights(1)) == sorted([7, 7, *world.tokens("a", sessions=3)])
+    assert version.metrics["mean_reward"] == pytest.approx((0.9 + 0.0 + 0.1 + 0.2) / 4)
+    assert world.fate(late).kind is FateKind.TRAINED
+
+
+def test_late_feedback_on_a_turn_that_has_trained_trains_nothing_again(world: World) -> None:
+    world.bootstrap()
+    rewards = world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    world.reward("a0", [1.0], token=9700, revision=2)
+    world.fill("b", version=1)
+    run(trainer)
+    assert sorted(world.weights(2)) == world.tokens("a") + world.tokens("b")
+    assert world.fate(rewards[0]).version == 1
+
+
+def test_an_unscored_turn_waits_for_late_feedback_before_it_is_refused(world: World) -> None:
+    world.bootstrap()
+    trainer = world.start()
+    silent, spoken = world.reward("silent", [None]), world.reward("spoken", [None], token=7)
+    world.time += SETTLE_S + 1
+    run(trainer)
+    assert world.fates() == {}
+    world.reward("spoken", [1.0], token=7, revision=2)
+    world.fill("a", sessions=3)
+    world.time += world.config.trainer.late_feedback_s + SETTLE_S
+    run(trainer)
+    assert world.fate(silent).reason == "unscored"
+    assert world.fate(spoken).kind is FateKind.TRAINED
+
+
+def test_a_reward_whose_trajectory_the_log_keeps_no_longer_expires(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.bootstrap()
+    monkeypatch.setattr(world.log, "fetch", lambda *_: None)
+    reward = world.reward("s", [1.0])
+    trainer = world.start()
+    world.time += SETTLE_S
+    run(trainer)
+    assert (world.fate(reward).kind, world.fate(reward).reason) == (
+        FateKind.EXPIRED,
+        "the log keeps its trajectory no longer",
+    )
+
+
+def test_fates_of_one_session_that_are_alike_are_one_record(world: World) -> None:
+    world.bootstrap()
+    world.reward("s", [0.1, 0.2, 0.3, 0.4])
+    trainer = world.start()
+    run(trainer)
+    assert [len(fate.trace_ids) for fate in replay(world.log, topics.FATES, Fate)] == [4]
