@@ -2,7 +2,8 @@
 
 Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
 Secrets never stand in the file: the control plane's token is read from `ONSTREAM_CONTROL_TOKEN`, the scorers' from
-`ONSTREAM_SCORING_TOKEN`, the master secret of users' keys from where `privacy` says, and API keys are known by their digests.
+`ONSTREAM_SCORING_TOKEN`, the master secret of users' keys from where `privacy` says, and API keys are known by their
+digests.
 """
 
 import os

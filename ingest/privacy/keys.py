@@ -40,7 +40,8 @@ _MARK = b"onstream"
 _MAX_CACHED = 50_000  # keys in memory: 30 MB
 _MAX_ROUNDS = 8  # each but the last was undone by an erasure that came between
 
-Name, Value = TypeVar("Name"), TypeVar("Value")
+Name = TypeVar("Name")
+Value = TypeVar("Value")
 
 
 class KeyStore:
@@ -140,9 +141,7 @@ class KeyStore:
             return None
         if self._secret.fingerprint not in self._files.names(_MARKERS):
             raise StoreError(f"keys at {self._files.url}: nothing is there any more")
-        raise RecordError(
-            f"key {subject}/{generation}: neither kept nor erased at {self._files.url}: another place, or lost"
-        )
+        raise RecordError(f"key {subject}/{generation}: neither kept nor erased at {self._files.url}: it was lost")
 
     def erase(self, subject: str) -> int:
         """Remove all keys of a subject, for good. How many keys this call removed: 0 when there were none.

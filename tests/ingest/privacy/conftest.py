@@ -5,21 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clock import Clock
 
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.secret import Secret
 
 SECRET = Secret.parse("0f" * 32 + "\n" + "1e" * 32, "test")
-
-
-class Clock:
-    """Seconds, as the test says."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
