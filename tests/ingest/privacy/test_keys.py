@@ -80,6 +80,29 @@ def test_every_generation_and_every_unfinished_key_goes_when_a_user_is_erased(st
     assert store.find(USER, key.generation) is None
 
 
+def test_an_unfinished_key_goes_also_where_it_is_all_there_is(store: KeyStore, url: str) -> None:
+    KeyFiles(url).put(USER, "1-00000000000000ee.key.0a.part", b"wrapped")
+    assert store.erase(USER) == 1
+    assert list(files(url)) == ["1.erased"]
+
+
+def test_a_key_erased_while_it_is_looked_for_is_erased_and_not_lost(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder, eraser = make_store(), make_store()
+    key = eraser.key_for(USER)
+    finder.verify()
+    read = KeyFiles.read
+
+    def erased_before(self: KeyFiles, folder: str, name: str) -> bytes | None:
+        monkeypatch.setattr(KeyFiles, "read", read)
+        eraser.erase(USER)
+        return read(self, folder, name)
+
+    monkeypatch.setattr(KeyFiles, "read", erased_before)
+    assert finder.find(USER, key.generation) is None
+
+
 def test_a_key_that_comes_back_after_its_erasure_stays_erased_and_is_removed(
     store: KeyStore, make_store: MakeStore, url: str
 ) -> None:
@@ -188,9 +211,7 @@ def test_another_wrapping_line_is_refused_with_what_is_needed(store: KeyStore, u
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
-def test_a_damaged_key_file_is_refused_by_name(
-    store: KeyStore, make_store: MakeStore, url: str, damage: str
-) -> None:
+def test_a_damaged_key_file_is_refused_by_name(store: KeyStore, make_store: MakeStore, url: str, damage: str) -> None:
     key = store.key_for(USER)
     ((name, data),) = files(url).items()
     bad = {"flip": bytes([data[0] ^ 1]) + data[1:], "cut": data[:20], "empty": b""}[damage]
