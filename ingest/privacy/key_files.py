@@ -2,15 +2,14 @@
 
 import contextlib
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from infra.errors import ConfigError, StoreError
+from ingest.privacy.durable import sync
 
 
 class KeyFiles:
@@ -53,7 +52,7 @@ class KeyFiles:
             self._fs.pipe_file(part, data)
             self._sync(part)
             self._fs.mv(part, path)
-            self._sync(self._path(folder))
+            self._sync(self._path(folder), self._path(folder).rsplit("/", 1)[0], self._root)
 
     def remove(self, folder: str, name: str) -> bool:
         """Whether there was such a file."""
@@ -76,14 +75,11 @@ class KeyFiles:
         """256 shards, so that no folder of a local disk has an entry for every user."""
         return f"{self._root}/{hashlib.sha256(folder.encode()).hexdigest()[:2]}/{folder}"
 
-    def _sync(self, path: str) -> None:
-        """A record may be sealed the moment after: its key must outlive a power loss as the record does."""
-        if self._is_local and Path(path).exists():
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    def _sync(self, *paths: str) -> None:
+        """Object stores are durable when they answer."""
+        if self._is_local:
+            for path in paths:
+                sync(path)
 
     @contextlib.contextmanager
     def _border(self, step: str, what: str) -> Iterator[None]:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from infra.config import PrivacyConfig
 from infra.errors import ConfigError
+from ingest.privacy.durable import sync
 
 FILE_NAME = "secret"
 _BYTES = 32
@@ -107,6 +108,7 @@ def _make(file: Path) -> None:
             os.fsync(handle.fileno())
         try:
             os.link(part, file)
+            sync(file.parent)
         except FileExistsError:
             return
         finally:

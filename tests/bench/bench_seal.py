@@ -56,7 +56,7 @@ def main() -> None:
         what = associated("trace/3", key)
         closed = seal(value, key, what)
         kept = sealed(value, headers, store)
-        subjects = iter(f"user-{n}" for n in range(NEW_SUBJECTS * ROUNDS))
+        subjects = map("user-{}".format, range(NEW_SUBJECTS * ROUNDS))
         figures = {
             "record_bytes": len(value),
             "sealed_bytes": len(closed),

@@ -177,14 +177,14 @@ def test_a_store_that_does_not_answer_is_named(tmp_path: Path, secret: Secret) -
 
 
 def test_a_place_that_nothing_serves_is_refused(secret: Secret) -> None:
-    with pytest.raises(ConfigError, match="privacy.keys_url: nowhere://keys: "):
+    with pytest.raises(ConfigError, match=r"privacy.keys_url: nowhere://keys: "):
         KeyStore("nowhere://keys", secret)
 
 
 @pytest.mark.parametrize("subject", ["", "../user", "a/b", "a b", "_secrets", ".hidden", "ü", "a" * 129, "a\0"])
 def test_what_cannot_be_a_folder_is_no_subject(store: KeyStore, subject: str) -> None:
     for attempt in (store.key_for, store.erase, lambda name: store.find(name, "1-" + "0" * 16)):
-        with pytest.raises(RecordError, match="a subject is 1 to 128|a key is named"):
+        with pytest.raises(RecordError, match=r"a subject is 1 to 128|a key is named"):
             attempt(subject)
 
 

@@ -159,7 +159,7 @@ def test_a_record_that_was_altered_is_refused_keeps_its_bytes_and_stops_nothing(
         altered, after = log.subscribe(["traces"], "group").poll(1.0)
     assert (altered.value, altered.headers, after.value) == (*bad, b"after")
     assert caplog.messages[0].startswith("traces/0@0: ")
-    with pytest.raises(RecordError, match="sealed under .*, and did not open"):
+    with pytest.raises(RecordError, match=r"sealed under .*, and did not open"):
         codec.decode(altered.value, altered.headers, Trace)
 
 

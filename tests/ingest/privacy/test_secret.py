@@ -93,7 +93,7 @@ def test_a_file_that_is_not_text_is_refused_without_its_bytes(tmp_path: Path) ->
 
 def test_a_variable_that_was_named_must_be_set(tmp_path: Path) -> None:
     config = PrivacyConfig(secret_env="THE_SECRET")
-    with pytest.raises(ConfigError, match="privacy.secret_env: environment variable THE_SECRET is not set"):
+    with pytest.raises(ConfigError, match=r"privacy.secret_env: environment variable THE_SECRET is not set"):
         load(config, str(tmp_path), {})
     assert load(config, str(tmp_path), {"THE_SECRET": WORD}) == Secret.parse(WORD, "test")
 
