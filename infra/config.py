@@ -2,7 +2,8 @@
 
 Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
 Secrets never stand in the file: the control plane's token is read from `ONSTREAM_CONTROL_TOKEN`, the scorers' from
-`ONSTREAM_SCORING_TOKEN`, and API keys are known by their digests.
+`ONSTREAM_SCORING_TOKEN`, the master secret of users' keys from where `privacy` says, and API keys are known by their
+digests.
 """
 
 import os
@@ -202,6 +203,22 @@ class RewardsConfig(Section):
     max_wait_s: Seconds = Field(300.0, description="how long a trajectory may wait for slow scorers, outages included")
 
 
+class PrivacyConfig(Section):
+    """What users typed: sealed under keys of their own, which can be erased."""
+
+    seal: bool = True
+    keys_url: str = Field("", description="the subjects' keys, an fsspec URL; empty: `<run_dir>/keys`")
+    secret_file: str = Field("", description="the master secret; empty: `<run_dir>/secret`, made on first use")
+    secret_env: str = Field("", description="the environment variable that holds the master secret instead")
+    key_cache_s: Seconds = Field(30.0, description="how long an erased key may still be used by who had it before")
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> "PrivacyConfig":
+        if self.secret_file and self.secret_env:
+            raise ValueError("the secret comes from `secret_file` or from `secret_env`, got both")
+        return self
+
+
 class TrainerConfig(Section):
     """The learner."""
 
@@ -232,6 +249,7 @@ _BELOW_RUN_DIR = {
     ("store", "cache_dir"): "cache",
     ("log", "index_dir"): "index",
     ("serving", "capture", "spool_dir"): "spool",
+    ("privacy", "keys_url"): "keys",
     ("trainer", "checkpoint_dir"): "trainer",
 }
 
@@ -249,6 +267,7 @@ class Config(Section):
     serving: ServingConfig = ServingConfig()
     ingest: IngestConfig = IngestConfig()
     rewards: RewardsConfig = RewardsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     trainer: TrainerConfig = TrainerConfig()
 
     @model_validator(mode="before")

@@ -9,10 +9,12 @@ import threading
 import zstandard
 from pydantic import ValidationError
 
-from infra.errors import RecordError
+from infra.errors import ErasedError, RecordError
 from ingest.records.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
+SEALED_HEADER = "sealed"  # the key a value is sealed under, `<subject>/<generation>`: see `ingest.privacy.sealed_log`
+ERASED_HEADER = "erased"  # the subject whose key was gone
 _WORTH_BYTES = 256
 _LEVEL = 1  # of zstd: level 3 takes twice the time for a fiftieth of the bytes
 _MAX_PLAIN_BYTES = 256 << 20  # a record that unfolds to more is no record: it must not fill the memory
@@ -59,8 +61,13 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
     """The record in a message.
 
     Raises:
-        RecordError: another schema, a version newer than this reader, or bytes that do not validate.
+        ErasedError: it was sealed, and its subject has been erased since.
+        RecordError: still sealed, another schema, a version newer than this reader, or bytes that do not validate.
     """
+    if ERASED_HEADER in headers:
+        raise ErasedError(f"{headers.get(SCHEMA_HEADER)}: {headers[ERASED_HEADER]} was erased")
+    if SEALED_HEADER in headers:
+        raise RecordError(f"{headers.get(SCHEMA_HEADER)}: sealed under {headers[SEALED_HEADER]}, and did not open")
     name, _, version = headers.get(SCHEMA_HEADER, "").partition("/")
     if name != kind.SCHEMA or not version.isdecimal() or len(version) > _MAX_DIGITS:
         raise RecordError(f"expected schema {kind.SCHEMA}/1..{kind.VERSION}, got {headers.get(SCHEMA_HEADER)!r}")

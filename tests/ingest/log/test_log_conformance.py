@@ -1,9 +1,10 @@
-"""What every `EventLog` does: the same tests for the shipped fake and for Kafka."""
+"""What every `EventLog` does: the same tests for the shipped fake, for one that seals, and for Kafka."""
 
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
@@ -13,15 +14,20 @@ from infra.lifecycle import Deadline
 from ingest.log.kafka_log import KafkaLog
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import EventLog, Message, Subscription, TopicSpec
+from ingest.privacy.keys import KeyStore
+from ingest.privacy.sealed_log import SealedLog
+from ingest.privacy.secret import Secret
 
 WITHIN_S = 30.0  # a group of two forms in 4 s on an idle machine; heartbeats that start it are 3 s apart
 
 
-@pytest.fixture(params=["memory", "kafka"])
-def log(request: pytest.FixtureRequest) -> Iterator[EventLog]:
+@pytest.fixture(params=["memory", "sealed", "kafka"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
     made: EventLog
     if request.param == "memory":
         made = InMemoryLog()
+    elif request.param == "sealed":
+        made = SealedLog(InMemoryLog(), KeyStore(str(tmp_path), Secret.parse("0f" * 32, "test")))
     else:
         config: LogConfig = request.getfixturevalue("kafka_config")
         made = KafkaLog(config, "conformance")

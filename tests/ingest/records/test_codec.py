@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from infra.errors import RecordError
+from infra.errors import ErasedError, RecordError
 from ingest.log.topics import ALL
 from ingest.records import codec
 from ingest.records.events import Record, Trace, Trajectory
@@ -156,6 +156,19 @@ def test_a_chain_that_leans_on_what_is_not_there_is_refused(wrong: dict[str, int
 
 def test_a_field_nobody_declared_is_refused_by_name() -> None:
     assert refusal(trace_with(surprise=1)).startswith("trace/1: surprise: ")
+
+
+@pytest.mark.parametrize("schema", ["trace/1", "trace/17", None])
+def test_a_record_of_an_erased_subject_is_erased_whatever_its_bytes_and_schema(schema: str | None) -> None:
+    headers = {codec.ERASED_HEADER: "user-a"} | ({codec.SCHEMA_HEADER: schema} if schema else {})
+    with pytest.raises(ErasedError, match=f"^{schema}: user-a was erased$"):
+        codec.decode(golden("trace.v1.json"), headers, Trace)
+
+
+def test_a_record_that_is_still_sealed_is_refused_with_the_name_of_its_key() -> None:
+    headers = {codec.SCHEMA_HEADER: "trace/1", codec.SEALED_HEADER: "user-a/1-00000000000000aa"}
+    with pytest.raises(RecordError, match=r"^trace/1: sealed under user-a/1-0{14}aa, and did not open$"):
+        codec.decode(golden("trace.v1.json"), headers, Trace)
 
 
 def test_content_of_a_refused_record_is_not_in_the_message() -> None:

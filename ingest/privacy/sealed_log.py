@@ -1,0 +1,158 @@
+"""An event log whose records of people are sealed: ciphertext wherever it is kept or copied, plain in the process.
+
+What a record's headers say of it, each with `<subject>` or `<subject>/<generation>`:
+
+    subject   to be sealed under the subject's key: the present one, or the generation that what it was made from
+              was read under. On a message that was read: plain now, and was sealed under that generation
+    sealed    its value is sealed under that generation. On a message that was read: it did not open
+    erased    on a message that was read: its key was erased, and its value is empty
+
+A record that is made from another's content carries on the `subject` of the message it was read from. So an erasure
+reaches what was derived, also when its user has come back since and has a new generation.
+
+A record without `subject` passes as it is.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from infra.errors import ErasedError, LogError, RecordError, StoreError
+from ingest.log.protocol import EventLog, Message, Positions, Subscription, TopicSpec
+from ingest.privacy import generations
+from ingest.privacy.generations import DataKey
+from ingest.privacy.seal import associated, seal, unseal
+from ingest.records.codec import ERASED_HEADER, SCHEMA_HEADER, SEALED_HEADER
+from ingest.records.events import Headers
+
+SUBJECT_HEADER = "subject"
+
+logger = logging.getLogger(__name__)
+
+
+class Keyring(Protocol):
+    """Where keys come from: `ingest.privacy.keys.KeyStore`."""
+
+    def key_for(self, subject: str) -> DataKey:
+        """The key to seal under now, made where there is none. Raises `RecordError`, `StoreError`."""
+
+    def find(self, subject: str, generation: str) -> DataKey | None:
+        """The key of that name; `None` when it was erased. Raises `RecordError`, `StoreError`."""
+
+
+def sealed(value: bytes, headers: Headers, keyring: Keyring) -> tuple[bytes, Headers]:
+    """A record as it may be written: sealed where its headers name a subject, and as it is where it was sealed before.
+
+    Raises:
+        ErasedError: it was made from what was read under a generation that is erased.
+        RecordError: the headers' subject cannot be one.
+        StoreError: the keys do not answer.
+    """
+    if SUBJECT_HEADER not in headers or SEALED_HEADER in headers:
+        return value, headers
+    subject, generation = generations.split(headers[SUBJECT_HEADER])
+    key = keyring.find(subject, generation) if generation else keyring.key_for(subject)
+    if key is None:
+        raise ErasedError(f"{headers.get(SCHEMA_HEADER)}: {subject} was erased; nothing more is written of it")
+    rest = {name: text for name, text in headers.items() if name != SUBJECT_HEADER}
+    what = associated(headers.get(SCHEMA_HEADER, ""), key)
+    return seal(value, key, what), rest | {SEALED_HEADER: key.name}
+
+
+def unsealed(value: bytes, headers: Headers, keyring: Keyring) -> tuple[bytes, Headers]:
+    """A record as it was before `sealed`; where its key was erased, an empty value and the header `erased`.
+
+    Raises:
+        RecordError: it does not open: altered, or its key is lost.
+        StoreError: the keys do not answer.
+    """
+    if SEALED_HEADER not in headers:
+        return value, headers
+    subject, generation = generations.split(headers[SEALED_HEADER])
+    rest = {name: text for name, text in headers.items() if name != SEALED_HEADER}
+    key = keyring.find(subject, generation)
+    if key is None:
+        return b"", rest | {ERASED_HEADER: subject}
+    what = associated(headers.get(SCHEMA_HEADER, ""), key)
+    return unseal(value, key, what), rest | {SUBJECT_HEADER: key.name}
+
+
+class SealedLog:
+    """An `EventLog` that seals what it sends into `inner` and unseals what it reads from there.
+
+    Where the keys do not answer it raises `LogError`, as for a broker that does not: a stage waits and begins anew.
+    """
+
+    def __init__(self, inner: EventLog, keyring: Keyring) -> None:
+        self._inner, self._keyring = inner, keyring
+
+    def create(self, topics: Iterable[TopicSpec]) -> None:
+        self._inner.create(topics)
+
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+        """Send, sealed where `headers` name a subject. Raises `ErasedError`, `RecordError`, `LogError`."""
+        try:
+            value, headers = sealed(value, headers, self._keyring)
+        except StoreError as exc:
+            raise LogError(f"append to {topic}: {exc}") from exc
+        self._inner.append(topic, key, value, headers)
+
+    def flush(self, timeout_s: float) -> None:
+        self._inner.flush(timeout_s)
+
+    def subscribe(self, topics: Iterable[str], group: str | None) -> "SealedSubscription":
+        return SealedSubscription(self._inner.subscribe(topics, group), self._keyring)
+
+    def replay(self, topic: str) -> Iterator[Message]:
+        found = self._inner.replay(topic)  # here, not when iterated: what is the newest counts from the call
+        return (opened(message, self._keyring) for message in found)
+
+    def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
+        return self._inner.lag(group, topics)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class SealedSubscription:
+    """A consumer whose messages are unsealed."""
+
+    def __init__(self, inner: Subscription, keyring: Keyring) -> None:
+        self._inner, self._keyring = inner, keyring
+
+    def poll(self, timeout_s: float, max_messages: int = 500) -> list[Message]:
+        """As the inner consumer's. When the keys do not answer, `LogError`, and the next poll reads the same again."""
+        found = self._inner.poll(timeout_s, max_messages)
+        try:
+            return [opened(message, self._keyring) for message in found]
+        except LogError:
+            first = {(message.topic, message.partition): message.offset for message in reversed(found)}
+            held = self._inner.assignment()
+            self._inner.seek({where: offset for where, offset in first.items() if where in held})
+            raise
+
+    def commit(self, positions: Positions) -> None:
+        self._inner.commit(positions)
+
+    def seek(self, positions: Positions) -> None:
+        self._inner.seek(positions)
+
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        return self._inner.assignment()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def opened(message: Message, keyring: Keyring) -> Message:
+    """A message unsealed. One that does not open stays as it lies, so that its reader can put it aside with its bytes:
+    `codec.decode` refuses it. Raises `LogError` when the keys do not answer."""
+    try:
+        value, headers = unsealed(message.value, message.headers, keyring)
+    except StoreError as exc:
+        raise LogError(f"{message.topic}/{message.partition}@{message.offset}: {exc}") from exc
+    except RecordError as exc:
+        logger.warning("%s/%d@%d: %s", message.topic, message.partition, message.offset, exc)
+        return message
+    return replace(message, value=value, headers=headers)
