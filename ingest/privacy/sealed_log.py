@@ -14,12 +14,12 @@ A record without `subject` passes as it is.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
 from infra.errors import ErasedError, LogError, RecordError, StoreError
-from ingest.log.protocol import EventLog, Message, Positions, Subscription, TopicSpec
+from ingest.log.protocol import EventLog, Message
+from ingest.log.wrapped import WrappedLog
 from ingest.privacy import generations
 from ingest.privacy.generations import DataKey
 from ingest.privacy.seal import associated, seal, unseal
@@ -78,71 +78,24 @@ def unsealed(value: bytes, headers: Headers, keyring: Keyring) -> tuple[bytes, H
     return unseal(value, key, what), rest | {SUBJECT_HEADER: key.name}
 
 
-class SealedLog:
-    """An `EventLog` that seals what it sends into `inner` and unseals what it reads from there.
+class SealedLog(WrappedLog):
+    """`inner`, where records with a subject are sealed.
 
     Where the keys do not answer it raises `LogError`, as for a broker that does not: a stage waits and begins anew.
     """
 
     def __init__(self, inner: EventLog, keyring: Keyring) -> None:
-        self._inner, self._keyring = inner, keyring
+        super().__init__(inner)
+        self._keyring = keyring
 
-    def create(self, topics: Iterable[TopicSpec]) -> None:
-        self._inner.create(topics)
-
-    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
-        """Send, sealed where `headers` name a subject. Raises `ErasedError`, `RecordError`, `LogError`."""
+    def _out(self, topic: str, key: str, value: bytes, headers: Headers) -> tuple[bytes, Headers]:
         try:
-            value, headers = sealed(value, headers, self._keyring)
+            return sealed(value, headers, self._keyring)
         except StoreError as exc:
             raise LogError(f"append to {topic}: {exc}") from exc
-        self._inner.append(topic, key, value, headers)
 
-    def flush(self, timeout_s: float) -> None:
-        self._inner.flush(timeout_s)
-
-    def subscribe(self, topics: Iterable[str], group: str | None) -> "SealedSubscription":
-        return SealedSubscription(self._inner.subscribe(topics, group), self._keyring)
-
-    def replay(self, topic: str) -> Iterator[Message]:
-        found = self._inner.replay(topic)  # here, not when iterated: what is the newest counts from the call
-        return (opened(message, self._keyring) for message in found)
-
-    def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
-        return self._inner.lag(group, topics)
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-class SealedSubscription:
-    """A consumer whose messages are unsealed."""
-
-    def __init__(self, inner: Subscription, keyring: Keyring) -> None:
-        self._inner, self._keyring = inner, keyring
-
-    def poll(self, timeout_s: float, max_messages: int = 500) -> list[Message]:
-        """As the inner consumer's. When the keys do not answer, `LogError`, and the next poll reads the same again."""
-        found = self._inner.poll(timeout_s, max_messages)
-        try:
-            return [opened(message, self._keyring) for message in found]
-        except LogError:
-            first = {(message.topic, message.partition): message.offset for message in reversed(found)}
-            held = self._inner.assignment()
-            self._inner.seek({where: offset for where, offset in first.items() if where in held})
-            raise
-
-    def commit(self, positions: Positions) -> None:
-        self._inner.commit(positions)
-
-    def seek(self, positions: Positions) -> None:
-        self._inner.seek(positions)
-
-    def assignment(self) -> frozenset[tuple[str, int]]:
-        return self._inner.assignment()
-
-    def close(self) -> None:
-        self._inner.close()
+    def _back(self, message: Message) -> Message:
+        return opened(message, self._keyring)
 
 
 def opened(message: Message, keyring: Keyring) -> Message:

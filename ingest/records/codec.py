@@ -19,6 +19,7 @@ _WORTH_BYTES = 256
 _LEVEL = 1  # of zstd: level 3 takes twice the time for a fiftieth of the bytes
 _MAX_PLAIN_BYTES = 256 << 20  # a record that unfolds to more is no record: it must not fill the memory
 _MAGIC = b"\x28\xb5\x2f\xfd"
+UNUSABLE = "unusable"  # header of a message whose value cannot be had any more, although it lies on the log; says why
 _MAX_DIGITS = 9  # of a version; Python refuses to read numbers of thousands of digits, with an error of its own
 
 
@@ -62,12 +63,15 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
 
     Raises:
         ErasedError: it was sealed, and its subject has been erased since.
-        RecordError: still sealed, another schema, a version newer than this reader, or bytes that do not validate.
+        RecordError: still sealed, another schema, a version newer than this reader, bytes that do not validate, or none
+            to be had.
     """
     if ERASED_HEADER in headers:
         raise ErasedError(f"{headers.get(SCHEMA_HEADER)}: {headers[ERASED_HEADER]} was erased")
     if SEALED_HEADER in headers:
         raise RecordError(f"{headers.get(SCHEMA_HEADER)}: sealed under {headers[SEALED_HEADER]}, and did not open")
+    if UNUSABLE in headers:
+        raise RecordError(headers[UNUSABLE])
     name, _, version = headers.get(SCHEMA_HEADER, "").partition("/")
     if name != kind.SCHEMA or not version.isdecimal() or len(version) > _MAX_DIGITS:
         raise RecordError(f"expected schema {kind.SCHEMA}/1..{kind.VERSION}, got {headers.get(SCHEMA_HEADER)!r}")

@@ -54,6 +54,12 @@ def test_what_a_run_leaves_lies_below_its_run_dir(tmp_path: Path) -> None:
     assert places(loaded(MINIMAL, tmp_path))[0] == ".onstream/store"
 
 
+def test_values_too_large_for_the_log_lie_below_the_store_unless_told_otherwise(tmp_path: Path) -> None:
+    assert loaded(MINIMAL + "run_dir: /r\n", tmp_path).claims_url == "/r/store/claims"
+    assert loaded(MINIMAL + "store: {url: s3://bucket/weights}\n", tmp_path).claims_url == "s3://bucket/weights/claims"
+    assert loaded(MINIMAL + "log: {claims_url: s3://bucket/large}\n", tmp_path).claims_url == "s3://bucket/large"
+
+
 def test_a_path_that_is_given_stays(tmp_path: Path) -> None:
     given = loaded(MINIMAL + "run_dir: /r\nstore: {url: s3://bucket/weights}\n", tmp_path)
     assert places(given)[:2] == ("s3://bucket/weights", "/r/cache")

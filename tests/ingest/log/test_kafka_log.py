@@ -16,6 +16,7 @@ from kafka import KafkaConsumer
 from infra.config import LogConfig
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Deadline
+from ingest.log import topics
 from ingest.log.kafka_clients import MAX_RECORD_BYTES, KafkaClients
 from ingest.log.kafka_fetch import _Held
 from ingest.log.kafka_log import KafkaLog
@@ -240,8 +241,10 @@ def test_what_is_remembered_of_fetched_messages_is_bounded() -> None:
     held = _Held(limit_bytes=100)
     messages = [Message("t", 0, number, "", bytes(30), {}) for number in range(10)]
     held.add(messages)
-    held.add(messages[:3])
-    assert [number for number in range(10) if held.get(("t", 0, number))] == [0, 1, 2]
+    assert [number for number in range(10) if held.get(("t", 0, number))] == [0, 1, 2], "those asked for are the first"
+    held.get(("t", 0, 0))
+    held.add(messages[8:9])
+    assert [number for number in range(10) if held.get(("t", 0, number))] == [0, 2, 8], "the one used last stays"
     held.add([Message("t", 0, 10, "", bytes(500), {})])
     assert [number for number in range(11) if held.get(("t", 0, number))] == [10]
 
@@ -308,8 +311,19 @@ def test_cooperative_consumers_read_and_commit(kafka_config: LogConfig) -> None:
 
 def test_a_record_too_large_for_the_log_is_refused_before_it_is_sent(kafka_config: LogConfig) -> None:
     log = KafkaLog(kafka_config, "test")
-    with pytest.raises(RecordError, match=f"traces: a record may have .* bytes, got {MAX_RECORD_BYTES}"):
+    with pytest.raises(
+        RecordError, match=f"traces: a record may have .* bytes on the log itself, got {MAX_RECORD_BYTES}"
+    ):
         log.append("traces", "key", bytes(MAX_RECORD_BYTES), {})
+    log.close()
+
+
+def test_old_messages_go_in_segments_that_are_a_part_of_their_topics_retention(kafka_config: LogConfig) -> None:
+    log = KafkaLog(kafka_config, "test")
+    asked = log._options(TopicSpec("t", 1, 1000.0))["configs"]
+    assert (asked["retention.ms"], asked["segment.ms"]) == ("1000000", "250000")
+    assert topics.gone_after_s(1000.0) > 1250.0
+    assert log._options(TopicSpec("t", 1, None))["configs"]["retention.ms"] == "-1"
     log.close()
 
 

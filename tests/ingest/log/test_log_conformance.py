@@ -1,4 +1,4 @@
-"""What every `EventLog` does: the same tests for the shipped fake, for one that seals, and for Kafka."""
+"""What every `EventLog` does: the same tests for the shipped fake and for Kafka, and for the layers around both."""
 
 import threading
 import uuid
@@ -11,9 +11,11 @@ from kafka import KafkaAdminClient, TopicPartition
 
 from infra.config import LogConfig
 from infra.lifecycle import Deadline
+from ingest.log.claims import ClaimLog, Claims
 from ingest.log.kafka_log import KafkaLog
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import EventLog, Message, Subscription, TopicSpec
+from ingest.log.wrapped import WrappedLog
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.sealed_log import SealedLog
 from ingest.privacy.secret import Secret
@@ -21,16 +23,16 @@ from ingest.privacy.secret import Secret
 WITHIN_S = 30.0  # a group of two forms in 4 s on an idle machine; heartbeats that start it are 3 s apart
 
 
-@pytest.fixture(params=["memory", "sealed", "kafka"])
+@pytest.fixture(params=["memory", "kafka", "claims-memory", "claims-kafka", "sealed-memory"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
-    made: EventLog
-    if request.param == "memory":
-        made = InMemoryLog()
-    elif request.param == "sealed":
-        made = SealedLog(InMemoryLog(), KeyStore(str(tmp_path), Secret.parse("0f" * 32, "test")))
-    else:
+    made: EventLog = InMemoryLog()
+    if request.param.endswith("kafka"):
         config: LogConfig = request.getfixturevalue("kafka_config")
         made = KafkaLog(config, "conformance")
+    if request.param.startswith("claims"):
+        made = ClaimLog(made, Claims(str(tmp_path), retention_s=3600.0), max_record_bytes=3)
+    if request.param.startswith("sealed"):
+        made = SealedLog(made, KeyStore(str(tmp_path), Secret.parse("0f" * 32, "test")))
     yield made
     made.close()
 
@@ -73,6 +75,8 @@ def values(messages: list[Message]) -> list[bytes]:
 
 def trim(log: EventLog, topic: str, partition: int, before: int) -> None:
     """Remove the messages below offset `before`, as retention does."""
+    while isinstance(log, WrappedLog):
+        log = log.inner
     if isinstance(log, InMemoryLog):
         log.forget(topic, partition, before)
         return
