@@ -4,6 +4,7 @@
     ├── ConfigError        (ValueError)       a configuration the user can fix
     ├── StartError         (RuntimeError)     a process cannot start: port taken, model missing, broker away
     ├── RecordError        (ValueError)       bytes on the log that are not the record they claim to be
+    │   └── NewerError                        a record of a version newer than this process knows: not damaged
     ├── LogError           (ConnectionError)  the event log did not take or give a record in time
     ├── StoreError         (OSError)          the weight store is unreadable, or a version in it is damaged
     ├── ControlError       (RuntimeError)     an engine refused or failed a control-plane command
@@ -28,6 +29,10 @@ class StartError(OnstreamError, RuntimeError):
 
 class RecordError(OnstreamError, ValueError):
     """Bytes on the log that cannot be read as the record they claim to be."""
+
+
+class NewerError(RecordError):
+    """A record of a schema version that this process is too old for. Its bytes are not damaged, and not guessed."""
 
 
 class LogError(OnstreamError, ConnectionError):

@@ -25,8 +25,6 @@ from ingest.sessions.assemble import GROUP
 from ingest.store import releases
 from ingest.store.versions import VersionStore
 
-STAGES = {"ingest": (topics.TRACES, topics.FEEDBACK), "rewards": (topics.TRAJECTORIES,), "trainer": (topics.REWARDS,)}
-
 
 def main(argv: list[str]) -> int:
     """The command."""
@@ -64,7 +62,7 @@ def _from_log(config: Config) -> list[RenderableType]:
     try:
         broker.require_running(config.log)
         served = releases.read(log)
-        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in STAGES.items()}
+        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in topics.READERS.items()}
         lost = lost_feedback(log)
     except (LogError, StartError) as exc:
         return [f"[red]{exc}[/]"]

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from infra.errors import RecordError
+from infra.errors import NewerError, RecordError
 from ingest.records.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
@@ -19,13 +19,16 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
     """The record in a message.
 
     Raises:
-        RecordError: another schema, a version newer than this reader, or bytes that do not validate.
+        NewerError: a version newer than this reader.
+        RecordError: another schema, no version there ever was, or bytes that do not validate.
     """
     name, _, version = headers.get(SCHEMA_HEADER, "").partition("/")
     if name != kind.SCHEMA or not version.isdecimal() or len(version) > _MAX_DIGITS:
         raise RecordError(f"expected schema {kind.SCHEMA}/1..{kind.VERSION}, got {headers.get(SCHEMA_HEADER)!r}")
-    if not 1 <= int(version) <= kind.VERSION:
-        raise RecordError(f"{name}: this reader knows versions 1..{kind.VERSION}, got {version}; upgrade the reader")
+    if int(version) > kind.VERSION:
+        raise NewerError(f"{name}: this reader knows versions 1..{kind.VERSION}, got {version}; upgrade the reader")
+    if int(version) < 1:
+        raise RecordError(f"{name}: versions begin at 1, got {version}")
     try:
         return kind.model_validate_json(value)
     except ValidationError as exc:

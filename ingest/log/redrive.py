@@ -1,0 +1,176 @@
+"""Letters put back on the topic they lay on: the original bytes, key and headers, each once.
+
+The order, for a batch of letters:
+
+    1. note    `begun` for each, on the notes' topic (`<letters>.redriven`), and flush
+    2. append  the messages to the original topic, with three headers: `redriven` (how often), `redriven-from` (where
+               it lay before) and `redriven-via` (the topic of letters); and flush
+    3. note    `done` for each, and flush
+
+A message that was put back is its own proof, so whoever finds `begun` without `done` looks for it on the original
+topic before anything else is sent:
+
+    killed between 1 and 2   it is not there: noted `missing`, and free to be put back
+    killed between 2 and 3   it is there: noted `done`, and not sent again
+
+The log cannot write to two topics at once without transactions, so two ways are left in which a letter lies there
+twice: the broker takes the killed process's message after the next one has looked, or two processes put the same letter
+back at the same time. Both copies have the same ids, and every sink keeps an id once: a repeat changes nothing.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from enum import StrEnum
+
+from infra import telemetry
+from infra.errors import NewerError, RecordError
+from ingest.log import letters, topics
+from ingest.log.letters import REDRIVEN, Letter
+from ingest.log.protocol import EventLog, Message
+from ingest.log.topics import Topic
+from ingest.records import codec
+from ingest.records.events import Headers
+
+FROM, VIA, AT = "redriven-from", "redriven-via", "redriven-at"
+FLUSH_S = 30.0
+
+_BATCH = 100
+_BATCH_BYTES = 16 << 20  # of payloads held at once, and the one that goes over it
+_STEP = "onstream.redrive.step"
+
+
+class Step(StrEnum):
+    """What a note says of a letter; the last one counts."""
+
+    BEGUN = "begun"
+    MISSING = "missing"
+    DONE = "done"
+
+
+def origin_of(headers: Headers) -> str | None:
+    """Where a message that was put back lay before (`topic/partition@offset`); `None` for any other."""
+    return headers.get(FROM)
+
+
+def put_back_at(headers: Headers) -> float | None:
+    """When a message was put back, in Unix seconds; `None` for any other."""
+    try:
+        return float(headers[AT])
+    except (KeyError, ValueError):
+        return None
+
+
+class Redriver:
+    """Puts the letters of one topic back. Begins by finding out what an earlier one that was killed had done."""
+
+    def __init__(
+        self, log: EventLog, source: str, timeout_s: float = FLUSH_S, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._log, self._source, self._timeout_s, self._clock = log, source, timeout_s, clock
+        self._steps = {message.key: Step(message.headers[_STEP]) for message in log.replay(topics.redriven(source))}
+        self._settle()
+
+    def is_done(self, letter: Letter) -> bool:
+        """It was put back before."""
+        return self._steps.get(str(letter.origin)) is Step.DONE
+
+    def put_back(self, found: Iterable[Letter], say: Callable[[int], object] = lambda _num: None) -> int:
+        """Put back what was not before; `say` hears the number of each batch. Returns how many there were.
+
+        Raises:
+            LogError: the log does not take them; call again on a new `Redriver`.
+        """
+        total = 0
+        for batch in _batches(letter for letter in found if not self.is_done(letter)):
+            self._note(Step.BEGUN, [str(letter.origin) for letter in batch])
+            self._append(batch)
+            self._note(Step.DONE, [str(letter.origin) for letter in batch])
+            total += len(batch)
+            say(len(batch))
+        return total
+
+    def _append(self, batch: Sequence[Letter]) -> None:
+        for letter in batch:
+            again = {
+                REDRIVEN: str(letter.times + 1),
+                FROM: str(letter.origin),
+                VIA: self._source,
+                AT: f"{self._clock():.3f}",
+            }
+            self._log.append(
+                letter.origin.topic, letter.message.key, letter.message.value, letter.original_headers | again
+            )
+            telemetry.count(telemetry.REDRIVEN, 1, topic=letter.origin.topic)
+        self._log.flush(self._timeout_s)
+
+    def _note(self, step: Step, origins: Iterable[str]) -> None:
+        for origin in origins:
+            self._log.append(topics.redriven(self._source), origin, b"", {_STEP: step.value})
+            self._steps[origin] = step
+        self._log.flush(self._timeout_s)
+
+    def _settle(self) -> None:
+        """Look for what was begun and not noted as done."""
+        unsure = {origin for origin, step in self._steps.items() if step is Step.BEGUN}
+        if not unsure:
+            return
+        there = {origin for topic in {_topic(origin) for origin in unsure} for origin in self._sent(topic)} & unsure
+        self._note(Step.DONE, sorted(there))
+        self._note(Step.MISSING, sorted(unsure - there))
+
+    def _sent(self, topic: str) -> Iterator[str]:
+        for message in self._log.replay(topic):
+            if message.headers.get(VIA) == self._source:
+                yield message.headers.get(FROM, "")
+
+
+def put_back_parked(log: EventLog, group: str, topic: Topic, partitions: Collection[int]) -> int:
+    """Put back what is parked for `group` from these partitions of `topic`, as far as this process knows its version.
+
+    Whoever reads a partition puts back what lay in it, so that no two processes of a group do. Returns how many.
+
+    Raises:
+        LogError: the log gives or takes nothing.
+    """
+    source = topics.parked(topic.name, group)
+    found = (
+        letter
+        for letter in letters.each(log, source)
+        if letter.origin.partition in partitions and not _is_newer(letter.message, topic)
+    )
+    first = next(found, None)
+    if first is None:
+        return 0
+    return Redriver(log, source).put_back(_with(first, found))
+
+
+def _is_newer(message: Message, topic: Topic) -> bool:
+    try:
+        codec.decode(message.value, message.headers, topic.record)
+    except NewerError:
+        return True
+    except RecordError:
+        return False  # damaged after all: its reader will say so
+    return False
+
+
+def _with(first: Letter, rest: Iterator[Letter]) -> Iterator[Letter]:
+    yield first
+    yield from rest
+
+
+def _batches(found: Iterable[Letter]) -> Iterator[list[Letter]]:
+    batch: list[Letter] = []
+    num_bytes = 0
+    for letter in found:
+        batch.append(letter)
+        num_bytes += len(letter.message.value)
+        if len(batch) >= _BATCH or num_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _topic(origin: str) -> str:
+    return origin.partition("/")[0]
