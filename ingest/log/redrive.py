@@ -21,6 +21,7 @@ back at the same time. Both copies have the same ids, and every sink keeps an id
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
 
 from infra import telemetry
 from infra.errors import NewerError, RecordError
@@ -60,6 +61,16 @@ def put_back_at(headers: Headers) -> float | None:
         return None
 
 
+def steps(log: EventLog, source: str) -> dict[str, Step]:
+    """What is noted of each letter of a topic of letters, by where it lay (`topic/partition@offset`)."""
+    return {message.key: Step(message.headers[_STEP]) for message in log.replay(topics.redriven(source))}
+
+
+def done(log: EventLog, source: str) -> frozenset[str]:
+    """Which letters of a topic of letters were put back, by where they lay (`topic/partition@offset`)."""
+    return frozenset(origin for origin, step in steps(log, source).items() if step is Step.DONE)
+
+
 class Redriver:
     """Puts the letters of one topic back. Begins by finding out what an earlier one that was killed had done."""
 
@@ -67,7 +78,7 @@ class Redriver:
         self, log: EventLog, source: str, timeout_s: float = FLUSH_S, clock: Callable[[], float] = time.time
     ) -> None:
         self._log, self._source, self._timeout_s, self._clock = log, source, timeout_s, clock
-        self._steps = {message.key: Step(message.headers[_STEP]) for message in log.replay(topics.redriven(source))}
+        self._steps = steps(log, source)
         self._settle()
 
     def is_done(self, letter: Letter) -> bool:
@@ -141,7 +152,7 @@ def put_back_parked(log: EventLog, group: str, topic: Topic, partitions: Collect
     first = next(found, None)
     if first is None:
         return 0
-    return Redriver(log, source).put_back(_with(first, found))
+    return Redriver(log, source).put_back(chain([first], found))
 
 
 def _is_newer(message: Message, topic: Topic) -> bool:
@@ -152,11 +163,6 @@ def _is_newer(message: Message, topic: Topic) -> bool:
     except RecordError:
         return False  # damaged after all: its reader will say so
     return False
-
-
-def _with(first: Letter, rest: Iterator[Letter]) -> Iterator[Letter]:
-    yield first
-    yield from rest
 
 
 def _batches(found: Iterable[Letter]) -> Iterator[list[Letter]]:
