@@ -4,7 +4,7 @@ Values are bytes and headers are text; `ingest.records.codec` gives them meaning
 is read again after a crash between handling and `commit`, so every sink is idempotent by key.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,8 +75,21 @@ class EventLog(Protocol):
         commit.
         """
 
-    def replay(self, topic: str) -> Iterator[Message]:
-        """All messages from the oldest to the newest at the time of the call; joins no group."""
+    def replay(
+        self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None
+    ) -> Iterator[Message]:
+        """All messages from the oldest to the newest at the time of the call; joins no group.
+
+        `begin` says where to begin in partitions of this topic that it names: at the oldest there is, where that is
+        newer. `partitions` are the only ones read; `None` is all of them.
+        """
+
+    def fetch(self, topic: str, partition: int, offset: int) -> Message | None:
+        """The message at a place; `None` where retention or compaction has removed it, or it is not there yet. Joins
+        no group. Cheap where neighbours are asked for in turn, or the same again."""
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Partition -> offset of the next message to be written; empty for a topic that does not exist."""
 
     def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
         """Messages that `group` has not committed, per topic."""
