@@ -1,6 +1,7 @@
 """Which letters are meant, and which of them may be put back."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -128,13 +129,25 @@ def plan(log: EventLog, source: Source, wanted: Wanted, rules: Rules, is_done: C
     return found
 
 
+def _at(log: EventLog, asked: str) -> tuple[Source, Letter] | None:
+    """The letter that lies exactly there."""
+    with suppress(ValueError):
+        place = Place.parse(asked)
+        for source in SOURCES:
+            message = log.fetch(*place) if place.topic == source.name else None
+            letter = Letter.of(message) if message else None
+            if letter:
+                return source, letter
+    return None
+
+
 def _holding(asked: str) -> list[Source]:
     """Where to look: a whole place says it itself."""
     try:
         place = Place.parse(asked)
     except ValueError:
         return list(SOURCES)
-    return list(Wanted(place=place).sources())
+    return list(Wanted(place=place).sources()) or list(SOURCES)
 
 
 @dataclass
@@ -151,10 +164,12 @@ def find(log: EventLog, asked: str) -> Found:
     Raises:
         LogError: the log does not answer.
     """
+    if at_once := _at(log, asked):
+        return Found(at_once, [at_once[1].place])
     found = Found()
     for source in _holding(asked):
         for letter in letters.each(log, source.name):
-            if asked in (str(letter.place), str(letter.origin)):
+            if asked == str(letter.origin):
                 return Found((source, letter), [letter.place])
             if asked in str(letter.place):
                 found.places.append(letter.place)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -18,7 +19,7 @@ from ingest.log.letters import Failure, Letter
 from ingest.log.places import Place
 from ingest.log.protocol import EventLog
 
-NARROW = 110  # columns from which on an error has a column of its own
+NARROW = 118  # columns from which on an error has a column of its own
 
 _RULES = {
     Failure.UNREADABLE: "a message is the record that its header `schema` says, of a version that there is",
@@ -100,13 +101,13 @@ def ago(seconds: float) -> str:
 def listing(found: Iterable[Heap], now: float, width: int) -> RenderableType:
     """The heaps as a table; where that has no room for the errors, they stand below it by number."""
     is_wide, below = width >= NARROW, []
-    table = Table(title="letters", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in ("", "topic", "group", "failure"):
         table.add_column(name, no_wrap=True)
     for name in ("waiting", "came again", "put back", "oldest", "newest"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     if is_wide:
-        table.add_column("error, and where the newest lies", ratio=1, overflow="fold")
+        table.add_column("error, and where the newest lies", overflow="fold")
     for number, heap in enumerate(found, 1):
         told = f"{heap.told}\n{heap.newest_place}"
         row = [str(number), heap.source.topic.name, heap.source.group, label(heap.failure)]

@@ -2,13 +2,14 @@
 
 The order, for a batch of letters:
 
-    1. note    `begun` for each, on the notes' topic (`<letters>.redriven`), and flush
+    1. note    `begun` for each, with where the original topic ends now, on the notes' topic (`<letters>.redriven`),
+               and flush
     2. append  the messages to the original topic, with three headers: `redriven` (how often), `redriven-from` (where
                it lay before) and `redriven-via` (the topic of letters); and flush
     3. note    `done` for each, and flush
 
 A message that was put back is its own proof, so whoever finds `begun` without `done` looks for it on the original
-topic before anything else is sent:
+topic, from where it ended then, before anything else is sent:
 
     killed between 1 and 2   it is not there: noted `missing`, and free to be put back
     killed between 2 and 3   it is there: noted `done`, and not sent again
@@ -18,8 +19,10 @@ twice: the broker takes the killed process's message after the next one has look
 back at the same time. Both copies have the same ids, and every sink keeps an id once: a repeat changes nothing.
 """
 
+import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
 
@@ -48,6 +51,22 @@ class Step(StrEnum):
     DONE = "done"
 
 
+@dataclass(frozen=True)
+class Note:
+    """A step, and, where that is `begun`, the ends of the original topic then (partition -> offset)."""
+
+    step: Step
+    ends: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, message: Message) -> "Note":
+        ends = json.loads(message.value) if message.value else {}
+        return cls(Step(message.headers[_STEP]), {int(partition): offset for partition, offset in ends.items()})
+
+    def value(self) -> bytes:
+        return json.dumps(self.ends).encode() if self.ends else b""
+
+
 def origin_of(headers: Headers) -> str | None:
     """Where a message that was put back lay before (`topic/partition@offset`); `None` for any other."""
     return headers.get(FROM)
@@ -61,14 +80,14 @@ def put_back_at(headers: Headers) -> float | None:
         return None
 
 
-def steps(log: EventLog, source: str) -> dict[str, Step]:
+def notes(log: EventLog, source: str) -> dict[str, Note]:
     """What is noted of each letter of a topic of letters, by where it lay (`topic/partition@offset`)."""
-    return {message.key: Step(message.headers[_STEP]) for message in log.replay(topics.redriven(source))}
+    return {message.key: Note.of(message) for message in log.replay(topics.redriven(source))}
 
 
 def done(log: EventLog, source: str) -> frozenset[str]:
     """Which letters of a topic of letters were put back, by where they lay (`topic/partition@offset`)."""
-    return frozenset(origin for origin, step in steps(log, source).items() if step is Step.DONE)
+    return frozenset(origin for origin, note in notes(log, source).items() if note.step is Step.DONE)
 
 
 class Redriver:
@@ -78,12 +97,13 @@ class Redriver:
         self, log: EventLog, source: str, timeout_s: float = FLUSH_S, clock: Callable[[], float] = time.time
     ) -> None:
         self._log, self._source, self._timeout_s, self._clock = log, source, timeout_s, clock
-        self._steps = steps(log, source)
+        self._notes = notes(log, source)
         self._settle()
 
     def is_done(self, letter: Letter) -> bool:
         """It was put back before."""
-        return self._steps.get(str(letter.origin)) is Step.DONE
+        note = self._notes.get(str(letter.origin))
+        return note is not None and note.step is Step.DONE
 
     def put_back(self, found: Iterable[Letter], say: Callable[[int], object] = lambda _num: None) -> int:
         """Put back what was not before; `say` hears the number of each batch. Returns how many there were.
@@ -93,9 +113,10 @@ class Redriver:
         """
         total = 0
         for batch in _batches(letter for letter in found if not self.is_done(letter)):
-            self._note(Step.BEGUN, [str(letter.origin) for letter in batch])
+            ends = {topic: self._log.ends(topic) for topic in {letter.origin.topic for letter in batch}}
+            self._note({str(letter.origin): Note(Step.BEGUN, ends[letter.origin.topic]) for letter in batch})
             self._append(batch)
-            self._note(Step.DONE, [str(letter.origin) for letter in batch])
+            self._note({str(letter.origin): Note(Step.DONE) for letter in batch})
             total += len(batch)
             say(len(batch))
         return total
@@ -114,23 +135,28 @@ class Redriver:
             telemetry.count(telemetry.REDRIVEN, 1, topic=letter.origin.topic)
         self._log.flush(self._timeout_s)
 
-    def _note(self, step: Step, origins: Iterable[str]) -> None:
-        for origin in origins:
-            self._log.append(topics.redriven(self._source), origin, b"", {_STEP: step.value})
-            self._steps[origin] = step
+    def _note(self, said: Mapping[str, Note]) -> None:
+        for origin, note in said.items():
+            self._log.append(topics.redriven(self._source), origin, note.value(), {_STEP: note.step.value})
+            self._notes[origin] = note
         self._log.flush(self._timeout_s)
 
     def _settle(self) -> None:
         """Look for what was begun and not noted as done."""
-        unsure = {origin for origin, step in self._steps.items() if step is Step.BEGUN}
+        unsure = {origin: note.ends for origin, note in self._notes.items() if note.step is Step.BEGUN}
         if not unsure:
             return
-        there = {origin for topic in {_topic(origin) for origin in unsure} for origin in self._sent(topic)} & unsure
-        self._note(Step.DONE, sorted(there))
-        self._note(Step.MISSING, sorted(unsure - there))
+        there: set[str] = set()
+        for topic in {_topic(origin) for origin in unsure}:
+            ends = [ends for origin, ends in unsure.items() if _topic(origin) == topic]
+            there.update(origin for origin in self._sent_since(topic, ends) if origin in unsure)
+        self._note({origin: Note(Step.DONE if origin in there else Step.MISSING) for origin in unsure})
 
-    def _sent(self, topic: str) -> Iterator[str]:
-        for message in self._log.replay(topic):
+    def _sent_since(self, topic: str, all_ends: Sequence[Mapping[int, int]]) -> Iterator[str]:
+        """Where those lay that were put back since the earliest of these ends; partitions without one are read whole."""
+        partitions = set(all_ends[0]).intersection(*all_ends)
+        begin = {(topic, number): min(ends[number] for ends in all_ends) for number in partitions}
+        for message in self._log.replay(topic, begin):
             if message.headers.get(VIA) == self._source:
                 yield message.headers.get(FROM, "")
 

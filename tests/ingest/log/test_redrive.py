@@ -156,6 +156,15 @@ def test_a_redrive_killed_while_it_finds_out_what_the_one_before_did_is_harmless
     assert values(log) == [b"value 0"]
 
 
+def test_what_an_earlier_redrive_did_is_looked_for_from_where_the_topic_ended_then(log: InMemoryLog) -> None:
+    log.append(TRACES.name, "key 0", b"older", {"redriven-from": "traces/0@10", "redriven-via": DLQ})
+    bury(log, 1)
+    with pytest.raises(KilledError):
+        put_back(Mortal(log, 2))
+    put_back(log)
+    assert values(log) == [b"older", b"value 0"]
+
+
 def test_only_what_came_back_by_this_topic_of_letters_counts_as_put_back(log: InMemoryLog) -> None:
     bury(log, 1)
     with pytest.raises(KilledError):

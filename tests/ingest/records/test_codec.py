@@ -80,7 +80,7 @@ def test_a_version_this_reader_does_not_know_is_newer_and_not_damaged(version: s
 
 
 def test_a_version_there_never_was_is_damaged_and_not_newer() -> None:
-    with pytest.raises(RecordError, match="^trace: versions begin at 1, got 0$") as raised:
+    with pytest.raises(RecordError, match=r"^trace: versions begin at 1, got 0$") as raised:
         codec.decode(golden("trace.v1.json"), {codec.SCHEMA_HEADER: "trace/0"}, Trace)
     assert not isinstance(raised.value, NewerError)
 
