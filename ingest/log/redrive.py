@@ -153,7 +153,7 @@ class Redriver:
         self._note({origin: Note(Step.DONE if origin in there else Step.MISSING) for origin in unsure})
 
     def _sent_since(self, topic: str, all_ends: Sequence[Mapping[int, int]]) -> Iterator[str]:
-        """Where those lay that were put back since the earliest of these ends; partitions without one are read whole."""
+        """Where those lay that were put back since the earliest of these ends; all of a partition without one."""
         partitions = set(all_ends[0]).intersection(*all_ends)
         begin = {(topic, number): min(ends[number] for ends in all_ends) for number in partitions}
         for message in self._log.replay(topic, begin):

@@ -37,6 +37,7 @@ class Halting(KafkaLog):
     def step(self):
         self.left -= 1
         if self.left < 0:
+            super().flush(10.0)  # what it sent arrives
             print("halted", flush=True)
             sys.stdin.read()
 
