@@ -35,7 +35,7 @@ from infra.lifecycle import Stop
 from ingest.log import fates
 from ingest.log.protocol import EventLog, Message
 from ingest.log.reader import Reader, place, replay, send
-from ingest.log.topics import REWARDS, TRAJECTORIES
+from ingest.log.topics import READERS, REWARDS
 from ingest.records.events import Component, Headers, Reward, Trajectory, session_key
 from rewards.asking import Asking
 from rewards.evaluate import Key, Question, ask, reward, reward_id
@@ -80,7 +80,7 @@ class Stage:
         self._timeout_s = config.log.timeout_s
         self._max_waiting, self._max_wait_s = config.rewards.max_waiting, config.rewards.max_wait_s
         self._remember_s = config.log.retention_s  # a trajectory is read again only while it is on its topic
-        self._reader = Reader(log, (TRAJECTORIES,), GROUP)
+        self._reader = Reader(log, READERS[GROUP], GROUP)
         self._assigned: frozenset[Where] = frozenset()
         self._next: dict[Where, int] = {}
         self._committed: dict[Where, int] = {}

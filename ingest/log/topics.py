@@ -30,7 +30,7 @@ ALL = (TRACES, FEEDBACK, TRAJECTORIES, REWARDS, FATES, VERSIONS, RELEASES)
 READERS: Mapping[str, tuple[Topic, ...]] = MappingProxyType(
     {"ingest": (TRACES, FEEDBACK), "rewards": (TRAJECTORIES,), "trainer": (REWARDS,)}
 )
-"""Group -> the topics it reads. Each may leave letters."""
+"""Group -> the topics it reads, each of which it may leave letters of."""
 
 
 def specs(partitions: int, retention_s: float) -> list[TopicSpec]:

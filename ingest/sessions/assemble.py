@@ -3,7 +3,7 @@
 The commit order:
 
     1. poll    records are laid into the table of open sessions; undecodable ones, and feedback that names what can be
-               no trace, go to the dead-letter topics; late feedback is noted in `feedback.ingest.late`
+               no trace, go to the dead-letter topics, those of a newer version are parked; late feedback is noted in `feedback.ingest.late`
     2. close   sessions that ended are appended to `trajectories`, keyed by session key; the traces of one that is
                too large for the log get their fate here; feedback whose session never came is dead-lettered
     3. flush   trajectories, dead letters and notes are durable
@@ -36,7 +36,7 @@ from ingest.log import fates, letters
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message
 from ingest.log.reader import Reader, place, replay, send
-from ingest.log.topics import FEEDBACK, TRACES, TRAJECTORIES, late_letters
+from ingest.log.topics import FEEDBACK, READERS, TRACES, TRAJECTORIES, late_letters
 from ingest.records.events import Feedback, Record, Trace, Trajectory
 from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where
 
@@ -59,7 +59,7 @@ class Assembler:
         # A trace is read again only while it is on its topic, and a session that may hold the position back is open.
         remember_s = config.log.retention_s + config.ingest.horizon_s
         self.table = SessionTable(config.ingest, remember_s)
-        self._reader = Reader(log, (TRACES, FEEDBACK), GROUP)
+        self._reader = Reader(log, READERS[GROUP], GROUP)
         self._assigned: frozenset[Where] = frozenset()
         self._next: dict[Where, int] = {}
         self._committed: dict[Where, int] = {}
