@@ -23,6 +23,11 @@ def label(failure: Failure) -> str:
     return failure.name.lower()
 
 
+def times(letter: Letter) -> str:
+    """How often it had been put back, for people."""
+    return {0: "never", 1: "once"}.get(letter.times, f"{letter.times} times")
+
+
 @dataclass(frozen=True)
 class Source:
     """A topic of letters: `name`, whose group left them there, and the topic they came from."""
@@ -71,8 +76,7 @@ class Rules:
     def refusal(self, letter: Letter, topic: Topic) -> str | None:
         """Why a letter is not put back, for people; `None`: it is."""
         if letter.times >= self.max_times:
-            times = "once" if letter.times == 1 else f"{letter.times} times"
-            return f"was put back {times} before, and --max-times is {self.max_times}"
+            return f"was put back {times(letter)} before, and --max-times is {self.max_times}"
         if self.is_forced:
             return None
         again = self.would_fail(letter, topic)
@@ -159,7 +163,8 @@ class Found:
 
 
 def find(log: EventLog, asked: str) -> Found:
-    """The letter at a place, its own or where it lay before; else the one whose own place has `asked` in it.
+    """The letter at a place, its own or where it lay before; else the one whose own place `asked` is a part of: its
+    end, where that names an offset.
 
     Raises:
         LogError: the log does not answer.
@@ -171,7 +176,7 @@ def find(log: EventLog, asked: str) -> Found:
         for letter in letters.each(log, source.name):
             if asked == str(letter.origin):
                 return Found((source, letter), [letter.place])
-            if asked in str(letter.place):
+            if str(letter.place).endswith(asked) if "@" in asked else asked in str(letter.place):
                 found.places.append(letter.place)
                 found.letter = (source, letter) if len(found.places) == 1 else None
     return found

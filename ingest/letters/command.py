@@ -109,8 +109,7 @@ def _show(log: EventLog, args: argparse.Namespace, _config: Config) -> int:
     source, letter = found.letter
     rules = Rules(choose.MAX_TIMES, False, partial(choose.keys_of_traces, log))
     is_back = str(letter.origin) in redrive.done(log, source.name)
-    for line in show.letter(source, letter, rules.refusal(letter, source.topic), is_back, args.content):
-        _console().print(line)
+    show.to_screen(show.letter(source, letter, rules.refusal(letter, source.topic), is_back, args.content))
     return 0
 
 
@@ -152,14 +151,12 @@ def redriven(
 def _tell(plans: list[Plan], is_dry: bool) -> int:
     num, num_done = sum(len(plan.chosen) for plan in plans), sum(plan.num_done for plan in plans)
     refused = [line for plan in plans for line in show.refusals(plan.refused, _MOST_PLACES)]
-    for plan in plans:
-        if plan.chosen:
-            verb = "would put back" if is_dry else "put back"
-            print(f"{verb} {len(plan.chosen)} on {plan.source.topic.name}, of {plan.source.name}")
-    if num_done:
-        print(f"{num_done} had been put back before")
-    for line in refused:
-        print(line)
+    verb = "would put back" if is_dry else "put back"
+    show.to_screen(
+        f"{verb} {len(plan.chosen)} on {plan.source.topic.name}, of {plan.source.name}" for plan in plans if plan.chosen
+    )
+    show.to_screen([f"{num_done} had been put back before"] if num_done else [])
+    show.to_screen(refused)
     if not num and not num_done and not refused:
         print("onstream: dlq: no such letter; `onstream dlq list` tells which there are", file=sys.stderr)
     return 1 if refused or not (num or num_done) else 0

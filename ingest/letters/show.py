@@ -1,6 +1,7 @@
 """Letters on a screen: the heaps they lie in, and one of them."""
 
 import re
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.letters import payload
-from ingest.letters.choose import SOURCES, Source, label
+from ingest.letters.choose import SOURCES, Source, label, times
 from ingest.log import letters, redrive
 from ingest.log.letters import Failure, Letter
 from ingest.log.places import Place
@@ -27,7 +28,8 @@ _RULES = {
     Failure.NEWER: "a reader reads the versions up to its own; a newer one waits for a reader that knows it",
     Failure.LATE: "feedback comes before its session closes",
 }
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_QUOTED = re.compile(r"'(?![a-z]+/[0-9]+')[^']*'")  # all but the name of a schema
+_LABEL = re.compile(r"[a-z][a-z ]{1,9}?  +")
 _NAMED = re.compile(r"^(feedback|trace|session) \S+:")
 
 
@@ -101,7 +103,7 @@ def ago(seconds: float) -> str:
 def listing(found: Iterable[Heap], now: float, width: int) -> RenderableType:
     """The heaps as a table; where that has no room for the errors, they stand below it by number."""
     is_wide, below = width >= NARROW, []
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, leading=is_wide)
     for name in ("", "topic", "group", "failure"):
         table.add_column(name, no_wrap=True)
     for name in ("waiting", "came again", "put back", "oldest", "newest"):
@@ -115,10 +117,10 @@ def listing(found: Iterable[Heap], now: float, width: int) -> RenderableType:
         row += [ago(now - heap.oldest), ago(now - heap.newest)]
         table.add_row(*row, *([escape(told)] if is_wide else []))
         below.append(Text(f"{number}  {told}".replace("\n", f"\n{' ' * len(str(number))}  ")))
-    return table if is_wide else Group(table, *below)
+    return table if is_wide else Group(table, "", *below)
 
 
-def letter(source: Source, shown: Letter, refusal: str | None, is_back: bool, with_content: bool) -> Iterator[Text]:
+def letter(source: Source, shown: Letter, refusal: str | None, is_back: bool, with_content: bool) -> Iterator[str]:
     """One letter, line by line."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(shown.at))
     facts = {
@@ -132,20 +134,20 @@ def letter(source: Source, shown: Letter, refusal: str | None, is_back: bool, wi
         "key": shown.message.key,
     }
     for name, told in facts.items():
-        yield Text(f"{name:<10}{_printable(told)}")
-    yield Text("headers")
+        yield f"{name:<11}{_printable(told)}"
+    yield "headers"
     for name, told in sorted(shown.original_headers.items()):
-        yield Text(f"  {name}: {_printable(told)}")
-    yield Text("payload")
+        yield f"  {name}: {_printable(told)}"
+    yield "payload"
     lines = payload.content(shown.message.value) if with_content else payload.form(shown.message.value)
     for line in lines:
-        yield Text(f"  {_printable(line)}")
+        yield f"  {_printable(line)}"
     if not with_content:
-        yield Text("  --content prints it: it may be what users typed")
+        yield "  --content prints it: it may be what users typed"
 
 
 def _history(shown: Letter, is_back: bool) -> str:
-    before = f"{shown.times} times before it came here" if shown.times else "never before it came here"
+    before = f"{times(shown)} before it came here"
     last = shown.message.headers.get(redrive.FROM)
     told = f"{before}, last from {last}" if shown.times and last else before
     return f"{told}; and since" if is_back else told
@@ -157,15 +159,27 @@ def _printable(told: str) -> str:
 
 
 def refusals(refused: Iterable[tuple[Place, str]], most: int) -> Iterator[str]:
-    """A line for each reason, with how many and where the first lie."""
+    """Two lines for each reason: how many, and where the first lie."""
     by_reason: dict[str, list[Place]] = {}
     for place, why in refused:
         by_reason.setdefault(alike(why), []).append(place)
     for why, places in sorted(by_reason.items()):
         more = f" and {len(places) - most} more" if len(places) > most else ""
-        yield f"refused {len(places)}: {why}: {', '.join(map(str, places[:most]))}{more}"
+        yield f"refused {len(places)}: {why}"
+        yield f"  {', '.join(map(str, places[:most]))}{more}"
 
 
-def to_screen(parts: Iterable[RenderableType], console: Console) -> None:
-    for part in parts:
-        console.print(part)
+def to_screen(lines: Iterable[str]) -> None:
+    """Print lines, broken between words where a terminal is narrower, and not at all in a pipe."""
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(Text(_hanging(line, console.width) if console.is_terminal else line), soft_wrap=True)
+
+
+def _hanging(line: str, width: int) -> str:
+    """The line broken at `width`, its rest below where its text began."""
+    if len(line) <= width:
+        return line
+    found = _LABEL.match(line)
+    rest = " " * (found.end() if found else len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, width, subsequent_indent=rest, replace_whitespace=False, break_on_hyphens=False)

@@ -3,7 +3,8 @@
 The commit order:
 
     1. poll    records are laid into the table of open sessions; undecodable ones, and feedback that names what can be
-               no trace, go to the dead-letter topics, those of a newer version are parked; late feedback is noted in `feedback.ingest.late`
+               no trace, go to the dead-letter topics, those of a newer version are parked; late feedback is noted in
+               `feedback.ingest.late`
     2. close   sessions that ended are appended to `trajectories`, keyed by session key; the traces of one that is
                too large for the log get their fate here; feedback whose session never came is dead-lettered
     3. flush   trajectories, dead letters and notes are durable

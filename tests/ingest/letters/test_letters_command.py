@@ -187,7 +187,7 @@ def test_feedback_is_put_back_once_its_session_is_there_and_refused_before(
 ) -> None:
     status, said = run("redrive", "--failure", "unclaimed")
     assert (status, put_back(log)) == (1, [])
-    assert f"refused 3: would fail again: there is still no trace of its session: {DLQ}/0@0" in said
+    assert f"refused 3: would fail again: there is still no trace of its session\n  {DLQ}/0@0, {DLQ}/0@1" in said
     lay(log, make_trace("s"))
     status, said = run("redrive", "--failure", "unclaimed")
     assert (status, said) == (0, f"put back 3 on feedback, of {DLQ}\n")
