@@ -4,8 +4,8 @@ The order, for a batch of letters:
 
     1. note    `begun` for each, with where the original topic ends now, on the notes' topic (`<letters>.redriven`),
                and flush
-    2. append  the messages to the original topic, with three headers: `redriven` (how often), `redriven-from` (where
-               it lay before) and `redriven-via` (the topic of letters); and flush
+    2. append  the messages to the original topic, with four headers: `redriven` (how often), `redriven-from` (where
+               it lay before), `redriven-via` (the topic of letters) and `redriven-at`; and flush
     3. note    `done` for each, and flush
 
 A message that was put back is its own proof, so whoever finds `begun` without `done` looks for it on the original

@@ -455,6 +455,23 @@ def test_parked_feedback_is_in_flight(make_feedback: MakeFeedback, schema: str) 
     assert (found.num_feedback, found.in_flight, found.unexplained) == (1, {PARKED: 1}, ())
 
 
+def test_a_trace_that_two_processes_put_back_at_once_is_one_turn_and_counts_once(make_trace: MakeTrace) -> None:
+    now, log = 0.0, InMemoryLog()
+    config = Config(model=ModelConfig(path="unused"), ingest=IngestConfig(inactivity_s=60.0, horizon_s=300.0))
+    source = dead_letters(TRACES.name, GROUP)
+    letters.bury(log, GROUP, put_at(log, TRACES, make_trace()), Failure.UNREADABLE, "an older reader could not")
+    for redriver in [Redriver(log, source, clock=lambda: 0.0) for _ in range(2)]:
+        redriver.put_back(letters.each(log, source))
+    assert len(list(log.replay(TRACES.name))) == 3
+    stage = Assembler(log, config, clock=lambda: now)
+    for now in (1.0, 100.0, 200.0):  # noqa: B007 - the clock
+        stage.step(0.0)
+    (closed,) = replay(log, TRAJECTORIES, Trajectory)
+    assert len(closed.turns) == 1
+    put(log, FATES, fate(make_trace(), FateKind.TRAINED, 3))
+    assert counted(log, now=200.0) == ({"trained": 1}, {}, 0)
+
+
 def test_a_parked_trace_that_is_put_back_by_the_stage_ends_in_a_trajectory_of_its_own(
     make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
