@@ -43,6 +43,10 @@ class LogConfig(Section):
     retention_s: Seconds = 86_400.0
     assignor: Literal["eager", "cooperative"] = "eager"
     timeout_s: Seconds = 30.0
+    max_record_bytes: int = Field(
+        983_040, ge=1024, le=16_000_000, description="larger values lie at `claims_url`; a broker's own limit is 1 MiB"
+    )
+    claims_url: str = Field("", description="an fsspec URL that all processes reach; empty: `<store.url>/claims`")
 
 
 class StoreConfig(Section):
@@ -258,6 +262,11 @@ class Config(Section):
             if isinstance(node, dict) and not node.get(leaf):
                 node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
         return given
+
+    @property
+    def claims_url(self) -> str:
+        """Where values lie that are too large for the log."""
+        return self.log.claims_url or f"{self.store.url}/claims"
 
     def dump(self) -> str:
         """The resolved configuration as YAML."""

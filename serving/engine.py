@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from infra.config import Config, EngineSlot
 from infra.errors import LogError, StartError
 from infra.lifecycle import Stop
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.store import releases
 from ingest.store.versions import VersionStore
@@ -45,7 +45,7 @@ def version_to_serve(log: EventLog, engine_id: str) -> int:
 def first_version(config: Config, slot: EngineSlot, cache: Path) -> int:
     """The version to start with: from the log or, while no broker answers, the one this engine served last."""
     try:
-        log = KafkaLog(config.log, client_id=slot.id)
+        log = connect(config, client_id=slot.id)
         try:
             return version_to_serve(log, slot.id)
         finally:
@@ -81,7 +81,7 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         config.serving.capture.max_spool_bytes,
         config.serving.capture.segment_bytes,
     )
-    shipper = Shipper(spool, lambda: KafkaLog(config.log, client_id=slot.id), stop)
+    shipper = Shipper(spool, lambda: connect(config, client_id=slot.id), stop)
     shipper.start()
     args = vllm_args(config, slot, folder)
     async with build_async_engine_client(args) as engine:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from infra.config import Config, RouterConfig
 from infra.errors import NewerError
 from infra.lifecycle import Stop
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
 from ingest.store.releases import ReleaseFollower
@@ -40,7 +40,7 @@ def run_router(config: Config) -> None:
     capture = config.serving.capture
     spool = Spool(Path(capture.spool_dir) / "router", capture.max_spool_bytes, capture.segment_bytes)
     router = Router({slot.id: slot for slot in config.serving.engines}, own, spool)
-    open_log = partial(KafkaLog, config.log, client_id="router")
+    open_log = partial(connect, config, client_id="router")
     shipper = Shipper(spool, open_log, stop)
     shipper.start()
     threading.Thread(target=follow_releases, args=(open_log, router, stop), daemon=True).start()
@@ -105,7 +105,7 @@ def run_rollout(config: Config) -> None:
     _serve_state(own.host, own.port, shown)
 
     def control() -> None:
-        log = KafkaLog(config.log, client_id="rollout")
+        log = connect(config, client_id="rollout")
         engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
         rollout = Rollout(log, VersionStore(config.store.url), engines, own)
         try:

@@ -56,9 +56,9 @@ def _processes(config: Config) -> Table:
 
 
 def _from_log(config: Config) -> list[RenderableType]:
-    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.connect import connect
 
-    log = KafkaLog(config.log, client_id="status")
+    log = connect(config, client_id="status")
     try:
         broker.require_running(config.log)
         served = releases.read(log)

@@ -29,7 +29,7 @@ def run(config: Config) -> None:
 
     from infra.errors import ConfigError
     from infra.lifecycle import Stop
-    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.connect import connect
     from ingest.log.reader import outlast_outages
     from ingest.store.versions import VersionStore
     from trainer.actors import RayPolicy, StoppedError, start_ray
@@ -41,7 +41,7 @@ def run(config: Config) -> None:
     telemetry.setup("trainer")
     start_ray(config.trainer)
     stop = Stop.on_signals()  # after Ray, which installs a handler of its own
-    log = KafkaLog(config.log, client_id="trainer", member=socket.gethostname())
+    log = connect(config, client_id="trainer", member=socket.gethostname())
     policy = RayPolicy(base, config.trainer, stop)
     store = VersionStore(config.store.url)
     try:

@@ -338,10 +338,10 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> int:
-        from ingest.log.kafka_log import KafkaLog
+        from ingest.log.connect import connect
 
         broker.require_running(config.log)
-        log = KafkaLog(config.log, client_id="audit")
+        log = connect(config, client_id="audit")
         try:
             found = settle(log, Limits.of(config), args.wait)
         finally:

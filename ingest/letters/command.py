@@ -29,10 +29,10 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
 
     def run(config: Config) -> int:
-        from ingest.log.kafka_log import KafkaLog
+        from ingest.log.connect import connect
 
         broker.require_running(config.log)
-        log = KafkaLog(config.log, client_id="dlq")
+        log = connect(config, client_id="dlq")
         try:
             status: int = args.do(log, args, config)
             return status

@@ -37,6 +37,7 @@ from ingest.log.kafka_clients import (
 from ingest.log.kafka_fetch import KafkaFetcher
 from ingest.log.kafka_subscription import KafkaSubscription
 from ingest.log.protocol import Message, Positions, TopicSpec
+from ingest.log.topics import SEGMENTS
 from ingest.records.events import Headers
 
 _ENVELOPE_BYTES = 64 << 10  # key, headers and framing around a value
@@ -80,24 +81,22 @@ class KafkaLog:
             self._topics |= set(specs)
 
     def _options(self, spec: TopicSpec) -> dict[str, Any]:
-        retention_ms = -1 if spec.retention_s is None else int(spec.retention_s * 1000)
-        return {
-            "num_partitions": spec.partitions,
-            "replication_factor": self._config.replication,
-            "configs": {"retention.ms": str(retention_ms), "max.message.bytes": str(MAX_RECORD_BYTES)},
-        }
+        configs = {"retention.ms": "-1", "max.message.bytes": str(MAX_RECORD_BYTES)}
+        if spec.retention_s is not None:
+            retention_ms = int(spec.retention_s * 1000)
+            configs |= {"retention.ms": str(retention_ms), "segment.ms": str(max(1, retention_ms // SEGMENTS))}
+        return {"num_partitions": spec.partitions, "replication_factor": self._config.replication, "configs": configs}
 
     def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
         """Send; `flush` tells whether it arrived. An unknown topic is created with one partition.
 
         Raises:
             LogError: no broker takes it now; nothing was sent.
-            RecordError: the record is too large, now and always.
+            RecordError: the record is too large, now and always. Behind a `ClaimLog` none is.
         """
         if len(value) > MAX_RECORD_BYTES - _ENVELOPE_BYTES:
-            raise RecordError(
-                f"{topic}: a record may have {MAX_RECORD_BYTES - _ENVELOPE_BYTES} bytes, got {len(value)}"
-            )
+            most = MAX_RECORD_BYTES - _ENVELOPE_BYTES
+            raise RecordError(f"{topic}: a record may have {most} bytes on the log itself, got {len(value)}")
         if topic not in self._topics:
             self.create([TopicSpec(topic, 1, self._config.retention_s)])
         outbox, me = self._sending(), threading.get_ident()

@@ -7,6 +7,9 @@ from types import MappingProxyType
 from ingest.log.protocol import TopicSpec
 from ingest.records.events import Fate, Feedback, Record, Release, Reward, Trace, Trajectory, Version
 
+SEGMENTS = 4  # in which a broker removes what a topic has beyond its retention
+_SLACK_S = 3600.0  # brokers look every few minutes, and clocks differ
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -39,6 +42,11 @@ def specs(partitions: int, retention_s: float) -> list[TopicSpec]:
         TopicSpec(topic.name, 1 if topic.ordered else partitions, None if topic.ordered else retention_s)
         for topic in ALL
     ]
+
+
+def gone_after_s(retention_s: float) -> float:
+    """When a message of a topic with that retention is gone for sure: a segment goes when its newest message may."""
+    return retention_s * (1 + 1 / SEGMENTS) + _SLACK_S
 
 
 def dead_letters(topic: str, group: str) -> str:

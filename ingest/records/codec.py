@@ -6,6 +6,7 @@ from infra.errors import NewerError, RecordError
 from ingest.records.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
+UNUSABLE = "unusable"  # header of a message whose value cannot be had any more, although it lies on the log; says why
 _MAX_DIGITS = 9  # of a version; Python refuses to read numbers of thousands of digits, with an error of its own
 
 
@@ -20,8 +21,10 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
 
     Raises:
         NewerError: a version newer than this reader.
-        RecordError: another schema, no version there ever was, or bytes that do not validate.
+        RecordError: another schema, no version there ever was, bytes that do not validate, or none to be had.
     """
+    if UNUSABLE in headers:
+        raise RecordError(headers[UNUSABLE])
     name, _, version = headers.get(SCHEMA_HEADER, "").partition("/")
     if name != kind.SCHEMA or not version.isdecimal() or len(version) > _MAX_DIGITS:
         raise RecordError(f"expected schema {kind.SCHEMA}/1..{kind.VERSION}, got {headers.get(SCHEMA_HEADER)!r}")

@@ -1,30 +1,33 @@
-"""What every `EventLog` does: the same tests for the shipped fake and for Kafka."""
+"""What every `EventLog` does: the same tests for the shipped fake and for Kafka, and for the layers around both."""
 
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 
 from infra.config import LogConfig
 from infra.lifecycle import Deadline
+from ingest.log.claims import ClaimLog, Claims
 from ingest.log.kafka_log import KafkaLog
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import EventLog, Message, Subscription, TopicSpec
+from ingest.log.wrapped import WrappedLog
 
 WITHIN_S = 30.0  # a group of two forms in 4 s on an idle machine; heartbeats that start it are 3 s apart
 
 
-@pytest.fixture(params=["memory", "kafka"])
-def log(request: pytest.FixtureRequest) -> Iterator[EventLog]:
-    made: EventLog
-    if request.param == "memory":
-        made = InMemoryLog()
-    else:
+@pytest.fixture(params=["memory", "kafka", "claims-memory", "claims-kafka"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
+    made: EventLog = InMemoryLog()
+    if request.param.endswith("kafka"):
         config: LogConfig = request.getfixturevalue("kafka_config")
         made = KafkaLog(config, "conformance")
+    if request.param.startswith("claims"):
+        made = ClaimLog(made, Claims(str(tmp_path), retention_s=3600.0), max_record_bytes=3)
     yield made
     made.close()
 
@@ -67,6 +70,8 @@ def values(messages: list[Message]) -> list[bytes]:
 
 def trim(log: EventLog, topic: str, partition: int, before: int) -> None:
     """Remove the messages below offset `before`, as retention does."""
+    while isinstance(log, WrappedLog):
+        log = log.inner
     if isinstance(log, InMemoryLog):
         log.forget(topic, partition, before)
         return
