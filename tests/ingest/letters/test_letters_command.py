@@ -12,8 +12,10 @@ from infra.config import Config, ModelConfig
 from ingest.letters import choose, command, show
 from ingest.letters.choose import SOURCES
 from ingest.log import letters, redrive
+from ingest.log.claims import ClaimLog, Claims
 from ingest.log.letters import Failure
 from ingest.log.memory import InMemoryLog
+from ingest.log.places import Place
 from ingest.log.protocol import Message
 from ingest.log.reader import send
 from ingest.log.topics import FEEDBACK, TRACES, dead_letters, late_letters, parked
@@ -293,3 +295,18 @@ def test_a_broker_that_is_away_is_one_line(tmp_path: Any, unreachable: Any, caps
         assert command.main(["list", "--config", str(config)]) == 1
         said = capsys.readouterr().err
         assert (said.count("\n"), told in said) == (1, True)
+
+
+def test_a_letter_too_large_for_a_record_comes_back_whole(
+    log: InMemoryLog, tmp_path: Any, make_feedback: MakeFeedback
+) -> None:
+    claiming = ClaimLog(log, Claims(str(tmp_path), 3600.0), max_record_bytes=100)
+    feedback = make_feedback(9, session_id="s", comment="long " * 100)
+    value, headers = codec.encode(feedback)
+    leave(claiming, 9, value, headers, Failure.UNREADABLE, "an older reader could not read it")
+    wanted = choose.Wanted(place=Place.parse("feedback/0@9"))
+    (source, *_) = wanted.sources()
+    plan = command.redriven(claiming, source, wanted, choose.Rules(3, False, frozenset), 1.0)
+    assert (len(plan.chosen), plan.refused) == (1, [])
+    (raw,), (back,) = log.replay(FEEDBACK.name), claiming.replay(FEEDBACK.name)
+    assert (raw.value, back.value) == (b"", value)

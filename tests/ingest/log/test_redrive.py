@@ -1,20 +1,30 @@
 """Letters put back: the original message, each once, whenever the process that does it is killed."""
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from infra.config import LogConfig
 from infra.errors import LogError
+from infra.lifecycle import Deadline
 from ingest.log import letters, redrive
+from ingest.log.kafka_log import KafkaLog
 from ingest.log.letters import Failure, Letter
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
 from ingest.log.reader import Reader, send
 from ingest.log.redrive import Redriver
-from ingest.log.topics import FATES, TRACES, dead_letters, parked, redriven
+from ingest.log.topics import FATES, TRACES, Topic, dead_letters, parked, redriven
 from ingest.records import codec
-from ingest.records.events import Fate, FateKind, Headers, Trace
+from ingest.records.events import Fate, FateKind, Headers, Record, Trace
+
+# kafka-python now and then leaves a socket of a client that is closed at once to the collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.usefixtures("after_outages"),
+]
 
 MakeTrace = Callable[..., Trace]
 
@@ -288,3 +298,28 @@ def test_a_message_that_nobody_wrote_as_a_letter_is_passed_over(log: InMemoryLog
     assert [letter.message.value for letter in letters.each(log, DLQ)] == [b"value 0"]
     stray = next(iter(log.replay(DLQ)))
     assert Letter.of(stray) is None
+
+
+def test_over_a_real_broker_what_was_parked_comes_back_to_the_next_reader(
+    kafka_config: LogConfig, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, log = Topic(f"traces-{uuid.uuid4().hex[:12]}", Trace), KafkaLog(kafka_config, "test")
+    log.create([TopicSpec(topic.name, 2, None)])
+    value, headers = codec.encode(make_trace())
+    log.append(topic.name, "key", value, headers | {"schema": NEXT})
+    log.flush(10.0)
+
+    def read_one() -> Record | None:
+        reader, deadline, found = Reader(log, [topic], "group"), Deadline.after(30.0), []
+        while not found and not deadline.passed():
+            found = reader.poll(0.5)
+        log.flush(10.0)
+        reader.subscription.commit({(message.topic, message.partition): message.offset + 1 for message, _ in found})
+        reader.close()
+        return found[0][1]
+
+    assert read_one() is None
+    monkeypatch.setattr(Trace, "VERSION", Trace.VERSION + 1)
+    assert read_one() == make_trace()
+    assert len(list(log.replay(topic.name))) == 2
+    log.close()
