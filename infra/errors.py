@@ -4,7 +4,8 @@
     ├── ConfigError        (ValueError)       a configuration the user can fix
     ├── StartError         (RuntimeError)     a process cannot start: port taken, model missing, broker away
     ├── RecordError        (ValueError)       bytes on the log that are not the record they claim to be
-    │   └── ErasedError                       ... because the person it is of was erased: its key is gone
+    │   ├── ErasedError                       ... because the person it is of was erased: its key is gone
+    │   └── NewerError                        a record of a version newer than this process knows: not damaged
     ├── LogError           (ConnectionError)  the event log did not take or give a record in time
     ├── StoreError         (OSError)          a store is unreadable, or what it holds is damaged
     ├── ControlError       (RuntimeError)     an engine refused or failed a control-plane command
@@ -33,6 +34,10 @@ class RecordError(OnstreamError, ValueError):
 
 class ErasedError(RecordError):
     """A record of an erased person: its key is gone for good, and nothing may be made of it again."""
+
+
+class NewerError(RecordError):
+    """A record of a schema version that this process is too old for. Its bytes are not damaged, and not guessed."""
 
 
 class LogError(OnstreamError, ConnectionError):

@@ -40,6 +40,8 @@ TURNS_TRAINED = "onstream.trainer.turns"
 VERSIONS_PUBLISHED = "onstream.versions.published"
 RELEASES = "onstream.releases"
 DEAD_LETTERS = "onstream.dead_letters"
+PARKED = "onstream.parked"
+REDRIVEN = "onstream.redriven"
 
 # histograms, in seconds
 SWAP_PAUSE = "onstream.swap.pause"

@@ -37,7 +37,7 @@ from ingest.log import fates
 from ingest.log.index import Index, index_path
 from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Reader, place, send
-from ingest.log.topics import REWARDS, TRAJECTORIES
+from ingest.log.topics import READERS, REWARDS
 from ingest.records.events import Component, Headers, Reward, Source, Trajectory, session_key
 from rewards.asking import Asking
 from rewards.evaluate import Key, Question, ask, reward, reward_id
@@ -82,7 +82,7 @@ class Stage:
         self._timeout_s = config.log.timeout_s
         self._max_waiting, self._max_wait_s = config.rewards.max_waiting, config.rewards.max_wait_s
         self._remember_s = config.log.retention_s  # a trajectory is read again only while it is on its topic
-        self._reader = Reader(log, (TRAJECTORIES,), GROUP)
+        self._reader = Reader(log, READERS[GROUP], GROUP)
         self._assigned: frozenset[Where] = frozenset()
         self._next: dict[Where, int] = {}
         self._committed: dict[Where, int] = {}

@@ -17,15 +17,13 @@ from rich.table import Table
 from infra import broker, cli
 from infra.config import Config
 from infra.errors import LogError, StartError
-from ingest.log import letters, topics
+from ingest.log import letters, redrive, topics
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog
 from ingest.records.events import TrialState
 from ingest.sessions.assemble import GROUP
 from ingest.store import releases
 from ingest.store.versions import VersionStore
-
-STAGES = {"ingest": (topics.TRACES, topics.FEEDBACK), "rewards": (topics.TRAJECTORIES,), "trainer": (topics.REWARDS,)}
 
 
 def main(argv: list[str]) -> int:
@@ -64,7 +62,7 @@ def _from_log(config: Config) -> list[RenderableType]:
     try:
         broker.require_running(config.log)
         served = releases.read(log)
-        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in STAGES.items()}
+        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in topics.READERS.items()}
         lost = lost_feedback(log)
     except (LogError, StartError) as exc:
         return [f"[red]{exc}[/]"]
@@ -85,8 +83,10 @@ def _from_log(config: Config) -> list[RenderableType]:
 
 
 def lost_feedback(log: EventLog) -> dict[str, int]:
-    """How much feedback was dead-lettered or came late, as far back as its letters are kept. Two small topics."""
-    dead = Counter(letters.read(log, topics.dead_letters(topics.FEEDBACK.name, GROUP)).values())
+    """How much feedback was dead-lettered and not put back, or came late, as far back as that is kept."""
+    source = topics.dead_letters(topics.FEEDBACK.name, GROUP)
+    put_back = redrive.done(log, source)
+    dead = Counter(failure for origin, failure in letters.read(log, source).items() if origin not in put_back)
     return {
         "about nothing known": dead[Failure.UNCLAIMED],
         "late": len(letters.read(log, topics.late_letters(topics.FEEDBACK.name, GROUP))),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
-from ingest.log.topics import REWARDS
+from ingest.log.topics import READERS
 from ingest.log.trajectories import trajectory_of
 from ingest.records.events import Chain, Reward
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
@@ -64,7 +64,7 @@ class Inbox:
     def poll(self, timeout_s: float) -> None:
         """Read on. Raises `LogError`."""
         if self._reader is None:
-            self._reader = Reader(self._log, [REWARDS], GROUP)
+            self._reader = Reader(self._log, READERS[GROUP], GROUP)
         found = self._reader.poll(timeout_s)
         moved = self._seek_new()
         for message, record in found:

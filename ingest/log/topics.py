@@ -1,6 +1,8 @@
-"""The topics: what each carries and how it is kept."""
+"""The topics: what each carries, who reads it in a group, and how it is kept."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ingest.log.protocol import TopicSpec
 from ingest.records.events import Fate, Feedback, Record, Release, Reward, Trace, Trajectory, Version
@@ -28,6 +30,11 @@ RELEASES = Topic("releases", Release, ordered=True)
 
 ALL = (TRACES, FEEDBACK, TRAJECTORIES, REWARDS, FATES, VERSIONS, RELEASES)
 
+READERS: Mapping[str, tuple[Topic, ...]] = MappingProxyType(
+    {"ingest": (TRACES, FEEDBACK), "rewards": (TRAJECTORIES,), "trainer": (REWARDS,)}
+)
+"""Group -> the topics it reads, each of which it may leave letters of."""
+
 
 def specs(partitions: int, retention_s: float) -> list[TopicSpec]:
     """How to create every topic."""
@@ -45,6 +52,16 @@ def gone_after_s(retention_s: float) -> float:
 def dead_letters(topic: str, group: str) -> str:
     """Where a group puts the records of a topic that it cannot use."""
     return f"{topic}.{group}.dlq"
+
+
+def parked(topic: str, group: str) -> str:
+    """Where a group keeps the records of a topic that are of a version it does not know yet."""
+    return f"{topic}.{group}.parked"
+
+
+def redriven(letters: str) -> str:
+    """Where it is noted what was put back of a topic of letters."""
+    return f"{letters}.redriven"
 
 
 def late_letters(topic: str, group: str) -> str:

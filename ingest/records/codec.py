@@ -9,7 +9,7 @@ import threading
 import zstandard
 from pydantic import ValidationError
 
-from infra.errors import ErasedError, RecordError
+from infra.errors import ErasedError, NewerError, RecordError
 from ingest.records.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
@@ -63,8 +63,9 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
 
     Raises:
         ErasedError: it was sealed, and its subject has been erased since.
-        RecordError: still sealed, another schema, a version newer than this reader, bytes that do not validate, or none
-            to be had.
+        NewerError: a version newer than this reader.
+        RecordError: still sealed, another schema, no version there ever was, bytes that do not validate, or none to be
+            had.
     """
     if ERASED_HEADER in headers:
         raise ErasedError(f"{headers.get(SCHEMA_HEADER)}: {headers[ERASED_HEADER]} was erased")
@@ -75,8 +76,10 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
     name, _, version = headers.get(SCHEMA_HEADER, "").partition("/")
     if name != kind.SCHEMA or not version.isdecimal() or len(version) > _MAX_DIGITS:
         raise RecordError(f"expected schema {kind.SCHEMA}/1..{kind.VERSION}, got {headers.get(SCHEMA_HEADER)!r}")
-    if not 1 <= int(version) <= kind.VERSION:
-        raise RecordError(f"{name}: this reader knows versions 1..{kind.VERSION}, got {version}; upgrade the reader")
+    if int(version) > kind.VERSION:
+        raise NewerError(f"{name}: this reader knows versions 1..{kind.VERSION}, got {version}; upgrade the reader")
+    if int(version) < 1:
+        raise RecordError(f"{name}: versions begin at 1, got {version}")
     try:
         return kind.model_validate_json(plain(value))
     except ValidationError as exc:

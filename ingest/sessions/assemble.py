@@ -3,7 +3,8 @@
 The commit order:
 
     1. poll    records are laid into the table of open sessions; undecodable ones, feedback that names what can be no
-               trace, and traces whose prefix cannot be found go to the dead-letter topics
+               trace, and traces whose prefix cannot be found go to the dead-letter topics; those of a newer version
+               are parked
     2. close   sessions that ended are appended to `trajectories`, keyed by session key; so are amended ones, of which
                feedback came late; the traces of one that is too large for the log get their fate here; feedback whose
                session never came is dead-lettered
@@ -39,7 +40,7 @@ from ingest.log.index import Index, index_path
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Reader, place, send
-from ingest.log.topics import FEEDBACK, TRACES, TRAJECTORIES, late_letters
+from ingest.log.topics import FEEDBACK, READERS, TRACES, TRAJECTORIES, late_letters
 from ingest.log.trajectories import trajectory_at
 from ingest.records.events import (
     SESSION_END,
@@ -80,7 +81,7 @@ class Assembler:
         self._late = Late(settle_s(config.ingest))
         self.table = SessionTable(config.ingest, self._closed_at)
         self._written: list[tuple[Receipt, Trajectory]] = []
-        self._reader = Reader(log, (TRACES, FEEDBACK), GROUP)
+        self._reader = Reader(log, READERS[GROUP], GROUP)
         self._assigned: frozenset[Where] = frozenset()
         self._next: dict[Where, int] = {}
         self._committed: dict[Where, int] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
-from infra.errors import ControlError
+from infra.errors import ControlError, NewerError
 from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
 from ingest.records.events import (
@@ -268,6 +268,19 @@ def test_an_older_controller_stops_when_a_newer_one_claims_the_log(world: World)
     world.restarted()
     with pytest.raises(FencedError, match="epoch 3 writes releases now"):
         old.tick()
+
+
+@pytest.mark.parametrize("topic", [topics.RELEASES, topics.VERSIONS, topics.REWARDS], ids=lambda topic: topic.name)
+def test_a_controller_that_is_too_old_for_a_record_decides_nothing_more(world: World, topic: topics.Topic) -> None:
+    world.to_canary()
+    world.log.append(topic.name, "", b"{}", {"schema": f"{topic.record.SCHEMA}/{topic.record.VERSION + 1}"})
+    before = list(world.log.replay(topics.RELEASES.name))
+    for _ in range(2):
+        with pytest.raises(NewerError, match=f"^{topic.name}/.*upgrade the reader; without it nothing here can go on$"):
+            world.ticks(5)
+    assert list(world.log.replay(topics.RELEASES.name)) == before
+    with pytest.raises(NewerError):
+        world.restarted().tick()
 
 
 def test_an_engine_that_came_back_with_old_weights_is_brought_to_what_the_log_says(world: World) -> None:

@@ -2,40 +2,24 @@
 
 import itertools
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+
+from key_work import SECRET, USER, erase_key, killed_before, make_key, seal_some
 
 from ingest.privacy.generations import DataKey
 from ingest.privacy.key_files import KeyFiles
 from ingest.privacy.keys import KeyStore
-from ingest.privacy.seal import seal, unseal
-from ingest.privacy.secret import Secret
+from ingest.privacy.seal import unseal
 
-SECRET = Secret.parse("0f" * 32 + "\n" + "1e" * 32, "test")
-USER = "user-0a1b"
 SPAWN = multiprocessing.get_context("spawn")
-_STEPS = ("makedirs", "pipe_file", "mv", "rm_file")
-
-
-def _seal(url: str, barrier: Barrier, found: "Queue[tuple[str, bytes]]") -> None:
-    store = KeyStore(url, SECRET)
-    store.verify()
-    barrier.wait()
-    for _ in range(20):
-        key = store.key_for(USER)
-        found.put((key.generation, seal(b"text", key, b"")))
 
 
 def test_what_processes_seal_that_make_the_key_at_once_is_all_readable(tmp_path: Path) -> None:
     url = str(tmp_path / "keys")
     barrier, found = SPAWN.Barrier(4), SPAWN.Queue()
-    running = [SPAWN.Process(target=_seal, args=(url, barrier, found)) for _ in range(4)]
+    running = [SPAWN.Process(target=seal_some, args=(url, barrier, found)) for _ in range(4)]
     for process in running:
         process.start()
     sealed = [found.get(timeout=60) for _ in range(80)]
@@ -48,35 +32,12 @@ def test_what_processes_seal_that_make_the_key_at_once_is_all_readable(tmp_path:
     assert len({KeyStore(url, SECRET).key_for(USER) for _ in range(3)}) == 1
 
 
-def _make(store: KeyStore) -> None:
-    store.key_for(USER)
-
-
-def _erase(store: KeyStore) -> None:
-    store.erase(USER)
-
-
-def _killed_before(step: int, url: str, work: Callable[[KeyStore], None]) -> None:
-    """Do `work`; before the `step`-th change of the filesystem, die."""
-    store, done = KeyStore(url, SECRET), itertools.count()
-    files = store._files._fs
-
-    def change(really: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if next(done) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return really(*args, **kwargs)
-
-    for name in _STEPS:
-        setattr(files, name, partial(change, getattr(files, name)))
-    work(store)
-
-
 def kills(work: Callable[[KeyStore], None], folder: Path, begin: Callable[[str], None]) -> Iterator[str]:
     """A store after `begin` and a process that was killed at `work`: once for every change it makes."""
     for step in itertools.count():
         url = str(folder / str(step))
         begin(url)
-        process = SPAWN.Process(target=_killed_before, args=(step, url, work))
+        process = SPAWN.Process(target=killed_before, args=(step, url, work))
         process.start()
         process.join()
         if process.exitcode == 0:
@@ -91,7 +52,7 @@ def names(url: str) -> set[str]:
 
 
 def test_a_process_killed_while_it_makes_a_key_leaves_one_that_all_agree_on_or_none(tmp_path: Path) -> None:
-    for url in kills(_make, tmp_path, lambda url: KeyStore(url, SECRET).verify()):
+    for url in kills(make_key, tmp_path, lambda url: KeyStore(url, SECRET).verify()):
         whole = {name for name in names(url) if name.endswith(".key")}
         key = KeyStore(url, SECRET).key_for(USER)
         assert KeyStore(url, SECRET).key_for(USER) == key
@@ -110,7 +71,7 @@ def test_a_process_killed_while_it_erases_has_erased_all_or_nothing_and_may_do_s
         made[:] = [key, DataKey(USER, "1-" + "f" * 16, key.secret)]
 
     outcomes = []
-    for url in kills(_erase, tmp_path, begin):
+    for url in kills(erase_key, tmp_path, begin):
         found = [KeyStore(url, SECRET).find(USER, key.generation) for key in made]
         assert found in (made, [None, None])
         outcomes.append(found == made)
@@ -124,7 +85,7 @@ def test_a_process_killed_while_it_erases_has_erased_all_or_nothing_and_may_do_s
 def test_a_user_who_returns_after_a_kill_in_mid_erasure_gets_a_new_key_and_the_old_ones_are_gone(
     tmp_path: Path,
 ) -> None:
-    for url in kills(_erase, tmp_path, lambda url: _make(KeyStore(url, SECRET))):
+    for url in kills(erase_key, tmp_path, lambda url: make_key(KeyStore(url, SECRET))):
         was_erased = "1.erased" in names(url)
         key = KeyStore(url, SECRET).key_for(USER)
         assert key.generation.startswith("2-" if was_erased else "1-")

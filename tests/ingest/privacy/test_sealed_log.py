@@ -199,10 +199,10 @@ def test_what_was_polled_while_the_keys_were_away_is_polled_again(inner: InMemor
         flaky.append("traces", "key", f"{number}".encode(), {"subject": USER})
     subscription = flaky.subscribe(["other", "traces"], "group")
     assert len(subscription.poll(1.0, 2)) == 2
-    subscription._keyring = Unreachable()
+    flaky._keyring = Unreachable()
     with pytest.raises(LogError, match="traces/0@1"):
         subscription.poll(1.0)
-    subscription._keyring = store
+    flaky._keyring = store
     assert [message.value for message in subscription.poll(1.0)] == [b"1", b"2"]
 
 

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from key_work import load_secret
 
 from infra.config import PrivacyConfig
 from infra.errors import ConfigError
@@ -57,15 +58,10 @@ def test_a_secret_of_this_machine_is_made_once_for_its_owner_only(tmp_path: Path
     assert len(file.read_text().split()) == 2
 
 
-def _load(run_dir: str, barrier: "multiprocessing.synchronize.Barrier", found: "multiprocessing.Queue[str]") -> None:
-    barrier.wait()
-    found.put(load(PrivacyConfig(), run_dir).fingerprint)
-
-
 def test_processes_that_make_it_at_once_have_the_same(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     barrier, found = spawn.Barrier(4), spawn.Queue()
-    running = [spawn.Process(target=_load, args=(str(tmp_path / "run"), barrier, found)) for _ in range(4)]
+    running = [spawn.Process(target=load_secret, args=(str(tmp_path / "run"), barrier, found)) for _ in range(4)]
     for process in running:
         process.start()
     fingerprints = {found.get(timeout=60) for _ in running}

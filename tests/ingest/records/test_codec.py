@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from infra.errors import ErasedError, RecordError
+from infra.errors import ErasedError, NewerError, RecordError
 from ingest.log.topics import ALL
 from ingest.records import codec
 from ingest.records.events import Record, Trace, Trajectory
@@ -102,10 +102,17 @@ def test_bytes_that_are_not_the_schema_they_claim_are_refused() -> None:
     assert refusal(golden("feedback.v1.json")) == "trace/1: assignment: Field required"
 
 
-@pytest.mark.parametrize("version", ["0", "4", "17"])
-def test_a_version_this_reader_does_not_know_is_refused_with_advice(version: str) -> None:
-    message = refusal(golden("trace.v1.json"), f"trace/{version}")
-    assert message == f"trace: this reader knows versions 1..3, got {version}; upgrade the reader"
+@pytest.mark.parametrize("version", ["4", "17"])
+def test_a_version_this_reader_does_not_know_is_newer_and_not_damaged(version: str) -> None:
+    with pytest.raises(NewerError) as raised:
+        codec.decode(golden("trace.v1.json"), {codec.SCHEMA_HEADER: f"trace/{version}"}, Trace)
+    assert str(raised.value) == f"trace: this reader knows versions 1..3, got {version}; upgrade the reader"
+
+
+def test_a_version_there_never_was_is_damaged_and_not_newer() -> None:
+    with pytest.raises(RecordError, match=r"^trace: versions begin at 1, got 0$") as raised:
+        codec.decode(golden("trace.v1.json"), {codec.SCHEMA_HEADER: "trace/0"}, Trace)
+    assert not isinstance(raised.value, NewerError)
 
 
 @pytest.mark.parametrize("value", [b"", b"not json", b"[]", b"\xff\xfe", b'{"trace_id": ', b"[" * 10_000])
