@@ -2,7 +2,8 @@
 
 The order of appending such a value, and what a crash after each step leaves:
 
-    1. store      the store's mark (`_MARK`), once; readers know by it that they look at the right, reachable place
+    1. mark       `_MARK`, once a store: by it a reader knows that it looks at the store, and not at a place where
+                  one is to be mounted
     2. value      <topic>/<day>/<sha256>, renamed into place; swept when it is older than any record
     3. record     no value, the header `claim`: <path> <sha256> <bytes>; appended again after a crash, with the same
                   content, it claims what is there
@@ -95,8 +96,7 @@ class Claims:
         digest = hashlib.sha256(value).hexdigest()
         if digest != form["sha256"]:
             raise RecordError(
-                f"claim {form['path']}: must have {form['bytes']} bytes of that digest, got {len(value)} with sha256 "
-                f"{digest}"
+                f"claim {form['path']}: must have {form['bytes']} bytes of that digest, got {len(value)} of {digest}"
             )
         return value
 
@@ -115,9 +115,9 @@ class Claims:
 
         Values of topics that are kept for ever stay. Safe while others write, read and sweep. Raises `LogError`.
         """
-        last = _day(now - topics.gone_after_s(self._retention_s)) - timedelta(days=1)
         forever = {topic.name for topic in topics.ALL if topic.ordered}
         with self._border("sweep"):
+            last = _day(now - topics.gone_after_s(self._retention_s)) - timedelta(days=1)
             self._fs.invalidate_cache()
             names = [name for name in self._folders("") if name not in forever]
             days = [f"{name}/{day}" for name in names for day in self._folders(name) if _is_until(day, last)]
@@ -144,7 +144,7 @@ class Claims:
             yield
         except LogError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # every kind of store has errors of its own, and each means: not now
             raise LogError(f"claims: {self._root}: {what}: {type(exc).__name__}: {exc}") from exc
 
 

@@ -78,7 +78,7 @@ class KafkaFetcher:
         return {part.partition: end for part, end in ends.items()}
 
     def _read(self, consumer: Any, part: Any, offset: int) -> list[Message]:
-        """Messages of a partition from `offset` on, fewer than `_AHEAD`; none where there is none at `offset`."""
+        """Messages of a partition from `offset` on, `_AHEAD` at most; none where there is none at `offset`."""
         if part not in partitions_of(consumer, part.topic):
             return []
         consumer.assign([part])

@@ -63,11 +63,6 @@ class KafkaLog:
         self._closed = False
         self._making = threading.Lock()  # one producer at a time: the old one has stopped before the new one sends
 
-    @property
-    def brokers(self) -> str:
-        """Where the brokers are, `host:port,...`."""
-        return self._config.brokers
-
     def create(self, topics: Iterable[TopicSpec]) -> None:
         """Create what does not exist, and wait until it has leaders. Raises `LogError`."""
         specs = {spec.name: spec for spec in topics}

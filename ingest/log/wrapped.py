@@ -21,8 +21,8 @@ class WrappedLog:
         return value, headers
 
     def _back(self, message: Message) -> Message:
-        """A message as it was before `_out`, or with the header `codec.UNUSABLE`, saying why, where
-        that cannot be had, now and always. Raises `LogError` where it cannot be had now."""
+        """A message as it was before `_out`, or with the header `codec.UNUSABLE`, saying why, where that cannot be had
+        any more. Raises `LogError` where it cannot be had now."""
         return message
 
     def create(self, topics: Iterable[TopicSpec]) -> None:

@@ -81,7 +81,7 @@ def trim(log: EventLog, topic: str, partition: int, before: int) -> None:
         log.forget(topic, partition, before)
         return
     assert isinstance(log, KafkaLog)
-    admin = KafkaAdminClient(bootstrap_servers=log.brokers)
+    admin = KafkaAdminClient(bootstrap_servers=log._config.brokers)
     admin.delete_records({TopicPartition(topic, partition): before}, timeout_ms=10_000)
     admin.close()
 
