@@ -89,7 +89,7 @@ def heaps(log: EventLog) -> list[Heap]:
 
 def alike(told: str) -> str:
     """An error without the ids that tell one letter from another."""
-    return _QUOTED.sub("'…'", _NAMED.sub(r"\1 …:", told))
+    return _printable(_QUOTED.sub("'…'", _NAMED.sub(r"\1 …:", told)))
 
 
 def ago(seconds: float) -> str:

@@ -177,7 +177,7 @@ def test_a_letter_that_is_not_there_is_said_so(run: Any, asked: str) -> None:
 def test_what_lies_in_a_letter_gives_a_terminal_no_orders(log: InMemoryLog, run: Any) -> None:
     leave(log, 5, b'{"a": "\\u001b[2J"}', {"schema": "x\x1b[2J"}, Failure.UNREADABLE, "bad \x1b[2J [red]name[/]")
     said = run("show", "feedback/0@5", "--content")[1]
-    assert "\x1b" not in said
+    assert "\x1b" not in said + run("list")[1] + run("redrive", "--dry-run")[1]
     assert "[red]name[/]" in said
 
 
