@@ -12,6 +12,7 @@ from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
 from ingest.log.topics import REWARDS
 from ingest.records.events import Chain, Reward
+from ingest.sessions.contamination import TaskIndex
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,10 @@ GROUP = "trainer"
 
 @dataclass(frozen=True)
 class Item:
-    """One reward record: its traces that were new, and the chains, as stored, while any of them may train."""
+    """One reward record: its traces that were new, and the chains, as stored, while any of them may train.
+
+    `owner` is who counts as its user.
+    """
 
     partition: tuple[str, int]
     offset: int
@@ -30,6 +34,7 @@ class Item:
     at: float
     turns: dict[str, EligibleTurn | Ineligible]
     chains: tuple[Chain, ...]
+    owner: str
 
     @property
     def eligible(self) -> list[EligibleTurn]:
@@ -41,10 +46,15 @@ class Item:
 
 
 class Inbox:
-    """The trainer's view of the rewards topic. `fated` are traces that already have their fate."""
+    """The trainer's view of the rewards topic. `fated` are traces that already have their fate.
 
-    def __init__(self, log: EventLog, positions: Positions, fated: Iterable[str]) -> None:
-        self._log = log
+    Text of `tasks` never trains.
+    """
+
+    def __init__(
+        self, log: EventLog, positions: Positions, fated: Iterable[str], tasks: TaskIndex | None = None
+    ) -> None:
+        self._log, self._tasks = log, tasks
         self._next = dict(positions)
         self._known = set(fated)
         self._reader: Reader | None = None
@@ -84,7 +94,9 @@ class Inbox:
 
     def _keep(self, message: Message, reward: Reward) -> None:
         """Hold a reward. A trace that is held or has its fate stays with the first reward that brought it."""
-        turns = {trace_id: turn for trace_id, turn in screen(reward).items() if trace_id not in self._known}
+        turns = {
+            trace_id: turn for trace_id, turn in screen(reward, self._tasks).items() if trace_id not in self._known
+        }
         if len(turns) < len(reward.trajectory.turns):
             logger.info("%s: skipped traces of a reward that came again", place(message))
         if not turns:
@@ -98,6 +110,7 @@ class Inbox:
             reward.at,
             turns,
             reward.trajectory.chains,
+            owner_of(reward),
         )
         self.items.append(_stripped(item))
 
@@ -147,6 +160,11 @@ class Inbox:
         if self._reader is not None:
             self._reader.close()
         self._reader, self._assigned = None, frozenset()
+
+
+def owner_of(reward: Reward) -> str:
+    """Who counts as the user of a reward's turns: none is named yet, so its session, or that whose agent began it."""
+    return f"session {reward.trajectory.parent_session_id or reward.session_id}"
 
 
 def _stripped(item: Item) -> Item:

@@ -43,7 +43,7 @@ from rewards.spec import RewardSpec
 from trainer.advantages import Baselines
 from trainer.batch import make_batch
 from trainer.eligibility import screen
-from trainer.inbox import Item
+from trainer.inbox import Item, owner_of
 from trainer.learner import Learner
 
 SEEDS = 3
@@ -217,7 +217,7 @@ def _item(number: int, attempt: Attempt) -> Item:
     """As the trainer's inbox holds it. Each history is a tenant, so that it is measured against its own past."""
     reward, place = attempt.reward, (("rewards", 0), number)
     tenant = f"{attempt.history.domain}-{attempt.history.number}"
-    return Item(*place, tenant, reward.spec, reward.at, screen(reward), reward.trajectory.chains)
+    return Item(*place, tenant, reward.spec, reward.at, screen(reward), reward.trajectory.chains, owner_of(reward))
 
 
 def _numbers(reward: Reward) -> dict[str, float]:
