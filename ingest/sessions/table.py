@@ -17,7 +17,6 @@ that names what can be no trace waits for nothing: both are the caller's.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b
 
 from infra.config import IngestConfig
 from ingest.log.protocol import Message
@@ -35,6 +34,7 @@ from ingest.records.events import (
 from ingest.records.ids import is_trace_id
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
+from ingest.sessions.held_out import holds_out
 
 Where = tuple[str, int]
 """(topic, partition)."""
@@ -241,24 +241,17 @@ class SessionTable:
         return sum(len(sessions) for sessions in self._open.values())
 
 
-def is_held_out(key: str, share: float, salt: str) -> bool:
-    """Whether a session never trains: a salted hash of its key, so the answer is the same everywhere and for ever."""
-    digest = blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64 < share
-
-
 def _trajectory(session: _Session, reason: CloseReason, now: float, config: IngestConfig) -> Trajectory:
     ordered = chains.in_order(session.traces.values())
     joined = chains.join(ordered, Flaws(session.late, session.duplicated))
     first, last = ordered[0], ordered[-1]
-    key = session_key(first.session_id)
     return Trajectory(
         trajectory_id=content_id(first.session_id, first.trace_id, last.trace_id, str(len(ordered))),
         session_id=first.session_id,
         parent_session_id=next((trace.parent_session_id for trace in ordered if trace.parent_session_id), None),
         tenant=first.tenant,
         assignment=_common_assignment(ordered),
-        held_out=is_held_out(key, config.held_out_share, config.held_out_salt),
+        held_out=holds_out(config, ordered),
         closed=reason,
         opened_at=session.opened_at,
         closed_at=max(now, session.last_at),
