@@ -19,7 +19,7 @@ from infra.config import EngineSlot, GateConfig, RolloutConfig
 from infra.errors import ControlError, OnstreamError
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
+from ingest.records.events import Arm, Assignment, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
@@ -58,8 +58,7 @@ class Evidence:
         if not served <= {assignment.trial} if is_candidate else assignment.trial in served:
             self.excluded[assignment.trial] = self.excluded.get(assignment.trial, 0) + 1
             return
-        unit = Unit(reward.session_id, assignment.arm, assignment.propensity, reward.value, reward.guardrails)
-        self.units.setdefault(assignment.trial, {})[reward.session_id] = unit
+        self.units.setdefault(assignment.trial, {})[reward.session_id] = unit_of(reward, assignment)
 
     def baselines(self, version: int, config: GateConfig) -> dict[str, Baseline] | None:
         """The champion's outcomes, or `None` while there are too few."""
@@ -72,6 +71,20 @@ class Evidence:
             if outcomes:
                 found[rail.name] = Baseline.of(outcomes)
         return found
+
+
+def unit_of(reward: Reward, assignment: Assignment) -> Unit:
+    """A scored session as a unit of its trial. Rewards name no user yet: each session counts as its own."""
+    return Unit(
+        session_id=reward.session_id,
+        arm=assignment.arm,
+        propensity=assignment.propensity,
+        reward=reward.value,
+        guardrails=reward.guardrails,
+        tenant=reward.trajectory.tenant,
+        user="",
+        began_at=reward.trajectory.opened_at,
+    )
 
 
 def place(slots: Iterable[EngineSlot], stable: int, config: RolloutConfig) -> dict[str, int]:
@@ -258,13 +271,14 @@ class Rollout:
         standing.numbers["units.excluded"] = float(self.evidence.excluded.get(candidate, 0))
         self.standing = standing
         telemetry.gauge(telemetry.TRIAL_LOG_E, standing.numbers.get("log_e.reward", 0.0), version=candidate)
+        telemetry.gauge(telemetry.TRIAL_USERS_NEEDED, standing.numbers["users_needed.promote"], version=candidate)
         if standing.verdict is Verdict.PROMOTE:
             self._promote(candidate, standing)
         elif standing.verdict is Verdict.REJECT:
             self._reject(standing.reason, standing.numbers)
         elif standing.verdict is Verdict.EXPIRE:
             self._reject(standing.reason, standing.numbers, TrialState.EXPIRED)
-        elif (share := gate.share_at(len(units), self._config.gate)) != self.served.share:
+        elif (share := gate.share_at(standing.num_units, self._config.gate)) != self.served.share:
             self._move(
                 TrialState.CANARY,
                 TrialState.CANARY,
