@@ -21,6 +21,8 @@ from infra.config import GateConfig
 
 Who = tuple[str, str]
 
+_ROUNDING = 1e-9
+
 
 class Begun(Protocol):
     """A session that somebody began, at Unix time `began_at`. `user` is empty where it is not known."""
@@ -49,7 +51,7 @@ def counted(sessions: Iterable[Session], config: GateConfig) -> tuple[Session, .
             continue
         share = max(config.max_tenant_share, min(1.0, 2.0 / len(met)))
         own = of_tenant[session.tenant]
-        if own * (1.0 - share) > share * (len(found) - own):
+        if own * (1.0 - share) > share * (len(found) - own) + _ROUNDING:
             continue
         of_user[who(session)] += 1
         of_tenant[session.tenant] += 1

@@ -11,7 +11,7 @@ The loss is linear in the advantages, so step 2 bounds what a user adds to a bat
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -56,10 +56,11 @@ class Fairness:
 
 @dataclass(frozen=True)
 class Batch:
-    """The first `num_items` of the inbox, and the turns in them that train."""
+    """The first `num_items` of the inbox, and the turns in them that train; `advantages` by trace id, weighted."""
 
     num_items: int
     turns: tuple[EligibleTurn, ...]
+    advantages: Mapping[str, float]
     columns: tuple[Column, ...]
     spec: str
     minibatches: tuple[Minibatch, ...]
@@ -97,7 +98,9 @@ def make_batch(
     samples = [sample for item in items for chain in whole(item.chains) if (sample := sample_of(chain, by_trace))]
     cut = minibatches(samples, config.minibatch_turns, config.microbatch_tokens, config.seed + step)
     spec = ",".join(sorted({item.spec for item, _ in owned}))
-    return Batch(len(items), turns, columns, spec, cut, Fairness(asked, tuple(alike), counts, weights, capped))
+    return Batch(
+        len(items), turns, by_trace, columns, spec, cut, Fairness(asked, tuple(alike), counts, weights, capped)
+    )
 
 
 def _counts(alike: Sequence[int], owners: Sequence[Owner], config: TrainerConfig) -> tuple[float, ...]:
