@@ -227,7 +227,7 @@ class TrainerConfig(Section):
     baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
     max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
     max_tenant_share: AnyShare = Field(1.0, description="of a batch; never below twice an equal share")
-    near_duplicate_from: AnyShare = Field(0.7, description="similarity from which on two prompts are near duplicates")
+    near_duplicate_from: AnyShare = Field(0.75, description="similarity from which on two prompts are near duplicates")
     near_duplicate_window: int = Field(
         2048, ge=0, description="earlier turns of a tenant that prompts are compared with"
     )

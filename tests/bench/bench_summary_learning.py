@@ -189,7 +189,7 @@ class Study:
         items = [_item(number, attempt) for number, attempt in enumerate(attempts)]
         batch = make_batch(items, baselines, CONFIG, step)
         await asyncio.to_thread(learner.update, batch.minibatches)
-        return baselines.after(batch.columns, CONFIG.baseline_decay)
+        return baselines.after(batch.columns, CONFIG.baseline_decay, batch.fairness.counts)
 
 
 def _without_line_end(ids: list[int], eos: int) -> list[int]:
