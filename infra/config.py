@@ -137,7 +137,7 @@ class GateConfig(Section):
     min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
     max_units: int = Field(20_000, ge=1)
     max_s: Seconds = 86_400.0
-    max_units_per_user: int = Field(5, ge=1, description="sessions of one user that count in a trial: the first ones")
+    max_units_per_user: int = Field(2, ge=1, description="sessions of one user that count in a trial: the first ones")
     max_tenant_share: AnyShare = Field(1.0, description="of the sessions that count; never below twice an equal share")
 
     @model_validator(mode="after")
