@@ -29,7 +29,7 @@ from ingest.log.protocol import EventLog
 from ingest.log.reader import send
 from ingest.log.topics import FATES
 from ingest.records.events import Fate, FateKind, key_of
-from ingest.sessions import contamination
+from ingest.sessions.contamination import TaskIndex
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
 from trainer import phases
@@ -57,10 +57,7 @@ EXPIRE_AT_SHARE = 0.9
 
 
 class Trainer:
-    """One run of the stage, from what the checkpoint and the log say. `now` is Unix time.
-
-    Raises `ConfigError` when a file of tasks that must never train cannot be read.
-    """
+    """One run of the stage, from what the checkpoint and the log say. `now` is Unix time, `tasks` must never train."""
 
     def __init__(
         self,
@@ -70,6 +67,7 @@ class Trainer:
         policy: Policy,
         stop: Stop,
         now: Callable[[], float] = time.time,
+        tasks: TaskIndex | None = None,
     ) -> None:
         self._config, self._log, self._store, self._policy, self._stop, self._now = (
             config,
@@ -83,7 +81,6 @@ class Trainer:
         self._checkpoints = Checkpoints(self._folder)
         self.state = self._checkpoints.read() or State()
         self.phase = Phase.WAITING
-        tasks = contamination.index_of(config.ingest.contamination)
         self._inbox = Inbox(log, self.state.positions, self.state.fated, tasks)
         self._releases = ReleaseFollower(log)
         self._settle_at = now() + SETTLE_S

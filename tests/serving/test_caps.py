@@ -152,6 +152,13 @@ def test_fewer_users_than_are_told_cannot_reject_whatever_they_do() -> None:
     assert judge(flood(20, 3, 0.0)).verdict is Verdict.REJECT
 
 
+def test_the_check_of_the_split_can_reject_as_well_and_is_reckoned_with() -> None:
+    """Nothing else is measured: log 1000 = 6.908 against 3 log 1.25 = 0.669 from each user."""
+    units = tuple(unit(n, f"u{n % 10}") for n in range(5000))
+    standing = gate.judge(units, {}, CONFIG, trial=1, promotions=0, age_s=0.0)
+    assert (standing.verdict, standing.numbers["users_needed.reject"]) == (Verdict.HOLD, 11.0)
+
+
 def test_sessions_that_do_not_count_are_counted_and_fill_no_trial() -> None:
     config = CONFIG.model_copy(update={"max_units": 50})
     standing = judge(flood(2, 100, 0.5), config)

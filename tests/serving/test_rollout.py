@@ -306,7 +306,8 @@ def test_a_decision_tells_how_few_users_could_have_brought_it_about(world: World
 
 
 def test_the_ramp_climbs_by_the_sessions_that_count(world: World) -> None:
-    gate = world.config.gate.model_copy(update={"max_tenant_share": 0.5})
+    ramp = (RampStep(share=0.3, until_units=10), RampStep(share=0.5))
+    gate = world.config.gate.model_copy(update={"max_tenant_share": 0.5, "ramp": ramp})
     world.config = world.config.model_copy(update={"gate": gate})
     world.restarted()
     world.to_canary()
@@ -317,3 +318,4 @@ def test_the_ramp_climbs_by_the_sessions_that_count(world: World) -> None:
     assert world.rollout.standing is not None
     # of three tenants the first may have twice as many as the others, and one more: 2 / 3 is twice an equal share
     assert (world.rollout.standing.num_units, world.rollout.standing.numbers["units.capped"]) == (7, 46.0)
+    assert world.served.share == 0.3

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from infra.config import ContaminationConfig
 from infra.errors import StoreError, TransitionError
 from ingest.log import topics
 from ingest.records.events import ChatMessage, FateKind, ReleaseKind, TrialState
+from ingest.sessions.contamination import build
 from trainer import phases
 from trainer.checkpoint import Checkpoints, State
 from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
@@ -451,14 +451,9 @@ def test_a_held_out_session_never_trains_however_often_it_comes(world: World) ->
         assert {fate.kind for fate in world.fates()[held.turns[turn].trace_id]} == {FateKind.HELD_OUT}
 
 
-def test_text_of_a_named_evaluation_task_never_trains_and_its_fate_names_the_file(
-    make_world: Any, tmp_path: Path
-) -> None:
-    world = make_world()
-    tasks = tmp_path / "exam.txt"
-    tasks.write_text("Please write a long and friendly letter to customer number 7 about the delay of their order.\n")
-    ingest = world.config.ingest.model_copy(update={"contamination": ContaminationConfig(tasks=(str(tasks),))})
-    world.config = world.config.model_copy(update={"ingest": ingest})
+def test_text_of_an_evaluation_task_never_trains_and_its_fate_names_the_file(world: World) -> None:
+    task = "Please write a long and friendly letter to customer number 7 about the delay of their order."
+    world.tasks = build([("exam.txt", [task])], overlap=0.5)
     world.bootstrap()
     hit = world.reward("hit", [1.0], token=9000, turn_changes=same_question(7))
     world.fill("a")
