@@ -23,6 +23,7 @@ SCORING_TOKEN_VAR = "ONSTREAM_SCORING_TOKEN"  # noqa: S105
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+AnyShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
@@ -143,6 +144,8 @@ class GateConfig(Section):
     min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
     max_units: int = Field(20_000, ge=1)
     max_s: Seconds = 86_400.0
+    max_units_per_user: int = Field(2, ge=1, description="sessions of one user that count in a trial: the first ones")
+    max_tenant_share: AnyShare = Field(1.0, description="of the sessions that count; never below twice an equal share")
 
     @model_validator(mode="after")
     def _ramp_ends_open(self) -> "GateConfig":
@@ -190,13 +193,22 @@ class ServingConfig(Section):
         return self
 
 
+class ContaminationConfig(Section):
+    """Evaluation tasks that must never train: see `ingest/sessions/contamination.py`."""
+
+    tasks: tuple[str, ...] = Field((), description="files of tasks: JSON Lines, or text in paragraphs")
+    overlap: AnyShare = Field(0.5, description="share of a task's runs of 13 words that makes a turn contaminated")
+
+
 class IngestConfig(Section):
     """Sessions: when they close, and who never trains."""
 
     inactivity_s: Seconds = 900.0
     horizon_s: Seconds = 86_400.0
-    held_out_share: float = Field(0.05, ge=0.0, lt=1.0)
-    held_out_salt: str = "onstream"
+    held_out_share: float = Field(0.05, ge=0.0, lt=1.0, description="once raised, never to be lowered")
+    held_out_salt: str = Field("onstream", description="another salt holds out others: what trained is not unlearned")
+    held_out_by: Literal["session", "user"] = Field("session", description="`user`: all sessions of a user, or none")
+    contamination: ContaminationConfig = ContaminationConfig()
 
 
 class RewardsConfig(Section):
@@ -237,6 +249,12 @@ class TrainerConfig(Section):
     max_importance_weight: float = Field(2.0, gt=1.0)
     baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
     late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
+    max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
+    max_tenant_share: AnyShare = Field(1.0, description="of a batch; never below twice an equal share")
+    near_duplicate_from: AnyShare = Field(0.75, description="similarity from which on two prompts are near duplicates")
+    near_duplicate_window: int = Field(
+        2048, ge=0, description="earlier turns of a tenant that prompts are compared with"
+    )
     max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "cpu"

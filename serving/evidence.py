@@ -32,6 +32,9 @@ class Outcome(BaseModel):
     guardrails: dict[str, float]
     arm: Arm
     propensity: float
+    tenant: str
+    user: str
+    began_at: float
 
     @classmethod
     def of(cls, reward: Reward) -> "Outcome":
@@ -44,6 +47,9 @@ class Outcome(BaseModel):
             guardrails=reward.guardrails,
             arm=assignment.arm,
             propensity=assignment.propensity,
+            tenant=reward.tenant,
+            user=reward.user,
+            began_at=reward.opened_at,
         )
 
 
@@ -78,7 +84,7 @@ class Evidence(BaseModel):
     def units_of(self, trial: int) -> tuple[Unit, ...]:
         """A trial's sessions, in the order in which they were first scored."""
         return tuple(
-            Unit(session_id, one.arm, one.propensity, one.value, one.guardrails)
+            Unit(session_id, one.arm, one.propensity, one.value, one.guardrails, one.tenant, one.user, one.began_at)
             for session_id, one in self.units.get(trial, {}).items()
         )
 

@@ -227,13 +227,14 @@ class Rollout:
         standing.numbers["units.excluded"] = float(len(self.evidence.excluded.get(candidate, ())))
         self.standing = standing
         telemetry.gauge(telemetry.TRIAL_LOG_E, standing.numbers.get("log_e.reward", 0.0), version=candidate)
+        telemetry.gauge(telemetry.TRIAL_USERS_NEEDED, standing.numbers["users_needed.promote"], version=candidate)
         if standing.verdict is Verdict.PROMOTE:
             self._promote(candidate, standing)
         elif standing.verdict is Verdict.REJECT:
             self._reject(standing.reason, standing.numbers)
         elif standing.verdict is Verdict.EXPIRE:
             self._reject(standing.reason, standing.numbers, TrialState.EXPIRED)
-        elif (share := gate.share_at(len(units), self._config.gate)) != self.served.share:
+        elif (share := gate.share_at(standing.num_units, self._config.gate)) != self.served.share:
             self._move(
                 TrialState.CANARY,
                 TrialState.CANARY,

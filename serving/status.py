@@ -155,7 +155,7 @@ def versions(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> None:
-        table = Table("version", "digest", "parent", "turns", "reward", "published")
+        table = Table("version", "digest", "parent", "turns", "reward", "one user has", "published")
         store = VersionStore(config.store.url)
         for number in store.versions():
             held = store.read(number)
@@ -166,8 +166,16 @@ def versions(argv: list[str]) -> int:
                 "-" if held.parent is None else str(held.parent),
                 str(held.lineage.get("num_turns", "-")),
                 "-" if reward is None else f"{reward:.3f}",
+                _largest_user(held.metrics),
                 time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.created_at)),
             )
         Console().print(table)
 
     return cli.guarded(args.config, run, verbose=False)
+
+
+def _largest_user(metrics: Mapping[str, float]) -> str:
+    """The largest share that one user has of a version's batch, and the bound that held."""
+    if "fair.user_share" not in metrics:
+        return "-"
+    return f"{metrics['fair.user_share']:.1%} of at most {metrics['fair.user_cap']:.1%}"

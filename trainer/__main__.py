@@ -31,6 +31,7 @@ def run(config: Config) -> None:
     from infra.lifecycle import Stop
     from ingest.log.connect import connect
     from ingest.log.reader import outlast_outages
+    from ingest.sessions import contamination
     from ingest.store.versions import VersionStore
     from trainer.actors import RayPolicy, StoppedError, start_ray
     from trainer.loop import Trainer
@@ -38,6 +39,7 @@ def run(config: Config) -> None:
     base = Path(config.model.path)
     if not (base / "config.json").is_file():
         raise ConfigError(f"model.path: {base} must be a Hugging Face folder with a config.json")
+    tasks = contamination.index_of(config.ingest.contamination)
     telemetry.setup("trainer")
     start_ray(config.trainer)
     stop = Stop.on_signals()  # after Ray, which installs a handler of its own
@@ -45,7 +47,7 @@ def run(config: Config) -> None:
     policy = RayPolicy(base, config.trainer, stop)
     store = VersionStore(config.store.url)
     try:
-        outlast_outages(stop, lambda: Trainer(config, log, store, policy, stop).run())
+        outlast_outages(stop, lambda: Trainer(config, log, store, policy, stop, tasks=tasks).run())
     except StoppedError as exc:
         logger.info("%s; the batch is read again at the next start", exc)
     finally:

@@ -12,7 +12,8 @@ from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
 from ingest.log.topics import READERS
 from ingest.log.trajectories import trajectory_of
-from ingest.records.events import Chain, Reward
+from ingest.records.events import Chain, Reward, Trajectory
+from ingest.sessions.contamination import TaskIndex
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,10 @@ GROUP = "trainer"
 
 @dataclass(frozen=True)
 class Item:
-    """One reward record: its traces that were new, and the chains, as stored, while any of them may train."""
+    """One reward record: its traces that were new, and the chains, as stored, while any of them may train.
+
+    `owner` is who counts as its user.
+    """
 
     partition: tuple[str, int]
     offset: int
@@ -32,6 +36,7 @@ class Item:
     at: float
     turns: dict[str, EligibleTurn | Ineligible]
     chains: tuple[Chain, ...]
+    owner: str
 
     @property
     def eligible(self) -> list[EligibleTurn]:
@@ -47,10 +52,15 @@ class Item:
 
 
 class Inbox:
-    """The trainer's view of the rewards topic. `fated` are traces that already have their fate."""
+    """The trainer's view of the rewards topic. `fated` are traces that already have their fate.
 
-    def __init__(self, log: EventLog, positions: Positions, fated: Iterable[str]) -> None:
-        self._log = log
+    Text of `tasks` never trains.
+    """
+
+    def __init__(
+        self, log: EventLog, positions: Positions, fated: Iterable[str], tasks: TaskIndex | None = None
+    ) -> None:
+        self._log, self._tasks = log, tasks
         self._next = dict(positions)
         self._known = set(fated)
         self._reader: Reader | None = None
@@ -97,7 +107,8 @@ class Inbox:
         if self._known.issuperset(reward.trace_ids):
             return
         trajectory = trajectory_of(self._log, reward)
-        turns = {name: turn for name, turn in screen(reward, trajectory).items() if name not in self._known}
+        screened = screen(reward, trajectory, self._tasks)
+        turns = {name: turn for name, turn in screened.items() if name not in self._known}
         self._known |= turns.keys()
         item = Item(
             (message.topic, message.partition),
@@ -108,6 +119,7 @@ class Inbox:
             reward.at,
             turns,
             trajectory.chains if trajectory else (),
+            owner_of(reward, trajectory),
         )
         self.items.append(_stripped(item))
 
@@ -171,6 +183,14 @@ class Inbox:
         if self._reader is not None:
             self._reader.close()
         self._reader, self._assigned = None, frozenset()
+
+
+def owner_of(reward: Reward, trajectory: Trajectory | None) -> str:
+    """Who counts as the user of a reward's turns; where none is named, its session, or that whose agent began it."""
+    if reward.user:
+        return f"user {reward.user}"
+    parent = trajectory.parent_session_id if trajectory else None
+    return f"session {parent or reward.session_id}"
 
 
 def _stripped(item: Item) -> Item:

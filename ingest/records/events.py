@@ -410,6 +410,7 @@ class Reward(Record):
     user: str = ""
     assignment: Assignment | None
     held_out: bool
+    opened_at: float
     trace_ids: tuple[str, ...]
     versions: tuple[int, ...]
     spec: str
@@ -445,6 +446,7 @@ def about(trajectory: Trajectory) -> dict[str, Any]:
         "user": trajectory.user,
         "assignment": trajectory.assignment,
         "held_out": trajectory.held_out,
+        "opened_at": trajectory.opened_at,
         "trace_ids": tuple(turn.trace_id for turn in trajectory.turns),
         "versions": tuple(dict.fromkeys(version for turn in trajectory.turns for version in turn.versions)),
     }

@@ -20,7 +20,6 @@ is in no open session.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b
 
 from infra.config import IngestConfig
 from ingest.log.protocol import Message
@@ -43,6 +42,7 @@ from ingest.records.ids import is_trace_id
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
 from ingest.sessions.held import Held, whole
+from ingest.sessions.held_out import holds_out
 
 Where = tuple[str, int]
 """(topic, partition)."""
@@ -283,12 +283,6 @@ class SessionTable:
         return sum(len(sessions) for sessions in self._open.values())
 
 
-def is_held_out(key: str, share: float, salt: str) -> bool:
-    """Whether a session never trains: a salted hash of its key, so the answer is the same everywhere and for ever."""
-    digest = blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64 < share
-
-
 def settle_s(config: IngestConfig) -> float:
     """How long to wait, after a record came, for more that were held up with it."""
     return min(config.inactivity_s, MAX_SETTLE_S)
@@ -320,7 +314,6 @@ def _trajectory(session: _Session, reason: CloseReason, now: float, config: Inge
     ordered = chains.in_order([whole(session.traces, name, made) for name in session.traces])
     joined = chains.join(ordered, Flaws(session.late, session.duplicated))
     first, traces = ordered[0], [trace.trace_id for trace in ordered]
-    key = session_key(first.session_id)
     return Trajectory(
         trajectory_id=trajectory_id(first.session_id, traces, 1),
         partition=session.traces[first.trace_id].partition,
@@ -330,7 +323,7 @@ def _trajectory(session: _Session, reason: CloseReason, now: float, config: Inge
         user=next((trace.user for trace in ordered if trace.user), ""),
         consent=_common_consent(ordered),
         assignment=_common_assignment(ordered),
-        held_out=is_held_out(key, config.held_out_share, config.held_out_salt),
+        held_out=holds_out(config, ordered),
         closed=reason,
         opened_at=session.opened_at,
         closed_at=max(now, session.last_at),

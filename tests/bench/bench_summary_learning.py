@@ -43,7 +43,7 @@ from rewards.spec import RewardSpec
 from trainer.advantages import Baselines
 from trainer.batch import make_batch
 from trainer.eligibility import screen
-from trainer.inbox import Item
+from trainer.inbox import Item, owner_of
 from trainer.learner import Learner
 
 SEEDS = 3
@@ -189,7 +189,7 @@ class Study:
         items = [_item(number, attempt) for number, attempt in enumerate(attempts)]
         batch = make_batch(items, baselines, CONFIG, step)
         await asyncio.to_thread(learner.update, batch.minibatches)
-        return baselines.after(batch.columns, CONFIG.baseline_decay)
+        return baselines.after(batch.columns, CONFIG.baseline_decay, batch.fairness.counts)
 
 
 def _without_line_end(ids: list[int], eos: int) -> list[int]:
@@ -219,7 +219,8 @@ def _item(number: int, attempt: Attempt) -> Item:
     tenant = f"{attempt.history.domain}-{attempt.history.number}"
     trajectory = reward.trajectory
     assert trajectory is not None
-    return Item(*place, 1, tenant, reward.spec, reward.at, screen(reward, trajectory), trajectory.chains)
+    turns = screen(reward, trajectory)
+    return Item(*place, 1, tenant, reward.spec, reward.at, turns, trajectory.chains, owner_of(reward, trajectory))
 
 
 def _numbers(reward: Reward) -> dict[str, float]:

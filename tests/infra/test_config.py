@@ -200,3 +200,22 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
     config = loaded(MINIMAL, tmp_path)
     with pytest.raises(ValueError, match="frozen"):
         config.log.partitions = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trainer: {max_user_share: 0}\n", "trainer.max_user_share: Input should be greater than 0, got 0"),
+        ("trainer: {max_tenant_share: 1.5}\n", "trainer.max_tenant_share: Input should be less than or equal to 1"),
+        ("trainer: {near_duplicate_window: -1}\n", "trainer.near_duplicate_window: Input should be greater than or"),
+        ("ingest: {held_out_by: team}\n", "ingest.held_out_by: Input should be 'session' or 'user', got 'team'"),
+        ("ingest: {contamination: {overlap: 0}}\n", "ingest.contamination.overlap: Input should be greater than 0"),
+        ("ingest: {contamination: {task: []}}\n", "ingest.contamination.task: unknown key; did you mean `tasks`?"),
+        (
+            "serving: {rollout: {gate: {max_units_per_user: 0}}}\n",
+            "serving.rollout.gate.max_units_per_user: Input should be greater than or equal to 1, got 0",
+        ),
+    ],
+)
+def test_a_cap_that_cannot_be_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    assert told in refusal(MINIMAL + text, tmp_path)

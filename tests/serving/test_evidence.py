@@ -18,8 +18,8 @@ def reward(session: str = "s", value: float = 0.5, **fields: Any) -> Reward:
     return Reward.model_validate(
         {
             "reward_id": "r", "trajectory_id": "t", "session_id": session, "tenant": "t", "assignment": TRIAL,
-            "held_out": False, "trace_ids": (f"{session}-0",), "versions": (7,), "spec": "x", "components": (),
-            "turns": (), "value": value, "has_signal": True, "guardrails": {}, "at": 1.0,
+            "held_out": False, "opened_at": 0.0, "trace_ids": (f"{session}-0",), "versions": (7,), "spec": "x",
+            "components": (), "turns": (), "value": value, "has_signal": True, "guardrails": {}, "at": 1.0,
             "source": Source(partition=0, offset=0), **fields,
         }
     )  # fmt: skip

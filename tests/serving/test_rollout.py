@@ -96,7 +96,7 @@ class World:
         reader.send(self.log, topics.VERSIONS, "", version)
         return version
 
-    def session(self, assignment: Assignment, version: int, value: float) -> None:
+    def session(self, assignment: Assignment, version: int, value: float, tenant: str = "t") -> None:
         self.sessions += 1
         name = f"session-{self.sessions}"
         turn = Turn(
@@ -104,7 +104,7 @@ class World:
             status=200, num_tokens=1, versions=(version,), at=self.now,
         )  # fmt: skip
         trajectory = Trajectory(
-            trajectory_id=f"j{self.sessions}", session_id=name, tenant="t", assignment=assignment, held_out=False,
+            trajectory_id=f"j{self.sessions}", session_id=name, tenant=tenant, assignment=assignment, held_out=False,
             closed=CloseReason.INACTIVE, opened_at=self.now, closed_at=self.now, turns=(turn,), chains=(), feedback=(),
         )  # fmt: skip
         reward = Reward(
@@ -118,7 +118,7 @@ class World:
         for n in range(num):
             self.session(Assignment(), 0, float(n % 2))
 
-    def trial_sessions(self, num: int, stable: float, candidate: float, version: int = 1) -> None:
+    def trial_sessions(self, num: int, stable: float, candidate: float, version: int = 1, tenant: str = "t") -> None:
         """As many on each arm, in the shares of the moment."""
         share = self.served.share
         for n in range(num):
@@ -126,7 +126,9 @@ class World:
             pi = share if arm is Arm.CANDIDATE else 1 - share
             served = version if arm is Arm.CANDIDATE else 0
             rate = candidate if arm is Arm.CANDIDATE else stable
-            self.session(Assignment(arm=arm, trial=version, propensity=pi), served, float((n // 2 % 10) < rate * 10))
+            self.session(
+                Assignment(arm=arm, trial=version, propensity=pi), served, float((n // 2 % 10) < rate * 10), tenant
+            )
 
     @property
     def released(self) -> list[Release]:
@@ -307,3 +309,29 @@ def test_a_controller_without_a_first_release_says_what_to_do(tmp_path: Path) ->
     rollout = Rollout(log, VersionStore(str(tmp_path)), {}, RolloutConfig(), tmp_path / "evidence.json")
     with pytest.raises(ControlError, match="run `onstream bootstrap` first"):
         rollout.start()
+
+
+def test_a_decision_tells_how_few_users_could_have_brought_it_about(world: World) -> None:
+    world.to_canary()
+    for num in (20, 140):
+        world.trial_sessions(num, stable=0.5, candidate=0.9)
+        world.ticks()
+    last = [r for r in world.released if r.state is TrialState.PROMOTED][-1]
+    assert last.numbers["users_needed.promote"] >= 2.0 and "cannot promote it" in last.reason
+    assert last.numbers["users"] == 160.0 and last.numbers["tenant_share"] == 1.0
+
+
+def test_the_ramp_climbs_by_the_sessions_that_count(world: World) -> None:
+    ramp = (RampStep(share=0.3, until_units=10), RampStep(share=0.5))
+    gate = world.config.gate.model_copy(update={"max_tenant_share": 0.5, "ramp": ramp})
+    world.config = world.config.model_copy(update={"gate": gate})
+    world.restarted()
+    world.to_canary()
+    for tenant in "abc":
+        world.trial_sessions(1, stable=0.5, candidate=0.5, tenant=tenant)
+    world.trial_sessions(50, stable=0.5, candidate=0.5, tenant="a")
+    world.ticks()
+    assert world.rollout.standing is not None
+    # of three tenants the first may have twice as many as the others, and one more: 2 / 3 is twice an equal share
+    assert (world.rollout.standing.num_units, world.rollout.standing.numbers["units.capped"]) == (7, 46.0)
+    assert world.served.share == 0.3

@@ -39,6 +39,7 @@ from ingest.records.events import (
     about,
     session_key,
 )
+from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
 from trainer.batching import Minibatch
 from trainer.loop import Trainer
@@ -181,6 +182,7 @@ class World:
         )
         self.store = VersionStore(str(folder / "store"))
         self.policy = TokenPolicy()
+        self.tasks: TaskIndex | None = None
         self.time = 1000.0
         self._releases = 0
         base = folder / "base"
@@ -223,7 +225,9 @@ class World:
 
     def start(self) -> Trainer:
         self.policy = self.make_policy()
-        trainer = Trainer(self.config, self.log, self.store, self.policy, Stop(), now=lambda: self.time)
+        trainer = Trainer(
+            self.config, self.log, self.store, self.policy, Stop(), now=lambda: self.time, tasks=self.tasks
+        )
         trainer.recover()
         return trainer
 

@@ -146,7 +146,7 @@ def test_a_letter_is_found_by_its_place_by_where_it_lay_and_by_a_part_that_only_
         "unclaimed",
         "ingest.horizon_s",
         "nothing is known of session 's'",
-        "schema: feedback/1",
+        "schema: feedback/2",
         "feedback_id: f0",
         "there is still no trace of its session",
     ):

@@ -8,7 +8,7 @@ from infra.config import IngestConfig
 from ingest.log.protocol import Message
 from ingest.records import codec
 from ingest.records.events import Arm, Assignment, CloseReason, Feedback, Trace, session_key
-from ingest.sessions.table import SessionTable, Taken, is_held_out
+from ingest.sessions.table import SessionTable, Taken
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]
@@ -247,12 +247,3 @@ def test_sessions_of_partitions_that_moved_are_dropped(table: Table, make_trace:
     assert table.table.drop({("traces", 0)}) == 0
     assert table.table.drop({("traces", 1)}) == 1
     assert len(table.table) == 0
-
-
-def test_a_share_of_sessions_is_held_out_the_same_in_every_process() -> None:
-    keys = [session_key(f"session {n}") for n in range(4000)]
-    held_out = [is_held_out(key, 0.25, "salt") for key in keys]
-    assert held_out == [is_held_out(key, 0.25, "salt") for key in keys]
-    assert 0.22 < sum(held_out) / len(keys) < 0.28
-    assert held_out != [is_held_out(key, 0.25, "other salt") for key in keys]
-    assert not any(is_held_out(key, 0.0, "salt") for key in keys)
