@@ -8,7 +8,7 @@ Secrets never stand in the file: the control plane's token is read from `ONSTREA
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -223,6 +223,27 @@ class TrainerConfig(Section):
     ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")
 
 
+PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
+PrivateKind = Literal["email", "phone", "card", "iban", "ssn", "ip", "secret", "data"]
+
+
+class PrivacyConfig(Section):
+    """What is taken out of texts before they are written anywhere: see `docs/privacy.md`."""
+
+    redact: tuple[PrivateKind, ...] = Field(get_args(PrivateKind), description="kinds to redact; empty: none of these")
+    patterns: Mapping[PatternName, str] = Field(
+        {}, description="own kinds: name -> regular expression, as RE2 has them"
+    )
+    train_altered: bool = Field(False, description="turns with a redacted token train all the same")
+
+    @model_validator(mode="after")
+    def _own_names(self) -> "PrivacyConfig":
+        taken = sorted(self.patterns.keys() & set(get_args(PrivateKind)))
+        if taken:
+            raise ValueError(f"patterns: a name must not be that of a shipped kind, got {taken}")
+        return self
+
+
 _RUN_DIR = ".onstream"
 _BELOW_RUN_DIR = {
     ("store", "url"): "store",
@@ -246,6 +267,7 @@ class Config(Section):
     ingest: IngestConfig = IngestConfig()
     rewards: RewardsConfig = RewardsConfig()
     trainer: TrainerConfig = TrainerConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """Values for the templates of `private_texts.yaml`: private ones that were never anybody's, and look-alikes.
 
 Nothing here is shared with the redactor: formats are written from the issuers' public descriptions, check digits are
-computed by their own few lines, and secrets are drawn, so no file of this repository holds anything that looks like one.
+computed by their own few lines, and secrets are drawn, so that no file of this repository holds what looks like one.
 The held-out forms are other forms than those of development.
 """
 
@@ -29,7 +29,8 @@ PHONES = (
 )  # fmt: skip
 OTHER_PHONES = (
     "+91 98### #####", "+91-98########", "+55 11 9####-####", "(11) 9####-####", "+47 4## ## ###", "+48 5## ### ###",
-    "+61 4## ### ###", "04## ### ###", "+52 55 #### ####", "0033 6 ## ## ## ##", "0049-89-#######", "+353 (0)86 ### ####",
+    "+61 4## ### ###", "04## ### ###", "+52 55 #### ####", "0033 6 ## ## ## ##", "0049-89-#######",
+    "+353 (0)86 ### ####",
     "N##-N##-#### x##", "(N##)N##-####", "N## N## ####", "+1 (N##) N##-####", "+44(0)20 7### ####", "089 / ## ## ## ##",
     "+31 6 ########", "+41 79 ### ## ##", "+90 5## ### ## ##", "+254 7## ### ###", "+4915########", "06.##.##.##.##",
     "07700 9#####", "+82-10-####-####", "03-####-####", "+971 50 ### ####",
@@ -52,7 +53,8 @@ class Maker:
             "ssn:undashed": lambda: self._ssn().translate({45: None, 32: None}),
             "ip": self._ip, "uuid": lambda: str(uuid.UUID(int=rng.getrandbits(128), version=4)),
             "sha1": lambda: self._draw(HEX, 40), "sha256": lambda: self._draw(HEX, 64),
-            "md5": lambda: self._draw(HEX, 32), "hex16": lambda: self._draw(HEX, 16), "hex7": lambda: self._draw(HEX, 7),
+            "md5": lambda: self._draw(HEX, 32), "hex16": lambda: self._draw(HEX, 16),
+            "hex7": lambda: self._draw(HEX, 7),
             "epoch": lambda: str(rng.randrange(1_500_000_000, 1_800_000_000)),
             "epoch_ms": lambda: str(rng.randrange(1_500_000_000_000, 1_800_000_000_000)),
             "iso": self._iso, "date": self._date, "version": lambda: self._fill("#.1#.#"),
@@ -116,7 +118,11 @@ class Maker:
         parts = [self._rng.randrange(256) for _ in range(3)]
         v4 = ".".join(map(str, (self._rng.choice((31, 62, 85, 104, 172, 192, 203)), *parts)))
         groups = [f"{self._rng.randrange(65536):x}" for _ in range(8)]
-        v6 = (":".join(["2001", "db8", *groups[2:]]), f"2a02:{groups[0]}:{groups[1]}::{groups[2]}", f"fe80::{groups[3]}:1")
+        v6 = (
+            ":".join(["2001", "db8", *groups[2:]]),
+            f"2a02:{groups[0]}:{groups[1]}::{groups[2]}",
+            f"fe80::{groups[3]}:1",
+        )
         others = (v4, v4, *v6) if self._held_out else (v4, v4, v4, v6[0])
         return self._rng.choice(others)
 
@@ -154,7 +160,14 @@ class Maker:
     def _password(self) -> str:
         word, num = self._rng.choice(WORDS), self._rng.randrange(10, 9999)
         if self._held_out:
-            forms = (f"{word}.{num}!", f"{num}{word}", f"{word}-{word}-{num}", self._draw(ALNUM, 12), f"P4ss{word}$", f"{word}_{num}")
+            forms = (
+                f"{word}.{num}!",
+                f"{num}{word}",
+                f"{word}-{word}-{num}",
+                self._draw(ALNUM, 12),
+                f"P4ss{word}$",
+                f"{word}_{num}",
+            )
         else:
             forms = (f"{word}{num}", f"{word}{num}!", self._draw(ALNUM + "!$%*-_", 14) + "7", f"{word}#{num}")
         return self._rng.choice(forms)
