@@ -21,8 +21,9 @@ _EXTENDED = re.compile(rf"{_EXTENSION}(?![A-Za-z0-9_])")
 _NANP = re.compile(rf"(?<![\w.+])(?<!\w-)(?:1[{GAP}]{{1,2}})?(?:\([2-9]\d\d\)[{GAP}]{{0,2}}|[2-9]\d\d[{GAP}/]{{1,2}})"
                    rf"[2-9]\d\d[{GAP}]{{1,2}}\d{{4}}(?!\d)(?!-\d){_EXTENSION}(?!\w)", re.ASCII)  # fmt: skip
 _ZIP = r"(?!\d{5}-\d{4}\b)"  # a US ZIP code with its four more digits
-_TRUNK = re.compile(rf"(?<![\w.+])(?<!\d,)(?<!\w-){_ZIP}\(?0\d{{1,5}}\)?[{GAP}/]{{1,3}}\d{{2,8}}"
-                    rf"(?:[{GAP}]{{1,2}}\d{{2,6}}){{0,4}}{RIGHT}{_EXTENSION}", re.ASCII)  # fmt: skip
+_TRUNK = re.compile(rf"(?<![\w.+])(?<!\d,)(?<!\w-)(?<!\d{{4}}[{GAP}])(?!000){_ZIP}"
+                    rf"\(?0\d{{1,5}}\)?[{GAP}/]{{1,3}}\d{{2,8}}(?:[{GAP}]{{1,2}}\d{{2,6}}){{0,4}}"
+                    rf"{RIGHT}{_EXTENSION}", re.ASCII)  # fmt: skip
 _AREA = re.compile(rf"(?<![\w.])\(0?\d{{2,5}}\)[{GAP}]{{0,2}}\d{{3,5}}[{GAP}]{{1,2}}\d{{3,5}}{RIGHT}", re.ASCII)
 _UNBROKEN = re.compile(r"(?<![\w.,+\-/=])0[1-9]\d{8,9}(?!\w)(?![.,\-/]\d)", re.ASCII)
 _ANY = re.compile(rf"(?:(?<![\w.+])\()?(?<!\w)\d(?:[{GAP}/()]{{0,3}}\d){{6,15}}(?!\d){_EXTENSION}(?!\w)", re.ASCII)
