@@ -47,7 +47,11 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("AGE-SECRET-KEY-1", r"[A-Z0-9]{50,}"),
     ("eyJ", rf"{_W}{{8,}}\.{_W}{{8,}}(?:\.{_W}*){{0,3}}"),  # JWT: base64 of `{"`
 )
-_KNOWN = tuple((prefix, re.compile(re.escape(prefix) + rest, re.ASCII)) for prefix, rest in _PREFIXES)
+_KNOWN = {prefix: re.compile(re.escape(prefix) + rest, re.ASCII) for prefix, rest in _PREFIXES}
+_BEGINNINGS = tuple(_KNOWN)
+_PEM_BEGINS, _DASH = "-----BEGIN ", " -u "
+_ANCHORS = (_PEM_BEGINS, _DASH, "://")
+_SCHEMES = ("bearer", "basic")
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
     r"(?:[^-]|-(?!----)){0,20000}+(?:-----END [A-Z0-9 ]{0,40}-----)?"
@@ -61,17 +65,16 @@ _HEADER = re.compile(r"(bearer|basic)[ \t]{1,4}([A-Za-z0-9\-._~+/]{8,4096}={0,2}
 def keys(view: View) -> Iterator[Place]:
     """Issued keys, private key blocks, credentials in headers, URLs and commands."""
     text, lower = view.text, view.lower
-    for prefix, pattern in _KNOWN:
+    for prefix in view.present(_BEGINNINGS):
         for at in places(text, prefix):
             start = at - 1 if prefix.startswith("k_") else _number_before(text, at) if prefix == ":AA" else at
-            found = pattern.match(text, at) if start >= 0 and not (start and text[start - 1].isalnum()) else None
+            found = _KNOWN[prefix].match(text, at) if start >= 0 and not (start and text[start - 1].isalnum()) else None
             if found:
                 yield start, found.end()
-    for at in places(text, "-----BEGIN "):
-        if found := _PEM.match(text, at):
-            yield found.span()
-    yield from _in_urls(text)
-    for scheme in ("bearer", "basic"):
+    for anchor in view.present(_ANCHORS):
+        for at in places(text, anchor):
+            yield from _at(anchor, text, at)
+    for scheme in view.present(_SCHEMES, is_lower=True):
         for at in places(lower, scheme):
             found = _HEADER.match(lower, at)
             if found and _is_header_value(scheme, text[found.start(2) : found.end(2)]):
@@ -85,16 +88,18 @@ def _number_before(text: str, at: int) -> int:
     return start if at - start >= 8 else -1
 
 
-def _in_urls(text: str) -> Iterator[Place]:
-    for at in places(text, "://"):
-        if found := _USERINFO.match(text, at):
-            if is_password(found[2], is_quoted=False):
-                yield found.span(2)
-        elif (found := _USER_ONLY.match(text, at)) and is_drawn(found[1]):
-            yield found.span(1)
-    for at in places(text, " -u "):
-        if found := _DASH_U.match(text, at):
-            yield found.span(1)
+def _at(anchor: str, text: str, at: int) -> Iterator[Place]:
+    if anchor == _PEM_BEGINS:
+        found = _PEM.match(text, at)
+        yield from [found.span()] if found else ()
+    elif anchor == _DASH:
+        found = _DASH_U.match(text, at)
+        yield from [found.span(1)] if found else ()
+    elif found := _USERINFO.match(text, at):
+        if is_password(found[2], is_quoted=False):
+            yield found.span(2)
+    elif (found := _USER_ONLY.match(text, at)) and is_drawn(found[1]):
+        yield found.span(1)
 
 
 def _is_header_value(scheme: str, value: str) -> bool:

@@ -12,6 +12,7 @@ _DOMAIN = re.compile(
 _AT, _DOT = r" ?(?:[\[({] ?at ?[\])}]| at ) ?", r" ?(?:[\[({] ?dot ?[\])}]|\.| dot ) ?"
 _SPELLED = re.compile(rf"[\w.+\-]{{1,64}}{_AT}(?:[\w\-]{{1,63}}{_DOT}){{1,4}}[a-z]{{2,12}}(?!\w)", re.IGNORECASE)
 _DOT_SPELLED = re.compile(r"[ \[({]dot[ \])}]")
+_SIGNS, _DOTS = ("@", "%40"), ("dot",)
 _FILES = frozenset({
     "png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "js", "mjs", "ts", "jsx", "tsx", "css", "scss", "json", "html",
     "htm", "xml", "yml", "yaml", "txt", "pdf", "zip", "gz", "tgz", "whl", "map", "min",
@@ -20,12 +21,12 @@ _FILES = frozenset({
 
 def emails(view: View) -> Iterator[Place]:
     """`local@domain.tld`, also with `%40` as links have it, and `local [at] domain [dot] tld`."""
-    for sign in ("@", "%40"):
+    for sign in view.present(_SIGNS):
         at = view.text.find(sign)
         while at >= 0:
             yield from _around(view.text, at, at + len(sign))
             at = view.text.find(sign, at + 1)
-    if "dot" in view.lower and _DOT_SPELLED.search(view.lower):
+    if view.present(_DOTS, is_lower=True) and _DOT_SPELLED.search(view.lower):
         yield from (found.span() for found in _SPELLED.finditer(view.text) if "dot" in found[0].lower())
 
 

@@ -24,6 +24,8 @@ _PASSWORDS = (
 )
 _FOREIGN_PASSWORDS = ("contraseña", "пароль", "密码", "密碼", "パスワード", "비밀번호", "hasło", "şifre", "lösenord")
 _KEYS = ("secret", "token", "key", "credential")
+_STEMS = _PASSWORDS + _KEYS
+_ALL_STEMS = _STEMS + _FOREIGN_PASSWORDS
 _QUALIFIED = re.compile(
     r"(?:api|access|secret|private|encryption|signing|auth|account|master|shared|service|subscription|licen[sc]e|deploy"
     r"|webhook|storage|client|admin|google|maps|stripe|[?&])[ _.\-]?$"
@@ -34,7 +36,7 @@ _ASSIGNED = re.compile(
     r"(?:[ \t\u00a0]{0,3}(?:=>|:=|==|[=:\uff1a])[ \t]{0,3}"
     r"|[ \t]?(?:(?<![a-z])(?:is|ist|es|est|lautet|war|was)(?![a-z])|是|は)[ \t]?[:\uff1a]?[ \t]?"
     r"|(?P<spoken>[ \t]{1,2}))"
-    r"(?:(?P<quote>[\"'`]{1,2})(?P<quoted>[^\"'`\n]{4,500})(?=[\"'`])|(?P<bare>[^\s\"'`<>]{4,500}))"
+    r"(?:(?P<quote>[\"'`]{1,2})(?P<quoted>[^\"'`\n]{4,500})(?=[\"'`])|(?P<bare>[^\s\"'`<>]{4,200}))"
 )
 _NEXT_FIELD = re.compile(r"[&;,]\s{0,3}[\w\-]{1,40}\s?=|[,;][\"']")
 _SAYS_MORE = re.compile(r"[\w.\-]+[=:(\[]|[a-z]+(?:[_.][a-z]+)+$")  # `bad_password attempt=3`
@@ -59,8 +61,8 @@ _TELLING = re.compile(
 
 def named_secrets(view: View) -> Iterator[Place]:
     """Values of names that tell what they hold, as code, logs, settings, JSON and people write them."""
-    stems = _PASSWORDS if view.text.isascii() else _PASSWORDS + _FOREIGN_PASSWORDS
-    for stem in stems + _KEYS:
+    stems = _STEMS if view.text.isascii() else _ALL_STEMS
+    for stem in view.present(stems, is_lower=True):
         for at in places(view.lower, stem):
             if stem != "key" or _QUALIFIED.search(view.before(at, 16)):
                 yield from _value(view, stem, at)
@@ -95,7 +97,7 @@ def is_drawn(value: str) -> bool:
     """Whether a machine drew it: letters and digits without a blank, 2.75 bits a character or more."""
     if len(value) < 8 or any(map(str.isspace, value)) or not any(map(str.isalpha, value)) or _MASKED.match(value):
         return False
-    return _has_digit(value) and not set("()[]") & set(value) and entropy_bits(value) >= 2.75
+    return _has_digit(value) and not set("()[]") & set(value) and entropy_bits(value[:64]) >= 2.75
 
 
 def _value(view: View, stem: str, at: int) -> Iterator[Place]:

@@ -12,7 +12,7 @@ from ingest.privacy.view import GAP, LEFT, RIGHT, Place, View
 
 _CARD = re.compile(rf"{LEFT}(?:\d{{12,19}}|(?:\d{{4}}[{GAP}]{{1,2}}){{3}}\d{{4}}(?:[{GAP}]\d{{3}})?"
                    rf"|\d{{4}}[{GAP}]{{1,2}}\d{{6}}[{GAP}]{{1,2}}\d{{4,5}})(?!\w)(?![.,\-]\d)", re.ASCII)  # fmt: skip
-_CARD_SAID = re.compile(r"(?:card|pan|visa|maestro|karte|carte|carta|tarjeta|cartão)\b[^\n]{0,20}$")
+_CARD_SAID = re.compile(r"(?:card|pan|visa|maestro|karte|carte|carta|tarjeta|cartão)(?![a-z])[^\n]{0,20}$")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ \-\u00a0]?[A-Z0-9]){11,29}", re.IGNORECASE)
 _SSN = re.compile(rf"{LEFT}\d{{3}}([{GAP}])\d{{2}}\1\d{{4}}{RIGHT}", re.ASCII)
 _NINE = re.compile(r"(?<![\w.,\-])\d{9}(?!\w)", re.ASCII)

@@ -18,7 +18,8 @@ _ABROAD = re.compile(
 )
 _EXTENSION = r"(?:,? ?(?:x|ext\.?|#) ?\d{1,6})?"
 _EXTENDED = re.compile(rf"{_EXTENSION}(?![A-Za-z0-9_])")
-_NANP = re.compile(rf"(?<![\w.+])(?<!\w-)(?:1[{GAP}]{{1,2}})?(?:\([2-9]\d\d\)[{GAP}]{{0,2}}|[2-9]\d\d[{GAP}/]{{1,2}})"
+_NANP = re.compile(rf"(?<![\w.+])(?<!\w-)(?:[18][{GAP}]{{1,2}})?"
+                   rf"(?:\([2-9]\d\d\)[{GAP}]{{0,2}}|[2-9]\d\d[{GAP}/]{{1,2}})"
                    rf"[2-9]\d\d[{GAP}]{{1,2}}\d{{4}}(?!\d)(?!-\d){_EXTENSION}(?!\w)", re.ASCII)  # fmt: skip
 _ZIP = r"(?!\d{5}-\d{4}\b)"  # a US ZIP code with its four more digits
 _TRUNK = re.compile(rf"(?<![\w.+])(?<!\d,)(?<!\w-)(?<!\d{{4}}[{GAP}])(?!000){_ZIP}"
@@ -29,8 +30,8 @@ _UNBROKEN = re.compile(r"(?<![\w.,+\-/=])0[1-9]\d{8,9}(?!\w)(?![.,\-/]\d)", re.A
 _ANY = re.compile(rf"(?:(?<![\w.+])\()?(?<!\w)\d(?:[{GAP}/()]{{0,3}}\d){{6,15}}(?!\d){_EXTENSION}(?!\w)", re.ASCII)
 _PHONE_SAID = re.compile(
     r"(?:phone|(?<![a-z])(?:tel|mobile?|cell|fax|whatsapp|sms|text me|call|dial|ring (?:me|meg|mich)|reach"
-    r"|handy|telefon\w*|(?:meine?|unter der) nummer|my number|number is"
-    r"|portable|numéro|móvil|celular|cellulare|teléfono|telefone|ligue)"
+    r"|contact|llamar|llám\w*|joindre|appele\w*|rufen|erreichbar|handy|telefon\w*|(?:meine?|unter der) nummer"
+    r"|my number|number is|portable|numéro|móvil|celular|cellulare|teléfono|telefone|ligue)"
     r"|телефон|тел|電話|电话|手机|携帯|연락처|전화)[^\w\n]{0,5}(?:\w{1,10}[^\w\n]{1,3}){0,2}[(+]?$"
 )
 _SAID_AFTER = re.compile(r"[^\w\n]{0,3}(?:is|ist|est|es|è) (?:my|meine?|mon|mi|il mio) ")

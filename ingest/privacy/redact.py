@@ -20,7 +20,7 @@ from infra.config import Config, PrivacyConfig
 from ingest.privacy import credentials, emails, named, numbers, own, phones, walk
 from ingest.privacy.kinds import Kind, Span
 from ingest.privacy.placeholders import PLACEHOLDER, Placeholders
-from ingest.privacy.view import Finder, Place, View
+from ingest.privacy.view import Finder, Place, Seen, View
 
 _APART = "\n\0\n"  # no pattern of ours reads over it
 _FINDERS: tuple[tuple[Kind, Finder], ...] = (
@@ -67,9 +67,10 @@ class Redactor:
         said = f"{name}: " if name and _ANNOUNCING.search(name) else ""
         taken = [match.span() for match in PLACEHOLDER.finditer(text)] if "<" in text else []
         found: list[Span] = []
+        seen: Seen = {}
         while True:
             parts = list(_parts(0, len(text), taken))
-            new = self._look(text, parts, said) or _repeated(text, parts, found)
+            new = self._look(text, parts, said, seen) or _repeated(text, parts, found)
             if not new:
                 return tuple(sorted(found))
             found += new
@@ -137,10 +138,10 @@ class Redactor:
             at = end
         return touched
 
-    def _look(self, text: str, parts: Sequence[Place], said: str) -> list[Span]:
+    def _look(self, text: str, parts: Sequence[Place], said: str, seen: Seen) -> list[Span]:
         """What is private in these parts of `text`; `said` goes before the first one if that begins the text."""
         before = said if parts and parts[0][0] == 0 else ""
-        told = self._scan(before + _APART.join(text[start:end] for start, end in parts))
+        told = self._scan(before + _APART.join(text[start:end] for start, end in parts), seen)
         found, offset, n = [], len(before), 0  # of the part in what was scanned; of the next span
         for start, end in parts if told else ():
             while n < len(told) and told[n].start < offset + end - start:
@@ -153,9 +154,9 @@ class Redactor:
             offset += end - start + len(_APART)
         return found
 
-    def _scan(self, text: str) -> list[Span]:
+    def _scan(self, text: str, seen: Seen) -> list[Span]:
         """What the finders tell, overlaps joined."""
-        view = View(text)
+        view = View(text, seen)
         told = [(start, end, rank) for rank, (_, find) in enumerate(self._finders) for start, end in find(view)]
         merged: list[tuple[int, int, int]] = []
         for start, end, rank in sorted(told):

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 
 Place = tuple[int, int]
+Seen = dict[tuple[str, ...], tuple[str, ...]]
+"""Needles -> those of them that a text may have."""
 GAP = r" .\-\u00a0\u202f\u2010-\u2015"
 """What people put between groups of digits, as it stands inside a character class."""
 LEFT = r"(?<!\w)(?<!\w[.,\-])"  # not inside a word, a UUID, a decimal number
@@ -21,8 +23,17 @@ class View:
     of `\\n` would be taken for the first letter of an address.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, seen: Seen | None = None) -> None:
+        """`seen` is shared by the views of one text and, later, of its parts: what the whole lacks, no part has."""
         self.text = _unescaped(text) if "\\" in text else text
+        self._seen = {} if seen is None else seen
+
+    def present(self, needles: tuple[str, ...], is_lower: bool = False) -> tuple[str, ...]:
+        """Those of the needles that may stand in the text: the few that a look at their places is worth."""
+        if needles not in self._seen:
+            text = self.lower if is_lower else self.text
+            self._seen[needles] = tuple([needle for needle in needles if needle in text])
+        return self._seen[needles]
 
     @cached_property
     def lower(self) -> str:

@@ -1,10 +1,10 @@
 """Finding private values: how fast and how well, beside Presidio's pattern recognisers and datafog's patterns.
 
-Speed is that of finding, on the same chats, the sides in turn: coding and support chats of about 2.4 kB and 20 kB, text
-and code of this repository with a labelled text in every 600 characters. How well is on the labelled texts of
-`tests/support` (whose held-out part was written before anything was measured, by the same hand), and on values that
-Faker makes for 28 countries. A value counts as found where all its letters and digits are inside found places; a found
-place counts as right where it touches a value. Secrets only we look for: `shared` leaves them out.
+Speed is that of finding, in CPU time of the one thread, on the same chats, the sides in turn: coding and support chats
+of about 2.4 kB and 20 kB, text and code of this repository with a labelled text in every 600 characters. How well is on
+the labelled texts of `tests/support` (whose held-out part was written before anything was measured, by the same hand),
+and on values that Faker makes for 28 countries. A value counts as found where all its letters and digits are inside
+found places; a found place counts as right where it touches a value. Only we look for secrets: `shared` is without them.
 Prints a table and one JSON line. The others come with the extra `bench`; nothing is installed here.
 """
 
@@ -43,19 +43,15 @@ TARGETS = {
     "recall_worst_kind": (">=", 0.98),
     "recall_held_out": (">=", 0.98),
     "precision": (">=", 0.98),
-    "mb_s_hostile_worst": (">=", 0.5),
+    "hostile_growth_worst": ("<=", 8.0),  # linear is 4, quadratic 16
 }
 
 
 def chats(size: str) -> list[list[str]]:
     """Messages of chats: what is ordinary, with a labelled text in every 600 characters."""
     rng = random.Random(size)
-    files = sorted(
-        p
-        for folder in ("ingest", "rewards", "docs")
-        for p in (bench.ROOT / folder).rglob("*")
-        if p.suffix in (".py", ".md")
-    )
+    folders = [bench.ROOT / name for name in ("ingest", "rewards", "docs")]
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md"))
     ordinary = "\n".join(path.read_text(encoding="utf-8") for path in files)
     made = []
     for _ in range(NUM_CHATS[size]):
@@ -86,10 +82,10 @@ def speeds(sides: Mapping[str, Find]) -> dict[str, float]:
 
 
 def _took_s(find: Find, chat: Sequence[str]) -> float:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for message in chat:
         find(message)
-    return time.perf_counter() - begun
+    return time.thread_time() - begun
 
 
 def _whole_requests(made: Sequence[Sequence[str]]) -> list[float]:
@@ -97,9 +93,9 @@ def _whole_requests(made: Sequence[Sequence[str]]) -> list[float]:
     redactor, took = Redactor(Kind), []
     for n, chat in enumerate(made):
         request = {"model": "policy", "messages": [{"role": "user", "content": message} for message in chat]}
-        begun = time.perf_counter()
+        begun = time.thread_time()
         redactor.redact_json(request, Placeholders(b"0123456789abcdef", str(n)))
-        took.append(time.perf_counter() - begun)
+        took.append(time.thread_time() - begun)
     return took
 
 
@@ -158,17 +154,23 @@ def foreign(sides: Mapping[str, Find]) -> dict[str, float]:
     return figures | {f"recall_faker_{kind}": recall for kind, recall in recalls.items()}
 
 
+HOSTILE = (
+    "1", "1 ", "1-", "a@", "a.", ":", "a:", "::", "token=", "password ", "key ", 'api_key="', "+1", "(", "://", "://a:",
+    "\\n", "<", "-----BEGIN PRIVATE KEY-----", "AKIA", "1.1.1.1.", "a dot b at ", "eyJaaaaaaaaa.", "+49 30 1234567\n",
+    "call 1234567 ", "DE89 3704 ", '{"', "sk-a",
+)  # fmt: skip
+
+
 def hostile() -> dict[str, float]:
-    """The slowest of texts made to be slow."""
-    find = redactors.ours()
-    units = ("1", "1 ", "1-", "a@", "a.", ":", "a:", "token=", "password ", "+1", "(", "://", "-----BEGIN PRIVATE KEY-----", "\\n", "<",
-             "AKIA", "1.1.1.1.", "a dot b at ", "eyJ", "+49 30 1234567\n", "DE89 3704 ", '{"', "sk-a")  # fmt: skip
-    slowest, rate = min(
-        ((unit, HOSTILE_CHARS / _took_s(find, [unit * (HOSTILE_CHARS // len(unit))]) / 1e6) for unit in units),
-        key=lambda x: x[1],
-    )
-    print(f"slowest of {len(units)} hostile texts: {json.dumps(slowest)} over and over")
-    return {"mb_s_hostile_worst": rate}
+    """Texts that are one thing over and over: the slowest, and how much longer four times the text takes at most."""
+    find, rates, growths = redactors.ours(), {}, []
+    for unit in track(HOSTILE, "hostile texts"):
+        text = unit * (HOSTILE_CHARS // len(unit))
+        rates[unit] = len(text) / _took_s(find, [text]) / 1e6
+        growths.append(_took_s(find, [text]) / _took_s(find, [text[: len(text) // 4]]))
+    slowest = min(rates, key=lambda unit: rates[unit])
+    print(f"slowest of {len(HOSTILE)} hostile texts: {json.dumps(slowest)} over and over")
+    return {"mb_s_hostile_worst": rates[slowest], "hostile_growth_worst": max(growths)}
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def test_what_only_looks_private_stays(part: Part) -> None:
         ("12025550143 is the id", []),
         ("call 12025550143", [("12025550143", "phone")]),
         ("4111 1111 1111 1112 fails Luhn", []),
-        ("DE89 3704 0044 0532 0130 01 fails mod 97", []),
+        ("GB82 WEST 1234 5698 7654 33 fails mod 97", []),
         ("000-12-3456 was never issued", []),
         ("version 1.2.3.4, host 10.2.3.4", [("10.2.3.4", "ip")]),
         ("https://ci:${TOKEN}@git.test/x", []),
@@ -114,6 +114,18 @@ def test_an_own_pattern_that_cannot_be_used_is_refused_by_name(pattern: str, rul
     with pytest.raises(ConfigError, match=rf"^privacy\.patterns\.badge: {re.escape(rule)}") as raised:
         Redactor.of(PrivacyConfig(patterns={"badge": pattern}))
     assert "got" in str(raised.value)
+
+
+def test_what_is_left_is_looked_at_until_nothing_is_found_in_it() -> None:
+    redactor = Redactor((), {"first": "^a"})
+    once, counts = redactor.redact_text("aaab", SESSION)
+    assert (once, counts) == (SESSION.of("first", "a") * 3 + "b", {"first": 3})
+    assert redactor.redact_text(once, SESSION) == (once, {})
+    assert redactor.redact_tokens([1, 2, 3], ["ax", "ab", "c"], FILLER) == ((FILLER, FILLER, 3), (0, 1))
+
+
+def test_a_placeholder_is_no_text() -> None:
+    assert kinds_in("ASK <EMAIL_0a1b2c>", Redactor((), {"shout": "[A-Z]{3,}"})) == [("ASK", "shout")]
 
 
 def test_counts_are_by_kind() -> None:
