@@ -30,13 +30,15 @@ _QUALIFIED = re.compile(
     r"(?:api|access|secret|private|encryption|signing|auth|account|master|shared|service|subscription|licen[sc]e|deploy"
     r"|webhook|storage|client|admin|google|maps|stripe|[?&])[ _.\-]?$"
 )
+_WORD = re.compile("[a-z]{6}")
+_REST = re.compile(r"[^\s\"'`<>&;,]*")  # of a bare value that is longer than was looked at
 _FLAG = re.compile(r"--[\w\-]*$")
 _ASSIGNED = re.compile(
     r"(?:ord|ort|d)?(?![a-z])(?P<suffix>[\w.\-]{0,24})[\"'`\])]{0,3}"
     r"(?:[ \t\u00a0]{0,3}(?:=>|:=|==|[=:\uff1a])[ \t]{0,3}"
     r"|[ \t]?(?:(?<![a-z])(?:is|ist|es|est|lautet|war|was)(?![a-z])|是|は)[ \t]?[:\uff1a]?[ \t]?"
     r"|(?P<spoken>[ \t]{1,2}))"
-    r"(?:(?P<quote>[\"'`]{1,2})(?P<quoted>[^\"'`\n]{4,500})(?=[\"'`])|(?P<bare>[^\s\"'`<>]{4,200}))"
+    r"(?:(?P<quote>[\"'`]{1,2})(?P<quoted>[^\"'`\n]{4,4096})(?=[\"'`])|(?P<bare>[^\s\"'`<>]{4,200}))"
 )
 _NEXT_FIELD = re.compile(r"[&;,]\s{0,3}[\w\-]{1,40}\s?=|[,;][\"']")
 _SAYS_MORE = re.compile(r"[\w.\-]+[=:(\[]|[a-z]+(?:[_.][a-z]+)+$")  # `bad_password attempt=3`
@@ -112,12 +114,22 @@ def _value(view: View, stem: str, at: int) -> Iterator[Place]:
     if found["spoken"] and not _FLAG.search(view.before(at, 24)):  # `the password Kangaroo81 is refused`
         taken = (is_drawn(value) if stem in _KEYS else _is_mixed(value)) and not _SAYS_MORE.match(value)
     elif stem in _KEYS:
-        taken = is_drawn(value) and not (not is_quoted and value.isidentifier() and len(value) < 12)
+        taken = is_drawn(value) and (is_quoted or not _is_identifier(value))
     else:
         is_limit = value.isdecimal() and bool(found["suffix"])  # `password_max_age: 86400`
         taken = is_password(value, is_quoted, view.text[end : end + 1] in ("", "\n", ",", ";", "&")) and not is_limit
     if taken:
-        yield start, end
+        yield start, end if is_quoted or end < found.end("bare") else _rest_end(view.text, end)
+
+
+def _rest_end(text: str, end: int) -> int:
+    rest = _REST.match(text, end)
+    return rest.end() if rest else end
+
+
+def _is_identifier(value: str) -> bool:
+    """Whether it rather is a name in code, as `Ed25519PrivateKey`: short, or with a word in it."""
+    return value.isidentifier() and (len(value) < 12 or (len(value) < 25 and _WORD.search(value) is not None))
 
 
 def _bare_end(text: str, start: int, end: int) -> int:

@@ -13,7 +13,6 @@ LEFT = r"(?<!\w)(?<!\w[.,\-])"  # not inside a word, a UUID, a decimal number
 RIGHT = r"(?!\w)(?![.,\-]\w)"
 _RUN = re.compile(rf"[0-9][0-9\t()/\u3000{GAP}]{{5,}}[0-9]")
 _DIFF = re.compile(r"^(?:-\d|@@ )", re.MULTILINE)
-_ASCII_LOWER = {upper: upper + 32 for upper in range(65, 91)}
 
 
 class View:
@@ -37,9 +36,11 @@ class View:
 
     @cached_property
     def lower(self) -> str:
-        """In small letters. A letter whose small form is longer would move what follows: then ASCII letters only."""
+        """In small letters. A letter whose small form is longer would move what follows, and stays."""
         lower = self.text.lower()
-        return lower if len(lower) == len(self.text) else self.text.translate(_ASCII_LOWER)
+        if len(lower) == len(self.text):
+            return lower
+        return "".join([small if len(small := char.lower()) == 1 else char for char in self.text])
 
     @cached_property
     def runs(self) -> tuple[Place, ...]:

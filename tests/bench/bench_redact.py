@@ -4,7 +4,7 @@ Speed is that of finding, in CPU time of the one thread, on the same chats, the 
 of about 2.4 kB and 20 kB, text and code of this repository with a labelled text in every 600 characters. How well is on
 the labelled texts of `tests/support` (whose held-out part was written before anything was measured, by the same hand),
 and on values that Faker makes for 28 countries. A value counts as found where all its letters and digits are inside
-found places; a found place counts as right where it touches a value. Only we look for secrets: `shared` is without them.
+found places; a found place counts as right where it touches a value. Only we look for secrets; `shared` is the rest.
 Prints a table and one JSON line. The others come with the extra `bench`; nothing is installed here.
 """
 

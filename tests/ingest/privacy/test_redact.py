@@ -73,6 +73,12 @@ def test_a_value_that_was_announced_is_taken_wherever_it_stands_again() -> None:
     assert kinds_in(text) == [("Kangaroo81", "secret"), ("Kangaroo81", "secret")]
 
 
+@pytest.mark.parametrize("form", ["token={}", 'token="{}"', "curl -H 'Authorization: Bearer {}'"])
+def test_a_long_secret_is_taken_to_its_end(form: str) -> None:
+    secret = "a1B2c3D4e5F6" * 100
+    assert kinds_in(form.format(secret)) == [(secret, "secret")]
+
+
 def test_the_name_of_a_field_announces_its_value() -> None:
     assert kinds_in("hunter22", name="db_password") == [("hunter22", "secret")]
     assert kinds_in("2025550143", name="homePhone") == [("2025550143", "phone")]
