@@ -51,7 +51,8 @@ _KNOWN = {prefix: re.compile(re.escape(prefix) + rest, re.ASCII) for prefix, res
 _BEGINNINGS = tuple(_KNOWN)
 _PEM_BEGINS, _DASH = "-----BEGIN ", " -u "
 _ANCHORS = (_PEM_BEGINS, _DASH, "://")
-_SCHEMES = ("bearer", "basic")
+_COOKIES = "cookie: "
+_SCHEMES = ("bearer", "basic", _COOKIES)
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
     r"(?:[^-]|-(?!----)){0,20000}+(?:-----END [A-Z0-9 ]{0,40}-----)?"
@@ -59,6 +60,8 @@ _PEM = re.compile(
 _USERINFO = re.compile(r"://([^\s/@:\"'<>]{0,200}):([^\s/\"'<>]{1,200})@(?=[\w.\[\-])")
 _USER_ONLY = re.compile(r"://([A-Za-z0-9_\-]{16,200})@(?=\w)")
 _DASH_U = re.compile(r" -u [\"']?[\w.@\-]{1,100}:([^\s\"']{3,200})")
+_COOKIE = re.compile(r"[\w.\-]{1,64}=([^\s;,\"\']{8,4096})")
+_MAX_COOKIES_CHARS = 8192
 _HEADER = re.compile(r"(bearer|basic)[ \t]{1,4}([A-Za-z0-9\-._~+/]{8,4096}={0,2})(?![\w@])")
 
 
@@ -76,9 +79,19 @@ def keys(view: View) -> Iterator[Place]:
             yield from _at(anchor, text, at)
     for scheme in view.present(_SCHEMES, is_lower=True):
         for at in places(lower, scheme):
+            if scheme == _COOKIES:
+                yield from _cookies(view, at + len(_COOKIES))
+                continue
             found = _HEADER.match(lower, at)
             if found and _is_header_value(scheme, text[found.start(2) : found.end(2)]):
                 yield found.span(2)
+
+
+def _cookies(view: View, start: int) -> Iterator[Place]:
+    """Drawn values up to the end of the line, or to the next such header."""
+    stops = (view.lower.find(stop, start, start + _MAX_COOKIES_CHARS) for stop in ("\n", _COOKIES))
+    end = min([stop for stop in stops if stop >= 0], default=start + _MAX_COOKIES_CHARS)
+    return (pair.span(1) for pair in _COOKIE.finditer(view.text, start, end) if is_drawn(pair[1]))
 
 
 def _number_before(text: str, at: int) -> int:

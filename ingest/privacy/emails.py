@@ -12,6 +12,7 @@ _DOMAIN = re.compile(
 _AT, _DOT = r" ?(?:[\[({] ?at ?[\])}]| at ) ?", r" ?(?:[\[({] ?dot ?[\])}]|\.| dot ) ?"
 _SPELLED = re.compile(rf"[\w.+\-]{{1,64}}{_AT}(?:[\w\-]{{1,63}}{_DOT}){{1,4}}[a-z]{{2,12}}(?!\w)", re.IGNORECASE)
 _DOT_SPELLED = re.compile(r"[ \[({]dot[ \])}]")
+_USERINFO = re.compile(r"://[^\s/@]{0,200}:\Z")  # before a password in a URL, which is another finder's
 _SIGNS, _DOTS = ("@", "%40"), ("dot",)
 _FILES = frozenset({
     "png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "js", "mjs", "ts", "jsx", "tsx", "css", "scss", "json", "html",
@@ -36,5 +37,7 @@ def _around(text: str, at: int, after: int) -> Iterator[Place]:
         return
     start = local.start() + len(local[0]) - len(local[0].lstrip(".'%-"))
     name, ending = text[start:at], domain[0].rpartition(".")[2].lower()
+    if text[start - 1 : start] == ":" and _USERINFO.search(text, max(0, start - 200), start):
+        return
     if name and ending not in _FILES and name != "git":  # git@host: is how repositories are named, not people
         yield start, domain.end()

@@ -23,13 +23,16 @@ _PASSWORDS = (
     "parola",
 )
 _FOREIGN_PASSWORDS = ("contraseña", "пароль", "密码", "密碼", "パスワード", "비밀번호", "hasło", "şifre", "lösenord")
-_KEYS = ("secret", "token", "key", "credential")
+_KEYS = ("secret", "token", "key", "credential", "pass", "auth")
 _STEMS = _PASSWORDS + _KEYS
 _ALL_STEMS = _STEMS + _FOREIGN_PASSWORDS
 _QUALIFIED = re.compile(
     r"(?:api|access|secret|private|encryption|signing|auth|account|master|shared|service|subscription|licen[sc]e|deploy"
     r"|webhook|storage|client|admin|google|maps|stripe|[?&])[ _.\-]?$"
 )
+_PART_OF_A_NAME = re.compile(r"[_\-\"'?&]$")
+_TOLD_BY = {"key": _QUALIFIED, "pass": _PART_OF_A_NAME, "auth": _PART_OF_A_NAME}
+"""What must stand before a stem that alone says little."""
 _WORD = re.compile("[a-z]{6}")
 _REST = re.compile(r"[^\s\"'`<>&;,]*")  # of a bare value that is longer than was looked at
 _FLAG = re.compile(r"--[\w\-]*$")
@@ -66,7 +69,8 @@ def named_secrets(view: View) -> Iterator[Place]:
     stems = _STEMS if view.text.isascii() else _ALL_STEMS
     for stem in view.present(stems, is_lower=True):
         for at in places(view.lower, stem):
-            if stem != "key" or _QUALIFIED.search(view.before(at, 16)):
+            told_by = _TOLD_BY.get(stem)
+            if told_by is None or told_by.search(view.before(at, 16)):
                 yield from _value(view, stem, at)
 
 
@@ -114,7 +118,8 @@ def _value(view: View, stem: str, at: int) -> Iterator[Place]:
     if found["spoken"] and not _FLAG.search(view.before(at, 24)):  # `the password Kangaroo81 is refused`
         taken = (is_drawn(value) if stem in _KEYS else _is_mixed(value)) and not _SAYS_MORE.match(value)
     elif stem in _KEYS:
-        taken = is_drawn(value) and (is_quoted or not _is_identifier(value))
+        drawn = _is_mixed(value) if stem == "pass" else is_drawn(value)
+        taken = drawn and (is_quoted or stem == "pass" or not _is_identifier(value))
     else:
         is_limit = value.isdecimal() and bool(found["suffix"])  # `password_max_age: 86400`
         taken = is_password(value, is_quoted, view.text[end : end + 1] in ("", "\n", ",", ";", "&")) and not is_limit

@@ -157,7 +157,7 @@ def foreign(sides: Mapping[str, Find]) -> dict[str, float]:
 HOSTILE = (
     "1", "1 ", "1-", "a@", "a.", ":", "a:", "::", "token=", "password ", "key ", 'api_key="', "+1", "(", "://", "://a:",
     "\\n", "<", "-----BEGIN PRIVATE KEY-----", "AKIA", "1.1.1.1.", "a dot b at ", "eyJaaaaaaaaa.", "+49 30 1234567\n",
-    "call 1234567 ", "DE89 3704 ", '{"', "sk-a",
+    "call 1234567 ", "DE89 3704 ", '{"', "sk-a", "cookie: a=b1b1b1b1 ",
 )  # fmt: skip
 
 
