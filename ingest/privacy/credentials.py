@@ -62,7 +62,7 @@ _USER_ONLY = re.compile(r"://([A-Za-z0-9_\-]{16,200})@(?=\w)")
 _DASH_U = re.compile(r" -u [\"']?[\w.@\-]{1,100}:([^\s\"']{3,200})")
 _COOKIE = re.compile(r"[\w.\-]{1,64}=([^\s;,\"\']{8,4096})")
 _MAX_COOKIES_CHARS = 8192
-_HEADER = re.compile(r"(bearer|basic)[ \t]{1,4}([A-Za-z0-9\-._~+/]{8,4096}={0,2})(?![\w@])")
+_HEADER = re.compile(r"(bearer|basic)[ \t]{1,4}([A-Za-z0-9\-._~+/]{8,16384}={0,2})(?![\w@])")
 
 
 def keys(view: View) -> Iterator[Place]:
@@ -71,8 +71,7 @@ def keys(view: View) -> Iterator[Place]:
     for prefix in view.present(_BEGINNINGS):
         for at in places(text, prefix):
             start = at - 1 if prefix.startswith("k_") else _number_before(text, at) if prefix == ":AA" else at
-            found = _KNOWN[prefix].match(text, at) if start >= 0 and not (start and text[start - 1].isalnum()) else None
-            if found:
+            if start >= 0 and not _is_inside_word(text, start) and (found := _KNOWN[prefix].match(text, at)):
                 yield start, found.end()
     for anchor in view.present(_ANCHORS):
         for at in places(text, anchor):
@@ -85,6 +84,11 @@ def keys(view: View) -> Iterator[Place]:
             found = _HEADER.match(lower, at)
             if found and _is_header_value(scheme, text[found.start(2) : found.end(2)]):
                 yield found.span(2)
+
+
+def _is_inside_word(text: str, start: int) -> bool:
+    before = text[start - 1 : start]
+    return before.isascii() and before.isalnum()
 
 
 def _cookies(view: View, start: int) -> Iterator[Place]:

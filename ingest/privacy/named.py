@@ -41,8 +41,10 @@ _ASSIGNED = re.compile(
     r"(?:[ \t\u00a0]{0,3}(?:=>|:=|==|[=:\uff1a])[ \t]{0,3}"
     r"|[ \t]?(?:(?<![a-z])(?:is|ist|es|est|lautet|war|was)(?![a-z])|是|は)[ \t]?[:\uff1a]?[ \t]?"
     r"|(?P<spoken>[ \t]{1,2}))"
-    r"(?:(?P<quote>[\"'`]{1,2})(?P<quoted>[^\"'`\n]{4,4096})(?=[\"'`])|(?P<bare>[^\s\"'`<>]{4,200}))"
+    r"(?:\"{1,2}(?P<double>[^\"\n]{4,4096})(?=\")|'{1,2}(?P<single>[^'\n]{4,4096})(?=')|`(?P<back>[^`\n]{4,4096})(?=`)"
+    r"|(?P<bare>[^\s\"'`<>]{4,200}))"
 )
+_VALUES = ("double", "single", "back", "bare")
 _NEXT_FIELD = re.compile(r"[&;,]\s{0,3}[\w\-]{1,40}\s?=|[,;][\"']")
 _SAYS_MORE = re.compile(r"[\w.\-]+[=:(\[]|[a-z]+(?:[_.][a-z]+)+$")  # `bad_password attempt=3`
 _MASKED = re.compile(r"\$\{.*\}$|\$(?:[A-Z_][A-Z0-9_]*|[a-z_]+)$|\$\(.*\)$|\{\{?|\[|%\(|<|(.)\1*$")
@@ -110,8 +112,8 @@ def _value(view: View, stem: str, at: int) -> Iterator[Place]:
     found = _ASSIGNED.match(view.lower, at + len(stem))
     if found is None:
         return
-    is_quoted = found["quoted"] is not None
-    start, end = found.span("quoted" if is_quoted else "bare")
+    is_quoted = found["bare"] is None
+    start, end = found.span(next(group for group in _VALUES if found[group] is not None))
     if not is_quoted:
         end = _bare_end(view.text, start, end)
     value = view.text[start:end]

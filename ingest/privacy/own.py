@@ -4,6 +4,7 @@ They are run by RE2, whose time is linear in the text whatever the pattern: with
 one unlucky text would hold up every reply. What RE2 does not know (look-around, back-references) is refused.
 """
 
+import re
 from collections.abc import Iterator
 
 import re2
@@ -12,6 +13,7 @@ from infra.errors import ConfigError
 from ingest.privacy.view import Finder, Place, View
 
 MAX_CHARS = 1000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_BYTES = 8 << 20  # of RE2's program for one pattern
 
 
@@ -31,6 +33,11 @@ def finder(name: str, pattern: str) -> Finder:
         raise ConfigError(f"{where}: must not match the empty text, got {pattern!r}")
 
     def find(view: View) -> Iterator[Place]:
-        return (match.span() for match in compiled.finditer(view.text) if match.end() > match.start())
+        return (match.span() for match in compiled.finditer(_encodable(view.text)) if match.end() > match.start())
 
     return find
+
+
+def _encodable(text: str) -> str:
+    """RE2 reads UTF-8, which has no halves of surrogate pairs; JSON can bring some."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -1,7 +1,8 @@
 """Where phone numbers are: international, North American, with a trunk prefix, and whatever was announced as one.
 
-libphonenumber's port to Python takes 40 to 140 microseconds for one candidate and 160 ms to import; country codes and
-lengths from E.164 do here, as this looks for what is private and not for what can be dialled.
+libphonenumber's port to Python finds numbers at 0.27 MB/s and asks for the country of one without a country code, which
+a chat does not tell; country codes and lengths from E.164 do here, as this looks for what is private and not for what
+can be dialled.
 """
 
 import re

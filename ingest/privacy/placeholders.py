@@ -26,7 +26,9 @@ class Placeholders:
     def __init__(self, secret: bytes, session: str) -> None:
         if len(secret) < 16:
             raise ValueError(f"placeholders: the secret must have at least 16 bytes, got {len(secret)}")
-        self._key = hmac.digest(secret, b"onstream/placeholders/" + session.encode(), hashlib.sha256)
+        self._key = hmac.digest(
+            secret, b"onstream/placeholders/" + session.encode("utf-8", "surrogatepass"), hashlib.sha256
+        )
 
     def of(self, kind: str, value: str) -> str:
         """The placeholder of `value`; spellings of one address or number have the same."""

@@ -8,7 +8,7 @@
 
 So a redacted text stays as it is: the second time, exactly those parts are looked at that were found clean.
 
-Libraries that were tried, and why this is not one of them: docs/bench/redact.md.
+Which libraries were tried, and why this is none of them: docs/bench/redact.md.
 """
 
 import re
@@ -36,12 +36,8 @@ _FINDERS: tuple[tuple[Kind, Finder], ...] = (
 _ANNOUNCING = re.compile(
     r"phone|mobile?\b|cell|fax|tel\b|telefon|whatsapp|ssn|social|itin|tax_?(?:payer_?)?id|card|\bpan\b", re.IGNORECASE
 )
-_REPEATED = (
-    Kind.SECRET,
-    Kind.PHONE,
-    Kind.SSN,
-    Kind.CARD,
-)  # may be told by what stands before them, the first time only
+# What stands before a value may tell what it is the first time only.
+_REPEATED = (Kind.SECRET, Kind.PHONE, Kind.SSN, Kind.CARD)
 _MIN_REPEATED_CHARS, _MAX_REPEATED = 6, 64  # values of a text: the time stays linear in its length
 
 

@@ -61,6 +61,8 @@ def test_what_only_looks_private_stays(part: Part) -> None:
         ("--password hunter22 --host db", [("hunter22", "secret")]),
         ('{\\"password\\": \\"hunter22\\"}', [("hunter22", "secret")]),
         ("ftp://bob:tiger9@ftp.example.com/x", [("tiger9", "secret")]),
+        ("{'password': \"it's4me\"}", [("it's4me", "secret")]),
+        ("密钥hf_abcdefghijklmnopqrstuvwxyzABCDEFGH", [("hf_abcdefghijklmnopqrstuvwxyzABCDEFGH", "secret")]),
         ("DB_PASS=hunter22, PASS: test_login2", [("hunter22", "secret")]),
         ("Cookie: lang=de; sid=8f7a6b5c4d3e2f1a", [("8f7a6b5c4d3e2f1a", "secret")]),
         ("line\\nbob@example.com", [("bob@example.com", "email")]),
@@ -107,6 +109,12 @@ def test_an_own_pattern_takes_its_own_kind() -> None:
     redactor = Redactor.of(PrivacyConfig(patterns={"badge": r"\bB-\d{4}\b"}))
     text, counts = redactor.redact_text("bädge B-1234, not B-12345", SESSION)
     assert re.fullmatch(r"bädge <BADGE_[0-9a-f]{6}>, not B-12345", text) and counts == {"badge": 1}
+
+
+def test_half_a_surrogate_pair_hinders_nothing() -> None:
+    redactor = Redactor(Kind, {"badge": "B-[0-9]{4}"})
+    text, counts = redactor.redact_text("\ud83d B-1234 \udc00@example.com password: \ud83dx1y2z3", SESSION)
+    assert text.startswith("\ud83d <BADGE_") and counts == {"badge": 1, "secret": 1}
 
 
 @pytest.mark.parametrize(
