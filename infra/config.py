@@ -9,7 +9,7 @@ digests.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -219,14 +219,30 @@ class RewardsConfig(Section):
     max_wait_s: Seconds = Field(300.0, description="how long a trajectory may wait for slow scorers, outages included")
 
 
-class PrivacyConfig(Section):
-    """What users typed: sealed under keys of their own, which can be erased."""
+PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
+PrivateKind = Literal["email", "phone", "card", "iban", "ssn", "ip", "secret", "data"]
 
+
+class PrivacyConfig(Section):
+    """What users typed: redacted before it is written anywhere, and sealed under keys of their own, to be erased."""
+
+    redact: tuple[PrivateKind, ...] = Field(get_args(PrivateKind), description="kinds to redact; empty: none of these")
+    patterns: Mapping[PatternName, str] = Field(
+        {}, description="own kinds: name -> regular expression, as RE2 has them"
+    )
+    train_altered: bool = Field(False, description="turns with something redacted train all the same")
     seal: bool = True
     keys_url: str = Field("", description="the subjects' keys, an fsspec URL; empty: `<run_dir>/keys`")
     secret_file: str = Field("", description="the master secret; empty: `<run_dir>/secret`, made on first use")
     secret_env: str = Field("", description="the environment variable that holds the master secret instead")
     key_cache_s: Seconds = Field(30.0, description="how long an erased key may still be used by who had it before")
+
+    @model_validator(mode="after")
+    def _own_names(self) -> "PrivacyConfig":
+        taken = sorted(self.patterns.keys() & set(get_args(PrivateKind)))
+        if taken:
+            raise ValueError(f"patterns: a name must not be that of a shipped kind, got {taken}")
+        return self
 
     @model_validator(mode="after")
     def _one_secret(self) -> "PrivacyConfig":

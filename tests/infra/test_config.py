@@ -196,6 +196,23 @@ def test_an_arm_without_an_engine_is_refused(arm: str, tmp_path: Path) -> None:
     assert f"at least one must have `arm: {arm}`" in refusal(engines(("a", other), ("b", other)), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("redact: [mail]", "privacy.redact.0: Input should be 'email', 'phone', 'card', 'iban', 'ssn', 'ip', 'secret'"),
+        ("patterns: {Badge-No: x}", "privacy.patterns.Badge-No"),
+        ("patterns: {email: x}", "patterns: a name must not be that of a shipped kind, got ['email']"),
+    ],
+)
+def test_a_private_kind_that_cannot_be_is_refused(text: str, line: str, tmp_path: Path) -> None:
+    assert line in refusal(MINIMAL + f"privacy: {{{text}}}\n", tmp_path)
+
+
+def test_every_kind_is_redacted_unless_some_are_named(tmp_path: Path) -> None:
+    assert "secret" in loaded(MINIMAL, tmp_path).privacy.redact
+    assert loaded(MINIMAL + "privacy: {redact: [email]}\n", tmp_path).privacy.redact == ("email",)
+
+
 def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
     config = loaded(MINIMAL, tmp_path)
     with pytest.raises(ValueError, match="frozen"):
