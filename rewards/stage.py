@@ -36,7 +36,7 @@ from infra.lifecycle import Stop
 from ingest.log import fates
 from ingest.log.index import Index, index_path
 from ingest.log.protocol import EventLog, Message, Receipt
-from ingest.log.reader import Reader, place, send
+from ingest.log.reader import Erased, Reader, place, send
 from ingest.log.topics import READERS, REWARDS
 from ingest.records.events import Component, Headers, Reward, Source, Trajectory, session_key
 from rewards.asking import Asking
@@ -109,6 +109,8 @@ class Stage:
             self._next[message.topic, message.partition] = message.offset + 1
             if isinstance(record, Trajectory):
                 self._take(record, message)
+            elif isinstance(record, Erased) and self._index.get(_at(message.partition, message.offset)) is None:
+                fates.erased(self._log, record.trace_ids, self._clock())
         return len(batch)
 
     def _follow_assignment(self) -> None:
@@ -214,6 +216,16 @@ class Stage:
         self._drop(tuple(self._asked))
         self._reader.close()
         self._index.close()
+
+
+def _ids_in(reward: Reward) -> list[str]:
+    """What the index knows a reward by: its id, and where its trajectory lies, if that should be erased."""
+    source = reward.source
+    return [reward.reward_id] if source is None else [reward.reward_id, _at(source.partition, source.offset)]
+
+
+def _at(partition: int, offset: int) -> str:
+    return f"trajectory {partition}@{offset}"
 
 
 def told(made: Reward) -> str:

@@ -5,9 +5,12 @@ Two hooks meet in one `Exchange`, carried by a context variable from the outer t
     CaptureMiddleware   around the whole application: identity headers, request body, status
     Capture.wrap        around `AsyncLLM.generate`: token ids, log-probabilities, weight-version spans
 
-The trace is written to the spool before the last byte of the response leaves, or when the request was given up.
+The trace, redacted and sealed, is written to the spool before the last byte of the response leaves, or when the request
+was given up. Its key is looked for while the engine works. Where that takes longer than the reply, the response goes
+first; where there is no key to be had, the trace is dropped and counted: nothing is written that cannot be erased.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -15,6 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers as HttpHeaders
@@ -22,8 +26,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import telemetry
 from ingest.log import topics
-from ingest.records import codec
-from ingest.records.events import Sampling, Trace, VersionSpan, session_key
+from ingest.privacy.generations import DataKey
+from ingest.privacy.intake import Intake, Pieces
+from ingest.records.events import Consent, Sampling, Trace, VersionSpan, session_key
 from serving import headers
 from serving.headers import Identity
 from serving.recent import Recent
@@ -62,6 +67,7 @@ class Exchange:
     status: int = 0
     is_closed: bool = False
     replies: dict[tuple[str, int], Reply] = field(default_factory=dict)
+    key: "asyncio.Future[DataKey | None] | None" = None
 
 
 _current: ContextVar[Exchange | None] = ContextVar("onstream_exchange", default=None)
@@ -74,8 +80,11 @@ class Capture:
     every swap. The epoch salts the prefix cache, so KV computed before a swap is never found by a request after it.
     """
 
-    def __init__(self, spool: Spool, engine_id: str, version: int, recent: Recent) -> None:
-        self._spool, self._engine_id, self._recent = spool, engine_id, recent
+    def __init__(
+        self, spool: Spool, engine_id: str, version: int, recent: Recent, intake: Intake, pieces: Pieces
+    ) -> None:
+        self._spool, self._engine_id, self._recent, self._intake = spool, engine_id, recent, intake
+        self._pieces = pieces
         self.version = version
         self.epoch = 0
 
@@ -126,18 +135,25 @@ class Capture:
                     for span in part.weight_versions or ()
                 )
 
-    def finish(self, exchange: Exchange) -> None:
+    def find_key(self, exchange: Exchange) -> None:
+        """Look for the key that its traces will be sealed under, while the engine works."""
+        identity = exchange.identity
+        looking = asyncio.to_thread(self._intake.key_for, identity.user, identity.tenant)
+        exchange.key = asyncio.ensure_future(looking)
+
+    def finish(self, exchange: Exchange, key: DataKey | None) -> None:
         """Write the traces of a request that ended, however it ended."""
         for number, reply in enumerate(exchange.replies.values()):
             trace = self._trace(exchange, reply, number)
-            self._recent.store(trace, self._write)
+            self._recent.store(trace, partial(self._write, key))
             telemetry.count(telemetry.TRACES_CAPTURED, 1, arm=trace.assignment.arm)
 
-    def _write(self, stored: Trace) -> bytes | None:
-        value, schema = codec.encode(stored)
-        carried = schema | telemetry.headers_out()
+    def _write(self, key: DataKey | None, stored: Trace) -> bytes | None:
+        discreet = self._intake.redact_trace(stored, self._pieces)
+        plain, value, headers = self._intake.close_trace(discreet, key)
+        carried = headers | telemetry.headers_out()
         is_kept = self._spool.put(topics.TRACES.name, session_key(stored.session_id), value, carried)
-        return value if is_kept else None
+        return plain if is_kept else None
 
     def _trace(self, exchange: Exchange, reply: Reply, number: int) -> Trace:
         identity = exchange.identity
@@ -147,6 +163,8 @@ class Capture:
             session_id=identity.session_id,
             parent_session_id=identity.parent_session_id,
             tenant=identity.tenant,
+            user=identity.user,
+            consent=identity.consent or Consent.ASSUMED,
             assignment=identity.assignment,
             engine_id=self._engine_id,
             kind=identity.kind,
@@ -217,6 +235,7 @@ class CaptureMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(identity, scope["path"], time.time())
+        self._capture.find_key(exchange)
         token = _current.set(exchange)
         with telemetry.span(telemetry.CHAT, parent=dict(http)):
             try:
@@ -236,11 +255,19 @@ class CaptureMiddleware:
         return watching
 
     def _close(self, exchange: Exchange) -> None:
+        """Write what was captured; where its key is not there yet, once it is: the response does not wait for it."""
         if exchange.is_closed:
             return
         exchange.is_closed = True
+        assert exchange.key is not None
+        if exchange.key.done():
+            self._finish(exchange, exchange.key)
+        else:
+            exchange.key.add_done_callback(partial(self._finish, exchange))
+
+    def _finish(self, exchange: Exchange, key: "asyncio.Future[DataKey | None]") -> None:
         try:
-            self._capture.finish(exchange)
+            self._capture.finish(exchange, key.result())
         except Exception:  # a defect in capture must never become a failed request; it is logged and counted
             logger.exception("capture: trace %s lost", exchange.identity.trace_id)
             telemetry.count(telemetry.TRACES_DROPPED, 1)

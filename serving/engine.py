@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from infra.errors import LogError, StartError
 from infra.lifecycle import Stop
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
+from ingest.privacy.intake import Intake
 from ingest.store import releases
 from ingest.store.versions import VersionStore
 from serving import control, scoring
@@ -26,6 +28,7 @@ from serving.idle import Users, UsersMiddleware
 from serving.ports import require_free
 from serving.recent import Recent
 from serving.spool import Shipper, Spool
+from serving.vocabulary import Vocabulary
 from serving.weights import BACKEND
 
 logger = logging.getLogger(__name__)
@@ -76,7 +79,7 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     cache = Path(config.store.cache_dir) / slot.id
     manifest = store.read(first_version(config, slot, cache))
     folder = store.fetch(manifest, cache)
-    stop = Stop()
+    stop, intake = Stop(), Intake.of(config)
     spool = Spool(
         Path(config.serving.capture.spool_dir) / slot.id,
         config.serving.capture.max_spool_bytes,
@@ -88,7 +91,8 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     async with build_async_engine_client(args) as engine:
         await engine.update_weight_version(str(manifest.version))
         recent = Recent(config.serving.capture.recent_bytes, config.ingest.inactivity_s)
-        capture, users = Capture(spool, slot.id, manifest.version, recent), Users()
+        pieces = Vocabulary(copy.deepcopy(engine.get_tokenizer()))  # vLLM's own serves another thread
+        capture, users = Capture(spool, slot.id, manifest.version, recent, intake, pieces), Users()
         if current_platform.is_cpu():
             engine.generate = without_seeds(engine.generate)
         engine.generate = capture.wrap(engine.generate)

@@ -1,9 +1,10 @@
 """Headers between client, router and engine, in one place.
 
 A client may send SESSION (which conversation this is), PARENT_SESSION (the session whose agent started this one's),
-TURN (`summary` for a self-summary, `side` for a request that must never train) and CONSENT (`no`: do not capture). The
-router answers with SESSION and TRACE. The rest travels from router to engine only: the router drops what a client
-sends under those names.
+TURN (`summary` for a self-summary, `side` for a request that must never train), CONSENT (`yes`, or `no`: do not
+capture) and USER (who its user is; the field `user` of a request says the same). The router answers with SESSION and
+TRACE. The rest travels from router to engine only: the router drops what a client sends under those names, and a user's
+name goes no further than the router.
 """
 
 import re
@@ -11,35 +12,47 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ingest.records.events import Arm, Assignment, TurnKind, session_key
+from ingest.records.events import Arm, Assignment, Consent, TurnKind, session_key
 
 SESSION = "x-onstream-session"
 PARENT_SESSION = "x-onstream-parent-session"
 TURN = "x-onstream-turn"
 CONSENT = "x-onstream-consent"
+USER = "x-onstream-user"
 TRACE = "x-onstream-trace"
+PSEUDONYM = "x-onstream-pseudonym"
 TENANT = "x-onstream-tenant"
 ARM = "x-onstream-arm"
 TRIAL = "x-onstream-trial"
 PROPENSITY = "x-onstream-propensity"
 REQUEST_ID = "x-request-id"  # vLLM makes the completion's id of it: `chatcmpl-<trace id>`
 
-FROM_ROUTER = (TRACE, TENANT, ARM, TRIAL, PROPENSITY, REQUEST_ID)
+FROM_ROUTER = (TRACE, PSEUDONYM, TENANT, ARM, TRIAL, PROPENSITY, REQUEST_ID)
+
+NO_CONSENT = "no"
 
 _SESSION_RULE = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who and what a request is, as the router hands it to an engine."""
+    """Who and what a request is, as the router hands it to an engine. Without consent it is served and not captured.
+
+    `user` is a pseudonym, or empty.
+    """
 
     trace_id: str
     session_id: str
     tenant: str
     kind: TurnKind
     assignment: Assignment
-    is_captured: bool
+    consent: Consent | None
+    user: str = ""
     parent_session_id: str | None = None
+
+    @property
+    def is_captured(self) -> bool:
+        return self.consent is not None
 
 
 def new_session() -> str:
@@ -67,8 +80,10 @@ def write(identity: Identity) -> dict[str, str]:
         TURN: identity.kind,
         ARM: identity.assignment.arm,
         PROPENSITY: repr(identity.assignment.propensity),
-        CONSENT: "yes" if identity.is_captured else "no",
+        CONSENT: identity.consent or NO_CONSENT,
     }
+    if identity.user:
+        headers[PSEUDONYM] = identity.user
     if identity.assignment.trial is not None:
         headers[TRIAL] = str(identity.assignment.trial)
     if identity.parent_session_id is not None:
@@ -90,6 +105,13 @@ def read(headers: Mapping[str, str]) -> Identity:
             trial=int(trial) if trial else None,
             propensity=float(headers.get(PROPENSITY, "1.0")),
         ),
-        is_captured=headers.get(CONSENT, "yes") != "no",
+        consent=_consent(headers.get(CONSENT, Consent.ASSUMED)),
+        user=headers.get(PSEUDONYM, ""),
         parent_session_id=headers.get(PARENT_SESSION) or None,
     )
+
+
+def _consent(said: str) -> Consent | None:
+    if said == NO_CONSENT:
+        return None
+    return Consent.ASSUMED if said == Consent.ASSUMED else Consent.GIVEN

@@ -20,6 +20,7 @@ from infra.lifecycle import Stop
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
+from ingest.privacy.intake import Intake
 from ingest.store.releases import ReleaseFollower
 from ingest.store.versions import VersionStore
 from serving.engines import EngineControl
@@ -39,7 +40,7 @@ def run_router(config: Config) -> None:
     stop = Stop.on_signals()  # uvicorn takes them over while it serves, and raises them again when it has ended
     capture = config.serving.capture
     spool = Spool(Path(capture.spool_dir) / "router", capture.max_spool_bytes, capture.segment_bytes)
-    router = Router({slot.id: slot for slot in config.serving.engines}, own, spool)
+    router = Router({slot.id: slot for slot in config.serving.engines}, own, spool, Intake.of(config))
     open_log = partial(connect, config, client_id="router")
     shipper = Shipper(spool, open_log, stop)
     shipper.start()

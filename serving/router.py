@@ -9,7 +9,9 @@ does not wait for a broker.
 import asyncio
 import contextlib
 import hashlib
+import json
 import logging
+import re
 import time
 import uuid
 from collections import Counter
@@ -25,10 +27,11 @@ from starlette.types import Send
 
 from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
+from infra.errors import StoreError
 from infra.lifecycle import Deadline
 from ingest.log import topics
-from ingest.records import codec
-from ingest.records.events import Feedback, TurnKind, key_of, session_key
+from ingest.privacy.intake import Intake, user_in
+from ingest.records.events import Consent, Feedback, Headers, TurnKind, key_of, session_key
 from ingest.records.ids import trace_of
 from ingest.store.releases import Served
 from serving import headers
@@ -43,6 +46,7 @@ _HOP_BY_HOP = frozenset(
     | {"transfer-encoding", "upgrade"}
 )
 _TRY_ANOTHER = frozenset({500, 502, 503, 504})
+_NAMES_USER = re.compile(rb'"(?:user|safety_identifier|user_id)"\s*:')
 _PROBE_EVERY_S = 1.0
 _MAX_BODY_BYTES = 16 << 20
 
@@ -69,6 +73,7 @@ class FeedbackRequest(BaseModel):
     value: StrictFloat = Field(ge=-1.0, le=1.0)
     name: str = Field("thumb", min_length=1, max_length=256)
     comment: str = Field("", max_length=10_000)
+    user: str | None = Field(None, max_length=200)
     feedback_id: str | None = Field(None, min_length=1, max_length=200)
 
     @model_validator(mode="after")
@@ -81,8 +86,8 @@ class FeedbackRequest(BaseModel):
 class Router:
     """One router process. `served` is replaced by whoever follows the release log."""
 
-    def __init__(self, slots: Mapping[str, EngineSlot], config: RouterConfig, spool: Spool) -> None:
-        self._slots, self._config, self._spool = slots, config, spool
+    def __init__(self, slots: Mapping[str, EngineSlot], config: RouterConfig, spool: Spool, intake: Intake) -> None:
+        self._slots, self._config, self._spool, self._intake = slots, config, spool, intake
         self.served = Served()
         self.health = Health()
         self.counts: Counter[str] = Counter()
@@ -133,8 +138,8 @@ class Router:
         try:
             tenant = self._tenant(request)
             session = _session(request)
-            identity = self._identify(request, tenant, session)
             body = await _body(request)
+            identity = self._identify(request, tenant, session, _user(request, body))
         except Refused as refused:
             return refused.response()
         except ClientDisconnect:
@@ -145,14 +150,11 @@ class Router:
             answer.headers[headers.SESSION] = session
             return answer
 
-    def _identify(self, request: Request, tenant: str, session: str) -> Identity:
+    def _identify(self, request: Request, tenant: str, session: str, user: str) -> Identity:
         session_id = self._within(tenant, session)
         turn = request.headers.get(headers.TURN, TurnKind.MAIN)
         if turn not in tuple(TurnKind):
             raise Refused(400, f"{headers.TURN}: must be one of {', '.join(TurnKind)}, got {turn!r}")
-        consent = request.headers.get(headers.CONSENT, "yes" if self._config.capture_by_default else "no")
-        if consent not in ("yes", "no"):
-            raise Refused(400, f"{headers.CONSENT}: must be yes or no, got {consent!r}")
         parent = _session_name(request, headers.PARENT_SESSION)
         return Identity(
             trace_id=headers.new_trace(session_id),
@@ -160,9 +162,18 @@ class Router:
             tenant=tenant,
             kind=TurnKind(turn),
             assignment=assign(session_id, self.served, tuple(self._slots), self.health),
-            is_captured=consent == "yes",
+            consent=self._consent(request),
+            user=self._intake.pseudonym(tenant, user),
             parent_session_id=self._within(tenant, parent) if parent else None,
         )
+
+    def _consent(self, request: Request) -> Consent | None:
+        said = request.headers.get(headers.CONSENT)
+        if said not in (None, "yes", "no"):
+            raise Refused(400, f"{headers.CONSENT}: must be yes or no, got {said!r}")
+        if said is None:
+            return Consent.ASSUMED if self._config.capture_by_default else None
+        return Consent.GIVEN if said == "yes" else None
 
     def _tenant(self, request: Request) -> str:
         if not self._config.api_keys:
@@ -250,10 +261,10 @@ class Router:
     async def feedback(self, request: Request) -> Response:
         """`POST /v1/feedback`: durable on this disk when answered with 202."""
         try:
-            record = self._feedback(self._tenant(request), await _body(request))
+            record = self._feedback(request, self._tenant(request), await _body(request))
+            value, schema = await self._closed(record)
         except Refused as refused:
             return refused.response()
-        value, schema = codec.encode(record)
         with telemetry.span(telemetry.FEEDBACK, parent=dict(request.headers)):
             carried = schema | telemetry.headers_out()
         key = key_of(session_id=record.session_id, trace_id=record.trace_id)
@@ -263,7 +274,15 @@ class Router:
         telemetry.count(telemetry.FEEDBACK_TAKEN, 1)
         return JSONResponse({"feedback_id": record.feedback_id}, 202)
 
-    def _feedback(self, tenant: str, body: bytes) -> Feedback:
+    async def _closed(self, record: Feedback) -> tuple[bytes, Headers]:
+        """Feedback redacted and sealed, as it is written."""
+        try:
+            return await asyncio.to_thread(self._intake.close_feedback, self._intake.redact_feedback(record))
+        except StoreError as exc:
+            logger.error("feedback %s: not taken: %s", record.feedback_id, exc)
+            raise Refused(503, "feedback cannot be stored now; send it again later") from exc
+
+    def _feedback(self, request: Request, tenant: str, body: bytes) -> Feedback:
         try:
             given = FeedbackRequest.model_validate_json(body)
             trace = trace_of(given.id) if given.id else None
@@ -275,6 +294,7 @@ class Router:
                 trace_id=trace,
                 session_id=session,
                 tenant=tenant,
+                user=self._intake.pseudonym(tenant, request.headers.get(headers.USER) or given.user or ""),
                 name=given.name,
                 value=given.value,
                 comment=given.comment,
@@ -342,6 +362,18 @@ def _session_name(request: Request, header: str) -> str | None:
     return name or None
 
 
+def _user(request: Request, body: bytes) -> str:
+    """Who a client says that its user is; a body is only read where it may say so."""
+    named = request.headers.get(headers.USER)
+    if named or not _NAMES_USER.search(body):
+        return named or ""
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        return ""  # the engine refuses it
+    return user_in(asked) if isinstance(asked, dict) else ""
+
+
 async def _body(request: Request) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
@@ -360,7 +392,7 @@ def _told(failure: Exception) -> str:
 
 def _outgoing(request: Request, identity: Identity) -> dict[str, str]:
     """The client's headers, without what only the router may say, and with what it says."""
-    drop = _HOP_BY_HOP | set(headers.FROM_ROUTER) | {"authorization", "accept-encoding"}
+    drop = _HOP_BY_HOP | set(headers.FROM_ROUTER) | {headers.USER, "authorization", "accept-encoding"}
     kept = {name: value for name, value in request.headers.items() if name not in drop}
     return kept | headers.write(identity) | telemetry.headers_out()
 

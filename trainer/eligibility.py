@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ingest.log import fates
 from ingest.records.events import FateKind, Part, Reward, Segment, Trajectory, Turn, TurnKind, TurnReward, versions_of
 from ingest.sessions.contamination import TaskIndex
 from ingest.sessions.sketch import sketches
@@ -30,6 +31,8 @@ class Reason(StrEnum):
     STALE = "stale"
     DISCARDED = "its update was discarded"
     EXPIRED = "no batch filled while the log kept its reward"
+    ERASED = fates.ERASED
+    ALTERED = "something in it was redacted"
     GONE = "the log keeps its trajectory no longer"
 
 
@@ -84,9 +87,13 @@ class EligibleTurn:
 
 
 def screen(
-    reward: Reward, trajectory: Trajectory | None, tasks: TaskIndex | None = None
+    reward: Reward, trajectory: Trajectory | None, tasks: TaskIndex | None = None, trains_altered: bool = False
 ) -> dict[str, EligibleTurn | Ineligible]:
-    """Every trace of a reward by its id, screened by all that can never change. `tasks` must never train."""
+    """Every trace of a reward by its id, screened by all that can never change. `tasks` must never train.
+
+    `trains_altered`: a turn trains although something in its request was redacted. One whose reply was redacted never
+    does: its tokens are not those that were sampled.
+    """
     if trajectory is None:
         return {trace_id: Ineligible(Reason.GONE) for trace_id in reward.trace_ids}
     segments = {
@@ -106,6 +113,7 @@ def screen(
             segments.get(turn.trace_id),
             scores.get(turn.trace_id),
             prompts[turn.trace_id],
+            trains_altered,
         )
         for turn in trajectory.turns
     }
@@ -117,6 +125,7 @@ def _screen_turn(
     found: tuple[Segment, int] | None,
     score: TurnReward | None,
     sketch: str,
+    trains_altered: bool,
 ) -> EligibleTurn | Ineligible:
     """`found` is the turn's segment and how many tokens its whole chain has.
 
@@ -126,6 +135,8 @@ def _screen_turn(
         return Ineligible(Reason.HELD_OUT)
     if turn.kind is TurnKind.SIDE:
         return Ineligible(Reason.SIDE)
+    if turn.is_reply_altered or (turn.is_altered and not trains_altered):
+        return Ineligible(Reason.ALTERED)
     if turn.status != HTTP_OK:
         return Ineligible(Reason.STATUS)
     if found is None or not found[0].logprobs:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from infra.errors import ErasedError
 from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
 from ingest.log.topics import READERS
@@ -54,13 +55,18 @@ class Item:
 class Inbox:
     """The trainer's view of the rewards topic. `fated` are traces that already have their fate.
 
-    Text of `tasks` never trains.
+    Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so.
     """
 
     def __init__(
-        self, log: EventLog, positions: Positions, fated: Iterable[str], tasks: TaskIndex | None = None
+        self,
+        log: EventLog,
+        positions: Positions,
+        fated: Iterable[str],
+        tasks: TaskIndex | None = None,
+        trains_altered: bool = False,
     ) -> None:
-        self._log, self._tasks = log, tasks
+        self._log, self._tasks, self._trains_altered = log, tasks, trains_altered
         self._next = dict(positions)
         self._known = set(fated)
         self._reader: Reader | None = None
@@ -106,8 +112,11 @@ class Inbox:
             logger.info("%s: skipped traces of a reward that came again", place(message))
         if self._known.issuperset(reward.trace_ids):
             return
-        trajectory = trajectory_of(self._log, reward)
-        screened = screen(reward, trajectory, self._tasks)
+        try:
+            trajectory = trajectory_of(self._log, reward)
+            screened = screen(reward, trajectory, self._tasks, self._trains_altered)
+        except ErasedError:
+            trajectory, screened = None, dict.fromkeys(reward.trace_ids, Ineligible(Reason.ERASED))
         turns = {name: turn for name, turn in screened.items() if name not in self._known}
         self._known |= turns.keys()
         item = Item(

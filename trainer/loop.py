@@ -80,7 +80,8 @@ class Trainer:
         self._checkpoints = Checkpoints(self._folder)
         self.state = self._checkpoints.read() or State()
         self.phase = Phase.WAITING
-        self._inbox = Inbox(log, self.state.positions, self.state.fated, tasks)
+        altered = config.privacy.train_altered
+        self._inbox = Inbox(log, self.state.positions, self.state.fated, tasks, altered)
         self._releases = ReleaseFollower(log)
         self._settle_at = now() + SETTLE_S
         self._status: dict[str, object] = {}

@@ -1,5 +1,6 @@
 """The log of a process, as its configuration says: the one place that puts the layers together.
 
+SealedLog    values about people are ciphertext from here on
 ClaimLog     values too large for a record lie in a store
 KafkaLog     the brokers
 """
@@ -8,6 +9,9 @@ from infra.config import Config
 from ingest.log.claims import ClaimLog, Claims
 from ingest.log.kafka_log import KafkaLog
 from ingest.log.protocol import EventLog
+from ingest.privacy import secret
+from ingest.privacy.keys import KeyStore
+from ingest.privacy.sealed_log import SealedLog
 
 
 def connect(config: Config, client_id: str, member: str | None = None, is_eager: bool = False) -> EventLog:
@@ -18,7 +22,14 @@ def connect(config: Config, client_id: str, member: str | None = None, is_eager:
     another, and they would never meet.
     """
     settings = config.log.model_copy(update={"assignor": "eager"}) if is_eager else config.log
-    return ClaimLog(KafkaLog(settings, client_id, member), claims(config), settings.max_record_bytes)
+    inner = ClaimLog(KafkaLog(settings, client_id, member), claims(config), settings.max_record_bytes)
+    return SealedLog(inner, keys(config))
+
+
+def keys(config: Config) -> KeyStore:
+    """Where the keys of whom records are about lie. Raises `ConfigError`."""
+    privacy = config.privacy
+    return KeyStore(privacy.keys_url, secret.load(privacy, config.run_dir), privacy.key_cache_s)
 
 
 def claims(config: Config) -> Claims:

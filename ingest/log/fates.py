@@ -23,6 +23,16 @@ def tell(log: EventLog, fates: Iterable[Fate]) -> None:
         send(log, FATES, key, alike.model_copy(update={"trace_ids": tuple(trace_ids)}))
 
 
+ERASED = "erased"
+
+
+def erased(log: EventLog, trace_ids: Iterable[str], at: float) -> None:
+    """Append the fate of traces of a person who was erased before they came to an end."""
+    names = tuple(trace_ids)
+    logger.info("%d traces end here: whom they are of was erased", len(names))
+    tell(log, [Fate(trace_ids=(name,), kind=FateKind.REFUSED, reason=ERASED, at=at) for name in names])
+
+
 def dead_letter(log: EventLog, trajectory: Trajectory, reason: str, at: float) -> None:
     """Append the fate of every trace of a trajectory that the log does not take, such as one that is too large."""
     logger.error("trajectory %s: %d traces dead-lettered: %s", trajectory.trajectory_id, len(trajectory.turns), reason)

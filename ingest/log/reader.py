@@ -18,9 +18,10 @@ of their own to park in, and stop instead: what they leave out might be a rollba
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from infra import telemetry
-from infra.errors import LogError, NewerError, RecordError
+from infra.errors import ErasedError, LogError, NewerError, RecordError
 from infra.lifecycle import Stop, backoff_s
 from ingest.log import letters
 from ingest.log.letters import Failure
@@ -28,17 +29,40 @@ from ingest.log.protocol import EventLog, Message, Positions, Receipt
 from ingest.log.redrive import put_back_parked
 from ingest.log.topics import Topic
 from ingest.records import codec
-from ingest.records.events import AnyRecord, Record
+from ingest.records.codec import SUBJECT_HEADER
+from ingest.records.events import AnyRecord, Headers, Record
+from ingest.records.named import IDS_HEADER, ids_header, trace_ids_in
 
 logger = logging.getLogger(__name__)
 
 _HEALTHY_S = 60.0  # a run this long was no failed attempt: the next outage is waited for from the start
 
 
-def send(log: EventLog, topic: Topic, key: str, record: Record) -> Receipt:
-    """Append a record, with the current trace context in its headers. Where it lies is known after a flush."""
+def send(log: EventLog, topic: Topic, key: str, record: Record, about: Headers | None = None) -> Receipt:
+    """Append a record, with the current trace context in its headers. Where it lies is known after a flush.
+
+    `about` are headers that say whom and what it is about: see `labels`.
+    """
     value, headers = codec.encode(record)
-    return log.append(topic.name, key, value, headers | telemetry.headers_out())
+    return log.append(topic.name, key, value, headers | (about or {}) | telemetry.headers_out())
+
+
+def labels(subjects: Iterable[str], trace_ids: Iterable[str]) -> Headers:
+    """Headers of a record made of what was read: it is sealed under the same keys, and names its traces without."""
+    names = " ".join(dict.fromkeys(subjects))
+    return {SUBJECT_HEADER: names, IDS_HEADER: ids_header(trace_ids)} if names else {}
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A record that cannot be read any more: the key of whom it is about was erased. `trace_ids` are its traces'."""
+
+    topic: str
+    trace_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, message: Message) -> "Erased":
+        return cls(message.topic, trace_ids_in(message.key, message.headers))
 
 
 def replay(log: EventLog, topic: Topic, kind: type[AnyRecord]) -> Iterable[AnyRecord]:
@@ -74,7 +98,7 @@ class Reader:
         self._assigned: frozenset[tuple[str, int]] = frozenset()
         self.subscription = log.subscribe(self._topics, group)
 
-    def poll(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Message, Record | None]]:
+    def poll(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Message, Record | Erased | None]]:
         """Messages with their records; `None` for one that was dead-lettered or parked. Raises `LogError`."""
         messages = self.subscription.poll(timeout_s, max_messages)
         self._put_back()
@@ -90,9 +114,12 @@ class Reader:
             if num:
                 logger.info("%s: put back %d records that were parked for a reader of their version", name, num)
 
-    def _decode(self, message: Message) -> Record | None:
+    def _decode(self, message: Message) -> Record | Erased | None:
         try:
             return codec.decode(message.value, message.headers, self._topics[message.topic].record)
+        except ErasedError as exc:
+            logger.info("%s: %s", place(message), exc)
+            return Erased.of(message)
         except NewerError as exc:
             logger.warning("%s: parked: %s", place(message), exc)
             letters.park(self._log, self._group, message, str(exc))

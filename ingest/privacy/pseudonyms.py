@@ -3,7 +3,6 @@
 import hmac
 
 from ingest.privacy.secret import Secret
-from ingest.records.events import session_key
 
 _HEX_DIGITS = 32  # 128 bits: among a billion users, two of one name have a chance of 2e-21
 
@@ -20,11 +19,9 @@ def user_pseudonym(secret: Secret, tenant: str, user: str) -> str:
     return hmac.digest(secret.pseudonyms, named, "sha256").hex()[:_HEX_DIGITS]
 
 
-def subject_of(user: str, tenant: str, session_id: str | None = None) -> str:
-    """Under whose key a record is sealed: the user's (a pseudonym); where none is named the session's, if it is given
-    (for a comment), else the tenant's. The prefix keeps the three kinds apart."""
+def subject_of(user: str, tenant: str, session: str | None = None) -> str:
+    """Under whose key a record is sealed: the user's (a pseudonym); where none is named the session's, if its key is
+    given (for a comment), else the tenant's. The prefix keeps the three kinds apart."""
     if user:
         return f"user-{user}"
-    if session_id is None:
-        return f"tenant-{tenant}"
-    return f"session-{session_key(tenant + chr(0) + session_id)}"  # clients of two tenants may name sessions alike
+    return f"tenant-{tenant}" if session is None else f"session-{session}"

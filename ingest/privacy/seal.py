@@ -1,4 +1,4 @@
-"""Sealing a record's value: zstd, then AES-256-GCM under its subject's data key.
+"""Sealing a record's value: AES-256-GCM under its subject's data key. `ingest.records.codec` made it small before.
 
     value = 0x01, nonce (12 random bytes), ciphertext with its tag of 16 bytes
 
@@ -12,9 +12,7 @@ at 1,000 records a second.
 """
 
 import os
-import threading
 
-import zstandard
 from cryptography.exceptions import InvalidTag
 
 from infra.errors import RecordError
@@ -22,7 +20,6 @@ from ingest.privacy.generations import NONCE_BYTES, DataKey
 
 _FORM = b"\x01"
 _START = len(_FORM) + NONCE_BYTES
-_packers = threading.local()  # one of each a thread: they are costly to make and not safe to share
 
 
 def associated(schema: str, key: DataKey) -> bytes:
@@ -31,9 +28,9 @@ def associated(schema: str, key: DataKey) -> bytes:
 
 
 def seal(data: bytes, key: DataKey, associated: bytes) -> bytes:
-    """`data` so that only `key` and `associated` give it back; 20 bytes and more are added to what zstd makes of it."""
+    """`data`, 29 bytes longer, so that only `key` and `associated` give it back."""
     nonce = os.urandom(NONCE_BYTES)
-    return _FORM + nonce + key.cipher.encrypt(nonce, _compressor().compress(data), associated)
+    return _FORM + nonce + key.cipher.encrypt(nonce, data, associated)
 
 
 def unseal(sealed: bytes, key: DataKey, associated: bytes) -> bytes:
@@ -45,26 +42,8 @@ def unseal(sealed: bytes, key: DataKey, associated: bytes) -> bytes:
     if not sealed.startswith(_FORM) or len(sealed) < _START:
         raise RecordError(f"sealed under {key.name}: must begin with the form 1 and a nonce, got {len(sealed)} bytes")
     try:
-        packed = key.cipher.decrypt(sealed[len(_FORM) : _START], sealed[_START:], associated)
+        return key.cipher.decrypt(sealed[len(_FORM) : _START], sealed[_START:], associated)
     except InvalidTag as exc:
         raise RecordError(
             f"sealed under {key.name}: authentication failed: value, schema or subject is not what was sealed"
         ) from exc
-    try:
-        return _decompressor().decompress(packed)
-    except zstandard.ZstdError as exc:
-        raise RecordError(f"sealed under {key.name}: must be zstd inside: {exc}") from exc
-
-
-def _compressor() -> zstandard.ZstdCompressor:
-    if not hasattr(_packers, "compressor"):
-        _packers.compressor = zstandard.ZstdCompressor()
-    found: zstandard.ZstdCompressor = _packers.compressor
-    return found
-
-
-def _decompressor() -> zstandard.ZstdDecompressor:
-    if not hasattr(_packers, "decompressor"):
-        _packers.decompressor = zstandard.ZstdDecompressor()
-    found: zstandard.ZstdDecompressor = _packers.decompressor
-    return found

@@ -1,6 +1,7 @@
 """An event log whose records of people are sealed: ciphertext wherever it is kept or copied, plain in the process.
 
-What a record's headers say of it, each with `<subject>` or `<subject>/<generation>`:
+What a record's headers say of it, each with `<subject>` or `<subject>/<generation>`, or several of them and spaces
+between where it is of several people: it is sealed under each key in turn, and opens only with all of them:
 
     subject   to be sealed under the subject's key: the present one, or the generation that what it was made from
               was read under. On a message that was read: plain now, and was sealed under that generation
@@ -23,10 +24,8 @@ from ingest.log.wrapped import WrappedLog
 from ingest.privacy import generations
 from ingest.privacy.generations import DataKey
 from ingest.privacy.seal import associated, seal, unseal
-from ingest.records.codec import ERASED_HEADER, SCHEMA_HEADER, SEALED_HEADER
+from ingest.records.codec import ERASED_HEADER, SCHEMA_HEADER, SEALED_HEADER, SUBJECT_HEADER
 from ingest.records.events import Headers
-
-SUBJECT_HEADER = "subject"
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +50,16 @@ def sealed(value: bytes, headers: Headers, keyring: Keyring) -> tuple[bytes, Hea
     """
     if SUBJECT_HEADER not in headers or SEALED_HEADER in headers:
         return value, headers
-    subject, generation = generations.split(headers[SUBJECT_HEADER])
-    key = keyring.find(subject, generation) if generation else keyring.key_for(subject)
-    if key is None:
-        raise ErasedError(f"{headers.get(SCHEMA_HEADER)}: {subject} was erased; nothing more is written of it")
+    schema, names = headers.get(SCHEMA_HEADER, ""), []
+    for name in headers[SUBJECT_HEADER].split() or [""]:
+        subject, generation = generations.split(name)
+        key = keyring.find(subject, generation) if generation else keyring.key_for(subject)
+        if key is None:
+            raise ErasedError(f"{schema}: {subject} was erased; nothing more is written of it")
+        value = seal(value, key, associated(schema, key))
+        names.append(key.name)
     rest = {name: text for name, text in headers.items() if name != SUBJECT_HEADER}
-    what = associated(headers.get(SCHEMA_HEADER, ""), key)
-    return seal(value, key, what), rest | {SEALED_HEADER: key.name}
+    return value, rest | {SEALED_HEADER: " ".join(names)}
 
 
 def unsealed(value: bytes, headers: Headers, keyring: Keyring) -> tuple[bytes, Headers]:
@@ -69,13 +71,17 @@ def unsealed(value: bytes, headers: Headers, keyring: Keyring) -> tuple[bytes, H
     """
     if SEALED_HEADER not in headers:
         return value, headers
-    subject, generation = generations.split(headers[SEALED_HEADER])
     rest = {name: text for name, text in headers.items() if name != SEALED_HEADER}
-    key = keyring.find(subject, generation)
-    if key is None:
-        return b"", rest | {ERASED_HEADER: subject}
-    what = associated(headers.get(SCHEMA_HEADER, ""), key)
-    return unseal(value, key, what), rest | {SUBJECT_HEADER: key.name}
+    keys = []
+    for name in headers[SEALED_HEADER].split() or [""]:
+        subject, generation = generations.split(name)
+        key = keyring.find(subject, generation)
+        if key is None:
+            return b"", rest | {ERASED_HEADER: subject}
+        keys.append(key)
+    for key in reversed(keys):
+        value = unseal(value, key, associated(headers.get(SCHEMA_HEADER, ""), key))
+    return value, rest | {SUBJECT_HEADER: " ".join(key.name for key in keys)}
 
 
 class SealedLog(WrappedLog):

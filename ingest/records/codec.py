@@ -13,6 +13,7 @@ from infra.errors import ErasedError, NewerError, RecordError
 from ingest.records.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
+SUBJECT_HEADER = "subject"  # whom a value is about: it is sealed under their key before it is written
 SEALED_HEADER = "sealed"  # the key a value is sealed under, `<subject>/<generation>`: see `ingest.privacy.sealed_log`
 ERASED_HEADER = "erased"  # the subject whose key was gone
 _WORTH_BYTES = 256

@@ -154,11 +154,11 @@ class Prefix(Frozen):
 class Trace(Record):
     """One completion as production served it.
 
-    `user` is a keyed pseudonym, empty where the client named nobody, and `redacted` counts what was replaced in its
-    texts, by kind. With a `prefix`, `request` and `prompt_token_ids` are what is left of them without it.
-    `logprobs[i]` is the log-probability, in nats, of `token_ids[i]` under the weights that sampled it, before
-    temperature and truncation. `spans` tile `[0, len(token_ids))`, or are empty when the weights of an aborted
-    reply are unknown.
+    `user` is a keyed pseudonym, empty where the client named nobody. `redacted` counts what was replaced in its texts,
+    by kind, and `is_reply_altered` says whether its reply was among them. With a `prefix`, `request` and
+    `prompt_token_ids` are what is left of them without it. `logprobs[i]` is the log-probability, in nats, of
+    `token_ids[i]` under the weights that sampled it, before temperature and truncation. `spans` tile
+    `[0, len(token_ids))`, or are empty when the weights of an aborted reply are unknown.
     """
 
     SCHEMA = "trace"
@@ -177,6 +177,7 @@ class Trace(Record):
     model: str
     prefix: Prefix | None = None
     redacted: dict[str, int] = {}
+    is_reply_altered: bool = False
     request: dict[str, Any]
     reply_text: str
     streamed: bool
@@ -298,13 +299,15 @@ class Turn(Frozen):
     `messages` are those of the request that its `parent`'s request and reply do not hold already; with no parent, all
     of them. `tool_calls` are the reply's. `tools` is the JSON text of the tools that the request offers, empty where
     there are none or they are the parent's. See `ingest.sessions.history`. `offset` is where its trace lies, in the
-    trajectory's partition of `traces`; `is_altered` means that something in it was redacted.
+    trajectory's partition of `traces`; `is_altered` means that something in its request or its
+    reply was redacted, `is_reply_altered` that its reply was.
     """
 
     trace_id: str
     offset: int | None = Field(None, ge=0)
     kind: TurnKind
     is_altered: bool = False
+    is_reply_altered: bool = False
     parent: str | None = Field(None, description="trace id of the turn whose conversation this one goes on from")
     messages: tuple[ChatMessage, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()

@@ -11,6 +11,7 @@ so one comparison for each step proves the whole line.
 import hashlib
 import json
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,8 +114,14 @@ def whole(trace: Trace, parent: Trace) -> Trace:
     request = trace.request | {key: parent.request.get(key) for key in prefix.same}
     if name:
         request[name] = messages + request[name]
+    redacted = dict(Counter(parent.redacted) + Counter(trace.redacted))
     return trace.model_copy(
-        update={"prefix": None, "request": request, "prompt_token_ids": tokens + trace.prompt_token_ids}
+        update={
+            "prefix": None,
+            "request": request,
+            "prompt_token_ids": tokens + trace.prompt_token_ids,
+            "redacted": redacted,
+        }
     )
 
 

@@ -33,15 +33,16 @@ from collections.abc import Callable, Sequence
 
 from infra import telemetry
 from infra.config import Config
-from infra.errors import RecordError
+from infra.errors import ErasedError, RecordError
 from infra.lifecycle import Stop
 from ingest.log import fates, letters
 from ingest.log.index import Index, index_path
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message, Receipt
-from ingest.log.reader import Reader, place, send
+from ingest.log.reader import Erased, Reader, labels, place, send
 from ingest.log.topics import FEEDBACK, READERS, TRACES, TRAJECTORIES, late_letters
-from ingest.log.trajectories import trajectory_at
+from ingest.log.trajectories import read_at
+from ingest.records.codec import SUBJECT_HEADER
 from ingest.records.events import (
     SESSION_END,
     Fate,
@@ -123,7 +124,7 @@ class Assembler:
             num_new = self._index.catch_up({partition for _, partition in gained})
             logger.info("reading %d partitions; %d trajectories were new to the index", len(assigned), num_new)
 
-    def _lay(self, message: Message, record: Record | None) -> None:
+    def _lay(self, message: Message, record: Record | Erased | None) -> None:
         where, now = (message.topic, message.partition), self._clock()
         self._committed.setdefault(where, message.offset)
         self._next[where] = message.offset + 1
@@ -133,6 +134,8 @@ class Assembler:
         elif isinstance(record, Feedback):
             self._saw(where, min(record.at, now))
             self._lay_feedback(message, record, now)
+        elif isinstance(record, Erased) and record.topic == TRACES.name:
+            fates.erased(self._log, [name for name in record.trace_ids if self._closed_at(name) is None], now)
 
     def _lay_trace(self, message: Message, trace: Trace, now: float) -> None:
         taken = self.table.add_trace(trace, message, now)
@@ -188,13 +191,25 @@ class Assembler:
                 is_end = feedback.name == SESSION_END
                 together.setdefault(None if is_end or not entry else entry.source, []).append((feedback, message))
             for source, late in together.items():
-                before = source and trajectory_at(self._log, source)
-                self._revise(before, late, now) if before else self._note_late(late)
+                if source is None or not self._revise(source, late, now):
+                    self._note_late(late)
 
-    def _revise(self, before: Trajectory, late: Sequence[LateFeedback], now: float) -> None:
+    def _revise(self, source: Source, late: Sequence[LateFeedback], now: float) -> bool:
+        """Issue the trajectory at `source` again. Whether the log still has it."""
+        try:
+            found = read_at(self._log, source)
+        except ErasedError:
+            found = None
+        if found is None:
+            return False
+        before, headers = found
         message = late[-1][1]
-        self._write(Closed(message.key, amended(before, (feedback for feedback, _ in late), now), message.headers))
+        revised = amended(before, (feedback for feedback, _ in late), now)
+        about = [headers, *(message.headers for _, message in late)]
+        subjects = {name for one in about for name in one.get(SUBJECT_HEADER, "").split()}
+        self._write(Closed(message.key, revised, message.headers, tuple(sorted(subjects))))
         telemetry.count(telemetry.FEEDBACK_LATE, len(late))
+        return True
 
     def _note_late(self, late: Sequence[LateFeedback]) -> None:
         """Nothing can be amended by it: that is noted."""
@@ -213,8 +228,13 @@ class Assembler:
         with telemetry.span(telemetry.CLOSE_SESSION, parent=closed.headers) as span:
             span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
             span.set_attribute("onstream.turns", len(trajectory.turns))
+            traces = [turn.trace_id for turn in trajectory.turns]
+            about = labels(closed.subjects, traces)
             try:
-                self._written.append((send(self._log, TRAJECTORIES, closed.key, trajectory), trajectory))
+                self._written.append((send(self._log, TRAJECTORIES, closed.key, trajectory, about), trajectory))
+            except ErasedError:
+                fates.erased(self._log, traces, self._clock())
+                return
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), self._clock())
                 return

@@ -1,6 +1,6 @@
 """Traces of sessions that were handed out, which a later turn's prefix leans on: read again from where they lie."""
 
-from infra.errors import RecordError
+from infra.errors import ErasedError, RecordError
 from ingest.log.index import Index
 from ingest.log.protocol import EventLog
 from ingest.log.topics import TRACES
@@ -32,7 +32,10 @@ class Elders:
     def _find(self, prefix: Prefix) -> Trace | None:
         """The trace that a prefix leans on, as it was stored, if that is what it says."""
         entry = self._index.get(prefix.parent)
-        trajectory = entry and trajectory_at(self._log, entry.source)
+        try:
+            trajectory = entry and trajectory_at(self._log, entry.source)
+        except ErasedError:
+            return None
         turn = trajectory and next((turn for turn in trajectory.turns if turn.trace_id == prefix.parent), None)
         if not trajectory or not turn or turn.offset is None or trajectory.partition is None:
             return None

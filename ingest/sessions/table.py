@@ -24,6 +24,7 @@ from enum import StrEnum
 from infra.config import IngestConfig
 from ingest.log.protocol import Message
 from ingest.records import prefixes
+from ingest.records.codec import SUBJECT_HEADER
 from ingest.records.events import (
     SESSION_END,
     Assignment,
@@ -62,11 +63,15 @@ class Taken(StrEnum):
 
 @dataclass(frozen=True)
 class Closed:
-    """A closed session: the key it is written under, and the headers that its last trace came with."""
+    """A closed session: the key it is written under, and the headers that its last trace came with.
+
+    `subjects` are the keys, `<subject>/<generation>`, that its records were sealed under.
+    """
 
     key: str
     trajectory: Trajectory
     headers: Headers
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,10 @@ class _Session:
     messages: dict[str, Message] = field(default_factory=dict)
     held: dict[Where, int] = field(default_factory=dict)
     headers: Headers = field(default_factory=dict)
+    subjects: set[str] = field(default_factory=set)
 
     def hold(self, message: Message) -> None:
+        self.subjects.update(message.headers.get(SUBJECT_HEADER, "").split())
         where = (message.topic, message.partition)
         self.held[where] = min(message.offset, self.held.get(where, message.offset))
 
@@ -220,7 +227,7 @@ class SessionTable:
         for key, session in self._take_ended(now, known_until or {}, with_traces=True):
             trajectory = _trajectory(session, session.end(self._config)[1], now, self._config)
             self.remember(trajectory)
-            closed.append(Closed(key, trajectory, session.headers))
+            closed.append(Closed(key, trajectory, session.headers, tuple(sorted(session.subjects))))
         return closed
 
     def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Unclaimed]:

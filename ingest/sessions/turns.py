@@ -20,6 +20,7 @@ def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | Non
         offset=offset,
         kind=reading.kind,
         is_altered=bool(trace.redacted),
+        is_reply_altered=trace.is_reply_altered,
         parent=reading.parent,
         messages=reading.new_messages,
         tool_calls=reading.tool_calls,

@@ -11,6 +11,7 @@ vLLM spawns processes: call it under `if __name__ == "__main__"`, or from a test
 
 import asyncio
 import contextlib
+import copy
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from ports import free_ports
 from upstreams import serving as serving_on
 
 from infra.config import Config, EngineSlot
+from ingest.privacy.intake import Intake
 from rewards.summary.engines import EngineLikelihoods
 from serving import control
 from serving.capture import Capture
@@ -30,6 +32,7 @@ from serving.engine import scoring_application, users_application, vllm_args, vl
 from serving.idle import Users
 from serving.recent import Recent
 from serving.spool import Spool
+from serving.vocabulary import Vocabulary
 
 MODEL = Path(__file__).parents[2] / ".onstream" / "model"
 NAME = "smollm2"
@@ -82,7 +85,9 @@ async def scoring_engine(
         async with build_async_engine_client(args) as llm:
             await llm.update_weight_version("0")
             spool = Spool(Path(scratch) / "spool", 1 << 30, 1 << 24)
-            capture, users = Capture(spool, slot.id, 0, Recent(1 << 20, 900.0)), Users()
+            pieces = Vocabulary(copy.deepcopy(llm.get_tokenizer()))
+            capture = Capture(spool, slot.id, 0, Recent(1 << 20, 900.0), Intake.of(config), pieces)
+            users = Users()
             llm.generate = capture.wrap(llm.generate)
             token = "token-of-the-tests"
             scoring = scoring_application(args, llm, capture, users, token)

@@ -1,0 +1,151 @@
+"""What serving does with what users typed, before the first durable write: names made pseudonyms, texts redacted,
+records sealed under the key of whom they are about.
+
+A trace is about its user, or its tenant where none is named; feedback with a comment about its user, or its session.
+Feedback without a comment holds nobody's words and is not sealed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from infra.config import Config
+from ingest.privacy import secret
+from ingest.privacy.generations import DataKey
+from ingest.privacy.keys import KeyStore
+from ingest.privacy.placeholders import Placeholders
+from ingest.privacy.pseudonyms import subject_of, user_pseudonym
+from ingest.privacy.redact import Redactor
+from ingest.privacy.sealed_log import Keyring, sealed
+from ingest.privacy.secret import Secret
+from ingest.records import codec
+from ingest.records.events import Feedback, Headers, Trace, key_of
+from ingest.records.named import IDS_HEADER, feedback_header, ids_header
+
+Pieces = Callable[[Sequence[int]], Sequence[str]]
+"""Token ids -> what each adds to the text."""
+
+USER_FIELDS = ("user", "safety_identifier")
+_FILLER = 0  # the token that stands for redacted ones; what it spells is nobody's
+
+
+class Intake:
+    """Made once for each process that serves. Safe to share between threads; only `key_for` may wait for the keys."""
+
+    def __init__(self, redactor: Redactor, secret: Secret, keyring: Keyring | None) -> None:
+        """`keyring` is `None` where nothing is sealed."""
+        self._redactor, self._secret, self._keyring = redactor, secret, keyring
+
+    @classmethod
+    def of(cls, config: Config) -> "Intake":
+        """As configured. Raises `ConfigError`, `StoreError`."""
+        privacy = config.privacy
+        master = secret.load(privacy, config.run_dir)
+        keys = KeyStore(privacy.keys_url, master, privacy.key_cache_s) if privacy.seal else None
+        if keys is not None:
+            keys.verify()
+        return cls(Redactor.of(privacy), master, keys)
+
+    def pseudonym(self, tenant: str, user: str) -> str:
+        """What a user is called from here on."""
+        return user_pseudonym(self._secret, tenant, user)
+
+    def key_for(self, user: str, tenant: str, session: str | None = None) -> DataKey | None:
+        """The key of whom a record is about: a pseudonym, else the session with that key, else the tenant.
+
+        Raises:
+            StoreError: the keys do not answer.
+        """
+        return self._keyring.key_for(subject_of(user, tenant, session)) if self._keyring else None
+
+    def redact_trace(self, trace: Trace, pieces: Pieces) -> Trace:
+        """A trace, whole or cut, without private values. Its user's name is no longer in its request.
+
+        Tokens that spell a private value are all replaced by one token, one for one: positions stay. Their
+        log-probabilities are 0.
+        """
+        placeholders = self._placeholders(trace.session_id)
+        request, found = self._redactor.redact_json(without_user(trace.request), placeholders)
+        reply, in_reply = self._redactor.redact_text(trace.reply_text, placeholders)
+        prompt_ids, in_prompt = self._redact_tokens(trace.prompt_token_ids, pieces)
+        token_ids, altered = self._redact_tokens(trace.token_ids, pieces)
+        counts = found + in_reply
+        if (in_prompt or altered) and not counts:
+            counts["tokens"] = len(in_prompt) + len(altered)
+        if not counts:
+            return trace if request == trace.request else trace.model_copy(update={"request": request})
+        logprobs = list(trace.logprobs)
+        for position in altered:
+            logprobs[position] = 0.0
+        return trace.model_copy(
+            update={
+                "request": request,
+                "reply_text": reply,
+                "prompt_token_ids": prompt_ids,
+                "token_ids": token_ids,
+                "logprobs": tuple(logprobs),
+                "redacted": dict(counts),
+                "is_reply_altered": bool(altered or in_reply),
+            }
+        )
+
+    def redact_feedback(self, feedback: Feedback) -> Feedback:
+        """Feedback without private values in its comment. Its session's placeholders are those of its session's turns
+        where it names the session, and its own where it names a trace only."""
+        comment, found = self._redactor.redact_text(feedback.comment, self._placeholders(feedback.session_id or ""))
+        return feedback.model_copy(update={"comment": comment, "redacted": dict(found)}) if found else feedback
+
+    def close_trace(self, trace: Trace, key: DataKey | None) -> tuple[bytes, bytes, Headers]:
+        """A trace's value as it is read again, the value as it is written, and the headers that go with that."""
+        plain, headers = codec.encode(trace)
+        return plain, *_closed(plain, headers | {IDS_HEADER: ids_header([trace.trace_id])}, key)
+
+    def close_feedback(self, feedback: Feedback) -> tuple[bytes, Headers]:
+        """Feedback as it is written. Raises `StoreError` where the keys do not answer."""
+        value, headers = codec.encode(feedback)
+        if not feedback.comment:
+            return value, headers
+        session = key_of(session_id=feedback.session_id, trace_id=feedback.trace_id)
+        key = self.key_for(feedback.user, feedback.tenant, session)
+        return _closed(value, headers | {IDS_HEADER: feedback_header(feedback.feedback_id)}, key)
+
+    def _placeholders(self, session_id: str) -> Placeholders:
+        return Placeholders(self._secret.placeholders, session_id)
+
+    def _redact_tokens(self, token_ids: tuple[int, ...], pieces: Pieces) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._redactor.redact_tokens(token_ids, pieces(token_ids), _FILLER)
+
+
+class _One:
+    """The keyring of one record, whose key is at hand."""
+
+    def __init__(self, key: DataKey) -> None:
+        self._key = key
+
+    def key_for(self, subject: str) -> DataKey:
+        return self._key
+
+    def find(self, subject: str, generation: str) -> DataKey | None:
+        return self._key
+
+
+def _closed(value: bytes, headers: Headers, key: DataKey | None) -> tuple[bytes, Headers]:
+    if key is None:
+        return value, headers
+    return sealed(value, headers | {codec.SUBJECT_HEADER: key.subject}, _One(key))
+
+
+def user_in(request: Mapping[str, Any]) -> str:
+    """Who a request says that its user is: OpenAI's `user` and `safety_identifier`, Anthropic's `metadata.user_id`."""
+    metadata = request.get("metadata")
+    named = [request.get(field) for field in USER_FIELDS]
+    named.append(metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return next((name for name in named if isinstance(name, str) and name), "")
+
+
+def without_user(request: dict[str, Any]) -> dict[str, Any]:
+    """A request that does not say who its user is."""
+    kept = {name: value for name, value in request.items() if name not in USER_FIELDS}
+    metadata = kept.get("metadata")
+    if isinstance(metadata, dict) and "user_id" in metadata:
+        kept["metadata"] = {name: value for name, value in metadata.items() if name != "user_id"}
+    return kept
