@@ -25,6 +25,7 @@ from starlette.datastructures import Headers as HttpHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import telemetry
+from infra.errors import StoreError
 from ingest.log import topics
 from ingest.privacy.generations import DataKey
 from ingest.privacy.intake import Intake, Pieces
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 ABORTED = "abort"
 _MAX_BODY = 16 << 20
+_KEY_WAIT_S = 0.05  # at most, and only for a reply that took less than a look at the keys
 
 Generate = Callable[..., AsyncGenerator[Any, None]]
 
@@ -137,6 +139,8 @@ class Capture:
 
     def find_key(self, exchange: Exchange) -> None:
         """Look for the key that its traces will be sealed under, while the engine works."""
+        if not self._intake.seals:
+            return
         identity = exchange.identity
         looking = asyncio.to_thread(self._intake.key_for, identity.user, identity.tenant)
         exchange.key = asyncio.ensure_future(looking)
@@ -249,6 +253,8 @@ class CaptureMiddleware:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                if exchange.key is not None and not exchange.key.done():
+                    await asyncio.wait({exchange.key}, timeout=_KEY_WAIT_S)
                 self._close(exchange)
             await send(message)
 
@@ -259,15 +265,16 @@ class CaptureMiddleware:
         if exchange.is_closed:
             return
         exchange.is_closed = True
-        assert exchange.key is not None
-        if exchange.key.done():
+        if exchange.key is None or exchange.key.done():
             self._finish(exchange, exchange.key)
         else:
             exchange.key.add_done_callback(partial(self._finish, exchange))
 
-    def _finish(self, exchange: Exchange, key: "asyncio.Future[DataKey | None]") -> None:
+    def _finish(self, exchange: Exchange, key: "asyncio.Future[DataKey | None] | None") -> None:
         try:
-            self._capture.finish(exchange, key.result())
+            if key is not None and key.cancelled():
+                raise StoreError("the process ended before the key was found")
+            self._capture.finish(exchange, key.result() if key else None)
         except Exception:  # a defect in capture must never become a failed request; it is logged and counted
             logger.exception("capture: trace %s lost", exchange.identity.trace_id)
             telemetry.count(telemetry.TRACES_DROPPED, 1)

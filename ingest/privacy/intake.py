@@ -19,6 +19,7 @@ from ingest.privacy.sealed_log import Keyring, sealed
 from ingest.privacy.secret import Secret
 from ingest.records import codec
 from ingest.records.events import Feedback, Headers, Trace, key_of
+from ingest.records.ids import is_trace_id
 from ingest.records.named import IDS_HEADER, feedback_header, ids_header
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
@@ -44,6 +45,11 @@ class Intake:
         if keys is not None:
             keys.verify()
         return cls(Redactor.of(privacy), master, keys)
+
+    @property
+    def seals(self) -> bool:
+        """Whether anything is sealed."""
+        return self._keyring is not None
 
     def pseudonym(self, tenant: str, user: str) -> str:
         """What a user is called from here on."""
@@ -104,7 +110,8 @@ class Intake:
         value, headers = codec.encode(feedback)
         if not feedback.comment:
             return value, headers
-        session = key_of(session_id=feedback.session_id, trace_id=feedback.trace_id)
+        is_of_a_session = bool(feedback.session_id) or is_trace_id(feedback.trace_id or "")
+        session = key_of(session_id=feedback.session_id, trace_id=feedback.trace_id) if is_of_a_session else None
         key = self.key_for(feedback.user, feedback.tenant, session)
         return _closed(value, headers | {IDS_HEADER: feedback_header(feedback.feedback_id)}, key)
 

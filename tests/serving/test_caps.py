@@ -13,6 +13,7 @@ from ingest.records.events import Arm
 from serving import caps, gate
 from serving.gate import Baseline, Unit, Verdict
 
+unhurried = settings(deadline=None)
 HALF = Baseline(mean=0.5, variance=0.25)
 CONFIG = GateConfig(margin=0.1, min_champion_units=2, guardrails=(), ramp=(RampStep(share=0.5),), max_units_per_user=3)
 
@@ -68,6 +69,7 @@ def test_with_one_or_two_tenants_there_is_no_cap_on_them(tenants: str, share: fl
     assert len(caps.counted(given, CONFIG.model_copy(update={"max_tenant_share": share}))) == 30
 
 
+@unhurried
 @given(UNITS, CONFIGS, st.randoms(use_true_random=False))
 def test_what_counts_does_not_depend_on_arms_outcomes_or_arrival(
     units: tuple[Unit, ...], config: GateConfig, rng: random.Random
@@ -77,12 +79,14 @@ def test_what_counts_does_not_depend_on_arms_outcomes_or_arrival(
     assert names(caps.counted(other, config)) == names(caps.counted(units, config))
 
 
+@unhurried
 @given(UNITS, CONFIGS, st.integers(0, 60))
 def test_what_counts_is_settled_when_a_session_begins(units: tuple[Unit, ...], config: GateConfig, num: int) -> None:
     before, after = caps.counted(units[:num], config), caps.counted(units, config)
     assert after[: len(before)] == before
 
 
+@unhurried
 @given(UNITS, CONFIGS)
 def test_no_user_has_more_sessions_than_allowed(units: tuple[Unit, ...], config: GateConfig) -> None:
     found = [caps.who(unit) for unit in caps.counted(units, config)]
@@ -105,7 +109,7 @@ def test_what_one_user_can_do_is_told_with_every_verdict() -> None:
     assert standing.reason.endswith("one user moves this by at most e^1.79, and fewer than 3 cannot promote it")
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(UNITS, st.sampled_from("xyz"), st.randoms(use_true_random=False))
 def test_no_user_moves_evidence_or_harm_by_more_than_is_told(
     units: tuple[Unit, ...], user: str, rng: random.Random

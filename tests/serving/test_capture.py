@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +11,22 @@ from typing import Any
 
 import httpx
 import pytest
+from intakes import SECRET, intake, spelled
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ingest.records import codec
-from ingest.records.events import Arm, Assignment, Trace, TurnKind
+from infra.errors import StoreError
+from ingest.privacy.intake import Intake
+from ingest.privacy.keys import KeyStore
+from ingest.privacy.kinds import Kind
+from ingest.privacy.sealed_log import unsealed
+from ingest.records import codec, prefixes
+from ingest.records.events import Arm, Assignment, Consent, Trace, TurnKind
 from ingest.records.ids import trace_of
+from ingest.records.named import trace_ids_in
 from serving import headers
 from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.headers import Identity
@@ -47,12 +55,16 @@ class Vllm:
         self.prompts: list[Any] = []
         self.hangs_after: int | None = None
         self.hanging = asyncio.Event()
+        self.prompt_token_ids = [1, 2]
+        self.tokens: tuple[int, ...] = TOKENS
 
     async def generate(self, prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
         self.prompts.append(prompt)
         assert params.logprobs is not None
         if params.output_kind.name == "FINAL_ONLY":
-            yield output(TOKENS, finished=True)
+            whole = output(self.tokens, finished=True, versions=(("3", 0, len(self.tokens)),))
+            whole.prompt_token_ids = self.prompt_token_ids
+            yield whole
             return
         for n, token in enumerate(TOKENS):
             if n == self.hangs_after:
@@ -69,9 +81,9 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 class Server:
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, own: Intake | None = None) -> None:
         self.vllm, self.spool = Vllm(), spool
-        self.capture = Capture(spool, "e0", 3, Recent(1 << 20, 900.0))
+        self.capture = Capture(spool, "e0", 3, Recent(1 << 20, 900.0), own or intake(Kind.EMAIL), spelled)
         self.generate = self.capture.wrap(self.vllm.generate)
         app = Starlette(routes=[Route("/v1/chat/completions", self.chat, methods=["POST"])])
         self.app = CaptureMiddleware(app, self.capture)
@@ -116,7 +128,7 @@ IDENTITY = Identity(
     tenant="acme",
     kind=TurnKind.MAIN,
     assignment=Assignment(arm=Arm.CANDIDATE, trial=3, propensity=0.25),
-    is_captured=True,
+    consent=Consent.GIVEN,
     parent_session_id="s0",
 )
 
@@ -180,7 +192,7 @@ async def test_a_response_is_named_after_its_trace(server: Server) -> None:
 
 async def test_a_response_id_that_the_client_gave_or_that_nobody_captured_stays(server: Server) -> None:
     assert await response_id(server, ResponsesRequest(request_id="resp_mine"), IDENTITY) == "resp_mine"
-    silent = dataclasses.replace(IDENTITY, is_captured=False)
+    silent = dataclasses.replace(IDENTITY, consent=None)
     assert await response_id(server, ResponsesRequest(), silent) == "resp_made-by-vllm"
 
 
@@ -225,7 +237,7 @@ async def test_an_aborted_reply_that_lived_through_a_swap_claims_no_weights(serv
 
 
 async def test_without_consent_there_is_no_trace_and_the_reply_is_the_same(server: Server) -> None:
-    silent = Identity(**{**IDENTITY.__dict__, "is_captured": False})
+    silent = Identity(**{**IDENTITY.__dict__, "consent": None})
     server.vllm.generate = _with_logprobs(server.vllm)  # type: ignore[method-assign]
     server.generate = server.capture.wrap(server.vllm.generate)
     answer = await server.post({"logprobs": 0}, silent)
@@ -265,3 +277,101 @@ async def test_a_defect_in_capture_costs_the_trace_and_not_the_reply(server: Ser
     answer = await server.post({}, IDENTITY)
     assert answer.status_code == 200
     assert server.traces == []
+
+
+def posted(text: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], **fields}
+
+
+async def test_a_trace_names_its_user_by_pseudonym_only_and_says_how_consent_was_had(server: Server) -> None:
+    known = dataclasses.replace(IDENTITY, user="5f2c0a9e", consent=Consent.ASSUMED)
+    await server.post(
+        posted("hi", user="anna", metadata={"user_id": "anna", "of": "x"}, safety_identifier="anna"), known
+    )
+    (trace,) = server.traces
+    assert (trace.user, trace.consent) == ("5f2c0a9e", Consent.ASSUMED)
+    assert trace.request == posted("hi", metadata={"of": "x"})
+
+
+async def test_private_values_are_in_no_text_and_no_token_of_a_trace(server: Server) -> None:
+    address = "anna@example.org"
+    server.vllm.prompt_token_ids = [1, *map(ord, f"mail {address} now"), 2000]
+    await server.post(posted(f"mail {address} now"), IDENTITY)
+    (trace,) = server.traces
+    said = trace.request["messages"][0]["content"]
+    assert said.startswith("mail <EMAIL_") and trace.redacted == {"email": 1}
+    spelt = spelled(trace.prompt_token_ids)
+    assert "".join(spelt[1:6]) == "mail " and "".join(spelt[-5:-1]) == " now"
+    assert set(trace.prompt_token_ids[6 : 6 + len(address)]) == {0}
+    assert len(trace.prompt_token_ids) == len(server.vllm.prompt_token_ids)
+    assert not trace.is_reply_altered and trace.token_ids == TOKENS
+
+
+async def test_a_reply_that_was_redacted_says_so(server: Server) -> None:
+    server.vllm.tokens = tuple(map(ord, "to anna@example.org"))
+    await server.post(posted("hi"), IDENTITY)
+    (trace,) = server.traces
+    assert trace.is_reply_altered and trace.token_ids[3:] == (0,) * 16
+    assert trace.logprobs[3:] == (0.0,) * 16 and trace.logprobs[0] != 0.0
+
+
+async def test_a_next_turn_leans_on_what_was_stored_of_a_redacted_one(server: Server) -> None:
+    first = posted("I am anna@example.org")
+    await server.post(first, IDENTITY)
+    server.vllm.prompt_token_ids = [1, 2, *TOKENS, 5]
+    more = [{"role": "assistant", "content": "<11><12><13><14>"}, {"role": "user", "content": "Who am I?"}]
+    again = dataclasses.replace(IDENTITY, trace_id=headers.new_trace("s1"))
+    await server.post({"messages": first["messages"] + more}, again)
+    stored, cut = server.traces
+    assert cut.prefix is not None and cut.prompt_token_ids == (5,)
+    frame = next(server.spool.pending())
+    assert cut.prefix.digest == prefixes.digest(frame.value)
+    whole = prefixes.whole(cut, stored)
+    assert whole.request["messages"] == stored.request["messages"] + more
+    assert whole.redacted == {"email": 1} and cut.redacted == {}
+
+
+@pytest.fixture
+def sealing(spool: Spool, tmp_path: Path) -> Server:
+    return Server(spool, intake(keyring=KeyStore(str(tmp_path / "keys"), SECRET)))
+
+
+async def test_a_trace_is_sealed_under_its_users_key_before_it_is_on_disk(sealing: Server, tmp_path: Path) -> None:
+    known = dataclasses.replace(IDENTITY, user="5f2c0a9e")
+    await sealing.post(posted("my words"), known)
+    await sealing.post(posted("my words"), IDENTITY)
+    frames = list(sealing.spool.pending())
+    assert [frame.headers["sealed"].partition("/")[0] for frame in frames] == ["user-5f2c0a9e", "tenant-acme"]
+    assert not any(b"words" in frame.value for frame in frames)
+    value, kept = unsealed(frames[0].value, frames[0].headers, KeyStore(str(tmp_path / "keys"), SECRET))
+    assert codec.decode(value, kept, Trace).request == posted("my words")
+    assert trace_ids_in(frames[0].key, frames[0].headers) == (IDENTITY.trace_id,)
+
+
+async def test_without_keys_a_user_has_their_reply_and_nothing_is_written(
+    sealing: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreError("keys at s3://keys: away")
+
+    monkeypatch.setattr(Intake, "key_for", away)
+    assert (await sealing.post(posted("hi"), IDENTITY)).status_code == 200
+    assert list(sealing.spool.pending()) == []
+    assert f"trace {IDENTITY.trace_id} lost" in caplog.text and "my words" not in caplog.text
+
+
+async def test_a_reply_does_not_wait_for_slow_keys_and_its_trace_is_written_once_they_answer(
+    sealing: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come, real = threading.Event(), Intake.key_for
+
+    def slow(self: Intake, user: str, tenant: str, session: str | None = None) -> Any:
+        come.wait()
+        return real(self, user, tenant, session)
+
+    monkeypatch.setattr(Intake, "key_for", slow)
+    assert (await sealing.post(posted("hi"), IDENTITY)).status_code == 200
+    assert list(sealing.spool.pending()) == []
+    come.set()
+    while not list(sealing.spool.pending()):  # noqa: ASYNC110 - the callback has no event of its own
+        await asyncio.sleep(0.01)

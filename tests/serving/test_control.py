@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from intakes import intake, spelled
 from safetensors.torch import save_file
 
 from ingest.store.versions import VersionStore
@@ -55,7 +56,7 @@ class Bench:
         self.folder = folder
         self.store = VersionStore(str(folder / "store"))
         self.spool = Spool(folder / "spool", 1 << 20, 1 << 16)
-        self.engine, self.capture = Engine(), Capture(self.spool, "e0", 0, Recent(0, 0.0))
+        self.engine, self.capture = Engine(), Capture(self.spool, "e0", 0, Recent(0, 0.0), intake(), spelled)
         for number in range(4):
             self.publish(number, torch.full((2, 2), float(number)))
         self.loader = Loader(self.store, folder / "cache", 2, self.store.read(0))

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from intakes import intake
 from ports import free_port
 from upstreams import Upstream
 
@@ -37,7 +38,7 @@ def release(number: int, kind: ReleaseKind, **fields: object) -> Release:
 @pytest.mark.parametrize("outage", [False, True])
 def test_the_router_goes_on_from_what_it_knew(tmp_path: Path, outage: bool) -> None:
     log = InMemoryLog()
-    router = Router({}, RouterConfig(), Spool(tmp_path, 1 << 20, 1 << 16))
+    router = Router({}, RouterConfig(), Spool(tmp_path, 1 << 20, 1 << 16), intake())
     canary = release(1, ReleaseKind.TRIAL, state=TrialState.CANARY, candidate=1, share=0.3)
     router.served = releases.fold([release(0, ReleaseKind.BOOTSTRAP), canary])
     stop = Stop()
@@ -58,7 +59,7 @@ def test_the_router_goes_on_from_what_it_knew(tmp_path: Path, outage: bool) -> N
 
 def test_a_router_that_is_too_old_for_a_release_serves_on_and_gives_no_session_to_a_trial(tmp_path: Path) -> None:
     log = InMemoryLog()
-    router = Router({}, RouterConfig(), Spool(tmp_path, 1 << 20, 1 << 16))
+    router = Router({}, RouterConfig(), Spool(tmp_path, 1 << 20, 1 << 16), intake())
     send(log, RELEASES, "", release(0, ReleaseKind.BOOTSTRAP))
     canary = {"state": TrialState.CANARY, "candidate": 1, "share": 0.3, "engines": {"s": 0, "c": 1}}
     send(log, RELEASES, "", release(1, ReleaseKind.TRIAL, **canary))

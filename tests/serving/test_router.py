@@ -6,16 +6,24 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from intakes import SECRET
 from ports import free_port
 from upstreams import Front, MakeFront, Upstream, serving
 
+from infra.errors import StoreError
+from ingest.privacy.intake import Intake
+from ingest.privacy.keys import KeyStore
+from ingest.privacy.pseudonyms import user_pseudonym
+from ingest.privacy.sealed_log import unsealed
 from ingest.records import codec
 from ingest.records.events import Feedback, session_key
 from serving import headers
 
 
-def feedback_on(front: Front) -> list[Feedback]:
-    return [codec.decode(frame.value, frame.headers, Feedback) for frame in front.spool.pending()]
+def feedback_on(front: Front, keyring: KeyStore) -> list[Feedback]:
+    """What the spool holds, unsealed."""
+    frames = [unsealed(frame.value, frame.headers, keyring) for frame in front.spool.pending()]
+    return [codec.decode(value, kept, Feedback) for value, kept in frames]
 
 
 def digest(key: str) -> str:
@@ -165,7 +173,7 @@ async def test_an_unknown_api_key_is_refused_and_a_known_one_names_its_tenant(
     assert "authorization" not in upstream.seen[0]
 
 
-async def test_two_tenants_may_use_the_same_names(front: MakeFront, upstream: Upstream) -> None:
+async def test_two_tenants_may_use_the_same_names(keyring: KeyStore, front: MakeFront, upstream: Upstream) -> None:
     async with upstream.serving():
         door = await front(upstream, api_keys={digest("k1"): "acme", digest("k2"): "other"})
         for key in ("k1", "k2"):
@@ -176,19 +184,19 @@ async def test_two_tenants_may_use_the_same_names(front: MakeFront, upstream: Up
             await door.client.post("/v1/feedback", json=given, headers=bearer)
     for name in (headers.SESSION, headers.PARENT_SESSION):
         assert len({seen[name] for seen in upstream.seen}) == 2
-    records = feedback_on(door)
+    records = feedback_on(door, keyring)
     assert [record.session_id for record in records] == [seen[headers.SESSION] for seen in upstream.seen]
     assert len({record.feedback_id for record in records}) == 2
 
 
-async def test_feedback_by_completion_id_finds_its_traces_partition(front: MakeFront) -> None:
+async def test_feedback_by_completion_id_finds_its_traces_partition(keyring: KeyStore, front: MakeFront) -> None:
     door = await front(Upstream())
     trace = headers.new_trace("s1")
     answer = await door.client.post(
         "/v1/feedback", json={"id": f"chatcmpl-{trace}", "value": -1, "comment": "too long"}
     )
     assert answer.status_code == 202
-    (record,) = feedback_on(door)
+    (record,) = feedback_on(door, keyring)
     assert (record.trace_id, record.value, record.comment) == (trace, -1.0, "too long")
     assert next(door.spool.pending()).key == session_key("s1")
     assert answer.json() == {"feedback_id": record.feedback_id}
@@ -206,20 +214,22 @@ async def test_feedback_by_completion_id_finds_its_traces_partition(front: MakeF
         ("{not json", "Invalid JSON"),
     ],
 )
-async def test_malformed_feedback_is_named_and_not_stored(front: MakeFront, body: object, told: str) -> None:
+async def test_malformed_feedback_is_named_and_not_stored(
+    keyring: KeyStore, front: MakeFront, body: object, told: str
+) -> None:
     door = await front(Upstream())
     content = body if isinstance(body, str) else json.dumps(body)
     answer = await door.client.post("/v1/feedback", content=content)
     assert answer.status_code == 400
     assert told in answer.json()["error"]["message"]
-    assert feedback_on(door) == []
+    assert feedback_on(door, keyring) == []
 
 
-async def test_feedback_may_name_a_completion_and_its_session(front: MakeFront) -> None:
+async def test_feedback_may_name_a_completion_and_its_session(keyring: KeyStore, front: MakeFront) -> None:
     door = await front(Upstream())
     given = {"id": headers.new_trace("s1"), "session": "s1", "value": 1}
     assert (await door.client.post("/v1/feedback", json=given)).status_code == 202
-    (record,) = feedback_on(door)
+    (record,) = feedback_on(door, keyring)
     assert (record.trace_id, record.session_id) == (given["id"], "s1")
 
 
@@ -238,9 +248,92 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read_to_its_end(
     assert sent < 1 << 26
 
 
-async def test_feedback_needs_no_broker(front: MakeFront) -> None:
+async def test_feedback_needs_no_broker(keyring: KeyStore, front: MakeFront) -> None:
     door = await front(Upstream())
     for n in range(5):
         answer = await door.client.post("/v1/feedback", json={"session": "s1", "value": 1, "feedback_id": f"f{n}"})
         assert answer.status_code == 202
-    assert [record.feedback_id for record in feedback_on(door)] == [f"f{n}" for n in range(5)]
+    assert [record.feedback_id for record in feedback_on(door, keyring)] == [f"f{n}" for n in range(5)]
+
+
+ANNA = user_pseudonym(SECRET, "default", "anna@example.org")
+
+
+@pytest.mark.parametrize(
+    ("named", "body"),
+    [
+        ({headers.USER: "anna@example.org"}, {}),
+        ({}, {"user": "anna@example.org"}),
+        ({}, {"safety_identifier": "anna@example.org"}),
+        ({}, {"metadata": {"user_id": "anna@example.org"}}),
+        ({headers.USER: "anna@example.org"}, {"user": "somebody"}),
+    ],
+)
+async def test_a_user_is_a_pseudonym_from_the_router_on(
+    front: MakeFront, upstream: Upstream, named: dict[str, str], body: dict[str, object]
+) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        await door.client.post("/v1/chat/completions", json={"messages": [], **body}, headers=named)
+    (seen,) = upstream.seen
+    assert seen[headers.PSEUDONYM] == ANNA
+    assert not any("anna" in value for value in seen.values())
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"messages": [{"role": "user", "content": "\\"user\\": x"}]}', b'{"user": 7}', b"[1]"]
+)
+async def test_who_names_no_user_has_no_pseudonym(front: MakeFront, upstream: Upstream, body: bytes) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        forged = {headers.PSEUDONYM: "forged"}
+        await door.client.post("/v1/chat/completions", content=body, headers=forged)
+    assert all(headers.PSEUDONYM not in seen for seen in upstream.seen)
+
+
+@pytest.mark.parametrize(
+    ("by_default", "said", "consent"),
+    [(True, "yes", "given"), (True, None, "assumed"), (False, None, "no"), (False, "yes", "given"), (True, "no", "no")],
+)
+async def test_consent_goes_along_with_how_it_was_had(
+    front: MakeFront, upstream: Upstream, by_default: bool, said: str | None, consent: str
+) -> None:
+    async with upstream.serving():
+        door = await front(upstream, capture_by_default=by_default)
+        await door.chat(**({} if said is None else {headers.CONSENT: said}))
+    assert [seen[headers.CONSENT] for seen in upstream.seen] == [consent]
+
+
+async def test_a_comment_is_redacted_and_sealed_before_it_is_on_disk(keyring: KeyStore, front: MakeFront) -> None:
+    door = await front(Upstream())
+    given = {"session": "s", "value": 1, "comment": "Ask bob@example.org.", "user": "anna@example.org"}
+    assert (await door.client.post("/v1/feedback", json=given)).status_code == 202
+    (frame,) = door.spool.pending()
+    assert b"Ask" not in frame.value and frame.headers["sealed"].startswith(f"user-{ANNA}/")
+    (record,) = feedback_on(door, keyring)
+    assert record.comment.startswith("Ask <EMAIL_") and record.redacted == {"email": 1}
+    assert record.user == ANNA
+
+
+async def test_a_comment_of_nobody_known_is_sealed_under_its_sessions_key(front: MakeFront) -> None:
+    door = await front(Upstream())
+    trace = headers.new_trace("s")
+    for about in ({"session": "s"}, {"id": trace}):
+        await door.client.post("/v1/feedback", json={"value": 1, "comment": "Hm.", **about})
+    subjects = {frame.headers["sealed"].partition("/")[0] for frame in door.spool.pending()}
+    assert subjects == {f"session-{session_key('s')}"}
+
+
+async def test_without_keys_a_comment_is_not_taken_and_the_client_is_told(
+    front: MakeFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreError("keys at s3://keys: away")
+
+    monkeypatch.setattr(Intake, "key_for", away)
+    door = await front(Upstream())
+    answers = [
+        await door.client.post("/v1/feedback", json={"session": "s", "value": 1, "comment": comment})
+        for comment in ("words", "")
+    ]
+    assert [answer.status_code for answer in answers] == [503, 202]

@@ -65,11 +65,6 @@ def test_a_value_opens_only_under_its_key() -> None:
     assert "authentication failed" in refusal(seal(b"text", KEY, WHAT), DataKey("user-a", KEY.generation, bytes(32)))
 
 
-def test_a_value_that_is_no_zstd_inside_is_refused() -> None:
-    nonce = bytes(12)
-    assert "must be zstd inside" in refusal(b"\x01" + nonce + KEY.cipher.encrypt(nonce, b"plain", WHAT))
-
-
 def test_one_record_sealed_twice_is_two_values_and_none_shows_its_text() -> None:
     record = json.dumps({"text": "anna@example.org"}).encode()
     one, other = seal(record, KEY, WHAT), seal(record, KEY, WHAT)
