@@ -21,9 +21,13 @@ def connect(config: Config, client_id: str, member: str | None = None, is_eager:
     that joins topics needs it: with another assignor a session's traces may go to one process and its feedback to
     another, and they would never meet.
     """
+    return SealedLog(as_it_lies(config, client_id, member, is_eager), keys(config))
+
+
+def as_it_lies(config: Config, client_id: str, member: str | None = None, is_eager: bool = False) -> EventLog:
+    """The same log, whose sealed values stay sealed."""
     settings = config.log.model_copy(update={"assignor": "eager"}) if is_eager else config.log
-    inner = ClaimLog(KafkaLog(settings, client_id, member), claims(config), settings.max_record_bytes)
-    return SealedLog(inner, keys(config))
+    return ClaimLog(KafkaLog(settings, client_id, member), claims(config), settings.max_record_bytes)
 
 
 def keys(config: Config) -> KeyStore:

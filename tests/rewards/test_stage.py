@@ -1,6 +1,7 @@
 """The rewards stage on the in-memory log, with a scorer that waits, on a clock that skips every wait."""
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from ingest.log.protocol import TopicSpec
 from ingest.log.reader import replay, send
 from ingest.log.topics import FATES, REWARDS, TRAJECTORIES, dead_letters
 from ingest.log.trajectories import trajectory_of
+from ingest.records import codec
 from ingest.records.events import Fate, FateKind, Feedback, Headers, Reward, Trajectory, Turn, session_key
+from ingest.records.named import IDS_HEADER, ids_header
 from rewards import spec
 from rewards.desks import Desks
 from rewards.evaluate import Question, evaluate
@@ -374,3 +377,43 @@ def test_a_reward_in_a_line_tells_each_components_part(
     assert told(evaluate(spec.load(""), make_trajectory(), at=5.0)).startswith(
         "value 0.500 for silence, thumb unscored"
     )
+
+
+def erased(log: InMemoryLog, trajectory: Trajectory) -> None:
+    """A trajectory as a reader finds it whose subject was erased."""
+    traces = [turn.trace_id for turn in trajectory.turns]
+    value, headers = codec.encode(trajectory)
+    about = {codec.ERASED_HEADER: "user-anna", IDS_HEADER: ids_header(traces)}
+    log.append(TRAJECTORIES.name, session_key(trajectory.session_id), b"", headers | about)
+
+
+def test_a_trajectory_of_an_erased_user_ends_refused_and_blocks_nothing(
+    world: World, make_trajectory: MakeTrajectory, make_turn: MakeTurn
+) -> None:
+    key = session_key("s0")
+    erased(world.log, make_trajectory(make_turn(trace_id=f"{key}-7"), trajectory_id="j0", session_id="s0"))
+    world.put(make_trajectory(trajectory_id="j1", session_id="s1"))
+    world.stage().step(0.0)
+    assert [reward.session_id for reward in world.rewards()] == ["s1"]
+    (fate,) = replay(world.log, FATES, Fate)
+    assert (fate.trace_ids, fate.kind, fate.reason) == ((f"{key}-7",), FateKind.REFUSED, "erased")
+    assert world.uncommitted() == 0
+
+
+def test_a_trajectory_that_was_scored_before_its_user_was_erased_gets_no_fate_here(
+    world: World, make_trajectory: MakeTrajectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put(make_trajectory())
+    stage = world.stage()
+    stage.read(0.0)
+    stage.write()
+    stage.note()
+    stage.close()
+    for part in world.log._shared.partitions[TRAJECTORIES.name]:
+        part.messages = [
+            dataclasses.replace(m, value=b"", headers=m.headers | {codec.ERASED_HEADER: "user-anna", IDS_HEADER: "7"})
+            for m in part.messages
+        ]
+    world.stage().step(0.0)
+    assert list(replay(world.log, FATES, Fate)) == []
+    assert len(world.rewards()) == 1

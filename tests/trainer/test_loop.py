@@ -7,7 +7,9 @@ import pytest
 
 from infra.errors import StoreError, TransitionError
 from ingest.log import topics
+from ingest.log.protocol import Message
 from ingest.log.reader import replay
+from ingest.records import codec
 from ingest.records.events import ChatMessage, Fate, FateKind, ReleaseKind, TrialState
 from ingest.sessions.contamination import build
 from trainer import phases
@@ -526,3 +528,40 @@ def test_text_of_an_evaluation_task_never_trains_and_its_fate_names_the_file(wor
     run(world.start())
     assert sorted(world.weights(1)) == world.tokens("a")
     assert (world.fate(hit).kind, world.fate(hit).reason) == (FateKind.REFUSED, "contaminated: exam.txt")
+
+
+def test_a_reward_whose_user_was_erased_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def erased(*_: Any) -> Any:
+        return Message("trajectories", 0, 0, "", b"", {codec.ERASED_HEADER: "user-anna"})
+
+    world.bootstrap()
+    monkeypatch.setattr(world.log, "fetch", erased)
+    reward = world.reward("s", [1.0])
+    trainer = world.start()
+    world.time += SETTLE_S
+    run(trainer)
+    assert (world.fate(reward).kind, world.fate(reward).reason) == (FateKind.REFUSED, "erased")
+
+
+@pytest.mark.parametrize(
+    ("trains_altered", "altered", "trains"),
+    [
+        (False, {"is_altered": True}, False),
+        (True, {"is_altered": True}, True),
+        (True, {"is_altered": True, "is_reply_altered": True}, False),
+    ],
+)
+def test_a_turn_with_something_redacted_trains_only_where_configured_and_never_on_a_redacted_reply(
+    world: World, trains_altered: bool, altered: dict[str, bool], trains: bool
+) -> None:
+    world.config = world.config.model_copy(
+        update={"privacy": world.config.privacy.model_copy(update={"train_altered": trains_altered})}
+    )
+    world.bootstrap()
+    world.fill("a", sessions=3)
+    reward = world.reward("s", [1.0], turn_changes={0: altered})
+    world.fill("b", sessions=1)
+    run(world.start())
+    kind = FateKind.TRAINED if trains else FateKind.REFUSED
+    assert world.fate(reward).kind is kind
+    assert trains or world.fate(reward).reason == "something in it was redacted"

@@ -1,0 +1,85 @@
+"""`onstream erase`: the text of one user made unreadable wherever it lies, and what it had touched until then.
+
+    1. keys       the user's are erased: from here on nothing of theirs opens, on topics, in spools, in the lake, and in
+                  every copy of those; processes that run forget the keys within `privacy.key_cache_s`
+    2. look       which sessions and traces on the log are theirs: headers tell that without a key
+    3. sessions   the keys of those sessions are erased, under which comments of nobody named were sealed
+    4. tell       what became of those traces, and the versions that were trained on them
+
+A crash after any step is made good by erasing again: what is erased stays so, and the headers stay readable. Traces
+that have no fate yet get `refused: erased` from the stage that meets them next. A version that was trained on them is
+not changed by this: it is named, so that whoever decides on it can.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from infra.errors import RecordError
+from ingest.log.protocol import EventLog, Message
+from ingest.log.topics import FATES, FEEDBACK, TRACES, TRAJECTORIES
+from ingest.privacy.keys import KeyStore
+from ingest.privacy.pseudonyms import subject_of
+from ingest.records import codec
+from ingest.records.codec import SEALED_HEADER
+from ingest.records.events import Fate
+from ingest.records.named import trace_ids_in
+
+_IN_FLIGHT = "no fate yet"
+
+
+@dataclass
+class Touched:
+    """What the log has of a user. `by_fate` counts traces by how they ended, `versions` those trained, by version.
+
+    `num_keys` are keys that this erasure removed: none, where it had been done before.
+    """
+
+    sessions: set[str] = field(default_factory=set)
+    traces: set[str] = field(default_factory=set)
+    by_fate: Counter[str] = field(default_factory=Counter)
+    versions: Counter[int] = field(default_factory=Counter)
+    num_keys: int = 0
+
+
+def erase(log: EventLog, keys: KeyStore, user: str) -> Touched:
+    """Erase the user of that pseudonym. `log` gives records as they lie, sealed.
+
+    Raises:
+        StoreError: the keys do not answer; some may be erased.
+        LogError: the log does not; the user's keys are erased, and what they touched is not told.
+    """
+    subject = subject_of(user, "")
+    found = Touched(num_keys=keys.erase(subject))
+    for topic in (TRACES, FEEDBACK, TRAJECTORIES):
+        for message in _about(log.replay(topic.name), subject):
+            found.sessions.add(message.key)
+            if topic is not FEEDBACK:
+                found.traces.update(trace_ids_in(message.key, message.headers))
+    for session in sorted(found.sessions):
+        found.num_keys += keys.erase(subject_of("", "", session))
+    _tell_fates(log, found)
+    return found
+
+
+def _about(messages: Iterable[Message], subject: str) -> Iterator[Message]:
+    """Those sealed under a key of `subject`, among others or alone."""
+    for message in messages:
+        if any(name.partition("/")[0] == subject for name in message.headers.get(SEALED_HEADER, "").split()):
+            yield message
+
+
+def _tell_fates(log: EventLog, found: Touched) -> None:
+    told: dict[str, Fate] = {}
+    for message in log.replay(FATES.name):
+        if message.key in found.sessions:
+            try:
+                fate = codec.decode(message.value, message.headers, Fate)
+            except RecordError:
+                continue
+            told |= dict.fromkeys(fate.trace_ids, fate)
+    for trace_id in found.traces:
+        fate_of = told.get(trace_id)
+        found.by_fate[fate_of.kind.value if fate_of else _IN_FLIGHT] += 1
+        if fate_of is not None and fate_of.version is not None:
+            found.versions[fate_of.version] += 1
