@@ -382,7 +382,7 @@ def test_a_reward_in_a_line_tells_each_components_part(
 def erased(log: InMemoryLog, trajectory: Trajectory) -> None:
     """A trajectory as a reader finds it whose subject was erased."""
     traces = [turn.trace_id for turn in trajectory.turns]
-    value, headers = codec.encode(trajectory)
+    _, headers = codec.encode(trajectory)
     about = {codec.ERASED_HEADER: "user-anna", IDS_HEADER: ids_header(traces)}
     log.append(TRAJECTORIES.name, session_key(trajectory.session_id), b"", headers | about)
 
@@ -401,9 +401,9 @@ def test_a_trajectory_of_an_erased_user_ends_refused_and_blocks_nothing(
 
 
 def test_a_trajectory_that_was_scored_before_its_user_was_erased_gets_no_fate_here(
-    world: World, make_trajectory: MakeTrajectory, monkeypatch: pytest.MonkeyPatch
+    world: World, make_session: MakeTrajectory
 ) -> None:
-    world.put(make_trajectory())
+    world.put(make_session(is_quick=True))
     stage = world.stage()
     stage.read(0.0)
     stage.write()
