@@ -88,9 +88,7 @@ class Stage:
         self._committed: dict[Where, int] = {}
         self._waiting: dict[str, _Waiting] = {}  # by reward id, oldest first
         self._asked: dict[Question, _Waiting] = {}
-        self._index = Index(
-            index_path(config, GROUP), log, REWARDS, Reward, lambda one: [one.reward_id], lambda one: one.at
-        )
+        self._index = Index(index_path(config, GROUP), log, REWARDS, Reward, _ids_in, lambda one: one.at)
         self._written: dict[str, tuple[Receipt, Reward]] = {}  # by reward id
 
     def step(self, timeout_s: float = POLL_S) -> None:
