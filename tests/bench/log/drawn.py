@@ -8,7 +8,6 @@ no tools: what stands at the head of every prompt is as small here as it gets.
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import count, islice
 from typing import Any
 
 import bench
@@ -52,9 +51,21 @@ class Texts:
         return " ".join(left.pop() for _ in range(self._rng.randint(low, high)))
 
 
-def sessions(num: int, num_turns: int, first: int = 0, begin: float = 0.0, spread_s: float = 3600.0) -> Iterator[Drawn]:
+def sessions(num: int, num_turns: int, begin: float = 0.0, spread_s: float = 3600.0) -> Iterator[Drawn]:
     """`num` sessions of `num_turns`, begun within `spread_s` from `begin`, in Unix seconds."""
-    return islice((_session(n, num_turns, begin, spread_s) for n in count(first)), num)
+    return (_session(number, num_turns, begin, spread_s) for number in range(num))
+
+
+def renamed(session: Drawn, alias: str) -> Drawn:
+    """Another session that says the same."""
+    name = f"{session['session_id']}-{alias}"
+    old, new = session_key(session["session_id"]), session_key(name)
+
+    def moved(part: Drawn) -> Drawn:
+        return part | {"trace_id": part["trace_id"].replace(old, new)}
+
+    turns = [moved(turn) | {"session_id": name} for turn in session["turns"]]
+    return {"session_id": name, "turns": turns, "feedback": [moved(one) for one in session["feedback"]]}
 
 
 def _session(number: int, num_turns: int, begin: float, spread_s: float) -> Drawn:
