@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
 
 def run(config: Config) -> None:
     """The stage with the log of the configuration."""
-    from infra.lifecycle import Stop
+    from infra.lifecycle import Stop, collect_rarely
     from ingest.log.kafka_log import KafkaLog
     from ingest.log.reader import outlast_outages
     from ingest.sessions import assemble
@@ -26,6 +26,7 @@ def run(config: Config) -> None:
     stop = Stop.on_signals()
     # Another assignor may give a session's traces to one process and its feedback to another: they would never meet.
     log = KafkaLog(config.log.model_copy(update={"assignor": "eager"}), client_id="ingest", member=socket.gethostname())
+    collect_rarely()
     try:
         outlast_outages(stop, lambda: assemble.run(log, config, stop))
     finally:

@@ -2,8 +2,8 @@
 
 Both sides read the same messages from the same broker, in turns, each in a process of its own. Nothing is written
 while they begin: the small broker rewrites all it holds every few seconds of writing, so it is left to come to rest
-first. A side's clock runs from the first messages it is given, which do not count, to the last one decoded, or to the
-commit behind the last trajectory.
+first. A side's clock runs from when it has its partitions (its first fetch brings most of the messages, and is part of
+the time) to the last message decoded, or to the commit behind the last trajectory.
 
 The stage is as shipped, but for its clock: sessions are hours old, and once everything was read its clock is set on by
 the time that the stage waits for stragglers (`settle_s`), in which it would do nothing.
@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from drawn import Drawn, sessions
 from kafka import KafkaAdminClient
 from ports import free_port
 
-from infra import broker
+from infra import broker, lifecycle
 from infra.config import Config
 from ingest.log import topics
 from ingest.log.kafka_clients import KafkaClients
@@ -55,29 +56,35 @@ def configured(folder: Path, brokers: str = "127.0.0.1:9092") -> Config:
 
 
 class Watched:
-    """A log, and when its first messages were given; counts them and what is appended to `trajectories`."""
+    """A log, and since when its group has its partitions; counts what is read, and what goes to `trajectories`."""
 
     def __init__(self, log: Any) -> None:
         self._log, self._subscription = log, None
-        self.first = self.read = self.closed = 0
-        self.begun = self.cpu_begun = 0.0
+        self.read = self.closed = 0
+        self._begun: tuple[float, float] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log if name in ("flush", "lag", "ends", "replay", "fetch") else self._subscription, name)
 
     def subscribe(self, names: Any, group: str | None) -> "Watched":
         self._subscription = self._log.subscribe(names, group)
+        self.watch(self._subscription._consumer)
         return self
+
+    def watch(self, consumer: Any) -> None:
+        """Look, beside the one who polls, for the moment at which a consumer has partitions."""
+
+        def look() -> None:
+            while not consumer.assignment():
+                time.sleep(0.001)
+            self._begun = time.monotonic(), time.process_time()
+
+        threading.Thread(target=look, daemon=True).start()
 
     def poll(self, timeout_s: float, max_messages: int = MAX_MESSAGES) -> Any:
         found = self._subscription.poll(timeout_s, max_messages)
-        self.saw(len(found))
+        self.read += len(found)
         return found
-
-    def saw(self, num: int) -> None:
-        if num and not self.read:
-            self.first, self.begun, self.cpu_begun = num, time.monotonic(), time.process_time()
-        self.read += num
 
     def append(self, topic: str, *rest: Any) -> Any:
         self.closed += topic == topics.TRAJECTORIES.name
@@ -85,9 +92,9 @@ class Watched:
 
     def told(self) -> dict[str, float]:
         """Seconds, and seconds of this process's computing, for a message."""
-        num = self.read
-        wall_s, cpu_s = time.monotonic() - self.begun, time.process_time() - self.cpu_begun
-        return {"wall_s": wall_s / num, "cpu_s": cpu_s / num}
+        assert self._begun is not None
+        wall, cpu = self._begun
+        return {"wall_s": (time.monotonic() - wall) / self.read, "cpu_s": (time.process_time() - cpu) / self.read}
 
 
 def stage(config: Config, name: str, num_messages: int, num_sessions: int) -> Watched:
@@ -95,6 +102,7 @@ def stage(config: Config, name: str, num_messages: int, num_sessions: int) -> Wa
     assemble.GROUP = name  # a round's own, so that it begins at the beginning
     log = KafkaLog(config.log, client_id="ingest")
     watched, skipped_s = Watched(log), 0.0
+    lifecycle.collect_rarely()
     running = assemble.Assembler(watched, config, lambda: time.time() + skipped_s, MAX_MESSAGES)
     while watched.closed < num_sessions or len(running.table):
         running.step()
@@ -110,9 +118,11 @@ def bare(config: Config, name: str, num_messages: int) -> Watched:
     consumer = KafkaClients(config.log, "bare").consumer(name)
     consumer.subscribe(list(kinds))
     watched = Watched(None)
+    watched.watch(consumer)
+    lifecycle.collect_rarely()
     while watched.read < num_messages:
         polled = consumer.poll(timeout_ms=500, max_records=MAX_MESSAGES)
-        watched.saw(sum(map(len, polled.values())))
+        watched.read += sum(map(len, polled.values()))
         for part, records in polled.items():
             for record in records:
                 headers = {key: value.decode() for key, value in record.headers}
