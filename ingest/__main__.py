@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
 
 def run(config: Config) -> None:
     """The stage with the log of the configuration."""
-    from infra.lifecycle import Stop
+    from infra.lifecycle import Stop, collect_rarely
     from ingest.log.claims import keep_sweeping
     from ingest.log.connect import claims, connect
     from ingest.log.reader import outlast_outages
@@ -28,6 +28,7 @@ def run(config: Config) -> None:
     stop = Stop.on_signals()
     log = connect(config, client_id="ingest", member=socket.gethostname(), is_eager=True)
     threading.Thread(target=keep_sweeping, args=(claims(config), stop), daemon=True).start()
+    collect_rarely()
     try:
         outlast_outages(stop, lambda: assemble.run(log, config, stop))
     finally:

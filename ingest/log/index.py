@@ -37,7 +37,8 @@ _PUT = """
     INSERT INTO ids VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
     SET partition = excluded.partition, offset = excluded.offset, at = excluded.at WHERE excluded.offset >= offset
 """
-_FORGET_EVERY_S = 3600.0
+_NEXT = "SELECT id FROM ids WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?"
+_LOOKED_AT = 2000  # called each second, all of a million sessions' ids have had their turn in an hour
 _MANY = 10_000  # messages copied in one transaction
 
 
@@ -64,7 +65,7 @@ class Index(Generic[AnyRecord]):
         """`ids` are a record's, `at` is its time in Unix seconds. Raises `StoreError`."""
         self._log, self._topic, self._kind, self._ids, self._at = log, topic, kind, ids, at
         self._db = _open(path)
-        self._forgotten_before = float("-inf")
+        self._looked_up_to = ""  # in the order of ids
 
     def get(self, name: str) -> Entry | None:
         """What holds an id, as far as was noted."""
@@ -104,12 +105,14 @@ class Index(Generic[AnyRecord]):
                 )
 
     def forget(self, before: float) -> None:
-        """Let go of ids whose records are older. That reads the whole file, so it is done once in a while only."""
-        if before - self._forgotten_before < _FORGET_EVERY_S:
-            return
-        self._forgotten_before = before
+        """Let go of ids whose records are older: among the next `_LOOKED_AT` only, so that no call takes long."""
+        row = self._db.execute(_NEXT, (self._looked_up_to, _LOOKED_AT)).fetchone()
+        begin, self._looked_up_to = self._looked_up_to, row[0] if row else ""
         with self._changing():
-            self._db.execute("DELETE FROM ids WHERE at < ?", (before,))
+            self._db.execute(
+                "DELETE FROM ids WHERE id > ? AND (id <= ? OR ? = '') AND at < ?",
+                (begin, self._looked_up_to, self._looked_up_to, before),
+            )
 
     def close(self) -> None:
         self._db.close()

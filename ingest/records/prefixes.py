@@ -132,7 +132,10 @@ def num_messages(trace: Trace) -> int:
 
 
 def _list_in(request: Mapping[str, Any]) -> str | None:
-    return next((name for name in LISTS if isinstance(request.get(name), list)), None)
+    for name in LISTS:
+        if isinstance(request.get(name), list):
+            return name
+    return None
 
 
 def _mark(value: Any) -> bytes:

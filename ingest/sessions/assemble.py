@@ -112,6 +112,8 @@ class Assembler:
     def _follow_assignment(self) -> None:
         """Partitions lost take their open sessions along; partitions gained may have been another process's."""
         assigned = self._reader.subscription.assignment()
+        if assigned == self._assigned:
+            return
         gained, self._assigned = assigned - self._assigned, assigned
         dropped = self.table.drop(assigned)
         self._late.drop(assigned)

@@ -19,6 +19,8 @@ PREAMBLE = ("system", "developer")
 _THINKING = re.compile(r"<(think|thinking|analysis)>.*?</\1>", re.DOTALL)
 _CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
+_PLAIN = {"role", "content"}  # of nearly every message
+
 Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
@@ -31,6 +33,32 @@ def messages_of(request: dict[str, Any]) -> tuple[ChatMessage, ...]:
     if isinstance(prompt, list):
         prompt = "\n".join(part for part in prompt if isinstance(part, str))
     return (ChatMessage(role=USER, text=prompt),) if isinstance(prompt, str) and prompt else ()
+
+
+class Reader:
+    """Reads the requests of one session, and a message that several of them hold once.
+
+    A trace that leans on another has the same objects at the head of its request, so objects are told apart, not what
+    they say; they must live for as long as this does, and not change.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, list[tuple[ChatMessage, Key]]] = {}
+
+    def read(self, request: dict[str, Any]) -> tuple[tuple[ChatMessage, ...], tuple[Key, ...]]:
+        """The messages of a request body, and what makes each the same as others."""
+        given = request.get("messages", request.get("input"))
+        if not isinstance(given, list):
+            messages = messages_of(request)
+            return messages, tuple(map(key_of, messages))
+        found = [pair for part in given if isinstance(part, dict) for pair in self._pairs(part)]
+        return tuple(message for message, _ in found), tuple(key for _, key in found)
+
+    def _pairs(self, part: dict[str, Any]) -> list[tuple[ChatMessage, Key]]:
+        pairs = self._known.get(id(part))
+        if pairs is None:
+            pairs = self._known[id(part)] = [(message, key_of(message)) for message in _read(part)]
+        return pairs
 
 
 def tools_of(request: dict[str, Any]) -> str:
@@ -50,7 +78,10 @@ def text_of(content: Any) -> str:
 
 
 def _read(message: dict[str, Any]) -> Iterator[ChatMessage]:
-    kind = message.get("type")
+    content, kind = message.get("content"), message.get("type")
+    if kind is None and isinstance(content, str) and message.keys() == _PLAIN:
+        yield ChatMessage(role=_text(message["role"]), text=content)
+        return
     if kind == "function_call":
         call = _call(message.get("name"), message.get("arguments"), message.get("call_id"))
         yield ChatMessage(role=ASSISTANT, text="", tool_calls=(call,))
@@ -58,7 +89,6 @@ def _read(message: dict[str, Any]) -> Iterator[ChatMessage]:
     if kind == "function_call_output":
         yield ChatMessage(role=TOOL, text=text_of(message.get("output")), call_id=_text(message.get("call_id")))
         return
-    content = message.get("content")
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     for part in parts:
         if part.get("type") == "tool_result":

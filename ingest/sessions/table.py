@@ -17,7 +17,7 @@ that names what can be no trace waits for nothing: both are the caller's. So is 
 is in no open session.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -44,6 +44,7 @@ from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
 from ingest.sessions.held import Held, whole
 from ingest.sessions.held_out import holds_out
+from ingest.sessions.queues import Queue
 
 Where = tuple[str, int]
 """(topic, partition)."""
@@ -82,14 +83,24 @@ class Unclaimed:
     message: Message
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
+class _Low:
+    """The smallest offset of an open session's records in one partition."""
+
+    offset: int
+    is_open: bool = True
+
+
+@dataclass(eq=False)
 class _Session:
-    """An open session, or feedback that waits for one. `held` is its smallest offset in each partition.
+    """An open session, or feedback that waits for one. `held` are its smallest offsets, by partition.
 
     `opened_at` and `last_at` are times of its records, `ended_at` when its client said that it is over; `arrived_at` is
     when the last of them came here. `messages` are those of feedback, by its id, for as long as no trace has come.
+    `looked_at` is when it will next be seen to have ended or not: never after its end.
     """
 
+    key: str
     partition: int
     opened_at: float
     last_at: float
@@ -100,14 +111,11 @@ class _Session:
     duplicated: set[str] = field(default_factory=set)
     feedback: dict[str, Feedback] = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
-    held: dict[Where, int] = field(default_factory=dict)
+    held: dict[Where, _Low] = field(default_factory=dict)
     headers: Headers = field(default_factory=dict)
     subjects: set[str] = field(default_factory=set)
-
-    def hold(self, message: Message) -> None:
-        self.subjects.update(message.headers.get(SUBJECT_HEADER, "").split())
-        where = (message.topic, message.partition)
-        self.held[where] = min(message.offset, self.held.get(where, message.offset))
+    is_open: bool = True
+    looked_at: float = float("inf")
 
     def has_later_than(self, at: float) -> bool:
         """Whether a trace that began after `at` is here already."""
@@ -132,6 +140,8 @@ class SessionTable:
         self._settle_s = settle_s(config)
         self._open: dict[str, list[_Session]] = {}
         self._done: dict[str, float] = {}
+        self._ends: Queue[_Session] = Queue(lambda session, at: not session.is_open or at != session.looked_at)
+        self._lows: dict[Where, Queue[_Low]] = {}
 
     def add_trace(self, trace: Trace, message: Message, now: float) -> Taken:
         """Lay a trace into its session, or open one."""
@@ -161,7 +171,7 @@ class SessionTable:
         session.traces[trace.trace_id] = Held.of(trace, message)
         session.messages.clear()
         session.headers = message.headers
-        session.hold(message)
+        self._hold(session, message)
         return Taken.KEPT
 
     def _elder(self, prefix: Prefix, sessions: Iterable[_Session]) -> Trace | None:
@@ -196,7 +206,7 @@ class SessionTable:
         session.feedback[name] = feedback
         if not session.traces:
             session.messages[name] = message
-        session.hold(message)
+        self._hold(session, message)
         return Taken.KEPT
 
     def _is_late(self, feedback: Feedback, key: str, is_open: bool) -> bool:
@@ -213,9 +223,26 @@ class SessionTable:
         return None if is_for_the_next else sessions[-1]
 
     def _begin(self, key: str, message: Message, at: float, now: float) -> _Session:
-        session = _Session(message.partition, opened_at=at, last_at=at, arrived_at=now)
+        session = _Session(key, message.partition, opened_at=at, last_at=at, arrived_at=now)
         self._open.setdefault(key, []).append(session)
         return session
+
+    def _hold(self, session: _Session, message: Message) -> None:
+        """Note where a record of a session lies, whom it is about, and when the session ends now."""
+        session.subjects.update(message.headers.get(SUBJECT_HEADER, "").split())
+        where, offset = (message.topic, message.partition), message.offset
+        low = session.held.setdefault(where, _Low(offset + 1))
+        if offset < low.offset:
+            low.offset = offset
+            if where not in self._lows:
+                self._lows[where] = Queue(lambda one, at: not one.is_open or at != one.offset)
+            self._lows[where].add(offset, low)
+        self._look_at(session, session.end(self._config)[0])
+
+    def _look_at(self, session: _Session, at: float) -> None:
+        if at < session.looked_at:
+            session.looked_at = at
+            self._ends.add(at, session)
 
     def due(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Closed]:
         """Take out and return the sessions that have ended by `now`.
@@ -224,10 +251,11 @@ class SessionTable:
         there about what came later.
         """
         closed = []
-        for key, session in self._take_ended(now, known_until or {}, with_traces=True):
+        for session in self._take_ended(now, known_until or {}, with_traces=True):
             trajectory = _trajectory(session, session.end(self._config)[1], now, self._config)
             self.remember(trajectory)
-            closed.append(Closed(key, trajectory, session.headers, tuple(sorted(session.subjects))))
+            subjects = tuple(sorted(session.subjects))
+            closed.append(Closed(session.key, trajectory, session.headers, subjects))
         return closed
 
     def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Unclaimed]:
@@ -235,31 +263,41 @@ class SessionTable:
         ended = self._take_ended(now, known_until or {}, with_traces=False)
         return [
             Unclaimed(feedback, session.messages[name])
-            for _, session in ended
+            for session in ended
             for name, feedback in session.feedback.items()
         ]
 
-    def _take_ended(
-        self, now: float, known_until: Mapping[int, float], *, with_traces: bool
-    ) -> Iterator[tuple[str, _Session]]:
-        for key, sessions in list(self._open.items()):
-            for session in list(sessions):
-                reached = min(now, known_until.get(session.partition, now))
-                if bool(session.traces) is with_traces and self._has_ended(session, now, reached):
-                    self._remove(key, session)
-                    yield key, session
+    def _take_ended(self, now: float, known_until: Mapping[int, float], *, with_traces: bool) -> list[_Session]:
+        ended = []
+        for session in self._reached(now):
+            reached = min(now, known_until.get(session.partition, now))
+            if bool(session.traces) is with_traces and self._has_ended(session, now, reached):
+                self._remove(session)
+                ended.append(session)
+        return ended
+
+    def _reached(self, now: float) -> list[_Session]:
+        """The sessions whose end lies before `now`; they and all others are looked at again when it is reached."""
+        found = dict.fromkeys(self._ends.take(now))
+        for session in found:
+            session.looked_at = float("inf")
+            self._look_at(session, session.end(self._config)[0])
+        return [session for session in found if session.looked_at <= now]
 
     def _has_ended(self, session: _Session, now: float, reached: float) -> bool:
         return session.end(self._config)[0] <= reached and session.arrived_at + self._settle_s <= now
 
     def may_close(self, now: float) -> bool:
         """Whether any session has ended, unless an unread record says otherwise."""
-        return any(self._has_ended(session, now, now) for sessions in self._open.values() for session in sessions)
+        return any(self._has_ended(session, now, now) for session in self._reached(now))
 
-    def _remove(self, key: str, session: _Session) -> None:
-        self._open[key] = [other for other in self._open[key] if other is not session]
-        if not self._open[key]:
-            del self._open[key]
+    def _remove(self, session: _Session) -> None:
+        session.is_open = False
+        for low in session.held.values():
+            low.is_open = False
+        self._open[session.key].remove(session)
+        if not self._open[session.key]:
+            del self._open[session.key]
 
     def remember(self, trajectory: Trajectory) -> None:
         """Its traces and feedback were given a trajectory: they are not taken again."""
@@ -272,19 +310,18 @@ class SessionTable:
     def drop(self, assigned: Iterable[Where]) -> int:
         """Forget sessions with records in partitions that are not `assigned`: who reads those now has them."""
         mine = frozenset(assigned)
-        lost = [(key, s) for key, sessions in self._open.items() for s in sessions if not mine.issuperset(s.held)]
-        for key, session in lost:
-            self._remove(key, session)
+        lost = [one for sessions in self._open.values() for one in sessions if not mine.issuperset(one.held)]
+        for session in lost:
+            self._remove(session)
+            session.traces.clear()  # it is still queued for the time of its end
         return len(lost)
 
     def held(self) -> dict[Where, int]:
         """The smallest offset, per partition, of any record of an open session."""
-        low: dict[Where, int] = {}
-        for sessions in self._open.values():
-            for session in sessions:
-                for where, offset in session.held.items():
-                    low[where] = min(offset, low.get(where, offset))
-        return low
+        for lows in self._lows.values():
+            lows.sweep(len(self._open))
+        lowest = {where: lows.lowest() for where, lows in self._lows.items()}
+        return {where: int(offset) for where, offset in lowest.items() if offset is not None}
 
     def __len__(self) -> int:
         return sum(len(sessions) for sessions in self._open.values())

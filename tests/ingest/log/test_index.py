@@ -156,6 +156,22 @@ def test_old_ids_are_forgotten(log: Counted, open_index: Open) -> None:
     assert index.get("old") is None and index.get("new")
 
 
+def test_a_call_to_forget_looks_at_some_ids_and_the_next_call_at_those_after(
+    log: Counted, open_index: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.log.index._LOOKED_AT", 1)
+    index = open_index()
+    index.note([put(log, fate(name, at=1.0)) for name in "abcd"])
+    left = []
+    for _ in range(3):
+        index.forget(5.0)
+        left.append([name for name in "abcd" if index.get(name)])
+    assert left == [["c", "d"], [], []]
+    index.note([put(log, fate("a", at=1.0))])
+    index.forget(5.0)
+    assert index.get("a") is None, "after the last id comes the first again"
+
+
 def test_a_place_that_cannot_be_written_is_named(log: Counted, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"index .*file/index: cannot be used"):

@@ -1,0 +1,263 @@
+"""Traces per second through the ingest stage, against a loop that only polls and decodes them.
+
+Both sides read the same messages from the same broker, in turns, each in a process of its own. Nothing is written
+while they begin: the small broker rewrites all it holds every few seconds of writing, so it is left to come to rest
+first. A side's clock runs from when it has its partitions (its first fetch brings most of the messages, and is part of
+the time) to the last message decoded, or to the commit behind the last trajectory.
+
+The stage is as shipped, but for its clock: sessions are hours old, and once everything was read its clock is set on by
+the time that the stage waits for stragglers (`settle_s`), in which it would do nothing.
+"""
+
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+from drawn import Drawn, sessions
+from kafka import KafkaAdminClient
+from ports import free_port
+
+from infra import broker, lifecycle
+from infra.config import Config
+from ingest.log import topics
+from ingest.log.kafka_clients import KafkaClients
+from ingest.log.kafka_log import KafkaLog
+from ingest.records import codec
+from ingest.records.events import Feedback, Record, Trace, session_key
+from ingest.sessions import assemble
+from ingest.sessions.table import settle_s
+from serving.recent import Recent
+
+NUM_SESSIONS, NUM_TURNS, ROUNDS = 3000, 5, 5
+AGE_S, SPREAD_S = 7200.0, 3600.0
+MAX_MESSAGES = 500
+QUIET_S, QUIET_SHARE, LOUD_S = 3, 0.05, 180.0
+SIDES = ("bare", "stage")
+READ = (topics.TRACES, topics.FEEDBACK)
+
+
+def configured(folder: Path, brokers: str = "127.0.0.1:9092") -> Config:
+    """Everything as shipped, below `folder`."""
+    return Config.model_validate({"run_dir": str(folder), "model": {"path": "."}, "log": {"brokers": brokers}})
+
+
+# -- the sides, each in a process of its own
+
+
+class Watched:
+    """A log, and since when its group has its partitions; counts what is read, and what goes to `trajectories`."""
+
+    def __init__(self, log: Any) -> None:
+        self._log, self._subscription = log, None
+        self.read = self.closed = 0
+        self._begun: tuple[float, float] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log if name in ("flush", "lag", "ends", "replay", "fetch") else self._subscription, name)
+
+    def subscribe(self, names: Any, group: str | None) -> "Watched":
+        self._subscription = self._log.subscribe(names, group)
+        self.watch(self._subscription._consumer)
+        return self
+
+    def watch(self, consumer: Any) -> None:
+        """Look, beside the one who polls, for the moment at which a consumer has partitions."""
+
+        def look() -> None:
+            while not consumer.assignment():
+                time.sleep(0.001)
+            self._begun = time.monotonic(), time.process_time()
+
+        threading.Thread(target=look, daemon=True).start()
+
+    def poll(self, timeout_s: float, max_messages: int = MAX_MESSAGES) -> Any:
+        found = self._subscription.poll(timeout_s, max_messages)
+        self.read += len(found)
+        return found
+
+    def append(self, topic: str, *rest: Any) -> Any:
+        self.closed += topic == topics.TRAJECTORIES.name
+        return self._log.append(topic, *rest)
+
+    def told(self) -> dict[str, float]:
+        """Seconds, and seconds of this process's computing, for a message."""
+        assert self._begun is not None
+        wall, cpu = self._begun
+        return {"wall_s": (time.monotonic() - wall) / self.read, "cpu_s": (time.process_time() - cpu) / self.read}
+
+
+def stage(config: Config, name: str, num_messages: int, num_sessions: int) -> Watched:
+    """Read, join, close, write and commit it all."""
+    assemble.GROUP = name  # a round's own, so that it begins at the beginning
+    log = KafkaLog(config.log, client_id="ingest")
+    watched, skipped_s = Watched(log), 0.0
+    lifecycle.collect_rarely()
+    running = assemble.Assembler(watched, config, lambda: time.time() + skipped_s, MAX_MESSAGES)
+    while watched.closed < num_sessions or len(running.table):
+        running.step()
+        if watched.read >= num_messages:
+            skipped_s = settle_s(config.ingest) + 1.0
+    assert watched.closed == num_sessions and not log.lag(name, [topics.TRACES.name])[topics.TRACES.name]
+    return watched
+
+
+def bare(config: Config, name: str, num_messages: int) -> Watched:
+    """Poll and decode, with the same consumer and the same codec."""
+    kinds: dict[str, type[Record]] = {topic.name: topic.record for topic in READ}
+    consumer = KafkaClients(config.log, "bare").consumer(name)
+    consumer.subscribe(list(kinds))
+    watched = Watched(None)
+    watched.watch(consumer)
+    lifecycle.collect_rarely()
+    while watched.read < num_messages:
+        polled = consumer.poll(timeout_ms=500, max_records=MAX_MESSAGES)
+        watched.read += sum(map(len, polled.values()))
+        for part, records in polled.items():
+            for record in records:
+                headers = {key: value.decode() for key, value in record.headers}
+                codec.decode(record.value, headers, kinds[part.topic])
+    return watched
+
+
+def side(which: str, brokers: str, name: str, num_messages: int, num_sessions: int) -> dict[str, float]:
+    with TemporaryDirectory() as folder:
+        config = configured(Path(folder), brokers)
+        if which == "bare":
+            return bare(config, name, num_messages).told()
+        return stage(config, name, num_messages, num_sessions).told()
+
+
+# -- the broker and what it holds
+
+
+@contextmanager
+def running_broker(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The small broker, for a while: its address and its process."""
+    host, port = "127.0.0.1", free_port()
+    with (folder / "broker.log").open("wb") as told:
+        process = subprocess.Popen(broker.command(folder / "data", host, port), stdout=told, stderr=told)
+        try:
+            while not broker.listens(host, port):
+                assert process.poll() is None, (folder / "broker.log").read_text()
+                time.sleep(0.1)
+            yield f"{host}:{port}", psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def come_to_rest(process: psutil.Process) -> None:
+    """Return once the broker has done next to nothing for some seconds."""
+    quiet, until = 0, time.monotonic() + LOUD_S
+    while quiet < QUIET_S:
+        quiet = quiet + 1 if process.cpu_percent(1.0) < QUIET_SHARE * 100 else 0
+        assert time.monotonic() < until, f"the broker does not come to rest within {LOUD_S:g} s"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A message to be read, and when it was made."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: dict[str, str]
+    at: float
+
+
+def inputs(drawn: Iterable[Drawn]) -> Iterator[Input]:
+    """What capture and router write of sessions, session by session."""
+    for session in drawn:
+        key, found = session_key(session["session_id"]), list[tuple[bytes, dict[str, str]]]()
+
+        def write(trace: Trace, found: list[tuple[bytes, dict[str, str]]] = found) -> bytes:
+            found.append(codec.encode(trace))
+            return found[-1][0]
+
+        recent = Recent(max_bytes=1 << 30, max_age_s=900.0)
+        for turn in session["turns"]:
+            recent.store(Trace.model_validate(turn), write)
+            yield Input(topics.TRACES.name, key, *found[-1], turn["finished_at"])
+        for one in session["feedback"]:
+            yield Input(topics.FEEDBACK.name, key, *codec.encode(Feedback.model_validate(one)), one["at"])
+
+
+def produce(config: Config) -> int:
+    """Write the input in the order of its times. Returns how many messages that are."""
+    log = KafkaLog(config.log, client_id="capture")
+    log.create(topics.specs(config.log.partitions, config.log.retention_s))
+    drawn = sessions(NUM_SESSIONS, NUM_TURNS, time.time() - AGE_S, SPREAD_S)
+    made = sorted(inputs(drawn), key=lambda one: one.at)
+    for number, one in enumerate(made, 1):
+        log.append(one.topic, one.key, one.value, one.headers)
+        if number % 5000 == 0:
+            log.flush(120.0)
+    log.flush(120.0)
+    log.close()
+    return len(made)
+
+
+def empty(config: Config) -> None:
+    """Make the topic of trajectories anew: what a round wrote, the next would find done."""
+    name = topics.TRAJECTORIES.name
+    with KafkaClients(config.log, "bench").opened(KafkaAdminClient) as admin:
+        admin.delete_topics([name])
+    log = KafkaLog(config.log, client_id="bench")
+    log.create([spec for spec in topics.specs(config.log.partitions, config.log.retention_s) if spec.name == name])
+    log.close()
+
+
+def compare(advance: Any = lambda: None, rounds: int = ROUNDS) -> dict[str, float | None]:
+    """The rates of both sides, medians over rounds, and the stage's in shares of the bare loop's."""
+    seconds: dict[str, list[dict[str, float]]] = {which: [] for which in SIDES}
+    with TemporaryDirectory() as given:
+        folder = Path(given)
+        with running_broker(folder) as (brokers, process):
+            config = configured(folder, brokers)
+            num = produce(config)
+            gc.collect()
+            for number in range(rounds):
+                for which in SIDES if number % 2 else reversed(SIDES):
+                    empty(config)
+                    come_to_rest(process)
+                    asked = [which, brokers, f"{which}-{number}", str(num), str(NUM_SESSIONS)]
+                    seconds[which].append(apart("rate.py", *asked))
+                    advance()
+    share = NUM_SESSIONS * NUM_TURNS / num  # of the messages that are traces
+    rates = {which: [share / one["wall_s"] for one in found] for which, found in seconds.items()}
+    ratios = [stage / bare for stage, bare in zip(rates["stage"], rates["bare"], strict=True)]
+    cpu_us = {which: statistics.median(1e6 * one["cpu_s"] / share for one in found) for which, found in seconds.items()}
+    return {
+        "stage_traces_per_s": round(statistics.median(rates["stage"])),
+        "bare_traces_per_s": round(statistics.median(rates["bare"])),
+        "rate_ratio": round(statistics.median(ratios), 4),
+        "rate_ratio_low": round(min(ratios), 4),
+        "rate_ratio_high": round(max(ratios), 4),
+        "stage_cpu_us_per_trace": round(cpu_us["stage"]),
+        "bare_cpu_us_per_trace": round(cpu_us["bare"]),
+    }
+
+
+def apart(program: str, *asked: str) -> dict[str, float]:
+    """What a program of this folder says on its last line, run in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name(program)), *asked]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    told: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    return told
+
+
+if __name__ == "__main__":
+    which, brokers, name, num_messages, num_sessions = sys.argv[1:]
+    print(json.dumps(side(which, brokers, name, int(num_messages), int(num_sessions))))
