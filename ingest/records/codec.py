@@ -39,8 +39,12 @@ _zstd = _Zstd()
 def encode(record: Record) -> tuple[bytes, Headers]:
     """A record's value, and the header that names its schema and version."""
     schema = {SCHEMA_HEADER: f"{record.SCHEMA}/{record.VERSION}"}
-    value = record.model_dump_json().encode()
-    return (_zstd.compressor.compress(value) if len(value) >= _WORTH_BYTES else value), schema
+    return packed(record.model_dump_json().encode()), schema
+
+
+def packed(value: bytes) -> bytes:
+    """JSON as a value holds it: compressed where that is worth it."""
+    return _zstd.compressor.compress(value) if len(value) >= _WORTH_BYTES else value
 
 
 def plain(value: bytes) -> bytes:
