@@ -10,7 +10,8 @@ from rich.table import Table
 from shows import Show
 
 from infra.config import Config
-from ingest.audit import command as audit
+from ingest.audit.account import Account, Limits
+from ingest.audit.command import settle
 from ingest.log import reader, topics
 from ingest.log.connect import connect
 from ingest.records.events import Feedback, Release, ReleaseKind, TrialState, session_key
@@ -24,7 +25,7 @@ class Report:
     """The run's outcome. `line` is the DEMO line's object."""
 
     verdicts: tuple[Release, ...]
-    account: audit.Account
+    account: Account
     line: dict[str, Any]
 
 
@@ -33,7 +34,7 @@ def make(config: Config, people: Show, wall_s: float, settle_s: float) -> Report
     log = connect(config, client_id="report")
     try:
         releases = list(reader.replay(log, topics.RELEASES, Release))
-        account = audit.settle(log, audit.Limits.of(config), settle_s)
+        account = settle(log, Limits.of(config), settle_s)
         feedback_at = {_about(given): given.at for given in reader.replay(log, topics.FEEDBACK, Feedback)}
         people.read(log)
     finally:
@@ -57,7 +58,7 @@ def make(config: Config, people: Show, wall_s: float, settle_s: float) -> Report
         "stream_gap_ms_max": round(users.longest_gap_s * 1000),
         "feedback_to_serving_s": _feedback_to_serving(config, promoted, releases, feedback_at),
         "traces": account.num_traces,
-        "unexplained_traces": len(account.unexplained) + len(account.conflicts),
+        "unexplained_traces": account.unexplained.num + account.conflicts.num,
         "wall_s": round(wall_s),
         **people.line(),
     }
@@ -104,7 +105,7 @@ def show(report: Report, people: Show, console: Console) -> None:
     console.print(table)
     for failure in users.failures[:5]:
         console.print(f"failed request: {failure}", markup=False)
-    for line in (*report.account.unexplained[:5], *report.account.conflicts[:5]):
+    for line in (*report.account.unexplained.names[:5], *report.account.conflicts.names[:5]):
         console.print(f"unexplained: {line}", markup=False)
 
 

@@ -5,9 +5,10 @@ does. That is done here and not left to the producer: a record is as small in a 
 """
 
 import threading
+from typing import TypeVar
 
 import zstandard
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from infra.errors import ErasedError, NewerError, RecordError
 from ingest.records.events import AnyRecord, Headers, Record
@@ -21,6 +22,7 @@ _LEVEL = 1  # of zstd: level 3 takes twice the time for a fiftieth of the bytes
 _MAX_PLAIN_BYTES = 256 << 20  # a record that unfolds to more is no record: it must not fill the memory
 _MAGIC = b"\x28\xb5\x2f\xfd"
 UNUSABLE = "unusable"  # header of a message whose value cannot be had any more, although it lies on the log; says why
+Part = TypeVar("Part", bound=BaseModel)
 _MAX_DIGITS = 9  # of a version; Python refuses to read numbers of thousands of digits, with an error of its own
 
 
@@ -38,8 +40,12 @@ _zstd = _Zstd()
 def encode(record: Record) -> tuple[bytes, Headers]:
     """A record's value, and the header that names its schema and version."""
     schema = {SCHEMA_HEADER: f"{record.SCHEMA}/{record.VERSION}"}
-    value = record.model_dump_json().encode()
-    return (_zstd.compressor.compress(value) if len(value) >= _WORTH_BYTES else value), schema
+    return packed(record.model_dump_json().encode()), schema
+
+
+def packed(value: bytes) -> bytes:
+    """JSON as a value holds it: compressed where that is worth it."""
+    return _zstd.compressor.compress(value) if len(value) >= _WORTH_BYTES else value
 
 
 def plain(value: bytes) -> bytes:
@@ -68,6 +74,12 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
         RecordError: still sealed, another schema, no version there ever was, bytes that do not validate, or none to be
             had.
     """
+    return decode_part(value, headers, kind, kind)
+
+
+def decode_part(value: bytes, headers: Headers, kind: type[Record], part: type[Part]) -> Part:
+    """Of the record in a message, what `part` has fields for. Raises as `decode` does; what `part` leaves out is not
+    validated."""
     if ERASED_HEADER in headers:
         raise ErasedError(f"{headers.get(SCHEMA_HEADER)}: {headers[ERASED_HEADER]} was erased")
     if SEALED_HEADER in headers:
@@ -82,8 +94,8 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
     if int(version) < 1:
         raise RecordError(f"{name}: versions begin at 1, got {version}")
     try:
-        return kind.model_validate_json(plain(value))
+        return part.model_validate_json(plain(value))
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "record"
+        where = ".".join(str(step) for step in first["loc"]) or "record"
         raise RecordError(f"{name}/{version}: {where}: {first['msg']}") from exc

@@ -346,8 +346,8 @@ def test_after_all_that_every_trace_is_explained_and_some_were_trained(system: S
     account = system.until(
         lambda: found if not (found := system.account()).in_flight["open session"] else None, 60.0, "sessions close"
     )
-    assert account.unexplained == ()
-    assert account.conflicts == ()
+    assert account.unexplained.names == ()
+    assert account.conflicts.names == ()
     assert account.num_traces > 50
     fates = Counter(name for fate in system.records(topics.FATES) for name in fate.trace_ids)
     assert fates

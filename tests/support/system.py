@@ -22,7 +22,8 @@ from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.lifecycle import Deadline
 from infra.process import ProcessState
 from infra.supervisor import Supervisor
-from ingest.audit import command as audit
+from ingest.audit.account import Account, Limits
+from ingest.audit.reading import take
 from ingest.log import reader, topics
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
@@ -169,10 +170,10 @@ class System:
         finally:
             log.close()
 
-    def account(self) -> audit.Account:
+    def account(self) -> Account:
         log = self.log()
         try:
-            return audit.account(audit.read(log), audit.Limits.of(self.config), time.time())
+            return take(log, Limits.of(self.config), time.time())
         finally:
             log.close()
 

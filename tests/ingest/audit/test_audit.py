@@ -9,8 +9,19 @@ import pytest
 
 from infra.config import Config, IngestConfig, ModelConfig
 from ingest.audit import command as audit
-from ingest.audit.command import OPEN_SESSION, WAITING_FOR_REWARD, WAITING_FOR_TRAINER, Books, Limits, account
+from ingest.audit.account import (
+    OPEN_SESSION,
+    WAITING_FOR_REWARD,
+    WAITING_FOR_TRAINER,
+    Account,
+    Limits,
+    account,
+)
+from ingest.audit.books import Books
 from ingest.audit.feedback import PARKED, WAITING_FOR_SESSION
+from ingest.audit.reading import take
+from ingest.audit.show import show
+from ingest.audit.telling import Teller
 from ingest.log import letters
 from ingest.log.letters import Failure
 from ingest.log.memory import InMemoryLog
@@ -36,6 +47,7 @@ from ingest.records.events import (
     Fate,
     FateKind,
     Feedback,
+    Record,
     Reward,
     Trace,
     Trajectory,
@@ -89,13 +101,23 @@ def fate(trace: Trace, kind: FateKind, version: int | None = None, reason: str =
     return Fate(trace_ids=(trace.trace_id,), kind=kind, version=version, reason=reason, at=200.0)
 
 
+def add(kept: Books, topic: Topic, *records: Record, offset: int = 0) -> None:
+    """Note records as they lie on their topic, from `offset` on, under the key `key`."""
+    teller = Teller(topic.name)
+    for number, record in enumerate(records, offset):
+        for fact in teller.facts(Message(topic.name, 0, number, "key", *codec.encode(record))):
+            kept.add(fact)
+
+
 def books(*traces: Trace, fates: tuple[Fate, ...] = ()) -> Books:
     kept = Books()
-    for trace in traces:
-        kept.add_trace(trace)
-    for item in fates:
-        kept.add_fate(item)
+    add(kept, TRACES, *traces)
+    add(kept, FATES, *fates)
     return kept
+
+
+def taken(log: InMemoryLog, now: float) -> Account:
+    return take(log, LIMITS, now)
 
 
 def test_every_kind_of_fate_is_counted_with_its_reason(make_trace: MakeTrace) -> None:
@@ -117,40 +139,40 @@ def test_every_kind_of_fate_is_counted_with_its_reason(make_trace: MakeTrace) ->
 def test_a_trace_of_a_young_session_is_in_flight_and_of_an_old_one_unexplained(make_trace: MakeTrace) -> None:
     trace = make_trace(at=0.0)
     young = account(books(trace), LIMITS, now=71.0)
-    assert (young.in_flight, young.unexplained) == ({OPEN_SESSION: 1}, ())
+    assert (young.in_flight, young.unexplained.names) == ({OPEN_SESSION: 1}, ())
     old = account(books(trace), LIMITS, now=71.1)
-    assert (old.in_flight.total(), len(old.unexplained)) == (0, 1)
-    assert trace.trace_id in old.unexplained[0]
+    assert (old.in_flight.total(), old.unexplained.num) == (0, 1)
+    assert trace.trace_id in old.unexplained.names[0]
 
 
 def test_a_lively_session_explains_its_traces_up_to_the_horizon(make_trace: MakeTrace) -> None:
     traces = [make_trace(n=n, at=n * 50.0) for n in range(8)]
     assert account(books(*traces), LIMITS, now=311.0).in_flight == {OPEN_SESSION: 8}
-    assert len(account(books(*traces), LIMITS, now=312.0).unexplained) == 1
+    assert account(books(*traces), LIMITS, now=312.0).unexplained.num == 1
 
 
 def test_feedback_keeps_a_session_lively(make_trace: MakeTrace, make_feedback: MakeFeedback) -> None:
     kept = books(make_trace(at=0.0))
-    kept.add_feedback(make_feedback(at=50.0, session_id="s"), "feedback/0@0")
+    add(kept, FEEDBACK, make_feedback(at=50.0, session_id="s"))
     assert account(kept, LIMITS, now=120.0).in_flight == {OPEN_SESSION: 1}
 
 
 def test_a_trajectory_without_a_reward_is_in_flight_only_for_a_moment(make_trace: MakeTrace) -> None:
     kept = books(trace := make_trace())
-    kept.add_trajectory(trajectory(trace, closed_at=100.0))
+    add(kept, TRAJECTORIES, trajectory(trace, closed_at=100.0))
     assert account(kept, LIMITS, now=110.0).in_flight == {WAITING_FOR_REWARD: 1}
     patient = replace(LIMITS, reward_s=30.0)
     assert account(kept, patient, now=140.0).in_flight == {WAITING_FOR_REWARD: 1}
-    assert len(account(kept, patient, now=141.0).unexplained) == 1
-    assert "no reward" in account(kept, LIMITS, now=110.1).unexplained[0]
+    assert account(kept, patient, now=141.0).unexplained.num == 1
+    assert "no reward" in account(kept, LIMITS, now=110.1).unexplained.names[0]
 
 
 def test_a_reward_without_a_fate_is_in_flight_while_it_is_on_its_topic(make_trace: MakeTrace) -> None:
     kept = books(trace := make_trace())
-    kept.add_trajectory(trajectory(trace))
-    kept.add_reward(reward(trajectory(trace), at=100.0))
+    add(kept, TRAJECTORIES, trajectory(trace))
+    add(kept, REWARDS, reward(trajectory(trace), at=100.0))
     assert account(kept, LIMITS, now=1110.0).in_flight == {WAITING_FOR_TRAINER: 1}
-    assert "trainer" in account(kept, LIMITS, now=1110.1).unexplained[0]
+    assert "trainer" in account(kept, LIMITS, now=1110.1).unexplained.names[0]
 
 
 @pytest.mark.parametrize(
@@ -161,21 +183,21 @@ def test_a_reward_without_a_fate_is_in_flight_while_it_is_on_its_topic(make_trac
 def test_two_different_fates_are_a_conflict(make_trace: MakeTrace, second: dict[str, object]) -> None:
     trace = make_trace()
     found = account(books(trace, fates=(fate(trace, FateKind.TRAINED, 3), fate(trace, **second))), LIMITS, now=0.0)
-    assert (len(found.conflicts), found.by_fate, found.is_complete()) == (1, {}, False)
-    assert "trained in version 3" in found.conflicts[0]
+    assert (found.conflicts.num, found.by_fate, found.is_complete()) == (1, {}, False)
+    assert "trained in version 3" in found.conflicts.names[0]
 
 
 def test_one_fate_told_twice_is_no_conflict(make_trace: MakeTrace) -> None:
     trace = make_trace()
     again = fate(trace, FateKind.TRAINED, 3, reason="in other words")
     found = account(books(trace, fates=(fate(trace, FateKind.TRAINED, 3), again)), LIMITS, now=0.0)
-    assert (found.by_fate, found.conflicts) == ({"trained": 1}, ())
+    assert (found.by_fate, found.conflicts.names) == ({"trained": 1}, ())
 
 
 def test_a_trace_delivered_twice_counts_once_and_is_named(make_trace: MakeTrace) -> None:
     trace = make_trace()
     found = account(books(trace, trace), LIMITS, now=0.0)
-    assert (found.num_traces, found.duplicates) == (1, (trace.trace_id,))
+    assert (found.num_traces, found.duplicates.names) == (1, (trace.trace_id,))
 
 
 def test_outcomes_add_up_to_the_traces(make_trace: MakeTrace) -> None:
@@ -183,15 +205,15 @@ def test_outcomes_add_up_to_the_traces(make_trace: MakeTrace) -> None:
     fates = (fate(fated, FateKind.HELD_OUT), fate(twice, FateKind.HELD_OUT), fate(twice, FateKind.EXPIRED))
     kept = books(fated, twice, flying, stuck, fates=fates)
     kept.unreadable |= {"traces/0@1", "traces/0@2"}
-    kept.dead_lettered |= {"traces/0@1"}
+    kept.dead_lettered |= {"traces/0@1": Failure.UNREADABLE}
     found = account(kept, LIMITS, now=510.0)
-    outcomes = found.by_fate.total() + found.in_flight.total() + len(found.unexplained) + len(found.conflicts)
+    outcomes = found.by_fate.total() + found.in_flight.total() + found.unexplained.num + found.conflicts.num
     assert found.num_traces == outcomes == 6
 
 
 def told(kept: Books, now: float = 10_000.0) -> dict[str, object]:
     found = account(kept, LIMITS, now).feedback
-    outcomes = found.by_outcome.total() + found.in_flight.total() + len(found.unexplained)
+    outcomes = found.by_outcome.total() + found.in_flight.total() + found.unexplained.num
     assert outcomes == found.num_feedback
     return {f"{how}: {what}": num for (how, what), num in found.by_outcome.items()}
 
@@ -200,10 +222,9 @@ def test_every_kind_of_end_of_feedback_is_counted(make_trace: MakeTrace, make_fe
     trace, lost, kept = make_trace(), make_trace("too large"), Books()
     joined, astray = make_feedback(0, trace_id=trace.trace_id), make_feedback(1, trace_id=f"{trace.trace_id}9")
     late, unknown = make_feedback(2, session_id="s"), make_feedback(3, session_id="never")
-    for offset, item in enumerate([joined, astray, late, unknown, make_feedback(4, session_id="too large")]):
-        kept.add_feedback(item, f"feedback/0@{offset}")
-    kept.add_trajectory(trajectory(trace, feedback=(joined, astray)))
-    kept.add_fate(fate(lost, FateKind.DEAD_LETTERED))
+    add(kept, FEEDBACK, joined, astray, late, unknown, make_feedback(4, session_id="too large"))
+    add(kept, TRAJECTORIES, trajectory(trace, feedback=(joined, astray)))
+    add(kept, FATES, fate(lost, FateKind.DEAD_LETTERED))
     kept.feedback.unreadable |= {"feedback/0@5"}
     kept.feedback.letters |= {"feedback/0@2": Failure.LATE, "feedback/0@3": Failure.UNCLAIMED}
     kept.feedback.letters |= {"feedback/0@5": Failure.UNREADABLE}
@@ -220,25 +241,24 @@ def test_every_kind_of_end_of_feedback_is_counted(make_trace: MakeTrace, make_fe
 
 def test_feedback_waits_for_its_session_up_to_the_horizon_and_is_unexplained_then(make_feedback: MakeFeedback) -> None:
     kept = Books()
-    kept.add_feedback(make_feedback(at=0.0, session_id="never"), "feedback/0@0")
+    add(kept, FEEDBACK, make_feedback(at=0.0, session_id="never"))
     waiting = account(kept, LIMITS, now=310.0)
     assert (waiting.feedback.in_flight, waiting.is_settled()) == ({WAITING_FOR_SESSION: 1}, True)
     stuck = account(kept, LIMITS, now=310.1)
-    assert (len(stuck.feedback.unexplained), stuck.is_complete()) == (1, False)
-    assert "f0" in stuck.feedback.unexplained[0]
+    assert (stuck.feedback.unexplained.num, stuck.is_complete()) == (1, False)
+    assert "f0" in stuck.feedback.unexplained.names[0]
 
 
 def test_an_unreadable_feedback_without_a_dead_letter_is_unexplained() -> None:
     log = InMemoryLog()
     log.append(FEEDBACK.name, "key", b"broken", {"schema": "feedback/1"})
     found = audit.settle(log, LIMITS, wait_s=0.0)
-    assert found.feedback.unexplained == ("feedback/0@0: unreadable and not dead-lettered",)
+    assert found.feedback.unexplained.names == ("feedback/0@0: unreadable and not dead-lettered",)
 
 
 def test_feedback_given_twice_counts_once_by_whichever_was_dead_lettered(make_feedback: MakeFeedback) -> None:
     kept, item = Books(), make_feedback(session_id="never")
-    kept.add_feedback(item, "feedback/0@0")
-    kept.add_feedback(item, "feedback/0@1")
+    add(kept, FEEDBACK, item, item)
     kept.feedback.letters["feedback/0@0"] = Failure.UNCLAIMED
     assert told(kept) == {"dead_lettered: about nothing known": 1}
 
@@ -261,9 +281,9 @@ def test_what_ingest_did_with_feedback_is_what_the_audit_finds(
             put(log, FEEDBACK, make_feedback(4, at=100.0, session_id="s", name=SESSION_END))
     found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: 5000.0)
     expected = {("joined", ""): 2, ("late", "its session was closed"): 1, ("dead_lettered", "about nothing known"): 2}
-    assert (found.feedback.by_outcome, found.feedback.unexplained) == (expected, ())
+    assert (found.feedback.by_outcome, found.feedback.unexplained.names) == (expected, ())
     assert json.loads(found.as_json())["feedback"]["by_outcome"][-1]["feedback"] == 1
-    audit.show(found)
+    show(found)
     shown = capsys.readouterr().out
     assert "5 feedback" in shown
     assert "about nothing known" in shown
@@ -276,12 +296,12 @@ def put(log: InMemoryLog, topic: Topic, record: Trace | Feedback | Trajectory | 
 def test_an_unreadable_message_is_dead_lettered_only_if_the_dead_letters_have_it(make_trace: MakeTrace) -> None:
     log = InMemoryLog()
     log.append(TRACES.name, "key", b"broken", {"schema": "trace/1"})
-    found = account(audit.read(log), LIMITS, now=0.0)
-    assert found.unexplained == ("traces/0@0: unreadable and not dead-lettered",)
+    found = taken(log, now=0.0)
+    assert found.unexplained.names == ("traces/0@0: unreadable and not dead-lettered",)
 
     Reader(log, (TRACES,), "ingest").poll(0.0)
-    found = account(audit.read(log), LIMITS, now=0.0)
-    assert (found.by_reason, found.unexplained) == ({("dead_lettered", "unreadable"): 1}, ())
+    found = taken(log, now=0.0)
+    assert (found.by_reason, found.unexplained.names) == ({("dead_lettered", "unreadable"): 1}, ())
     assert found.num_traces == 1
 
 
@@ -304,14 +324,14 @@ def test_the_books_are_read_from_the_topics(
     assert found.by_fate == {"trained": 1}
     assert found.in_flight == {OPEN_SESSION: 1, WAITING_FOR_REWARD: 1, WAITING_FOR_TRAINER: 1}
     assert json.loads(found.as_json())["by_reason"] == [{"fate": "trained", "reason": "version 3", "traces": 1}]
-    audit.show(found)
+    show(found)
     assert "waiting for the trainer" in capsys.readouterr().out
 
 
 def test_everything_wrong_is_shown_by_name(make_trace: MakeTrace, capsys: pytest.CaptureFixture[str]) -> None:
     stuck, torn = make_trace("stuck"), make_trace("torn")
     fates = (fate(torn, FateKind.TRAINED, 3), fate(torn, FateKind.HELD_OUT))
-    audit.show(account(books(stuck, torn, fates=fates), LIMITS, now=10_000.0))
+    show(account(books(stuck, torn, fates=fates), LIMITS, now=10_000.0))
     shown = capsys.readouterr().out
     assert f"CONFLICT {torn.trace_id}: held_out and trained in version 3" in shown
     assert f"UNEXPLAINED {stuck.trace_id}" in shown
@@ -352,9 +372,9 @@ def put_back(log: InMemoryLog, source: str, at: float) -> None:
 
 def counted(log: InMemoryLog, now: float) -> tuple[dict[str, int], dict[str, int], int]:
     """Fates, in flight, and how many are unexplained."""
-    found = account(audit.read(log), LIMITS, now)
-    assert found.num_traces == found.by_fate.total() + found.in_flight.total() + len(found.unexplained)
-    return dict(found.by_fate), dict(found.in_flight), len(found.unexplained)
+    found = taken(log, now)
+    assert found.num_traces == found.by_fate.total() + found.in_flight.total() + found.unexplained.num
+    return dict(found.by_fate), dict(found.in_flight), found.unexplained.num
 
 
 def test_a_trace_of_a_newer_version_is_in_flight_once_it_is_parked_and_unexplained_before(
@@ -380,7 +400,7 @@ def test_a_parked_trace_that_the_audit_can_read_waits_for_its_stage_and_then_for
     assert counted(log, now=10_070.1) == ({}, {}, 1)
     put(log, FATES, fate(trace, FateKind.TRAINED, 3))
     assert counted(log, now=10_070.1) == ({"trained": 1}, {}, 0)
-    assert account(audit.read(log), LIMITS, 0.0).duplicates == ()
+    assert taken(log, 0.0).duplicates.names == ()
 
 
 @pytest.mark.parametrize(("topic", "group"), [(TRAJECTORIES, "rewards"), (REWARDS, "trainer")])
@@ -393,8 +413,11 @@ def test_traces_of_a_session_whose_trajectory_or_reward_is_parked_are_in_flight(
     closed = trajectory(trace)
     newer = closed if topic is TRAJECTORIES else reward(closed)
     letters.park(log, group, put_at(log, topic, newer, f"{newer.SCHEMA}/99"), "upgrade the reader")
-    found = account(audit.read(log), LIMITS, now=10_000.0)
-    assert (found.in_flight, [line.partition(":")[0] for line in found.unexplained]) == ({PARKED: 1}, [other.trace_id])
+    found = taken(log, now=10_000.0)
+    assert (found.in_flight, [line.partition(":")[0] for line in found.unexplained.names]) == (
+        {PARKED: 1},
+        [other.trace_id],
+    )
 
 
 def test_traces_of_a_session_whose_trajectory_is_dead_lettered_are_so_until_it_is_put_back(
@@ -443,7 +466,7 @@ def test_feedback_that_was_dead_lettered_and_put_back_counts_by_what_became_of_i
     def outcomes(now: float) -> tuple[dict[tuple[str, str], int], dict[str, int], int]:
         found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: now).feedback
         assert found.num_feedback == 1
-        return dict(found.by_outcome), dict(found.in_flight), len(found.unexplained)
+        return dict(found.by_outcome), dict(found.in_flight), found.unexplained.num
 
     assert outcomes(10_000.0) == ({("dead_lettered", "about nothing known"): 1}, {}, 0)
     put_back(log, dead_letters(FEEDBACK.name, GROUP), at=10_000.0)
@@ -458,7 +481,7 @@ def test_parked_feedback_is_in_flight(make_feedback: MakeFeedback, schema: str) 
     log = InMemoryLog()
     letters.park(log, GROUP, put_at(log, FEEDBACK, make_feedback(session_id="s"), schema), "upgrade the reader")
     found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: 10_000.0).feedback
-    assert (found.num_feedback, found.in_flight, found.unexplained) == (1, {PARKED: 1}, ())
+    assert (found.num_feedback, found.in_flight, found.unexplained.names) == (1, {PARKED: 1}, ())
 
 
 def test_a_trace_that_two_processes_put_back_at_once_is_one_turn_and_counts_once(make_trace: MakeTrace) -> None:
