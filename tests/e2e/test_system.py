@@ -2,24 +2,29 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
 from likelihoods import Conformance
 from system import MODEL, System
 
+from infra.errors import RecordError
 from ingest.log import topics
+from ingest.log.connect import as_it_lies
+from ingest.records import codec
 from ingest.records.events import (
     ChatMessage,
+    Consent,
     FateKind,
     Feedback,
     Release,
@@ -120,6 +125,52 @@ def test_without_consent_nothing_is_captured(system: System) -> None:
     system.chat("No secret.", session="no-secret")
     captured(system, "no-secret")
     assert traces(system, "secret") == []
+
+
+def written(system: System) -> Iterator[tuple[str, bytes]]:
+    """All that is written anywhere: every file of the run (spools, broker, store, keys, lake, indices, logs, and with
+    them telemetry, which goes to the console), and every message, as it lies and as who has the keys reads it."""
+    for path in system.folder.rglob("*"):
+        if path.is_file() and "model" not in path.name:
+            with suppress(FileNotFoundError):  # a spool's segment that was shipped meanwhile
+                yield str(path), path.read_bytes()
+    for log in (system.log(), as_it_lies(system.config, client_id="tests")):
+        for topic in (*(topic.name for topic in topics.ALL), topics.late_letters("feedback", "ingest")):
+            for message in log.replay(topic):
+                told = json.dumps(message.headers).encode()
+                with suppress(RecordError):
+                    told += codec.plain(message.value)
+                yield f"{topic}/{message.partition}@{message.offset}", told + message.value
+        log.close()
+
+
+def test_what_was_refused_or_redacted_is_written_nowhere_and_what_was_erased_cannot_be_read(system: System) -> None:
+    refused, address, kept = (f"{word}{secrets.token_hex(8)}" for word in ("refused", "anna.", "kept"))
+    address += "@example.org"
+    system.chat(f"Say {refused}.", session="refused", headers={headers.CONSENT: "no"})
+    said = f"I am {address}. Say {kept}."
+    reply = system.chat(said, session="private", user=address, headers={headers.USER: address})
+    given = {"id": reply["id"], "value": 1, "comment": f"{kept}, says {address}", "user": address}
+    assert httpx.post(f"{system.url}/v1/feedback", json=given, timeout=30.0).status_code == 202
+
+    def scored() -> bool:
+        return any(reward.session_id == "private" for reward in system.records(topics.REWARDS))
+
+    system.until(scored, 60.0, "it is scored")
+    found = list(written(system))
+    for words in (refused, address, address.partition("@")[0]):
+        assert [place for place, data in found if words.encode() in data] == []
+    readable = [place for place, data in found if kept.encode() in data]
+    assert {place.partition("/")[0] for place in readable} == {"traces", "feedback", "trajectories"}
+    (trace,) = traces(system, "private")
+    assert trace.redacted == {"email": 1} and trace.consent is Consent.ASSUMED and trace.user
+
+    command = [sys.executable, "-m", "infra.cli", "erase", "--user", address, "--json"]
+    done = subprocess.run(
+        [*command, "-c", str(system.folder / "onstream.yaml")], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["traces"] == [trace.trace_id]
+    assert [place for place, data in written(system) if kept.encode() in data] == []
 
 
 def test_a_request_vllm_refuses_reaches_the_client_as_vllms_refusal(system: System) -> None:

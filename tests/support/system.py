@@ -86,6 +86,8 @@ class System:
         self.config: Config = config.load(path, {})
         os.environ[CONTROL_TOKEN_VAR] = TOKEN
         os.environ[SCORING_TOKEN_VAR] = SCORERS_TOKEN
+        self._telemetry = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}  # into the logs
+        os.environ.update(self._telemetry)
         self.lines: list[str] = []
         self.supervisor = Supervisor(self.config, path, self.lines.append)
         self._over = threading.Event()
@@ -108,6 +110,8 @@ class System:
         self._over.set()
         self._ticker.join()
         self.supervisor.stop()
+        for name in self._telemetry:
+            del os.environ[name]
 
     # -- asking
 
