@@ -17,6 +17,7 @@ import httpx
 import pytest
 from likelihoods import Conformance
 from system import MODEL, System
+from transformers import AutoTokenizer
 
 from infra.errors import RecordError
 from ingest.log import topics
@@ -164,6 +165,8 @@ def test_what_was_refused_or_redacted_is_written_nowhere_and_what_was_erased_can
     assert {place.partition("/")[0] for place in readable} == {"traces", "feedback", "trajectories"}
     (trace,) = traces(system, "private")
     assert trace.redacted == {"email": 1} and trace.consent is Consent.ASSUMED and trace.user
+    spelt = AutoTokenizer.from_pretrained(MODEL).decode(trace.prompt_token_ids)
+    assert kept in spelt and address.partition("@")[0] not in spelt
 
     command = [sys.executable, "-m", "infra.cli", "erase", "--user", address, "--json"]
     done = subprocess.run(
