@@ -10,7 +10,7 @@ elsewhere, and takes the way that each has from what an engine served to what th
 import base64
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from infra.config import IngestConfig
@@ -20,13 +20,14 @@ try:
     from ingest.log.memory import InMemoryLog
     from ingest.log.protocol import Message
     from ingest.records import codec
-    from ingest.records.events import Fate, FateKind, Feedback, Record, Source, Trace, Trajectory, session_key
+    from ingest.records.events import Fate, FateKind, Feedback, Source, Trace, Trajectory, session_key
     from serving.recent import Recent
 
     IS_NEW = True
 except ImportError:  # the release before
+    from ingest.events import Fate, FateKind, Feedback, Trace, Trajectory, session_key
+
     from ingest import codec
-    from ingest.events import Fate, FateKind, Feedback, Record, Trace, Trajectory, session_key
     from ingest.log import Message
 
     IS_NEW = False

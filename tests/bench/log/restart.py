@@ -12,9 +12,10 @@ import random
 import socket
 import sqlite3
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,9 +84,8 @@ def _stage(which: str, log: Any, config: Any) -> Any:
         from ingest.sessions.assemble import Assembler
 
         return Assembler(log, config)
-    from rewards.stage import Stage
-
     from rewards.spec import load
+    from rewards.stage import Stage
 
     class Nobody:
         def answers(self) -> Iterator[Any]:
@@ -128,7 +128,9 @@ def _rows(
         where = number % partitions, number // partitions, now - rng.uniform(0.0, 80_000.0)
         yield key, *where
         if which == "ingest":
-            yield from ((name, *where) for name in sorted(f"{key}-{rng.getrandbits(128):032x}" for _ in range(NUM_TURNS)))
+            yield from (
+                (name, *where) for name in sorted(f"{key}-{rng.getrandbits(128):032x}" for _ in range(NUM_TURNS))
+            )
     if which == "ingest":
         names = sorted(f"feedback:{rng.getrandbits(128):032x}" for _ in keys)
         yield from ((name, n % partitions, n // partitions, now) for n, name in enumerate(names))
@@ -141,11 +143,12 @@ def _let_go(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def compare(advance: Any = lambda: None, rounds: int = ROUNDS) -> dict[str, float | None]:
+def compare(advance: Callable[[], None], rounds: int = ROUNDS) -> dict[str, float | None]:
     """Seconds to start with few and many sessions behind, medians, and what the many cost."""
+    from rate import configured, running_broker
+
     from ingest.log import topics
     from ingest.log.kafka_log import KafkaLog
-    from rate import configured, running_broker
 
     figures: dict[str, float | None] = {}
     with TemporaryDirectory() as given, running_broker(Path(given)) as (brokers, _):
@@ -175,12 +178,11 @@ def compare(advance: Any = lambda: None, rounds: int = ROUNDS) -> dict[str, floa
 
 
 def _timed(which: str, index: Path, brokers: str, num: int) -> float:
-    import subprocess
-
     _let_go(index)
     command = [sys.executable, __file__, which, str(index.parents[1]), brokers, str(num)]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     begun = time.time()
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]
     return float(json.loads(answer.stdout.splitlines()[-1])) - begun
 
