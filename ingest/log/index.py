@@ -38,6 +38,7 @@ _PUT = """
     SET partition = excluded.partition, offset = excluded.offset, at = excluded.at WHERE excluded.offset >= offset
 """
 _NEXT = "SELECT id FROM ids WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?"
+_BEHIND_ALL = chr(0x10FFFF)
 _LOOKED_AT = 2000  # called each second, all of a million sessions' ids have had their turn in an hour
 _MANY = 10_000  # messages copied in one transaction
 
@@ -106,13 +107,12 @@ class Index(Generic[AnyRecord]):
 
     def forget(self, before: float) -> None:
         """Let go of ids whose records are older: among the next `_LOOKED_AT` only, so that no call takes long."""
-        row = self._db.execute(_NEXT, (self._looked_up_to, _LOOKED_AT)).fetchone()
-        begin, self._looked_up_to = self._looked_up_to, row[0] if row else ""
+        begin = self._looked_up_to
+        row = self._db.execute(_NEXT, (begin, _LOOKED_AT)).fetchone()
+        end = row[0] if row else _BEHIND_ALL
         with self._changing():
-            self._db.execute(
-                "DELETE FROM ids WHERE id > ? AND (id <= ? OR ? = '') AND at < ?",
-                (begin, self._looked_up_to, self._looked_up_to, before),
-            )
+            self._db.execute("DELETE FROM ids WHERE id > ? AND id <= ? AND at < ?", (begin, end, before))
+        self._looked_up_to = end if row else ""
 
     def close(self) -> None:
         self._db.close()

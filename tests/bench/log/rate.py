@@ -11,12 +11,13 @@ the time that the stage waits for stragglers (`settle_s`), in which it would do 
 
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +219,7 @@ def empty(config: Config) -> None:
     log.close()
 
 
-def compare(advance: Any = lambda: None, rounds: int = ROUNDS) -> dict[str, float | None]:
+def compare(advance: Callable[[], None], rounds: int = ROUNDS) -> dict[str, float | None]:
     """The rates of both sides, medians over rounds, and the stage's in shares of the bare loop's."""
     seconds: dict[str, list[dict[str, float]]] = {which: [] for which in SIDES}
     with TemporaryDirectory() as given:
@@ -252,7 +253,8 @@ def compare(advance: Any = lambda: None, rounds: int = ROUNDS) -> dict[str, floa
 def apart(program: str, *asked: str) -> dict[str, float]:
     """What a program of this folder says on its last line, run in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name(program)), *asked]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    answer = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]
     told: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     return told

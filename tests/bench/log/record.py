@@ -20,7 +20,7 @@ try:
     from ingest.log.memory import InMemoryLog
     from ingest.log.protocol import Message
     from ingest.records import codec
-    from ingest.records.events import Fate, FateKind, Feedback, Record, Source, Trace, Trajectory, session_key
+    from ingest.records.events import Fate, FateKind, Feedback, Source, Trace, Trajectory, session_key
     from serving.recent import Recent
 
     IS_NEW = True

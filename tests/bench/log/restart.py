@@ -12,9 +12,10 @@ import random
 import socket
 import sqlite3
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -142,7 +143,7 @@ def _let_go(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def compare(advance: Any = lambda: None, rounds: int = ROUNDS) -> dict[str, float | None]:
+def compare(advance: Callable[[], None], rounds: int = ROUNDS) -> dict[str, float | None]:
     """Seconds to start with few and many sessions behind, medians, and what the many cost."""
     from rate import configured, running_broker
 
@@ -177,12 +178,11 @@ def compare(advance: Any = lambda: None, rounds: int = ROUNDS) -> dict[str, floa
 
 
 def _timed(which: str, index: Path, brokers: str, num: int) -> float:
-    import subprocess
-
     _let_go(index)
     command = [sys.executable, __file__, which, str(index.parents[1]), brokers, str(num)]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     begun = time.time()
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]
     return float(json.loads(answer.stdout.splitlines()[-1])) - begun
 

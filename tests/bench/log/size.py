@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +28,7 @@ from ingest.log import kafka_log
 
 BEFORE = "ff6087d"
 TURNS = (1, 5, 20)
+TOPICS = ("traces", "trajectories", "rewards", "fates", "feedback")
 NUM_SESSIONS = 200
 PARTITIONS = 4
 ZSTD = 4
@@ -49,15 +50,16 @@ class Written:
         return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
 
 
-def compare(advance: Iterable[int] = TURNS) -> dict[str, float | None]:
+def compare(advance: Callable[[], None]) -> dict[str, float | None]:
     """Bytes per session on both sides, for each length of session."""
     figures: dict[str, float | None] = {}
     with TemporaryDirectory() as folder:
         _release_before(Path(folder))
-        for num_turns in advance:
+        for num_turns in TURNS:
             drawn = list(sessions(NUM_SESSIONS, num_turns))
             before, now = (made(root, drawn) for root in (Path(folder), bench.ROOT))
             figures |= _figures(num_turns, before, now)
+            advance()
     return figures
 
 
@@ -68,15 +70,10 @@ def _figures(num_turns: int, before: Sequence[Written], now: Sequence[Written]) 
         old, new = weigh(before) / NUM_SESSIONS, weigh(now) / NUM_SESSIONS
         found |= {f"{name}_before_{num_turns}": round(old), f"{name}_now_{num_turns}": round(new)}
         found[f"{name}_ratio_{num_turns}"] = round(new / old, 4)
+    for topic in TOPICS:
+        old, new = (_plain([one for one in made if one.topic == topic]) / NUM_SESSIONS for made in (before, now))
+        found |= {f"{topic}_before_{num_turns}": round(old), f"{topic}_now_{num_turns}": round(new)}
     return found
-
-
-def by_topic(written: Iterable[Written]) -> dict[str, int]:
-    """Record bytes per topic."""
-    found: dict[str, int] = defaultdict(int)
-    for one in written:
-        found[one.topic] += one.num_bytes
-    return dict(found)
 
 
 def _plain(written: Sequence[Written]) -> int:
