@@ -311,7 +311,12 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _below_run_dir(cls, given: Any) -> Any:
-        """Give the paths that were left empty their places."""
+        """Give the paths that were left empty their places, also in sections that are given as objects."""
+        if isinstance(given, dict):
+            given = {
+                name: part.model_dump(exclude_unset=True) if isinstance(part, Section) else part
+                for name, part in given.items()
+            }
         for (*parents, leaf), name in _BELOW_RUN_DIR.items():
             node = given
             for key in parents:
