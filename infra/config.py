@@ -183,13 +183,24 @@ class ServingConfig(Section):
         return self
 
 
+class LakeConfig(Section):
+    """The lake: what was on the topics as Parquet files, kept after their retention."""
+
+    enabled: bool = Field(True, description="`onstream up` runs the stage that writes it")
+    url: str = Field("", description="an fsspec URL; empty: `<run_dir>/lake`")
+    flush_s: Seconds = Field(60.0, description="records are in the lake this long after they were read, at most")
+    max_rows: int = Field(20_000, ge=1, description="rows in memory before they are written sooner than that")
+    retention_days: int | None = Field(365, ge=1, description="days older than this are dropped; null: none ever is")
+
+
 class IngestConfig(Section):
-    """Sessions: when they close, and who never trains."""
+    """Sessions: when they close, and who never trains; the lake."""
 
     inactivity_s: Seconds = 900.0
     horizon_s: Seconds = 86_400.0
     held_out_share: float = Field(0.05, ge=0.0, lt=1.0)
     held_out_salt: str = "onstream"
+    lake: LakeConfig = LakeConfig()
 
 
 class RewardsConfig(Section):
@@ -228,6 +239,7 @@ _BELOW_RUN_DIR = {
     ("store", "url"): "store",
     ("store", "cache_dir"): "cache",
     ("serving", "capture", "spool_dir"): "spool",
+    ("ingest", "lake", "url"): "lake",
     ("trainer", "checkpoint_dir"): "trainer",
 }
 

@@ -6,6 +6,7 @@
     ├── RecordError        (ValueError)       bytes on the log that are not the record they claim to be
     ├── LogError           (ConnectionError)  the event log did not take or give a record in time
     ├── StoreError         (OSError)          the weight store is unreadable, or a version in it is damaged
+    ├── LakeError          (OSError)          the lake is unreadable, or cannot be written now
     ├── ControlError       (RuntimeError)     an engine refused or failed a control-plane command
     └── TransitionError    (ValueError)       a lifecycle was asked for a step its table does not have
 
@@ -36,6 +37,10 @@ class LogError(OnstreamError, ConnectionError):
 
 class StoreError(OnstreamError, OSError):
     """The weight store is unreadable, or what it holds fails verification."""
+
+
+class LakeError(OnstreamError, OSError):
+    """The lake is unreadable, cannot be written now, or what it holds is not what it should be."""
 
 
 class ControlError(OnstreamError, RuntimeError):

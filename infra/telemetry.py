@@ -40,12 +40,14 @@ TURNS_TRAINED = "onstream.trainer.turns"
 VERSIONS_PUBLISHED = "onstream.versions.published"
 RELEASES = "onstream.releases"
 DEAD_LETTERS = "onstream.dead_letters"
+LAKE_ROWS = "onstream.lake.rows"
 
 # histograms, in seconds
 SWAP_PAUSE = "onstream.swap.pause"
 SWAP_DURATION = "onstream.swap.duration"
 UPDATE_DURATION = "onstream.trainer.update.duration"
 FIRST_BYTE = "onstream.router.time_to_first_byte"
+LAKE_COMMIT = "onstream.lake.commit.duration"
 
 # gauges
 TRIAL_LOG_E = "onstream.trial.log_e"

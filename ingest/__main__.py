@@ -1,4 +1,7 @@
-"""`python -m ingest --config onstream.yaml`: the ingest stage (see `ingest.sessions.assemble`)."""
+"""`python -m ingest [sessions | lake] --config onstream.yaml`: closes sessions, or writes the lake.
+
+See `ingest.sessions.assemble` and `ingest.lake.writer`. Without a role, sessions are closed.
+"""
 
 import argparse
 import socket
@@ -9,14 +12,16 @@ from infra.config import Config
 
 
 def main(argv: list[str]) -> int:
-    """Close sessions into trajectories until SIGTERM."""
+    """Run one ingest process until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m ingest", description=__doc__)
+    parser.add_argument("role", nargs="?", choices=("sessions", "lake"), default="sessions")
     cli.add_config(parser)
-    return cli.guarded(parser.parse_args(argv).config, run)
+    args = parser.parse_args(argv)
+    return cli.guarded(args.config, run_lake if args.role == "lake" else run)
 
 
 def run(config: Config) -> None:
-    """The stage with the log of the configuration."""
+    """The stage that closes sessions, with the log of the configuration."""
     from infra.lifecycle import Stop
     from ingest.log.kafka_log import KafkaLog
     from ingest.log.reader import outlast_outages
@@ -28,6 +33,27 @@ def run(config: Config) -> None:
     log = KafkaLog(config.log.model_copy(update={"assignor": "eager"}), client_id="ingest", member=socket.gethostname())
     try:
         outlast_outages(stop, lambda: assemble.run(log, config, stop))
+    finally:
+        log.close()
+
+
+def run_lake(config: Config) -> None:
+    """The stage that writes the lake, with the log and the lake of the configuration."""
+    from infra.errors import LakeError, LogError
+    from infra.lifecycle import Stop
+    from ingest.lake import writer
+    from ingest.lake.content import NoSeal, Vault
+    from ingest.lake.storage import Storage
+    from ingest.lake.table import Lake
+    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.reader import outlast_outages
+
+    telemetry.setup("lake")
+    stop = Stop.on_signals()
+    lake, vault = Lake(Storage(config.ingest.lake.url)), Vault(NoSeal())
+    log = KafkaLog(config.log, client_id="lake", member=socket.gethostname())
+    try:
+        outlast_outages(stop, lambda: writer.run(log, lake, vault, config, stop), (LogError, LakeError))
     finally:
         log.close()
 
