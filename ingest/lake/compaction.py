@@ -1,8 +1,9 @@
 """Joining many small files into few, and letting go of old days: what to do is pure, doing it is a commit each.
 
 Files of one table, day and tenant are joined when `FAN_IN` of them are of a size, sizes being powers of `FAN_IN`: a row
-is written again at most once per power. A day before yesterday, to which hardly anything comes, is joined whole. Files of `FULL_ROWS` rows and more are left
-alone. A joined file is in the order of time and holds each thing once, as it was told last.
+is written again at most once per power. A day before yesterday, to which hardly anything comes any more, is joined
+whole. Files of `FULL_ROWS` rows and more are left alone. A joined file is in the order of time and holds each thing
+once, as it was told last.
 
 A crash leaves the lake as it was before or as it is after, as every commit does (`ingest.lake.table`).
 """

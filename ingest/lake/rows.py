@@ -44,7 +44,7 @@ class TableRow:
 
 
 def rows_of(record: Record, partition: int, offset: int, vault: Vault) -> Iterator[TableRow]:
-    """The rows of a record that lay at `offset` of `partition` of its topic; none of a record the lake does not keep."""
+    """The rows of a record that lay at `offset` of `partition` of its topic; none of a kind the lake does not keep."""
     place = {"partition": partition, "offset": offset}
     match record:
         case Trajectory():

@@ -78,7 +78,7 @@ class Storage:
         """Names of the files right below a folder; none where it does not exist."""
         try:
             if self.is_local:
-                return os.listdir(self.full(folder))
+                return [path.name for path in Path(self.full(folder)).iterdir()]
             self._fs.invalidate_cache()  # listings are cached, and other processes write
             return [path.rpartition("/")[2] for path in self._fs.ls(self.full(folder), detail=False)]
         except FileNotFoundError:

@@ -70,6 +70,7 @@ class Writer:
         self._assigned: frozenset[Where] = frozenset()
         self._since: dict[Where, int | None] = {}  # the lake's positions, of the partitions read here
         self._next: dict[Where, int] = {}  # what follows the batch
+        self._sought: set[tuple[Where, int]] = set()  # places that were sought: what comes from there comes next
         self._batch = Batch()
         self._begun_at: float | None = None  # when the batch's first record was read
         self._join_at = self._sweep_at = clock() + JOIN_EVERY_S
@@ -90,8 +91,11 @@ class Writer:
             return len(polled)  # they are before or behind the position that was sought, and come again if need be
         for message, record in polled:
             where = (message.topic, message.partition)
-            if message.offset < self._next.get(where, 0):
+            if message.offset < self._next[where]:
                 continue  # the group's offset was behind the lake's position
+            if message.offset > self._next[where] and (where, self._next[where]) not in self._sought:
+                self._begin_anew(where)
+                return len(polled)
             self._next[where] = message.offset + 1
             if self._begun_at is None:
                 self._begun_at = self._clock()
@@ -101,12 +105,19 @@ class Writer:
             self._watch(Step.READ)
         return len(polled)
 
-    def _begin_anew(self) -> None:
-        """Drop the batch, and go on where the lake says, in all partitions that are read here now."""
+    def _begin_anew(self, jumped: Where | None = None) -> None:
+        """Drop the batch, and go on where the lake says, in all partitions that are read here now.
+
+        A partition that `jumped` gave a later record than the next one. It may be that the next ones are not on their
+        topic any more; or the group, formed anew, put this reader at an offset that is ahead of the lake. A second
+        look at the same place tells.
+        """
+        self._sought = {(jumped, self._next[jumped])} if jumped else set()
         self._assigned = self._reader.subscription.assignment()
         held = self._lake.refresh().positions
         self._since = {where: held.get(where) for where in self._assigned}
         self._next = {where: position or 0 for where, position in self._since.items()}
+        self._sought |= set(self._next.items())
         self._batch, self._begun_at = Batch(), None
         self._reader.subscription.seek(self._next)
         logger.info("lake: reading %d partitions, from where the lake's commits end", len(self._assigned))
