@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from infra import cli
 from infra.config import Config
-from infra.errors import ConfigError
+from infra.errors import ConfigError, LakeError
 
 if TYPE_CHECKING:  # polars and rich are imported by what needs them: `--help` does not
     from rich.console import RenderableType
@@ -25,7 +25,16 @@ def main(argv: list[str]) -> int:
     """The command."""
     args = _parser().parse_args(argv)
     run: Callable[[Config, argparse.Namespace], int] = args.run
-    return cli.guarded(args.config, lambda config: run(config, args), verbose=False)
+
+    def guarded(config: Config) -> int:
+        from polars.exceptions import PolarsError
+
+        try:
+            return run(config, args)
+        except (PolarsError, FileNotFoundError) as exc:
+            raise LakeError(f"lake: {config.ingest.lake.url}: a file of it cannot be read: {exc}") from exc
+
+    return cli.guarded(args.config, guarded, verbose=False)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,23 +80,26 @@ def _list(config: Config, args: argparse.Namespace) -> int:
         where = "on this page" if args.page > 1 else "in the lake"
         print(f"onstream: no turn {where} meets the filters", file=sys.stderr)
         return 1
-    contents = reading.contents(page.turns) if args.preview else None
     more = f"; --page {args.page + 1} has older ones" if page.has_more else ""
     title = f"{page.turns.height} turns, newest first{more}"
-    _print(screen.listing(page.turns, title, contents))
+    if args.preview:
+        _print(screen.preview(page.turns, title, reading.contents(page.turns)))
+    else:
+        _print(screen.listing(page.turns, title))
     return 0
 
 
 def _show(config: Config, args: argparse.Namespace) -> int:
     from ingest.lake import screen, transcript
-    from ingest.records.ids import trace_of
+    from ingest.records.ids import is_trace_id, trace_of
 
+    trace = trace_of(args.id)
     told = transcript.look_up(_reading(config), args.id)
     if not told:
         print(f"onstream: {args.id!r}: no session in the lake is called so, or has a trace of that id", file=sys.stderr)
         return 1
     for session in told:
-        for part in screen.session(session, trace_of(args.id)):
+        for part in screen.session(session, trace if is_trace_id(trace) else ""):
             _print(part)
     return 0
 

@@ -50,8 +50,8 @@ def _none(reading: Reading) -> pl.DataFrame:
 def matching(
     reading: Reading, filters: Filters, columns: Sequence[str], *, newest_first: bool
 ) -> Iterator[pl.DataFrame]:
-    """Frames of turns with some columns, one after the other in time. With filters by outcome, and only then, they have `fate` and
-    `reward`; with a filter by text, the columns of their content."""
+    """Frames of turns with some columns, one after the other in time. With filters by outcome, and only then, they have
+    `fate`, `fate_version` and `reward`; with a filter by text, the columns of their content."""
     wanted = [*columns, *(name for name in CONTENT if filters.text is not None and name not in columns)]
     files = reading.files(Table.TURNS, filters.since, filters.until, filters.tenant)
     for frame in reading.runs(Table.TURNS, files, wanted, newest_first=newest_first):

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from rich import box
@@ -18,6 +18,8 @@ from ingest.lake.content import Content
 from ingest.lake.transcript import SessionTold, TurnTold, Values
 
 SHORT_ID = 23  # a trace's id: its session's key, a dash, and enough to tell it from its session's other traces
+_WIDTHS = {"time": 16, "trace": SHORT_ID, "reward": 6}
+_MINUTE = "%Y-%m-%d %H:%M"
 SHORT = 1200  # characters of a text in a transcript
 ERASED = "[erased: the key of who wrote this is gone]"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a text must not steer the terminal it is read on
@@ -28,28 +30,37 @@ Row = tuple[str, str]
 """(label, text)."""
 
 
-def listing(turns: pl.DataFrame, title: str, contents: Iterable[Content | None] | None = None) -> Table:
-    """A page of turns. Columns in which every turn says the same stand in the caption instead."""
+def listing(turns: pl.DataFrame, title: str) -> Table:
+    """A page of turns. What all of them have in common, whose they are, stands in the caption instead."""
     rows = turns.to_dicts()
     shared = {name: rows[0][name] for name in ("tenant", "user") if len({row[name] for row in rows}) == 1}
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, expand=False)
-    columns = [name for name in ("tenant", "user") if name not in shared]
-    for name in ("time", "trace", *columns, "kind", "version"):
-        table.add_column(name, no_wrap=True)
-    for name in ("tokens", "reward"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("fate", no_wrap=True)
-    if contents is not None:
-        table.add_column("asked and answered", ratio=1, no_wrap=True, overflow="ellipsis")
-    told = list(contents) if contents is not None else [None] * len(rows)
-    for row, content in zip(rows, told, strict=True):
-        cells = [_time(row["at"]), row["trace_id"][:SHORT_ID], *(_clean(row[name]) for name in columns)]
-        cells += [row["kind"], _versions(row["versions"]), _tokens(row), _number(row["reward"]), _fate(row)]
-        if contents is not None:
-            cells.append(_preview(content))
-        table.add_row(*(Text(cell) for cell in cells))
+    whose = [name for name in ("tenant", "user") if name not in shared]
+    table = _table(title, "time", "trace", *whose, "kind", "version", "tokens", "reward", "fate")
+    for row in rows:
+        told = [row["kind"], _versions(row["versions"]), _tokens(row), _number(row["reward"]), _fate(row)]
+        cells = [_time(row["at"], _MINUTE), row["trace_id"][:SHORT_ID], *(row[name] for name in whose), *told]
+        table.add_row(*(Text(_clean(cell)) for cell in cells))
     caption = " · ".join(f"{name} {_clean(value)}" for name, value in shared.items() if value)
     table.caption, table.caption_justify = caption or None, "left"
+    return table
+
+
+def preview(turns: pl.DataFrame, title: str, contents: Iterable[Content | None]) -> Table:
+    """A page of turns, with the first words of each."""
+    table = _table(title, "time", "trace", "reward")
+    table.add_column("asked -> answered", ratio=1, no_wrap=True, overflow="ellipsis")
+    for row, content in zip(turns.iter_rows(named=True), contents, strict=True):
+        cells = [_time(row["at"], _MINUTE), row["trace_id"][:SHORT_ID], _number(row["reward"]), _preview(content)]
+        table.add_row(*(Text(_clean(cell)) for cell in cells))
+    return table
+
+
+def _table(title: str, *names: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for name in names:
+        justify: Literal["left", "right"] = "right" if name in ("tokens", "reward") else "left"
+        table.add_column(name, no_wrap=True, justify=justify, min_width=_WIDTHS.get(name))
     return table
 
 
@@ -66,7 +77,9 @@ def _tokens(row: Values) -> str:
 def _fate(row: Values) -> str:
     if row["fate"] is None:
         return "none yet"
-    return row["fate"].replace("_", " ") + (f" in {row['fate_version']}" if row["fate_version"] is not None else "")
+    return str(row["fate"]).replace("_", " ") + (
+        f" in {row['fate_version']}" if row["fate_version"] is not None else ""
+    )
 
 
 def _preview(content: Content | None) -> str:
@@ -74,12 +87,14 @@ def _preview(content: Content | None) -> str:
         return ERASED
     reply = " ".join(_CALL.sub("", content.text["reply"]).split())
     calls = ", ".join(_call(call, 30) for call in content.text["tool_calls"])
-    return _clean(f"{_cut(content.text['context'], 28)} -> {' '.join(part for part in (reply, calls) if part)}")
+    return f"{_cut(content.text['context'], 24)} -> {' '.join(part for part in (reply, calls) if part)}"
 
 
 def frame(rows: pl.DataFrame, limit: int) -> Iterator[RenderableType]:
     """Any frame, its first `limit` rows."""
-    table = Table(*(Text(name) for name in rows.columns), box=box.SIMPLE, pad_edge=False)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in rows.columns:
+        table.add_column(Text(name))
     for row in rows.head(limit).iter_rows():
         table.add_row(*(Text(_cut(_value(value), 200)) for value in row))
     yield table
@@ -102,12 +117,12 @@ def _value(value: Any) -> str:
 
 
 def session(told: SessionTold, asked_trace: str) -> Iterator[RenderableType]:
-    """A session as it was said."""
+    """A session as it was said. `asked_trace` is what a trace's id that was asked for begins with, or empty."""
     row = told.row
     yield Rule(Text(_clean(f"session {row['session_id']}"), "bold"), characters="━", align="left")
     yield _grid([*_header(told), *(("feedback", _opinion(*one)) for one in told.feedback)])
     for turn in told.turns:
-        yield _heading(turn, turn.row["trace_id"].startswith(asked_trace))
+        yield _heading(turn, bool(asked_trace) and turn.row["trace_id"].startswith(asked_trace))
         yield Padding(_grid([*_said(turn), *_judged(turn)]), (0, 0, 1, 2))
 
 
@@ -116,7 +131,7 @@ def _header(told: SessionTold) -> Iterator[Row]:
     whose = [f"tenant {row['tenant']}", *([f"user {row['user']}"] if row["user"] else [])]
     yield "whose", " · ".join([*whose, f"{row['arm'] or 'no one'} arm", *(["held out"] if row["held_out"] else [])])
     revised = f" · revision {row['revision']}" if row["revision"] > 1 else ""
-    yield "when", f"{_time(row['at'])} to {_time(row['closed_at'])}, closed for {row['closed']}{revised}"
+    yield "when", f"{_time(row['at'])} to {_time(row['closed_at'])}, closed: {row['closed']}{revised}"
     yield "ids", f"key {row['session_key']} · trajectory {row['trajectory_id']}"
     if row["parent_session_id"]:
         yield "agent", f"started by session {row['parent_session_id']}"
@@ -214,5 +229,5 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _time(at: datetime) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def _time(at: datetime, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    return at.astimezone().strftime(form)

@@ -60,8 +60,14 @@ logger = logging.getLogger(__name__)
 class Lake:
     """The tables below a URL. For one thread; several processes may each have one on the same URL."""
 
-    def __init__(self, storage: Storage, clock: Callable[[], float] = time.time, watch: Watch = unwatched) -> None:
-        self.storage, self._clock, self._watch = storage, clock, watch
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Callable[[], float] = time.time,
+        watch: Watch = unwatched,
+        checkpoint_every: int = CHECKPOINT_EVERY,
+    ) -> None:
+        self.storage, self._clock, self._watch, self._checkpoint_every = storage, clock, watch, checkpoint_every
         self._known = Snapshot()
 
     def refresh(self) -> Snapshot:
@@ -119,7 +125,7 @@ class Lake:
             if newest >= commit.number:
                 continue
             self._known = snapshot.after([commit])
-            if commit.number - newest >= CHECKPOINT_EVERY:
+            if commit.number - newest >= self._checkpoint_every:
                 self._checkpoint(self._known, now)
             return self._known
         raise LakeError(f"lake: {self.storage.root}: {_TRIES} numbers in a row were taken by other writers")

@@ -63,7 +63,9 @@ class Writer:
         config: Config,
         clock: Callable[[], float] = time.time,
         watch: Watch = unwatched,
+        max_messages: int = 500,
     ) -> None:
+        self._max_messages = max_messages
         self._log, self._lake, self._vault, self._clock, self._watch = log, lake, vault, clock, watch
         self._own, self._timeout_s = config.ingest.lake, config.log.timeout_s
         self._reader = Reader(log, TOPICS, GROUP)
@@ -85,7 +87,7 @@ class Writer:
 
     def read(self, timeout_s: float = POLL_S) -> int:
         """1: poll, and make rows of what came. Returns how many messages there were."""
-        polled = self._reader.poll(timeout_s)
+        polled = self._reader.poll(timeout_s, self._max_messages)
         if self._reader.subscription.assignment() != self._assigned:
             self._begin_anew()
             return len(polled)  # they are before or behind the position that was sought, and come again if need be
