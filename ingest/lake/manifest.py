@@ -135,6 +135,12 @@ class Snapshot:
             return False
         return all(path in self.files for path in change.removed)
 
+    def has(self, change: Change) -> bool:
+        """Whether all of `change` is so: it was committed, for the names of data files are used once."""
+        is_added = all(file.path in self.files or file.path in self.gone for file in change.added)
+        is_moved = all(self.positions.get(where) == position for where, position in change.positions.items())
+        return is_added and is_moved and not any(path in self.files for path in change.removed)
+
     def of(self, table: Table) -> list[DataFile]:
         """Files of a table, newest first."""
         prefix = f"{table.value}/"

@@ -12,7 +12,7 @@ partitions never lose each other's commits, and a writer whose partitions anothe
 
 Commits before the last checkpoint but one are swept, so a writer that stood still meanwhile may create a number that
 was taken. No reader sees such a commit, since a checkpoint at or above it exists for ever after: who finds one once
-the commit is made reads the lake again, and tries again where its change still applies.
+the commit is made reads the lake again. Where its change is there, it was only overtaken; else it tries again.
 
 A file that a commit removes stays for `GRACE_S`, for the readers that have it open. A file never committed is swept
 after as long, and a change whose files are half as old is not committed any more.
@@ -109,11 +109,15 @@ class Lake:
     def commit(self, change: Change) -> Snapshot | None:
         """4 and 5: make a change part of the lake. None where it no longer applies: nothing of it is kept then.
 
+        A change that is made already is not made again.
+
         Raises:
             LakeError: it is not known whether the change was made; `refresh` tells.
         """
         for _ in range(_TRIES):
             snapshot, now = self.refresh(), self._clock()
+            if snapshot.has(change):
+                return snapshot
             if not snapshot.applies(change) or any(now - _written_at(f.path) > GRACE_S / 2 for f in change.added):
                 return None
             commit = Commit(snapshot.number + 1, now, change.added, change.removed, change.positions)
