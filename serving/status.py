@@ -17,6 +17,8 @@ from rich.table import Table
 from infra import broker, cli
 from infra.config import Config
 from infra.errors import LogError, StartError
+from ingest.lake.group import GROUP as LAKE
+from ingest.lake.group import TOPICS as LAKE_TOPICS
 from ingest.log import letters, topics
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog
@@ -64,7 +66,8 @@ def _from_log(config: Config) -> list[RenderableType]:
     try:
         broker.require_running(config.log)
         served = releases.read(log)
-        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in STAGES.items()}
+        stages = STAGES | ({LAKE: LAKE_TOPICS} if config.ingest.lake.enabled else {})
+        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in stages.items()}
         lost = lost_feedback(log)
     except (LogError, StartError) as exc:
         return [f"[red]{exc}[/]"]

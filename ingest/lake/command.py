@@ -81,7 +81,7 @@ def _list(config: Config, args: argparse.Namespace) -> int:
         print(f"onstream: no turn {where} meets the filters", file=sys.stderr)
         return 1
     more = f"; --page {args.page + 1} has older ones" if page.has_more else ""
-    title = f"{page.turns.height} turns, newest first{more}"
+    title = f"{page.turns.height} turn{'s' if page.turns.height > 1 else ''}, newest first{more}"
     if args.preview:
         _print(screen.preview(page.turns, title, reading.contents(page.turns)))
     else:

@@ -34,18 +34,17 @@ from infra.lifecycle import Stop
 from ingest.lake import compaction
 from ingest.lake.batch import Batch
 from ingest.lake.content import Vault
+from ingest.lake.group import GROUP, TOPICS
 from ingest.lake.manifest import Change, Where
 from ingest.lake.rows import rows_of
 from ingest.lake.steps import Step, Watch, unwatched
 from ingest.lake.table import Lake
 from ingest.log.protocol import EventLog
 from ingest.log.reader import Reader
-from ingest.log.topics import FATES, FEEDBACK, RELEASES, REWARDS, TRAJECTORIES
+from ingest.log.topics import TRAJECTORIES
 
 logger = logging.getLogger(__name__)
 
-GROUP = "lake"
-TOPICS = (TRAJECTORIES, FEEDBACK, REWARDS, FATES, RELEASES)
 POLL_S = 0.5
 JOIN_EVERY_S = 60.0
 SWEEP_EVERY_S = 3600.0
