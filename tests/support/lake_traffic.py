@@ -82,7 +82,7 @@ class Traffic:
         session_id = f"{tenant}/chat-{self._seed}-{self._number}"
         num = min(16, 1 + int(rng.expovariate(0.28)))
         version = self._number // 500
-        turns, segments, tokens = [], list[Segment](), list[int]()
+        turns, segments, tokens = list[Turn](), list[Segment](), list[int]()
         for number in range(num):
             turn, added, reply = self._turn(session_id, number, version, turns[-1].trace_id if turns else None)
             start = len(tokens) + len(added)

@@ -50,13 +50,9 @@ def test_who_holds_no_key_gets_nothing() -> None:
     vault = Vault(keys)
     row = vault.put("alice", Content({"comment": "mine"}))
     assert (row["subject"], row["key_generation"]) == ("alice", 3)
-    assert vault.get(**as_arguments(row)) == Content({"comment": "mine"})
+    assert vault.get("alice", 3, row["content"]) == Content({"comment": "mine"})
     keys.erased.add("alice")
-    assert vault.get(**as_arguments(row)) is None
-
-
-def as_arguments(row: dict[str, object]) -> dict[str, object]:
-    return {"subject": row["subject"], "generation": row["key_generation"], "data": row["content"]}
+    assert vault.get("alice", 3, row["content"]) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"no content", struct.pack("<I", 5)])
