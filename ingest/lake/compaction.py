@@ -18,7 +18,7 @@ from ingest.lake.table import Lake
 
 FAN_IN = 8
 FULL_ROWS = 262_144
-FULL_BYTES = 256 << 20  # of the files that are joined: they are in memory together
+FULL_BYTES = 128 << 20  # of the files that are joined: they are in memory together
 _SMALL_ROWS = 1_024
 _DAY_S = 86_400.0
 
@@ -26,13 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 def plan(files: Iterable[DataFile], now: float) -> list[tuple[DataFile, ...]]:
-    """Files that should become one, group by group. `now` is in Unix seconds."""
+    """Files that should become one, most of them first. `now` is in Unix seconds."""
     yesterday = day_of(now - _DAY_S)
     by_group: dict[str, list[DataFile]] = defaultdict(list)
     for file in files:
         if file.num_rows < FULL_ROWS:
             by_group[file.group].append(file)
-    return [job for _, group in sorted(by_group.items()) for job in _jobs(group, yesterday)]
+    jobs = [job for _, group in sorted(by_group.items()) for job in _jobs(group, yesterday)]
+    return sorted(jobs, key=len, reverse=True)
 
 
 def _jobs(group: Sequence[DataFile], yesterday: str) -> Iterator[tuple[DataFile, ...]]:

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
@@ -60,11 +60,6 @@ class Filters:
     @property
     def asks_outcome(self) -> bool:
         return (self.fate, self.min_reward, self.max_reward) != (None, None, None)
-
-    def between(self, since: float, until: float) -> "Filters":
-        """These, and no earlier than `since` and earlier than `until`."""
-        begin = since if self.since is None else max(since, self.since)
-        return replace(self, since=begin, until=until if self.until is None else min(until, self.until))
 
 
 def add(parser: argparse.ArgumentParser) -> None:

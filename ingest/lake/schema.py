@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from infra.errors import RecordError
 from ingest.lake.manifest import Table
 
 AT = pl.Datetime("us", "UTC")
@@ -63,9 +64,9 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "arm": pl.String(),
         "trial": pl.Int64(),
         "held_out": pl.Boolean(),
-        "status": pl.UInt16(),
+        "status": pl.Int64(),
         "finish_reason": pl.String(),
-        "num_tokens": pl.UInt32(),  # of the reply
+        "num_tokens": pl.Int64(),  # of the reply
         "num_messages": pl.UInt32(),
         "num_tool_calls": pl.UInt32(),
         "versions": pl.List(pl.Int64()),
@@ -151,6 +152,18 @@ IDENTITY: Mapping[Table, Identity] = {
 }
 
 Row = dict[str, Any]
+_TIMES = range(-62_135_596_800, 253_402_300_800)  # seconds of the years 1 to 9999
+_INTEGERS = range(-(2**63), 2**63)
+
+
+def check(table: Table, row: Row) -> None:
+    """Raise `RecordError` where a number of a row is none that a column can hold."""
+    for name, value in row.items():
+        if SCHEMAS[table][name] == AT:
+            if not _TIMES.start <= value < _TIMES.stop:
+                raise RecordError(f"{table}: {name} must be a time of the years 1 to 9999, got {value!r}")
+        elif type(value) is int and value not in _INTEGERS:
+            raise RecordError(f"{table}: {name} must have 64 bits at most, got {value}")
 
 
 def frame(table: Table, rows: Iterable[Row]) -> pl.DataFrame:

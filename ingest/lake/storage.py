@@ -5,12 +5,13 @@
     local disk   written and synced beside its place, then linked to its name: a link never replaces
     S3, GCS      a conditional put (fsspec's `mode="create"`; s3fs and gcsfs send it as one condition of the request)
     elsewhere    fsspec looks, then writes: right for one writer at a time, and only for one
+
+Where a put fails, or its answer was lost and it was sent again, the file that is there tells whose it is.
 """
 
 import os
 import uuid
 from pathlib import Path
-from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
@@ -39,18 +40,18 @@ class Storage:
             raise LakeError(f"lake: {self.full(path)}: not written: {exc}") from exc
 
     def create(self, path: str, data: bytes) -> bool:
-        """Make a file, whole; false where there is one of that name already, which stays as it is."""
+        """Make a file, whole; false where there is another of that name already, which stays as it is."""
         full = self.full(path)
         try:
             self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
             if self.is_local:
                 return _link(Path(full), data)
-            self._fs.invalidate_cache()
             self._fs.pipe_file(full, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as exc:
-            raise LakeError(f"lake: {full}: not created: {exc}") from exc
+        except OSError as exc:  # s3fs tells a condition that was not met so, too
+            held = None if self.is_local else self.read(path)
+            if held is None:
+                raise LakeError(f"lake: {full}: not created: {exc}") from exc
+            return held == data
         return True
 
     def replace(self, path: str, data: bytes) -> None:
@@ -106,13 +107,6 @@ class Storage:
     def full(self, path: str) -> str:
         """The path as the file system knows it."""
         return f"{self.root}/{path}"
-
-    def open(self, path: str) -> Any:
-        """A file to read from, as a binary file object."""
-        try:
-            return self._fs.open(self.full(path), "rb")
-        except OSError as exc:
-            raise LakeError(f"lake: {self.full(path)}: not readable: {exc}") from exc
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -136,8 +136,8 @@ class Lake:
 
     def _checkpoint(self, snapshot: Snapshot, now: float) -> None:
         gone = {path: at for path, at in snapshot.gone.items() if now - at <= GRACE_S}
-        kept = Snapshot(snapshot.number, snapshot.files, snapshot.positions, gone)
-        self.storage.replace(checkpoint_path(snapshot.number), encode_checkpoint(kept))
+        self._known = Snapshot(snapshot.number, snapshot.files, snapshot.positions, gone)
+        self.storage.replace(checkpoint_path(snapshot.number), encode_checkpoint(self._known))
         self._watch(Step.CHECKPOINTED)
 
     def scan(self, table: Table, files: Collection[DataFile]) -> pl.LazyFrame:

@@ -2,7 +2,7 @@
 
 The commit order:
 
-    1. read        records become rows in memory; unreadable ones are appended to the dead-letter topics
+    1. read        records become rows in memory; those that cannot are appended to the dead-letter topics
     2. letters     dead letters are durable
     3. files       a data file for each table, day and tenant among the rows
     4. commit      `_commits/<n>.json` names the files and the next position of every partition that was read
@@ -30,6 +30,7 @@ from collections.abc import Callable
 
 from infra import telemetry
 from infra.config import Config
+from infra.errors import RecordError
 from infra.lifecycle import Stop
 from ingest.lake import compaction
 from ingest.lake.batch import Batch
@@ -39,13 +40,17 @@ from ingest.lake.manifest import Change, Where
 from ingest.lake.rows import rows_of
 from ingest.lake.steps import Step, Watch, unwatched
 from ingest.lake.table import Lake
-from ingest.log.protocol import EventLog
-from ingest.log.reader import Reader
+from ingest.log import letters
+from ingest.log.letters import Failure
+from ingest.log.protocol import EventLog, Message
+from ingest.log.reader import Reader, place
 from ingest.log.topics import TRAJECTORIES
+from ingest.records.events import Record
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
+MAX_BYTES = 64 << 20  # of contents in memory before they are written
 JOIN_EVERY_S = 60.0
 SWEEP_EVERY_S = 3600.0
 _LEADS = (TRAJECTORIES.name, 0)
@@ -77,11 +82,11 @@ class Writer:
         self._join_at = self._sweep_at = clock() + JOIN_EVERY_S
 
     def step(self, timeout_s: float = POLL_S) -> None:
-        """Poll once; commit when it is time to, and tidy up when there is nothing else to do."""
-        num = self.read(timeout_s)
+        """Poll once; commit, and tidy up, when it is time to."""
+        self.read(timeout_s)
         if self._is_due():
             self.flush()
-        elif not num and _LEADS in self._assigned:
+        if _LEADS in self._assigned:
             self.tidy()
 
     def read(self, timeout_s: float = POLL_S) -> int:
@@ -101,10 +106,17 @@ class Writer:
             if self._begun_at is None:
                 self._begun_at = self._clock()
             if record is not None:
-                self._batch.add(rows_of(record, message.partition, message.offset, self._vault))
+                self._take(record, message)
         if polled:
             self._watch(Step.READ)
         return len(polled)
+
+    def _take(self, record: Record, message: Message) -> None:
+        try:
+            self._batch.add(tuple(rows_of(record, message.partition, message.offset, self._vault)))
+        except RecordError as exc:
+            logger.error("%s: dead-lettered: %s", place(message), exc)
+            letters.bury(self._log, GROUP, message, Failure.UNREADABLE, str(exc))
 
     def _begin_anew(self, jumped: Where | None = None) -> None:
         """Drop the batch, and go on where the lake says, in all partitions that are read here now.
@@ -126,7 +138,7 @@ class Writer:
     def _is_due(self) -> bool:
         if self._begun_at is None:
             return False
-        is_full = self._batch.num_rows >= self._own.max_rows
+        is_full = self._batch.num_rows >= self._own.max_rows or self._batch.num_bytes >= MAX_BYTES
         return is_full or self._clock() - self._begun_at >= self._own.flush_s
 
     def flush(self) -> None:
@@ -154,7 +166,7 @@ class Writer:
         logger.info("lake: commit %d, %d rows in %d files", snapshot.number, batch.num_rows, len(files))
 
     def tidy(self) -> None:
-        """Join some small files, or sweep, where it is time to: one thing at a time, so that reading goes on."""
+        """Join some small files, or sweep, where it is time to: one thing between two polls, as reading must go on."""
         now = self._clock()
         if now >= self._join_at:
             jobs = compaction.plan(self._lake.refresh().files.values(), now)

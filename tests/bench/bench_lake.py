@@ -64,7 +64,7 @@ class Filling:
         begun = time.monotonic()
         for offset, played in enumerate(sessions, start=first):
             for record in records(played):
-                self._batch.add(rows_of(record, 0, offset, self.vault))
+                self._batch.add(tuple(rows_of(record, 0, offset, self.vault)))
             self.turns += len(played.trajectory.turns)
         self.making_s += time.monotonic() - begun
         if self._batch.num_rows >= BATCH_ROWS:

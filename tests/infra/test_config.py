@@ -37,17 +37,18 @@ def test_the_dump_loads_as_the_same_configuration(tmp_path: Path) -> None:
     assert loaded(config.dump(), tmp_path) == config
 
 
-def places(config: Config) -> tuple[str, str, str, str]:
+def places(config: Config) -> tuple[str, str, str, str, str]:
     return (
         config.store.url,
         config.store.cache_dir,
         config.serving.capture.spool_dir,
         config.trainer.checkpoint_dir,
+        config.ingest.lake.url,
     )
 
 
 def test_what_a_run_leaves_lies_below_its_run_dir(tmp_path: Path) -> None:
-    below = ("/r/store", "/r/cache", "/r/spool", "/r/trainer")
+    below = ("/r/store", "/r/cache", "/r/spool", "/r/trainer", "/r/lake")
     assert places(loaded(MINIMAL + "run_dir: /r\ntrainer: {lr: 0.1}\n", tmp_path)) == below
     assert places(loaded(MINIMAL, tmp_path, {"ONSTREAM__RUN_DIR": "/r"})) == below
     assert places(loaded(MINIMAL, tmp_path))[0] == ".onstream/store"

@@ -51,7 +51,7 @@ class World:
         """Data files of some records, not part of the lake yet."""
         batch = Batch()
         for record in records:
-            batch.add(rows_of(record, 0, self._offset, self.vault))
+            batch.add(tuple(rows_of(record, 0, self._offset, self.vault)))
             self._offset += 1
         return batch.write(lake or self.lake)
 

@@ -22,6 +22,22 @@ def test_a_name_is_given_once(storage: Storage) -> None:
     assert storage.names("a") == ["1.json"]
 
 
+@pytest.mark.parametrize(("held", "is_ours"), [(b"ours", True), (b"another's", False)])
+def test_a_put_that_failed_is_judged_by_what_is_there(
+    held: bytes, is_ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+    storage.put("a/1.json", held)
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise OSError(22, "PreconditionFailed")  # as s3fs says it
+
+    monkeypatch.setattr(type(storage._fs), "pipe_file", fail)
+    assert storage.create("a/1.json", b"ours") is is_ours
+    with pytest.raises(LakeError, match=r"a/2.json: not created"):
+        storage.create("a/2.json", b"ours")
+
+
 def test_of_many_that_create_a_name_at_once_one_does_and_its_bytes_stand(tmp_path: Path) -> None:
     storage, made = Storage(str(tmp_path)), list[int]()
     gate = threading.Barrier(8)

@@ -188,6 +188,29 @@ def test_unreadable_messages_are_dead_letters_before_they_are_passed_over(stage:
     assert sum(stage.world.another().refresh().positions.values()) == 1
 
 
+def test_a_record_that_no_column_can_hold_is_a_dead_letter_and_stops_nothing(
+    stage: Stage, played: list[Played]
+) -> None:
+    odd = played[0].trajectory.model_copy(update={"opened_at": 1e18, "trajectory_id": "odd"})
+    send(stage.log, TRAJECTORIES, "k", odd)
+    stage.put(*played)
+    drain(stage.writer())
+    assert stage.ids() == names(played)
+    (letter,) = stage.log.replay(dead_letters(TRAJECTORIES.name, GROUP))
+    told = letter.headers["onstream.errors.message"]
+    assert told == "sessions: at must be a time of the years 1 to 9999, got 1e+18"
+
+
+def test_files_are_joined_though_records_never_cease(stage: Stage) -> None:
+    stage.world.clock.now += 30 * 86_400.0
+    writer = stage.writer()
+    for one in Traffic(seed=6).sessions(16):
+        stage.put(one)
+        stage.world.clock.now += JOIN_EVERY_S
+        writer.step(0.0)
+    assert len(stage.world.another().refresh().gone) > 8
+
+
 def test_the_first_partitions_reader_joins_files_and_sweeps(stage: Stage, played: list[Played]) -> None:
     clock = stage.world.clock
     clock.now += 30 * 86_400.0
