@@ -73,6 +73,14 @@ def test_a_turn_has_its_own_reward_and_fate(filled: World, played: list[Played])
         assert (row["fate"], row["fate_version"]) == fates[row["trace_id"]]
 
 
+def test_of_rewards_under_several_specs_the_newest_counts(world: World, played: list[Played]) -> None:
+    first = played[0].reward
+    turns = tuple(turn.model_copy(update={"value": 0.123}) for turn in first.turns)
+    newer = first.model_copy(update={"reward_id": "r2", "spec": "other@1", "turns": turns, "at": first.at + 1.0})
+    world.put(played[0].trajectory, newer, first)
+    assert set(listing.page(world.reading(), Filters(), 50).turns["reward"]) == {0.123}
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [

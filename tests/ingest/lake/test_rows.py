@@ -54,6 +54,22 @@ def test_chains_can_be_put_together_again_from_the_rows(seed: int, length: int) 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**31), st.integers(1, 12))
+def test_a_turn_has_only_the_tokens_that_its_chain_did_not_have_before_it(seed: int, length: int) -> None:
+    (trajectory,) = agent_sessions.close([agent_sessions.play(seed, agent_sessions.AGENTIC, length)])
+    held = {row["trace_id"]: row for row in rows(trajectory)[Table.TURNS]}
+    for chain in trajectory.chains:
+        before = chain.shared
+        for segment in chain.segments:
+            row = held[segment.trace_id]
+            content = opened(row)
+            assert row["chain_start"] == min(before, segment.start)
+            assert len(content.context_ids) == segment.start - row["chain_start"]
+            assert len(content.reply_ids) == segment.end - segment.start
+            before = segment.end
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**31), st.integers(1, 12))
 def test_a_turn_has_its_own_texts_logprobs_and_spans(seed: int, length: int) -> None:
     (trajectory,) = agent_sessions.close([agent_sessions.play(seed, agent_sessions.AGENTIC, length)])
     segments = {segment.trace_id: segment for chain in trajectory.chains for segment in chain.segments}

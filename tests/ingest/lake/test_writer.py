@@ -178,6 +178,20 @@ def test_an_offset_that_jumps_ahead_is_not_believed_at_once(stage: Stage, played
     assert stage.ids() == names(played)
 
 
+def test_an_offset_that_falls_back_repeats_nothing(stage: Stage, played: list[Played]) -> None:
+    stage.put(*played)
+    writer = stage.writer(max_messages=50)
+    for _ in range(6):
+        writer.read(0.0)
+    subscription = writer._reader.subscription
+    subscription.seek(dict.fromkeys(subscription.assignment(), 0))
+    drain(writer)
+    turns = stage.world.another()
+    offsets = turns.scan(Table.FATES, turns.refresh().of(Table.FATES)).select("partition", "offset").collect()
+    assert offsets.height == offsets.unique().height == sum(len(one.fates) for one in played)
+    assert stage.ids() == names(played)
+
+
 def test_unreadable_messages_are_dead_letters_before_they_are_passed_over(stage: Stage) -> None:
     stage.log.append(FATES.name, "k", b"{}", {"schema": "fate/1"})
     writer = stage.writer()
