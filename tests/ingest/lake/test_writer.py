@@ -6,7 +6,7 @@ import pytest
 from lake_traffic import Played, Traffic
 
 from infra.config import Config, IngestConfig, LakeConfig, ModelConfig
-from infra.errors import LakeError
+from infra.errors import LakeError, LogError
 from infra.lifecycle import Stop
 from ingest.lake.group import GROUP, TOPICS
 from ingest.lake.manifest import Table
@@ -200,6 +200,20 @@ def test_unreadable_messages_are_dead_letters_before_they_are_passed_over(stage:
     assert len(letter) == 1
     assert stage.lag() == 0
     assert sum(stage.world.another().refresh().positions.values()) == 1
+
+
+def test_positions_do_not_move_past_dead_letters_that_are_not_durable(world: World) -> None:
+    class Unreachable(InMemoryLog):
+        def flush(self, timeout_s: float) -> None:
+            raise LogError("flush: nobody acknowledged")
+
+    stage = Stage(world)
+    stage.log = Unreachable()
+    stage.log.create(specs(2, 1e6))
+    stage.log.append(FATES.name, "k", b"{}", {"schema": "fate/1"})
+    with pytest.raises(LogError):
+        drain(stage.writer())
+    assert world.another().refresh().number == 0
 
 
 def test_a_record_that_no_column_can_hold_is_a_dead_letter_and_stops_nothing(
