@@ -2,6 +2,7 @@
 and `sql` answers a SELECT over the tables."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,9 @@ def main(argv: list[str]) -> int:
             return run(config, args)
         except (PolarsError, FileNotFoundError) as exc:
             raise LakeError(f"lake: {config.ingest.lake.url}: a file of it cannot be read: {exc}") from exc
+        except BrokenPipeError:  # who read it has had enough: `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
     return cli.guarded(args.config, guarded, verbose=False)
 

@@ -13,11 +13,13 @@ from ingest.lake.filters import Filters
 from ingest.lake.manifest import Table
 from ingest.lake.reading import CONTENT, Reading
 from ingest.lake.schema import SCHEMAS
+from ingest.records.events import TurnKind
 
 Advance = Callable[[int], None]
-"""Told how many rows are done with."""
+"""Told how many turns more were looked at."""
 
 _SESSIONS_AT_ONCE = 2_000
+_SKEW_S = 3600.0  # turns have engines' times, sessions those of another clock
 
 
 def num_turns(reading: Reading, filters: Filters) -> int:
@@ -28,11 +30,10 @@ def num_turns(reading: Reading, filters: Filters) -> int:
 def turns(reading: Reading, filters: Filters, advance: Advance) -> Iterator[str]:
     """A JSON object for every turn that meets the filters, oldest first; erased ones say so and have no content."""
     columns = tuple(SCHEMAS[Table.TURNS])
-    for frame in listing.matching(reading, filters, columns, newest_first=False):
+    for frame in listing.matching(reading, filters, columns, newest_first=False, advance=advance):
         told = listing.with_outcomes(reading, frame) if not filters.asks_outcome else frame
         for row, content in zip(told.drop(CONTENT).iter_rows(named=True), reading.contents(told), strict=True):
             yield _line(_turn(row, content))
-        advance(frame.height)
 
 
 def _turn(row: dict[str, Any], content: Content | None) -> dict[str, Any]:
@@ -48,21 +49,23 @@ def chats(reading: Reading, filters: Filters, advance: Advance) -> Iterator[str]
     filters: a line for each line of turns that none goes on from, so a session that was compacted or regenerated gives
     several, and side turns none. One with an erased turn in it is left out."""
     done: set[str] = set()
-    for frame in listing.matching(reading, filters, ("at", "trajectory_id"), newest_first=False):
+    columns = ("at", "trajectory_id")
+    for frame in listing.matching(reading, filters, columns, newest_first=False, advance=advance):
         wanted = [name for name in frame["trajectory_id"].unique(maintain_order=True) if name not in done]
         done.update(wanted)
         for first in range(0, len(wanted), _SESSIONS_AT_ONCE):
             yield from _conversations(reading, filters, wanted[first : first + _SESSIONS_AT_ONCE])
-        advance(frame.height)
 
 
 def _conversations(reading: Reading, filters: Filters, names: list[str]) -> Iterator[str]:
-    sessions = reading.rows(Table.SESSIONS, reading.files(Table.SESSIONS, tenant=filters.tenant))
-    ends = sessions.filter(pl.col("trajectory_id").is_in(names)).select("at", "closed_at").collect()
+    is_own = pl.col("trajectory_id").is_in(names)
+    sessions = reading.rows(Table.SESSIONS, reading.files(Table.SESSIONS, tenant=filters.tenant), is_own)
+    ends = sessions.select("at", "closed_at").collect()
     since, until = ends["at"].min(), ends["closed_at"].max()
     assert isinstance(since, datetime) and isinstance(until, datetime)
-    files = reading.files(Table.TURNS, since.timestamp(), until.timestamp() + 1.0, filters.tenant)
-    found = reading.rows(Table.TURNS, files).filter(pl.col("trajectory_id").is_in(names), pl.col("kind") != "side")
+    begin, end = since.timestamp() - _SKEW_S, until.timestamp() + _SKEW_S
+    files = reading.files(Table.TURNS, begin, end, filters.tenant)
+    found = reading.rows(Table.TURNS, files, is_own).filter(pl.col("kind") != TurnKind.SIDE.value)
     rows = found.sort("number").collect()
     by_session: dict[str, list[tuple[dict[str, Any], Content | None]]] = {name: [] for name in names}
     for row, content in zip(rows.drop(CONTENT).iter_rows(named=True), reading.contents(rows), strict=True):

@@ -1,6 +1,6 @@
 """Turns that meet filters, in the order of time, with their fates and rewards; read no further than is asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -48,10 +48,17 @@ def _none(reading: Reading) -> pl.DataFrame:
 
 
 def matching(
-    reading: Reading, filters: Filters, columns: Sequence[str], *, newest_first: bool
+    reading: Reading,
+    filters: Filters,
+    columns: Sequence[str],
+    *,
+    newest_first: bool,
+    advance: Callable[[int], None] = lambda _num: None,
 ) -> Iterator[pl.DataFrame]:
     """Frames of turns with some columns, one after the other in time. With filters by outcome, and only then, they have
-    `fate`, `fate_version` and `reward`; with a filter by text, the columns of their content."""
+    `fate`, `fate_version` and `reward`; with a filter by text, the columns of their content. `advance` is told how
+    many turns were looked at.
+    """
     wanted = [*columns, *(name for name in CONTENT if filters.text is not None and name not in columns)]
     files = reading.files(Table.TURNS, filters.since, filters.until, filters.tenant)
     for frame in reading.runs(Table.TURNS, files, wanted, newest_first=newest_first):
@@ -63,6 +70,7 @@ def matching(
             found = found.filter(pl.Series([says(content, filters.text) for content in contents], dtype=pl.Boolean))
         if found.height:
             yield found
+        advance(frame.height)
 
 
 def says(content: Content | None, text: str) -> bool:
@@ -84,15 +92,11 @@ def with_outcomes(reading: Reading, turns: pl.DataFrame) -> pl.DataFrame:
         )
     since = _ends(turns)[0] - _SKEW_S  # a trace ends, and is scored, after it was served, by another clock perhaps
     ids, sessions = turns["trace_id"].to_list(), turns["trajectory_id"].unique().to_list()
-    fates = reading.rows(Table.FATES, reading.files(Table.FATES, since)).filter(pl.col("trace_id").is_in(ids))
-    rewards = reading.rows(Table.REWARDS, reading.files(Table.REWARDS, since))
+    fates = reading.rows(Table.FATES, reading.files(Table.FATES, since), pl.col("trace_id").is_in(ids))
+    is_own = pl.col("trajectory_id").is_in(sessions)
+    rewards = reading.rows(Table.REWARDS, reading.files(Table.REWARDS, since), is_own)
     scored = (
-        rewards.filter(pl.col("trajectory_id").is_in(sessions))
-        .select("at", "turns")
-        .explode("turns")
-        .unnest("turns")
-        .sort("at")
-        .unique(subset="trace_id", keep="last")
+        rewards.select("at", "turns").explode("turns").unnest("turns").sort("at").unique(subset="trace_id", keep="last")
     )
     ended = fates.select("trace_id", fate="kind", fate_version="version").collect()
     values = scored.select("trace_id", reward="value").collect()

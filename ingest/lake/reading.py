@@ -36,9 +36,11 @@ class Reading:
             and (folder is None or file.tenant == folder)
         ]
 
-    def rows(self, table: Table, files: Sequence[DataFile] | None = None) -> pl.LazyFrame:
-        """The rows of some files of a table, or of all of them."""
-        return newest(table, self._lake.scan(table, self.snapshot.of(table) if files is None else files))
+    def rows(self, table: Table, files: Sequence[DataFile] | None = None, where: pl.Expr | None = None) -> pl.LazyFrame:
+        """The rows of some files of a table, or of all of them. `where`, which must be the same for every telling of a
+        thing, is asked while files are read: what does not meet it costs little."""
+        rows = self._lake.scan(table, self.snapshot.of(table) if files is None else files)
+        return newest(table, rows if where is None else rows.filter(where))
 
     def runs(
         self, table: Table, files: Sequence[DataFile], columns: Sequence[str], *, newest_first: bool

@@ -189,7 +189,7 @@ def _judged(turn: TurnTold) -> Iterator[Row]:
 
 def _opinion(row: Values, content: Content | None) -> str:
     comment = ""
-    if row["content"] is not None:
+    if row["subject"] is not None:
         comment = f' "{content.text["comment"]}"' if content is not None else f" {ERASED}"
     return f"{row['name']} {row['value']:+g}{comment}"
 

@@ -1,6 +1,6 @@
 """Everything that the lake has of one session, put in the order of its turns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -13,6 +13,7 @@ from ingest.lake.reading import Reading
 from ingest.records.events import key_of, session_key
 from ingest.records.ids import is_trace_id, trace_of
 
+_SKEW_S = 86_400.0  # clocks differ, and feedback may come before its session's first trace
 Values = dict[str, Any]
 """A row, by column."""
 
@@ -42,21 +43,23 @@ def look_up(reading: Reading, asked: str) -> tuple[SessionTold, ...]:
     """The sessions that `asked` names, oldest first: a session's id as its client gave it or as records have it, its
     key, a completion's or a trace's id, or the beginning of a trace's id that is longer than its session's key."""
     is_own = pl.col("session_key").is_in(sorted(_keys(reading, asked)))
-    found = reading.rows(Table.SESSIONS).filter(is_own).sort("at").collect().to_dicts()
+    found = reading.rows(Table.SESSIONS, where=is_own).sort("at").collect().to_dicts()
     if not found:
         return ()
-    since = min(row["at"] for row in found).timestamp()
-    mine = {table: _of(reading, table, is_own, since) for table in (Table.TURNS, Table.FATES)}
-    feedback = _of(reading, Table.FEEDBACK, is_own, since - _EARLIEST_S)
-    rewards = _of(reading, Table.REWARDS, is_own, since).to_dicts()
-    fates = {row["trace_id"]: row for row in mine[Table.FATES].to_dicts()}
-    said = tuple(zip(feedback.to_dicts(), reading.contents(feedback), strict=True))
-    turns = list(zip(mine[Table.TURNS].to_dicts(), reading.contents(mine[Table.TURNS]), strict=True))
+    since = min(row["at"] for row in found).timestamp() - _SKEW_S
+    until = max(row["closed_at"] for row in found).timestamp() + _SKEW_S
+    held = {
+        table: reading.rows(
+            table, reading.files(table, since, until if table is Table.TURNS else None), is_own
+        ).collect()
+        for table in (Table.TURNS, Table.FEEDBACK, Table.FATES, Table.REWARDS)
+    }
+    fates = {row["trace_id"]: row for row in held[Table.FATES].to_dicts()}
+    rewards = held[Table.REWARDS].to_dicts()
+    said = tuple(_opened(reading, held[Table.FEEDBACK]))
+    turns = list(_opened(reading, held[Table.TURNS]))
     last = found[-1]["trajectory_id"]
     return tuple(_told(row, turns, fates, rewards, said, is_last=row["trajectory_id"] == last) for row in found)
-
-
-_EARLIEST_S = 86_400.0  # feedback by a clock that is wrong, or before its session's first trace
 
 
 def _keys(reading: Reading, asked: str) -> set[str]:
@@ -66,8 +69,8 @@ def _keys(reading: Reading, asked: str) -> set[str]:
     return {*keys, key_of(session_id=None, trace_id=trace)} if is_trace_id(trace) else keys
 
 
-def _of(reading: Reading, table: Table, is_own: pl.Expr, since: float) -> pl.DataFrame:
-    return reading.rows(table, reading.files(table, since)).filter(is_own).collect()
+def _opened(reading: Reading, rows: pl.DataFrame) -> Iterator[tuple[Values, Content | None]]:
+    return zip(rows.drop("content").to_dicts(), reading.contents(rows), strict=True)
 
 
 def _told(
