@@ -14,7 +14,7 @@ from infra.config import Config
 from infra.errors import ConfigError, LakeError
 
 if TYPE_CHECKING:  # polars and rich are imported by what needs them: `--help` does not
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from ingest.lake.reading import Reading
 
@@ -154,7 +154,7 @@ def _put(lines: Iterator[str], file: IO[str]) -> int:
 def _sql(config: Config, args: argparse.Namespace) -> int:
     from ingest.lake import query, screen
 
-    for part in screen.frame(query.sql(_reading(config), args.query), args.limit):
+    for part in screen.frame(query.sql(_reading(config), args.query), args.limit, _console().width):
         _print(part)
     return 0
 
@@ -169,10 +169,12 @@ def _reading(config: Config) -> "Reading":
 
 
 def _print(part: "RenderableType") -> None:
+    _console().print(part)
+
+
+def _console() -> "Console":
     """As wide as the terminal, and no wider than reads well in a pipe."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
-    console.print(part)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)

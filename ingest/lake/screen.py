@@ -19,6 +19,8 @@ from ingest.lake.transcript import SessionTold, TurnTold, Values
 
 SHORT_ID = 23  # a trace's id: its session's key, a dash, and enough to tell it from its session's other traces
 _WIDTHS = {"time": 16, "trace": SHORT_ID, "reward": 6}
+_MAX_CELL = 200  # characters of a value
+_READABLE = 30  # characters in which a longer value can be read, in several lines
 _MINUTE = "%Y-%m-%d %H:%M"
 SHORT = 1200  # characters of a text in a transcript
 ERASED = "[erased: the key of who wrote this is gone]"
@@ -90,14 +92,22 @@ def _preview(content: Content | None) -> str:
     return f"{_cut(content.text['context'], 24)} -> {' '.join(part for part in (reply, calls) if part)}"
 
 
-def frame(rows: pl.DataFrame, limit: int) -> Iterator[RenderableType]:
-    """Any frame, its first `limit` rows."""
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in rows.columns:
-        table.add_column(Text(name))
-    for row in rows.head(limit).iter_rows():
-        table.add_row(*(Text(_cut(_value(value), 200)) for value in row))
-    yield table
+def frame(rows: pl.DataFrame, limit: int, width: int) -> Iterator[RenderableType]:
+    """Any frame, its first `limit` rows: as a table, or row by row where that is wider than `width` characters. Times
+    are those of UTC, as a query compares them."""
+    told = [[_cut(_value(value), _MAX_CELL) for value in row] for row in rows.head(limit).iter_rows()]
+    widest = [max(len(cell) for cell in (name, *column)) for name, *column in zip(rows.columns, *told, strict=True)]
+    if sum(min(one, _READABLE) + 3 for one in widest) <= width:
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        for name in rows.columns:
+            table.add_column(Text(name))
+        for cells in told:
+            table.add_row(*(Text(_clean(cell)) for cell in cells))
+        yield table
+    else:
+        for number, cells in enumerate(told, start=1):
+            yield Rule(f"row {number}", align="left")
+            yield _grid(zip(rows.columns, cells, strict=True))
     num = f"{rows.height:,} row{'' if rows.height == 1 else 's'}"
     yield Text(num if rows.height <= limit else f"{num}, the first {limit} shown; --limit shows more", "dim")
 
@@ -108,7 +118,7 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, datetime):
-        return _time(value)
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, list | dict):

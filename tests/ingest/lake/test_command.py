@@ -164,6 +164,13 @@ def test_sql_sees_columns_and_content(onstream: Any, capsys: Any) -> None:
     assert "too short" in capsys.readouterr().out
 
 
+def test_rows_too_wide_for_a_table_are_told_one_by_one(onstream: Any, capsys: Any, played: Played) -> None:
+    assert onstream("sql", f"select * from sessions where session_id = '{played.trajectory.session_id}'") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"trajectory_id {played.trajectory.trajectory_id}" in lines
+    assert "revision 1" in lines
+
+
 @pytest.mark.parametrize("query", ["select nothing from turns", "select * from cats", "drop everything"])
 def test_a_query_that_is_none_is_told_with_the_tables(onstream: Any, capsys: Any, query: str) -> None:
     assert onstream("sql", query) == 1
