@@ -2,7 +2,8 @@
 
 Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
 Secrets never stand in the file: the control plane's token is read from `ONSTREAM_CONTROL_TOKEN`, the scorers' from
-`ONSTREAM_SCORING_TOKEN`, and API keys are known by their digests.
+`ONSTREAM_SCORING_TOKEN`, the master secret of users' keys from where `privacy` says, and API keys are known by their
+digests.
 """
 
 import os
@@ -22,6 +23,7 @@ SCORING_TOKEN_VAR = "ONSTREAM_SCORING_TOKEN"  # noqa: S105
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+AnyShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
@@ -43,6 +45,11 @@ class LogConfig(Section):
     retention_s: Seconds = 86_400.0
     assignor: Literal["eager", "cooperative"] = "eager"
     timeout_s: Seconds = 30.0
+    index_dir: str = Field("", description="copies of what topics say, for quick restarts; empty: `<run_dir>/index`")
+    max_record_bytes: int = Field(
+        983_040, ge=1024, le=16_000_000, description="larger values lie at `claims_url`; a broker's own limit is 1 MiB"
+    )
+    claims_url: str = Field("", description="an fsspec URL that all processes reach; empty: `<store.url>/claims`")
 
 
 class StoreConfig(Section):
@@ -106,6 +113,7 @@ class CaptureConfig(Section):
     spool_dir: str = Field("", description="empty: `<run_dir>/spool`")
     max_spool_bytes: int = Field(1 << 30, ge=1 << 20)
     segment_bytes: int = Field(4 << 20, ge=1 << 12)
+    recent_bytes: int = Field(64 << 20, ge=0, description="memory for recent turns, so that the next is stored cut")
 
 
 class RampStep(Section):
@@ -136,6 +144,8 @@ class GateConfig(Section):
     min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
     max_units: int = Field(20_000, ge=1)
     max_s: Seconds = 86_400.0
+    max_units_per_user: int = Field(2, ge=1, description="sessions of one user that count in a trial: the first ones")
+    max_tenant_share: AnyShare = Field(1.0, description="of the sessions that count; never below twice an equal share")
 
     @model_validator(mode="after")
     def _ramp_ends_open(self) -> "GateConfig":
@@ -193,13 +203,22 @@ class LakeConfig(Section):
     retention_days: int | None = Field(365, ge=1, description="days older than this are dropped; null: none ever is")
 
 
+class ContaminationConfig(Section):
+    """Evaluation tasks that must never train: see `ingest/sessions/contamination.py`."""
+
+    tasks: tuple[str, ...] = Field((), description="files of tasks: JSON Lines, or text in paragraphs")
+    overlap: AnyShare = Field(0.5, description="share of a task's runs of 13 words that makes a turn contaminated")
+
+
 class IngestConfig(Section):
     """Sessions: when they close, and who never trains; the lake."""
 
     inactivity_s: Seconds = 900.0
     horizon_s: Seconds = 86_400.0
-    held_out_share: float = Field(0.05, ge=0.0, lt=1.0)
-    held_out_salt: str = "onstream"
+    held_out_share: float = Field(0.05, ge=0.0, lt=1.0, description="once raised, never to be lowered")
+    held_out_salt: str = Field("onstream", description="another salt holds out others: what trained is not unlearned")
+    held_out_by: Literal["session", "user"] = Field("session", description="`user`: all sessions of a user, or none")
+    contamination: ContaminationConfig = ContaminationConfig()
     lake: LakeConfig = LakeConfig()
 
 
@@ -209,6 +228,22 @@ class RewardsConfig(Section):
     spec: str = Field("", description="a reward spec file; empty: the shipped default")
     max_waiting: int = Field(256, ge=1, description="trajectories that wait for slow scorers at a time")
     max_wait_s: Seconds = Field(300.0, description="how long a trajectory may wait for slow scorers, outages included")
+
+
+class PrivacyConfig(Section):
+    """What users typed: sealed under keys of their own, which can be erased."""
+
+    seal: bool = True
+    keys_url: str = Field("", description="the subjects' keys, an fsspec URL; empty: `<run_dir>/keys`")
+    secret_file: str = Field("", description="the master secret; empty: `<run_dir>/secret`, made on first use")
+    secret_env: str = Field("", description="the environment variable that holds the master secret instead")
+    key_cache_s: Seconds = Field(30.0, description="how long an erased key may still be used by who had it before")
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> "PrivacyConfig":
+        if self.secret_file and self.secret_env:
+            raise ValueError("the secret comes from `secret_file` or from `secret_env`, got both")
+        return self
 
 
 class TrainerConfig(Section):
@@ -224,6 +259,13 @@ class TrainerConfig(Section):
     clip_high: float = Field(0.28, gt=0.0)
     max_importance_weight: float = Field(2.0, gt=1.0)
     baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
+    late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
+    max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
+    max_tenant_share: AnyShare = Field(1.0, description="of a batch; never below twice an equal share")
+    near_duplicate_from: AnyShare = Field(0.75, description="similarity from which on two prompts are near duplicates")
+    near_duplicate_window: int = Field(
+        2048, ge=0, description="earlier turns of a tenant that prompts are compared with"
+    )
     max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     device: str = "cpu"
@@ -238,8 +280,10 @@ _RUN_DIR = ".onstream"
 _BELOW_RUN_DIR = {
     ("store", "url"): "store",
     ("store", "cache_dir"): "cache",
+    ("log", "index_dir"): "index",
     ("serving", "capture", "spool_dir"): "spool",
     ("ingest", "lake", "url"): "lake",
+    ("privacy", "keys_url"): "keys",
     ("trainer", "checkpoint_dir"): "trainer",
 }
 
@@ -257,6 +301,7 @@ class Config(Section):
     serving: ServingConfig = ServingConfig()
     ingest: IngestConfig = IngestConfig()
     rewards: RewardsConfig = RewardsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     trainer: TrainerConfig = TrainerConfig()
 
     @model_validator(mode="before")
@@ -270,6 +315,11 @@ class Config(Section):
             if isinstance(node, dict) and not node.get(leaf):
                 node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
         return given
+
+    @property
+    def claims_url(self) -> str:
+        """Where values lie that are too large for the log."""
+        return self.log.claims_url or f"{self.store.url}/claims"
 
     def dump(self) -> str:
         """The resolved configuration as YAML."""

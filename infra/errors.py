@@ -4,8 +4,10 @@
     ├── ConfigError        (ValueError)       a configuration the user can fix
     ├── StartError         (RuntimeError)     a process cannot start: port taken, model missing, broker away
     ├── RecordError        (ValueError)       bytes on the log that are not the record they claim to be
+    │   ├── ErasedError                       ... because the person it is of was erased: its key is gone
+    │   └── NewerError                        a record of a version newer than this process knows: not damaged
     ├── LogError           (ConnectionError)  the event log did not take or give a record in time
-    ├── StoreError         (OSError)          the weight store is unreadable, or a version in it is damaged
+    ├── StoreError         (OSError)          a store is unreadable, or what it holds is damaged
     ├── LakeError          (OSError)          the lake is unreadable, or cannot be written now
     ├── ControlError       (RuntimeError)     an engine refused or failed a control-plane command
     └── TransitionError    (ValueError)       a lifecycle was asked for a step its table does not have
@@ -31,12 +33,20 @@ class RecordError(OnstreamError, ValueError):
     """Bytes on the log that cannot be read as the record they claim to be."""
 
 
+class ErasedError(RecordError):
+    """A record of an erased person: its key is gone for good, and nothing may be made of it again."""
+
+
+class NewerError(RecordError):
+    """A record of a schema version that this process is too old for. Its bytes are not damaged, and not guessed."""
+
+
 class LogError(OnstreamError, ConnectionError):
     """The event log did not accept or return a record in time."""
 
 
 class StoreError(OnstreamError, OSError):
-    """The weight store is unreadable, or what it holds fails verification."""
+    """A store, of weights or of keys, is unreadable, or what it holds fails verification."""
 
 
 class LakeError(OnstreamError, OSError):

@@ -37,10 +37,13 @@ TRAJECTORIES_CLOSED = "onstream.trajectories.closed"
 REWARDS_MADE = "onstream.rewards.made"
 UNSCORED = "onstream.rewards.unscored"
 TURNS_TRAINED = "onstream.trainer.turns"
+TURNS_NEAR_DUPLICATE = "onstream.trainer.turns.near_duplicate"
 VERSIONS_PUBLISHED = "onstream.versions.published"
 RELEASES = "onstream.releases"
 DEAD_LETTERS = "onstream.dead_letters"
 LAKE_ROWS = "onstream.lake.rows"
+PARKED = "onstream.parked"
+REDRIVEN = "onstream.redriven"
 
 # histograms, in seconds
 SWAP_PAUSE = "onstream.swap.pause"
@@ -51,7 +54,10 @@ LAKE_COMMIT = "onstream.lake.commit.duration"
 
 # gauges
 TRIAL_LOG_E = "onstream.trial.log_e"
+TRIAL_USERS_NEEDED = "onstream.trial.users_needed"
 REWARD_MEAN = "onstream.reward.mean"
+BATCH_USER_SHARE = "onstream.trainer.batch.user_share"
+BATCH_TENANT_SHARE = "onstream.trainer.batch.tenant_share"
 REWARDS_WAITING = "onstream.rewards.waiting"
 SPOOL_BYTES = "onstream.spool.bytes"
 

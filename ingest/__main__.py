@@ -6,6 +6,7 @@ See `ingest.sessions.assemble` and `ingest.lake.writer`. Without a role, session
 import argparse
 import socket
 import sys
+import threading
 
 from infra import cli, telemetry
 from infra.config import Config
@@ -23,14 +24,15 @@ def main(argv: list[str]) -> int:
 def run(config: Config) -> None:
     """The stage that closes sessions, with the log of the configuration."""
     from infra.lifecycle import Stop
-    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.claims import keep_sweeping
+    from ingest.log.connect import claims, connect
     from ingest.log.reader import outlast_outages
     from ingest.sessions import assemble
 
     telemetry.setup("ingest")
     stop = Stop.on_signals()
-    # Another assignor may give a session's traces to one process and its feedback to another: they would never meet.
-    log = KafkaLog(config.log.model_copy(update={"assignor": "eager"}), client_id="ingest", member=socket.gethostname())
+    log = connect(config, client_id="ingest", member=socket.gethostname(), is_eager=True)
+    threading.Thread(target=keep_sweeping, args=(claims(config), stop), daemon=True).start()
     try:
         outlast_outages(stop, lambda: assemble.run(log, config, stop))
     finally:
@@ -45,13 +47,13 @@ def run_lake(config: Config) -> None:
     from ingest.lake.content import NoSeal, Vault
     from ingest.lake.storage import Storage
     from ingest.lake.table import Lake
-    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.connect import connect
     from ingest.log.reader import outlast_outages
 
     telemetry.setup("lake")
     stop = Stop.on_signals()
     lake, vault = Lake(Storage(config.ingest.lake.url)), Vault(NoSeal())
-    log = KafkaLog(config.log, client_id="lake", member=socket.gethostname())
+    log = connect(config, client_id="lake", member=socket.gethostname())
     try:
         outlast_outages(stop, lambda: writer.run(log, lake, vault, config, stop), (LogError, LakeError))
     finally:

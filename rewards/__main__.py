@@ -23,7 +23,7 @@ def run(config: Config) -> None:
         StartError: engines have scoring ports, and there is no credential for them.
     """
     from infra.lifecycle import Stop
-    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.connect import connect
     from ingest.log.reader import outlast_outages
     from rewards import spec, stage
     from rewards.asking import Background
@@ -33,7 +33,7 @@ def run(config: Config) -> None:
     scoring, services = spec.of(config), Services(engines.of(config))
     telemetry.setup("rewards")
     stop = Stop.on_signals()
-    log = KafkaLog(config.log, client_id="rewards", member=socket.gethostname())
+    log = connect(config, client_id="rewards", member=socket.gethostname())
     try:
         with Background(services) as asking:
             outlast_outages(stop, lambda: stage.run(log, config, scoring, asking, stop))

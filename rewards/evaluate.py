@@ -18,7 +18,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.records.events import Component, Part, Reward, Trajectory, Turn, TurnKind, TurnReward, content_id
+from ingest.records.events import (
+    Component,
+    Part,
+    Reward,
+    Source,
+    Trajectory,
+    Turn,
+    TurnKind,
+    TurnReward,
+    about,
+    content_id,
+)
 from rewards import credit
 from rewards.scorers import AnyScorer, BatchScorer, Outcome, Scored, Scorer, Unscored, kinds_of
 from rewards.spec import ComponentSpec, Scoring
@@ -70,8 +81,17 @@ def reward_id(scoring: Scoring, trajectory: Trajectory) -> str:
     return content_id(trajectory.trajectory_id, scoring.id)
 
 
-def reward(scoring: Scoring, trajectory: Trajectory, outcomes: Mapping[Key, Outcome], at: float) -> Reward:
-    """The reward of a trajectory, made at `at`, in Unix seconds. What no outcome is given for was not asked."""
+def reward(
+    scoring: Scoring,
+    trajectory: Trajectory,
+    outcomes: Mapping[Key, Outcome],
+    at: float,
+    source: Source | None = None,
+) -> Reward:
+    """The reward of a trajectory, made at `at`, in Unix seconds. What no outcome is given for was not asked.
+
+    `source` is where the trajectory lies; a reward of one that lies nowhere holds it.
+    """
     components = tuple(_components(scoring, trajectory, outcomes))
     parts = _parts(scoring, trajectory, components)
     values = {name: _weighted_mean(held) for name, held in parts.items()}
@@ -84,17 +104,26 @@ def reward(scoring: Scoring, trajectory: Trajectory, outcomes: Mapping[Key, Outc
     return Reward(
         reward_id=reward_id(scoring, trajectory),
         trajectory_id=trajectory.trajectory_id,
+        revision=trajectory.revision,
         session_id=trajectory.session_id,
         spec=scoring.id,
         components=components,
         turns=tuple(
-            TurnReward(trace_id=name, value=silent if value is None else value, parts=parts[name])
-            for name, value in values.items()
+            TurnReward(
+                trace_id=turn.trace_id,
+                kind=turn.kind,
+                value=silent if values[turn.trace_id] is None else values[turn.trace_id],
+                parts=parts[turn.trace_id],
+            )
+            for turn in trajectory.turns
+            if turn.trace_id in values
         ),
         value=_mean(main) if main else scoring.spec.silence,
         has_signal=bool(main),
         guardrails=_guard(scoring, trajectory),
-        trajectory=trajectory,
+        source=source,
+        trajectory=trajectory if source is None else None,
+        **about(trajectory),
         at=at,
     )
 

@@ -7,15 +7,16 @@ The commit order:
     2. write   every trajectory that lacks no answer any more gets its reward, appended to `rewards` and keyed by
                session key; the traces of one that is too large for the log get their fate here
     3. flush   rewards and dead letters are durable
-    4. commit  each partition's position moves to its low watermark: the smallest offset of any trajectory that still
+    4. index   the ids of those rewards are noted on this machine's disk
+    5. commit  each partition's position moves to its low watermark: the smallest offset of any trajectory that still
                waits for an answer, else the next offset
 
-There is no database. After a crash the trajectories that waited are read and asked about again, and `rewards` itself,
-replayed when partitions are assigned, tells which were given one under this spec and are skipped:
+The only database is a copy: `ingest.log.index` holds the ids that `rewards` holds. After a crash the trajectories that
+waited are read and asked about again; those that the index knows to have a reward under this spec are skipped:
 
     between 1 and 2   nothing was said; read and asked again
-    between 2 and 3   rewards that arrived are replayed, the rest are made again, with the same ids
-    between 3 and 4   rewards are replayed, their trajectories skipped; what waited is read again
+    between 2 and 3   rewards that arrived are copied into the index, the rest are made again, with the same ids
+    between 3 and 5   rewards are in the index by then, their trajectories skipped; what waited is read again
 
 A trajectory waits for its own questions only. At most `rewards.max_waiting` wait, and none for longer than
 `rewards.max_wait_s`: beyond that the oldest gets its reward with `Unscored` for what it lacks, so a scorer that cannot
@@ -33,10 +34,11 @@ from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
 from ingest.log import fates
-from ingest.log.protocol import EventLog, Message
-from ingest.log.reader import Reader, place, replay, send
-from ingest.log.topics import REWARDS, TRAJECTORIES
-from ingest.records.events import Component, Headers, Reward, Trajectory, session_key
+from ingest.log.index import Index, index_path
+from ingest.log.protocol import EventLog, Message, Receipt
+from ingest.log.reader import Reader, place, send
+from ingest.log.topics import READERS, REWARDS
+from ingest.records.events import Component, Headers, Reward, Source, Trajectory, session_key
 from rewards.asking import Asking
 from rewards.evaluate import Key, Question, ask, reward, reward_id
 from rewards.scorers import Outcome, Unscored
@@ -80,19 +82,23 @@ class Stage:
         self._timeout_s = config.log.timeout_s
         self._max_waiting, self._max_wait_s = config.rewards.max_waiting, config.rewards.max_wait_s
         self._remember_s = config.log.retention_s  # a trajectory is read again only while it is on its topic
-        self._reader = Reader(log, (TRAJECTORIES,), GROUP)
+        self._reader = Reader(log, READERS[GROUP], GROUP)
         self._assigned: frozenset[Where] = frozenset()
         self._next: dict[Where, int] = {}
         self._committed: dict[Where, int] = {}
         self._waiting: dict[str, _Waiting] = {}  # by reward id, oldest first
         self._asked: dict[Question, _Waiting] = {}
-        self._done: dict[str, float] = {}  # reward id -> when it was made, oldest first
+        self._index = Index(
+            index_path(config, GROUP), log, REWARDS, Reward, lambda one: [one.reward_id], lambda one: one.at
+        )
+        self._written: dict[str, tuple[Receipt, Reward]] = {}  # by reward id
 
     def step(self, timeout_s: float = POLL_S) -> None:
         """Read and write; flush and commit when there was anything."""
         num = self.read(timeout_s) + self.write()
         if num:
             self._log.flush(self._timeout_s)
+            self.note()
             self.commit()
 
     def read(self, timeout_s: float = POLL_S) -> int:
@@ -118,13 +124,12 @@ class Stage:
             for where in known.keys() - assigned:
                 del known[where]
         if gained:
-            made = {one.reward_id: one.at for one in replay(self._log, REWARDS, Reward) if one.spec == self._scoring.id}
-            self._done |= made
-            logger.info("reading %d partitions; %d rewards were made before", len(assigned), len(made))
+            num_new = self._index.catch_up({partition for _, partition in gained})
+            logger.info("reading %d partitions; %d rewards were new to the index", len(assigned), num_new)
 
     def _take(self, trajectory: Trajectory, message: Message) -> None:
         name = reward_id(self._scoring, trajectory)
-        if name in self._done or name in self._waiting:
+        if name in self._waiting or name in self._written or self._index.get(name):
             logger.debug("%s: trajectory %s was read before", place(message), trajectory.trajectory_id)
             return
         asked = ask(self._scoring, trajectory)
@@ -144,7 +149,6 @@ class Stage:
         for name in ready:
             self._write(self._waiting[name])
             del self._waiting[name]
-        self._forget()
         telemetry.gauge(telemetry.REWARDS_WAITING, len(self._waiting))
         return len(ready)
 
@@ -175,10 +179,11 @@ class Stage:
         with telemetry.span(telemetry.SCORE, parent=waiting.headers) as span:
             span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
             span.set_attribute("onstream.turns", len(trajectory.turns))
-            made = reward(self._scoring, trajectory, waiting.outcomes, self._clock())
-            self._done[made.reward_id] = made.at
+            source = Source(partition=waiting.where[1], offset=waiting.offset)
+            made = reward(self._scoring, trajectory, waiting.outcomes, self._clock(), source)
             try:
-                send(self._log, REWARDS, session_key(trajectory.session_id), made)
+                receipt = send(self._log, REWARDS, session_key(trajectory.session_id), made)
+                self._written[made.reward_id] = (receipt, made)
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), made.at)
                 return
@@ -188,14 +193,14 @@ class Stage:
                 telemetry.count(telemetry.UNSCORED, 1, component=component.name)
         logger.info("session %s: %s", trajectory.session_id, told(made))
 
-    def _forget(self) -> None:
-        """Let go of rewards whose trajectories are on their topic no longer."""
-        until = self._clock() - self._remember_s
-        while self._done and (oldest := next(iter(self._done))) and self._done[oldest] < until:
-            del self._done[oldest]
+    def note(self) -> None:
+        """4: copy what was written into the index, and let it go of rewards whose trajectories are on no topic."""
+        self._index.note(self._written.values())
+        self._written.clear()
+        self._index.forget(self._clock() - self._remember_s)
 
     def commit(self) -> None:
-        """4: move the group's positions to their low watermarks."""
+        """5: move the group's positions to their low watermarks."""
         held: dict[Where, int] = {}
         for waiting in self._waiting.values():
             held[waiting.where] = min(waiting.offset, held.get(waiting.where, waiting.offset))
@@ -208,6 +213,7 @@ class Stage:
         """Leave the group. Nothing is committed that was not flushed."""
         self._drop(tuple(self._asked))
         self._reader.close()
+        self._index.close()
 
 
 def told(made: Reward) -> str:

@@ -72,9 +72,9 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> None:
-        from ingest.log.kafka_log import KafkaLog
+        from ingest.log.connect import connect
 
-        log = KafkaLog(config.log, client_id="bootstrap")
+        log = connect(config, client_id="bootstrap")
         try:
             bootstrap(config, log, VersionStore(config.store.url))
         finally:

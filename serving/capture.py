@@ -26,6 +26,7 @@ from ingest.records import codec
 from ingest.records.events import Sampling, Trace, VersionSpan, session_key
 from serving import headers
 from serving.headers import Identity
+from serving.recent import Recent
 from serving.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ class Capture:
     every swap. The epoch salts the prefix cache, so KV computed before a swap is never found by a request after it.
     """
 
-    def __init__(self, spool: Spool, engine_id: str, version: int) -> None:
-        self._spool, self._engine_id = spool, engine_id
+    def __init__(self, spool: Spool, engine_id: str, version: int, recent: Recent) -> None:
+        self._spool, self._engine_id, self._recent = spool, engine_id, recent
         self.version = version
         self.epoch = 0
 
@@ -129,10 +130,14 @@ class Capture:
         """Write the traces of a request that ended, however it ended."""
         for number, reply in enumerate(exchange.replies.values()):
             trace = self._trace(exchange, reply, number)
-            value, schema = codec.encode(trace)
-            carried = schema | telemetry.headers_out()
-            self._spool.put(topics.TRACES.name, session_key(trace.session_id), value, carried)
+            self._recent.store(trace, self._write)
             telemetry.count(telemetry.TRACES_CAPTURED, 1, arm=trace.assignment.arm)
+
+    def _write(self, stored: Trace) -> bytes | None:
+        value, schema = codec.encode(stored)
+        carried = schema | telemetry.headers_out()
+        is_kept = self._spool.put(topics.TRACES.name, session_key(stored.session_id), value, carried)
+        return value if is_kept else None
 
     def _trace(self, exchange: Exchange, reply: Reply, number: int) -> Trace:
         identity = exchange.identity

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from infra.config import Config, EngineSlot
 from infra.errors import LogError, StartError
 from infra.lifecycle import Stop
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.store import releases
 from ingest.store.versions import VersionStore
@@ -24,6 +24,7 @@ from serving.cpu import without_seeds
 from serving.guard import control_token, scoring_token
 from serving.idle import Users, UsersMiddleware
 from serving.ports import require_free
+from serving.recent import Recent
 from serving.spool import Shipper, Spool
 from serving.weights import BACKEND
 
@@ -45,7 +46,7 @@ def version_to_serve(log: EventLog, engine_id: str) -> int:
 def first_version(config: Config, slot: EngineSlot, cache: Path) -> int:
     """The version to start with: from the log or, while no broker answers, the one this engine served last."""
     try:
-        log = KafkaLog(config.log, client_id=slot.id)
+        log = connect(config, client_id=slot.id)
         try:
             return version_to_serve(log, slot.id)
         finally:
@@ -81,12 +82,13 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         config.serving.capture.max_spool_bytes,
         config.serving.capture.segment_bytes,
     )
-    shipper = Shipper(spool, lambda: KafkaLog(config.log, client_id=slot.id), stop)
+    shipper = Shipper(spool, lambda: connect(config, client_id=slot.id), stop)
     shipper.start()
     args = vllm_args(config, slot, folder)
     async with build_async_engine_client(args) as engine:
         await engine.update_weight_version(str(manifest.version))
-        capture, users = Capture(spool, slot.id, manifest.version), Users()
+        recent = Recent(config.serving.capture.recent_bytes, config.ingest.inactivity_s)
+        capture, users = Capture(spool, slot.id, manifest.version, recent), Users()
         if current_platform.is_cpu():
             engine.generate = without_seeds(engine.generate)
         engine.generate = capture.wrap(engine.generate)

@@ -16,6 +16,10 @@ inverse-propensity form is the off-policy confidence sequence of the same author
 candidates the level of the j-th is alpha_j = alpha gamma_j (1 + promotions so far), e-LOND of Xu and Ramdas, AISTATS
 2024, arXiv:2311.06412. The bets are fixed, so evidence is a product of factors: it does not depend on the order in
 which rewards arrive, and it can be computed again from the log.
+
+One session multiplies a product by at most its factor at the outcome and arm that favour it most, and so the mixture,
+a mean of products. Of one user at most `max_units_per_user` sessions count (`serving.caps`), so one user moves log E by
+at most that many logs of the largest factor, and a bound is reached by no fewer users than its ratio to this.
 """
 
 import math
@@ -25,8 +29,11 @@ from enum import StrEnum
 
 from infra.config import GateConfig
 from ingest.records.events import Arm
+from serving import caps
 
 _BETS = (0.5, 1.0, 2.0, 4.0, 8.0)
+_SPLIT_STAKES = (-0.5, -0.2, -0.1, 0.1, 0.2, 0.5)
+_SPLIT_LINE = -math.log(0.001)
 _MIN_VARIANCE = 1e-4
 
 
@@ -56,13 +63,19 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Unit:
-    """One session of the trial. `guardrails` are outcomes in [0, 1] that are no part of the reward."""
+    """One session of the trial. `guardrails` are outcomes in [0, 1] that are no part of the reward.
+
+    `user` is a pseudonym, empty where none is known; `began_at` is Unix time.
+    """
 
     session_id: str
     arm: Arm
     propensity: float
     reward: float
     guardrails: Mapping[str, float]
+    tenant: str = ""
+    user: str = ""
+    began_at: float = 0.0
 
     @property
     def pi(self) -> float:
@@ -96,14 +109,37 @@ def _log_mixture(
     logs = [0.0] * len(_BETS)
     for arm, pi, outcome in units:
         phi = score(arm, pi, outcome, baseline.mean)
-        variance = baseline.variance / pi + baseline.variance / (1.0 - pi)
-        low, high = baseline.mean, 1.0 - baseline.mean
-        bound = max(low / pi, high / (1.0 - pi)) if sign > 0 else max(high / pi, low / (1.0 - pi))
-        for k, bet in enumerate(_BETS):
-            stake = min(bet * margin / variance, 0.5 / bound)
+        for k, stake in enumerate(_stakes(pi, baseline, margin, sign)):
             logs[k] += math.log1p(stake * sign * (phi + shift))
     most = max(logs)
     return most + math.log(math.fsum(math.exp(value - most) for value in logs) / len(logs))
+
+
+def _stakes(pi: float, baseline: Baseline, margin: float, sign: float) -> list[float]:
+    variance = baseline.variance / pi + baseline.variance / (1.0 - pi)
+    low, high = baseline.mean, 1.0 - baseline.mean
+    bound = max(low / pi, high / (1.0 - pi)) if sign > 0 else max(high / pi, low / (1.0 - pi))
+    return [min(bet * margin / variance, 0.5 / bound) for bet in _BETS]
+
+
+def most_evidence(pi: float, baseline: Baseline, margin: float) -> tuple[float, float]:
+    """The most by which one session can raise, and lower, log E_n; neither is negative."""
+    return _most(pi, baseline, margin, shift=margin, sign=1.0)
+
+
+def most_harm(pi: float, baseline: Baseline, margin: float) -> tuple[float, float]:
+    """The most by which one session can raise, and lower, log D_n."""
+    return _most(pi, baseline, margin, shift=0.0, sign=-1.0)
+
+
+def _most(pi: float, baseline: Baseline, margin: float, shift: float, sign: float) -> tuple[float, float]:
+    moves = [
+        math.log1p(stake * sign * (score(arm, pi, outcome, baseline.mean) + shift))
+        for arm in Arm
+        for outcome in (0.0, 1.0)
+        for stake in _stakes(pi, baseline, margin, sign)
+    ]
+    return max(moves), -min(moves)
 
 
 def log_mismatch(units: Iterable[tuple[Arm, float]]) -> float:
@@ -111,11 +147,10 @@ def log_mismatch(units: Iterable[tuple[Arm, float]]) -> float:
 
     A mixture over both directions and three sizes of bet on A_i - pi_i, each stake at most 1/2.
     """
-    stakes = (-0.5, -0.2, -0.1, 0.1, 0.2, 0.5)
-    logs = [0.0] * len(stakes)
+    logs = [0.0] * len(_SPLIT_STAKES)
     for arm, pi in units:
         surprise = (1.0 if arm is Arm.CANDIDATE else 0.0) - pi
-        for k, stake in enumerate(stakes):
+        for k, stake in enumerate(_SPLIT_STAKES):
             logs[k] += math.log1p(stake * surprise)
     most = max(logs)
     return most + math.log(math.fsum(math.exp(value - most) for value in logs) / len(logs))
@@ -142,6 +177,11 @@ class Standing:
     reason: str
     numbers: dict[str, float]
 
+    @property
+    def num_units(self) -> int:
+        """Sessions that count."""
+        return int(sum(self.numbers[f"units.{arm}"] for arm in Arm))
+
 
 def judge(
     units: tuple[Unit, ...],
@@ -153,23 +193,27 @@ def judge(
 ) -> Standing:
     """The verdict on a candidate from all its units so far.
 
-    `baselines` holds "reward" and every guardrail. A promotion needs evidence for the reward and for every
-    guardrail; one process that finds harm is enough to reject; no data and no time left is an expiry, never a pass.
+    Only sessions that `serving.caps` lets count do. `baselines` holds "reward" and every guardrail. A promotion needs
+    evidence for the reward and for every guardrail; one process that finds harm is enough to reject; no data and no
+    time left is an expiry, never a pass.
     """
     threshold = -math.log(level(config.alpha, trial, promotions))
+    num_given, units = len(units), caps.counted(units, config)
     numbers = _numbers(units, baselines, config)
-    numbers |= {"log_threshold": threshold, "age_s": age_s}
+    numbers |= {"log_threshold": threshold, "age_s": age_s, "units.capped": float(num_given - len(units))}
+    numbers |= caps.shares(units) | _influence(units, baselines, config, threshold)
     harm = _harm(numbers, config)
     if harm:
-        return Standing(Verdict.REJECT, harm, numbers)
+        return Standing(Verdict.REJECT, f"{harm}; {_told(numbers, 'reject')}", numbers)
     evidence = {name: numbers.get(f"log_e.{name}", -math.inf) for name in _measured(config)}
     weakest = min(evidence, key=lambda name: evidence[name])
+    bound = _told(numbers, "promote")
     arms = f"{numbers['units.candidate']:.0f} candidate and {numbers['units.stable']:.0f} stable sessions"
     if evidence[weakest] >= threshold:
         return Standing(
             Verdict.PROMOTE,
             f"reward {numbers['reward.candidate']:.3f} against {numbers['reward.stable']:.3f} over {arms}; the weakest "
-            f"evidence, of {weakest}, is e^{evidence[weakest]:.2f}, and e^{threshold:.2f} was needed",
+            f"evidence, of {weakest}, is e^{evidence[weakest]:.2f}, and e^{threshold:.2f} was needed; {bound}",
             numbers,
         )
     if len(units) >= config.max_units or age_s >= config.max_s:
@@ -179,7 +223,8 @@ def judge(
             f"no verdict within {limit} ({arms}): {weakest} has e^{evidence[weakest]:.2f} of e^{threshold:.2f}",
             numbers,
         )
-    return Standing(Verdict.HOLD, f"{weakest} has e^{evidence[weakest]:.2f} of e^{threshold:.2f} after {arms}", numbers)
+    told = f"{weakest} has e^{evidence[weakest]:.2f} of e^{threshold:.2f} after {arms}"
+    return Standing(Verdict.HOLD, f"{told}; {bound}", numbers)
 
 
 REWARD = "reward"
@@ -219,24 +264,68 @@ def _numbers(units: tuple[Unit, ...], baselines: Mapping[str, Baseline], config:
     return numbers
 
 
+def _influence(
+    units: tuple[Unit, ...], baselines: Mapping[str, Baseline], config: GateConfig, threshold: float
+) -> dict[str, float]:
+    """What one user can do, and how few can bring about a verdict; over all shares of the ramp and of `units`.
+
+    `log_e.user` is the most by which one user raises or lowers any evidence, `log_harm.user` by which they raise any
+    that ends the trial.
+    """
+    pis = {step.share for step in config.ramp} | {unit.pi for unit in units}
+    most = config.max_units_per_user
+    split = max(math.log1p(max(_SPLIT_STAKES) * max(pi, 1.0 - pi)) for pi in pis)
+    needed, moved, harmed = [1], [0.0], [most * split]
+    enough = [math.ceil(_SPLIT_LINE / (most * split))]
+    for name in _measured(config):
+        if name not in baselines:
+            continue
+        given = (baselines[name], _margin(config, name))
+        helps, hurts = ([f(pi, *given) for pi in pis] for f in (most_evidence, most_harm))
+        help_most, hurt_most = (most * max(up for up, _ in moves) for moves in (helps, hurts))
+        moved += [help_most, *(most * down for _, down in helps)]
+        harmed.append(hurt_most)
+        needed.append(math.ceil(threshold / help_most))
+        enough.append(math.ceil(_harm_line(config, name) / hurt_most))
+    return {
+        "log_e.user": max(moved),
+        "log_harm.user": max(harmed),
+        "users_needed.promote": float(max(needed)),
+        "users_needed.reject": float(min(enough)),
+    }
+
+
+def _told(numbers: Mapping[str, float], verdict: str) -> str:
+    """The bound, as a part of a sentence."""
+    name = "log_e.user" if verdict == "promote" else "log_harm.user"
+    least = numbers[f"users_needed.{verdict}"]
+    return f"one user moves this by at most e^{numbers[name]:.2f}, and fewer than {least:.0f} cannot {verdict} it"
+
+
+def _harm_line(config: GateConfig, name: str) -> float:
+    """Log of the harm at which a trial ends. Guardrails share `alpha_rollback` among them."""
+    shared = 0.0 if name == REWARD else math.log(max(1, len(config.guardrails)))
+    return shared - math.log(config.alpha_rollback)
+
+
 def _harm(numbers: Mapping[str, float], config: GateConfig) -> str | None:
-    """Why to reject: a process over its bound. Guardrails share `alpha_rollback` among them."""
-    line = -math.log(config.alpha_rollback)
+    """Why to reject: a process over its bound."""
+    line = _harm_line(config, REWARD)
     if numbers.get("log_harm.reward", 0.0) >= line:
         return (
             f"users are served worse: reward {numbers['reward.candidate']:.3f} against {numbers['reward.stable']:.3f} "
             f"over {numbers['units.candidate']:.0f} candidate sessions, harm e^{numbers['log_harm.reward']:.2f} "
             f"past e^{line:.2f}"
         )
-    shared = line + math.log(max(1, len(config.guardrails)))
     for rail in config.guardrails:
+        shared = _harm_line(config, rail.name)
         if numbers.get(f"log_harm.{rail.name}", 0.0) >= shared:
             return (
                 f"guardrail {rail.name} is hurt: {numbers.get(f'{rail.name}.candidate', 0.0):.3f} against "
                 f"{numbers.get(f'{rail.name}.stable', 0.0):.3f}, harm e^{numbers[f'log_harm.{rail.name}']:.2f} "
                 f"past e^{shared:.2f}"
             )
-    if numbers["log_mismatch"] >= -math.log(0.001):
+    if numbers["log_mismatch"] >= _SPLIT_LINE:
         return f"sessions were not split as their coin says (e^{numbers['log_mismatch']:.2f}): the trial is not valid"
     return None
 

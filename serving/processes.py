@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from infra.config import Config, RouterConfig
+from infra.errors import NewerError
 from infra.lifecycle import Stop
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
 from ingest.store.releases import ReleaseFollower
@@ -39,7 +40,7 @@ def run_router(config: Config) -> None:
     capture = config.serving.capture
     spool = Spool(Path(capture.spool_dir) / "router", capture.max_spool_bytes, capture.segment_bytes)
     router = Router({slot.id: slot for slot in config.serving.engines}, own, spool)
-    open_log = partial(KafkaLog, config.log, client_id="router")
+    open_log = partial(connect, config, client_id="router")
     shipper = Shipper(spool, open_log, stop)
     shipper.start()
     threading.Thread(target=follow_releases, args=(open_log, router, stop), daemon=True).start()
@@ -70,7 +71,12 @@ async def _serve_router(router: Router, own: RouterConfig) -> None:
 
 
 def follow_releases(open_log: Callable[[], EventLog], router: Router, stop: Stop) -> None:
-    """Keep `router.served` at the head of the release log; through an outage the router serves what it knew."""
+    """Keep `router.served` at the head of the release log; through an outage the router serves what it knew.
+
+    A release of a version newer than this process knows ends that: nobody here can tell what is on trial any more.
+    Users are served on, and no session is given to a trial, so a trial has no evidence from a router that does not
+    know its state. The counter `releases_too_new` says so until the router is upgraded.
+    """
 
     def follow() -> None:
         log = open_log()
@@ -78,6 +84,10 @@ def follow_releases(open_log: Callable[[], EventLog], router: Router, stop: Stop
         try:
             while not stop.is_set():
                 router.served = follower.poll(0.5)
+        except NewerError as exc:
+            logger.error("router: no session goes to a trial any more: %s", exc)
+            router.served = replace(router.served, share=0.0)
+            router.counts["releases_too_new"] += 1
         finally:
             follower.close()
             log.close()
@@ -95,9 +105,10 @@ def run_rollout(config: Config) -> None:
     _serve_state(own.host, own.port, shown)
 
     def control() -> None:
-        log = KafkaLog(config.log, client_id="rollout")
+        log = connect(config, client_id="rollout")
         engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
-        rollout = Rollout(log, VersionStore(config.store.url), engines, own)
+        kept = Path(config.run_dir) / "rollout" / "evidence.json"
+        rollout = Rollout(log, VersionStore(config.store.url), engines, own, kept)
         try:
             rollout.start()
             shown["rollout"] = rollout

@@ -1,77 +1,40 @@
 """The controller: it alone writes the release log, and makes engines serve what the log says.
 
 A tick goes: read what is new (versions, rewards, releases), move the trial one step along `trial.ALLOWED` if it is
-ready, then reconcile every engine with the log. Nothing else is state: a restart replays `releases` and `rewards`
-and stands where the process before it stood. A step is written before it is acted on, so a crash in between is
-made good by reconciling.
+ready, then reconcile every engine with the log. Nothing else is state: a restart replays `releases`, takes the evidence
+as it was kept and what `rewards` has beyond it, and stands where the process before it stood. A step is written before
+it is acted on, so a crash in between is made good by reconciling.
 """
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
 from infra import telemetry
-from infra.config import EngineSlot, GateConfig, RolloutConfig
+from infra.config import EngineSlot, RolloutConfig
 from infra.errors import ControlError, OnstreamError
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
+from ingest.records.events import Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
-from serving import gate, trial
+from serving import evidence, gate, trial
 from serving.engines import EngineControl
-from serving.gate import Baseline, Standing, Unit, Verdict
+from serving.gate import Baseline, Standing, Verdict
 
 logger = logging.getLogger(__name__)
 
-_CHAMPION_UNITS = 500
 _FLUSH_S = 30.0
+_KEEP_EVERY_S = 30.0
+_NUM_CHAMPIONS = 5  # stable, and those that a rollback may return to
 
 
 class FencedError(OnstreamError, RuntimeError):
     """Another rollout process took over the release log."""
-
-
-@dataclass
-class Evidence:
-    """Outcomes by session, each counted once, from the rewards topic."""
-
-    champion: dict[int, deque[Reward]] = field(default_factory=dict)
-    units: dict[int, dict[str, Unit]] = field(default_factory=dict)
-    excluded: dict[int, int] = field(default_factory=dict)
-
-    def add(self, reward: Reward) -> None:
-        """File a reward under the trial its session was assigned in, or under the version that served it alone."""
-        served = {version for turn in reward.trajectory.turns for version in turn.versions}
-        assignment = reward.trajectory.assignment
-        if assignment is not None and assignment.arm is Arm.STABLE and len(served) == 1:
-            (version,) = served
-            self.champion.setdefault(version, deque(maxlen=_CHAMPION_UNITS)).append(reward)
-        if assignment is None or assignment.trial is None:
-            return
-        is_candidate = assignment.arm is Arm.CANDIDATE
-        if not served <= {assignment.trial} if is_candidate else assignment.trial in served:
-            self.excluded[assignment.trial] = self.excluded.get(assignment.trial, 0) + 1
-            return
-        unit = Unit(reward.session_id, assignment.arm, assignment.propensity, reward.value, reward.guardrails)
-        self.units.setdefault(assignment.trial, {})[reward.session_id] = unit
-
-    def baselines(self, version: int, config: GateConfig) -> dict[str, Baseline] | None:
-        """The champion's outcomes, or `None` while there are too few."""
-        served = self.champion.get(version, ())
-        if len(served) < config.min_champion_units:
-            return None
-        found = {gate.REWARD: Baseline.of(reward.value for reward in served)}
-        for rail in config.guardrails:
-            outcomes = [reward.guardrails[rail.name] for reward in served if rail.name in reward.guardrails]
-            if outcomes:
-                found[rail.name] = Baseline.of(outcomes)
-        return found
 
 
 def place(slots: Iterable[EngineSlot], stable: int, config: RolloutConfig) -> dict[str, int]:
@@ -103,17 +66,21 @@ class Rollout:
         store: VersionStore,
         engines: Mapping[str, EngineControl],
         config: RolloutConfig,
+        evidence_file: Path,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._log, self._store, self._engines, self._config, self._now = log, store, engines, config, now
         self.served = Served()
         self.standing: Standing | None = None
-        self.evidence = Evidence()
+        self._file = evidence_file
+        self.evidence = evidence.read(evidence_file)
+        self._keep_at = now() + _KEEP_EVERY_S
         self._begun: Release | None = None  # the canary's first release: frozen baselines, start of its clock
         self._evaluating_since = 0.0
         self._waiting: dict[int, Version] = {}
         self._epoch = 0  # of this writer; none before it claimed one
-        self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES))
+        taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
+        self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES), taken)
 
     def start(self) -> None:
         """Replay, then claim the release log with a new epoch.
@@ -139,6 +106,8 @@ class Rollout:
         else:
             self._begin()
         self._reconcile()
+        if self._now() >= self._keep_at:
+            self._keep()
 
     # -- reading
 
@@ -246,7 +215,7 @@ class Rollout:
         """canary -> promoted | rejected | expired, or a step along the ramp."""
         candidate = self.served.candidate
         assert candidate is not None and self._begun is not None
-        units = tuple(self.evidence.units.get(candidate, {}).values())
+        units = self.evidence.units_of(candidate)
         standing = gate.judge(
             units,
             thaw(self._begun.numbers),
@@ -255,16 +224,17 @@ class Rollout:
             promotions=len(self.served.promoted),
             age_s=self._now() - self._begun.at,
         )
-        standing.numbers["units.excluded"] = float(self.evidence.excluded.get(candidate, 0))
+        standing.numbers["units.excluded"] = float(len(self.evidence.excluded.get(candidate, ())))
         self.standing = standing
         telemetry.gauge(telemetry.TRIAL_LOG_E, standing.numbers.get("log_e.reward", 0.0), version=candidate)
+        telemetry.gauge(telemetry.TRIAL_USERS_NEEDED, standing.numbers["users_needed.promote"], version=candidate)
         if standing.verdict is Verdict.PROMOTE:
             self._promote(candidate, standing)
         elif standing.verdict is Verdict.REJECT:
             self._reject(standing.reason, standing.numbers)
         elif standing.verdict is Verdict.EXPIRE:
             self._reject(standing.reason, standing.numbers, TrialState.EXPIRED)
-        elif (share := gate.share_at(len(units), self._config.gate)) != self.served.share:
+        elif (share := gate.share_at(standing.num_units, self._config.gate)) != self.served.share:
             self._move(
                 TrialState.CANARY,
                 TrialState.CANARY,
@@ -333,7 +303,17 @@ class Rollout:
             numbers=took,
         )
 
+    def _keep(self) -> None:
+        """Keep the evidence, and what was read of the rewards topic: a restart reads on from there."""
+        self._keep_at = self._now() + _KEEP_EVERY_S
+        on_trial = [number for number in (self.served.on_trial,) if number is not None]
+        self.evidence.forget_all_but(self.served.lineage[-_NUM_CHAMPIONS:], on_trial)
+        positions = self._follower.positions.items()
+        self.evidence.positions = {part: offset for (topic, part), offset in positions if topic == topics.REWARDS.name}
+        evidence.keep(self.evidence, self._file)
+
     def close(self) -> None:
+        self._keep()
         self._follower.close()
         for engine in self._engines.values():
             engine.close()

@@ -17,17 +17,13 @@ from rich.table import Table
 from infra import broker, cli
 from infra.config import Config
 from infra.errors import LogError, StartError
-from ingest.lake.group import GROUP as LAKE
-from ingest.lake.group import TOPICS as LAKE_TOPICS
-from ingest.log import letters, topics
+from ingest.log import letters, redrive, topics
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog
 from ingest.records.events import TrialState
 from ingest.sessions.assemble import GROUP
 from ingest.store import releases
 from ingest.store.versions import VersionStore
-
-STAGES = {"ingest": (topics.TRACES, topics.FEEDBACK), "rewards": (topics.TRAJECTORIES,), "trainer": (topics.REWARDS,)}
 
 
 def main(argv: list[str]) -> int:
@@ -60,13 +56,13 @@ def _processes(config: Config) -> Table:
 
 
 def _from_log(config: Config) -> list[RenderableType]:
-    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.connect import connect
 
-    log = KafkaLog(config.log, client_id="status")
+    log = connect(config, client_id="status")
     try:
         broker.require_running(config.log)
         served = releases.read(log)
-        stages = STAGES | ({LAKE: LAKE_TOPICS} if config.ingest.lake.enabled else {})
+        stages = {name: read for name, read in topics.READERS.items() if name != "lake" or config.ingest.lake.enabled}
         lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in stages.items()}
         lost = lost_feedback(log)
     except (LogError, StartError) as exc:
@@ -88,8 +84,10 @@ def _from_log(config: Config) -> list[RenderableType]:
 
 
 def lost_feedback(log: EventLog) -> dict[str, int]:
-    """How much feedback was dead-lettered or came late, as far back as its letters are kept. Two small topics."""
-    dead = Counter(letters.read(log, topics.dead_letters(topics.FEEDBACK.name, GROUP)).values())
+    """How much feedback was dead-lettered and not put back, or came late, as far back as that is kept."""
+    source = topics.dead_letters(topics.FEEDBACK.name, GROUP)
+    put_back = redrive.done(log, source)
+    dead = Counter(failure for origin, failure in letters.read(log, source).items() if origin not in put_back)
     return {
         "about nothing known": dead[Failure.UNCLAIMED],
         "late": len(letters.read(log, topics.late_letters(topics.FEEDBACK.name, GROUP))),
@@ -158,7 +156,7 @@ def versions(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> None:
-        table = Table("version", "digest", "parent", "turns", "reward", "published")
+        table = Table("version", "digest", "parent", "turns", "reward", "one user has", "published")
         store = VersionStore(config.store.url)
         for number in store.versions():
             held = store.read(number)
@@ -169,8 +167,16 @@ def versions(argv: list[str]) -> int:
                 "-" if held.parent is None else str(held.parent),
                 str(held.lineage.get("num_turns", "-")),
                 "-" if reward is None else f"{reward:.3f}",
+                _largest_user(held.metrics),
                 time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.created_at)),
             )
         Console().print(table)
 
     return cli.guarded(args.config, run, verbose=False)
+
+
+def _largest_user(metrics: Mapping[str, float]) -> str:
+    """The largest share that one user has of a version's batch, and the bound that held."""
+    if "fair.user_share" not in metrics:
+        return "-"
+    return f"{metrics['fair.user_share']:.1%} of at most {metrics['fair.user_cap']:.1%}"

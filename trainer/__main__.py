@@ -29,8 +29,9 @@ def run(config: Config) -> None:
 
     from infra.errors import ConfigError
     from infra.lifecycle import Stop
-    from ingest.log.kafka_log import KafkaLog
+    from ingest.log.connect import connect
     from ingest.log.reader import outlast_outages
+    from ingest.sessions import contamination
     from ingest.store.versions import VersionStore
     from trainer.actors import RayPolicy, StoppedError, start_ray
     from trainer.loop import Trainer
@@ -38,14 +39,15 @@ def run(config: Config) -> None:
     base = Path(config.model.path)
     if not (base / "config.json").is_file():
         raise ConfigError(f"model.path: {base} must be a Hugging Face folder with a config.json")
+    tasks = contamination.index_of(config.ingest.contamination)
     telemetry.setup("trainer")
     start_ray(config.trainer)
     stop = Stop.on_signals()  # after Ray, which installs a handler of its own
-    log = KafkaLog(config.log, client_id="trainer", member=socket.gethostname())
+    log = connect(config, client_id="trainer", member=socket.gethostname())
     policy = RayPolicy(base, config.trainer, stop)
     store = VersionStore(config.store.url)
     try:
-        outlast_outages(stop, lambda: Trainer(config, log, store, policy, stop).run())
+        outlast_outages(stop, lambda: Trainer(config, log, store, policy, stop, tasks=tasks).run())
     except StoppedError as exc:
         logger.info("%s; the batch is read again at the next start", exc)
     finally:

@@ -19,9 +19,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import StoreError
+from infra.files import replace_text, sync
 from ingest.log.protocol import Positions
 from ingest.records.events import Fate
-from trainer.files import replace_text, sync
 
 NUM_KEPT = 2
 
@@ -47,6 +47,7 @@ class Fallback(_Frozen):
 
     learner: str | None
     baselines: dict[str, float]
+    seen: dict[str, tuple[str, ...]] = {}
 
 
 class State(_Frozen):
@@ -54,13 +55,15 @@ class State(_Frozen):
 
     `base` is the stable version the learner stands on and `learner` names its folder (`None`: the store's weights of
     `base`, fresh optimiser); while there is a `candidate`, `learner` is the candidate's. `fates` are decided but not
-    yet confirmed by the log. `fated` are the last traces that were given one.
+    yet confirmed by the log. `fated` are the last traces that were given one, and `seen` the sketches of the prompts
+    that trained last, by tenant: without them a restart would weigh the same turns otherwise.
     """
 
     step: int = 0
     base: int | None = None
     learner: str | None = None
     baselines: dict[str, float] = {}
+    seen: dict[str, tuple[str, ...]] = {}
     candidate: CandidateVersion | None = None
     fallback: Fallback | None = None
     offsets: dict[str, dict[int, int]] = {}

@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ingest.records.events import FateKind, Part, Reward, Segment, Turn, TurnKind, TurnReward, versions_of
+from ingest.records.events import FateKind, Part, Reward, Segment, Trajectory, Turn, TurnKind, TurnReward, versions_of
+from ingest.sessions.contamination import TaskIndex
+from ingest.sessions.sketch import sketches
 from ingest.store.releases import Served
 
 HTTP_OK = 200
@@ -16,6 +18,7 @@ class Reason(StrEnum):
     """Why a trace does not train, as an operator reads it."""
 
     HELD_OUT = "its session is held out"
+    CONTAMINATED = "contaminated"
     SIDE = "side turn"
     STATUS = "the request failed"
     EMPTY = "empty reply"
@@ -27,6 +30,7 @@ class Reason(StrEnum):
     STALE = "stale"
     DISCARDED = "its update was discarded"
     EXPIRED = "no batch filled while the log kept its reward"
+    GONE = "the log keeps its trajectory no longer"
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,20 @@ class Held:
 
 @dataclass(frozen=True)
 class Ineligible:
-    """A trace that never trains."""
+    """A trace that never trains. `detail` is what the reason is about, such as a file's name."""
 
     reason: Reason
+    detail: str = ""
+
+    @property
+    def told(self) -> str:
+        """The fate's reason."""
+        return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
 
     @property
     def fate(self) -> FateKind:
-        special = {Reason.HELD_OUT: FateKind.HELD_OUT, Reason.EXPIRED: FateKind.EXPIRED}
-        return special.get(self.reason, FateKind.REFUSED)
+        expired = dict.fromkeys((Reason.EXPIRED, Reason.GONE), FateKind.EXPIRED)
+        return ({Reason.HELD_OUT: FateKind.HELD_OUT} | expired).get(self.reason, FateKind.REFUSED)
 
 
 Eligibility = Trainable | Held | Ineligible
@@ -60,28 +70,44 @@ Eligibility = Trainable | Held | Ineligible
 
 @dataclass(frozen=True)
 class EligibleTurn:
-    """A turn that only its weights can still rule out. `reward` is its value, `parts` are at least one."""
+    """A turn that only its weights can still rule out. `reward` is its value, `parts` are at least one.
+
+    `sketch` is of its prompt, as `ingest.sessions.sketch` makes it.
+    """
 
     trace_id: str
     kind: TurnKind
     reward: float
     parts: tuple[Part, ...]
     versions: tuple[int, ...]
+    sketch: str = ""
 
 
-def screen(reward: Reward) -> dict[str, EligibleTurn | Ineligible]:
-    """Every trace of a reward by its id, screened by all that can never change."""
+def screen(
+    reward: Reward, trajectory: Trajectory | None, tasks: TaskIndex | None = None
+) -> dict[str, EligibleTurn | Ineligible]:
+    """Every trace of a reward by its id, screened by all that can never change. `tasks` must never train."""
+    if trajectory is None:
+        return {trace_id: Ineligible(Reason.GONE) for trace_id in reward.trace_ids}
     segments = {
         segment.trace_id: (segment, chain.shared + len(chain.token_ids))
-        for chain in reward.trajectory.chains
+        for chain in trajectory.chains
         for segment in chain.segments
     }
     scores = {turn.trace_id: turn for turn in reward.turns}
+    prompts = sketches(trajectory)
+    taken_from = tasks.contaminated(trajectory) if tasks else {}
     return {
-        turn.trace_id: _screen_turn(
-            reward.trajectory.held_out, turn, segments.get(turn.trace_id), scores.get(turn.trace_id)
+        turn.trace_id: Ineligible(Reason.CONTAMINATED, taken_from[turn.trace_id])
+        if turn.trace_id in taken_from and not trajectory.held_out
+        else _screen_turn(
+            trajectory.held_out,
+            turn,
+            segments.get(turn.trace_id),
+            scores.get(turn.trace_id),
+            prompts[turn.trace_id],
         )
-        for turn in reward.trajectory.turns
+        for turn in trajectory.turns
     }
 
 
@@ -90,6 +116,7 @@ def _screen_turn(
     turn: Turn,
     found: tuple[Segment, int] | None,
     score: TurnReward | None,
+    sketch: str,
 ) -> EligibleTurn | Ineligible:
     """`found` is the turn's segment and how many tokens its whole chain has.
 
@@ -113,7 +140,7 @@ def _screen_turn(
     if score is None or score.value is None or not 0.0 <= score.value <= 1.0:
         return Ineligible(Reason.UNSCORED)
     parts = score.parts or (Part(name=SOLE_PART, weight=1.0, value=score.value),)
-    return EligibleTurn(turn.trace_id, turn.kind, score.value, parts, versions_of(segment.spans))
+    return EligibleTurn(turn.trace_id, turn.kind, score.value, parts, versions_of(segment.spans), sketch)
 
 
 def eligibility_of(turn: EligibleTurn, served: Served, own: int | None, max_staleness: int) -> Eligibility:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 
 from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
-from ingest.log.topics import REWARDS
-from ingest.records.events import Chain, Reward
+from ingest.log.topics import READERS
+from ingest.log.trajectories import trajectory_of
+from ingest.records.events import Chain, Reward, Trajectory
+from ingest.sessions.contamination import TaskIndex
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
 logger = logging.getLogger(__name__)
@@ -21,15 +23,20 @@ GROUP = "trainer"
 
 @dataclass(frozen=True)
 class Item:
-    """One reward record: its traces that were new, and the chains, as stored, while any of them may train."""
+    """One reward record: its traces that were new, and the chains, as stored, while any of them may train.
+
+    `owner` is who counts as its user.
+    """
 
     partition: tuple[str, int]
     offset: int
+    revision: int
     tenant: str
     spec: str
     at: float
     turns: dict[str, EligibleTurn | Ineligible]
     chains: tuple[Chain, ...]
+    owner: str
 
     @property
     def eligible(self) -> list[EligibleTurn]:
@@ -39,12 +46,21 @@ class Item:
     def ineligible(self) -> dict[str, Ineligible]:
         return {trace_id: turn for trace_id, turn in self.turns.items() if isinstance(turn, Ineligible)}
 
+    def waits(self, late_after: float) -> bool:
+        """Whether a turn of it is unscored, and it was made after `late_after`."""
+        return self.at > late_after and Ineligible(Reason.UNSCORED) in self.turns.values()
+
 
 class Inbox:
-    """The trainer's view of the rewards topic. `fated` are traces that already have their fate."""
+    """The trainer's view of the rewards topic. `fated` are traces that already have their fate.
 
-    def __init__(self, log: EventLog, positions: Positions, fated: Iterable[str]) -> None:
-        self._log = log
+    Text of `tasks` never trains.
+    """
+
+    def __init__(
+        self, log: EventLog, positions: Positions, fated: Iterable[str], tasks: TaskIndex | None = None
+    ) -> None:
+        self._log, self._tasks = log, tasks
         self._next = dict(positions)
         self._known = set(fated)
         self._reader: Reader | None = None
@@ -58,7 +74,7 @@ class Inbox:
     def poll(self, timeout_s: float) -> None:
         """Read on. Raises `LogError`."""
         if self._reader is None:
-            self._reader = Reader(self._log, [REWARDS], GROUP)
+            self._reader = Reader(self._log, READERS[GROUP], GROUP)
         found = self._reader.poll(timeout_s)
         moved = self._seek_new()
         for message, record in found:
@@ -83,23 +99,38 @@ class Inbox:
         return moved
 
     def _keep(self, message: Message, reward: Reward) -> None:
-        """Hold a reward. A trace that is held or has its fate stays with the first reward that brought it."""
-        turns = {trace_id: turn for trace_id, turn in screen(reward).items() if trace_id not in self._known}
-        if len(turns) < len(reward.trajectory.turns):
+        """Hold a reward. A trace that has its fate keeps it; one that is held goes to the reward's latest revision."""
+        if reward.revision > 1:
+            self._give_up(reward)
+        if not self._known.isdisjoint(reward.trace_ids):
             logger.info("%s: skipped traces of a reward that came again", place(message))
-        if not turns:
+        if self._known.issuperset(reward.trace_ids):
             return
+        trajectory = trajectory_of(self._log, reward)
+        screened = screen(reward, trajectory, self._tasks)
+        turns = {name: turn for name, turn in screened.items() if name not in self._known}
         self._known |= turns.keys()
         item = Item(
             (message.topic, message.partition),
             message.offset,
-            reward.trajectory.tenant,
+            reward.revision,
+            reward.tenant,
             reward.spec,
             reward.at,
             turns,
-            reward.trajectory.chains,
+            trajectory.chains if trajectory else (),
+            owner_of(reward, trajectory),
         )
         self.items.append(_stripped(item))
+
+    def _give_up(self, reward: Reward) -> None:
+        """Let go of held traces that an earlier revision brought: `reward` has later feedback about them."""
+        names = set(reward.trace_ids)
+        for index, item in enumerate(self.items):
+            if item.revision < reward.revision and not names.isdisjoint(item.turns):
+                self._known -= names & item.turns.keys()
+                left = {name: turn for name, turn in item.turns.items() if name not in names}
+                self.items[index] = _stripped(replace(item, turns=left))
 
     def resolve(self, rule_out: Callable[[Item, EligibleTurn], Ineligible | None]) -> None:
         """Give eligible turns that `rule_out` objects to their reason, and let go of tokens that cannot train."""
@@ -117,9 +148,14 @@ class Inbox:
                 return index + 1
         return len(self.items)
 
-    def num_leading_ineligible(self) -> int:
-        """How many items from the first on hold nothing that may train."""
-        return next((index for index, item in enumerate(self.items) if item.eligible), len(self.items))
+    def num_leading_ineligible(self, late_after: float) -> int:
+        """How many items from the first on hold nothing that may train, nor may yet be scored by late feedback.
+
+        Unscored turns of rewards made after `late_after`, in Unix seconds, still wait for that.
+        """
+        return next(
+            (n for n, item in enumerate(self.items) if item.eligible or item.waits(late_after)), len(self.items)
+        )
 
     def positions_after(self, num_items: int) -> Positions:
         """Where reading goes on once the first `num_items` are used: at the first reward left, or the next unread."""
@@ -147,6 +183,14 @@ class Inbox:
         if self._reader is not None:
             self._reader.close()
         self._reader, self._assigned = None, frozenset()
+
+
+def owner_of(reward: Reward, trajectory: Trajectory | None) -> str:
+    """Who counts as the user of a reward's turns; where none is named, its session, or that whose agent began it."""
+    if reward.user:
+        return f"user {reward.user}"
+    parent = trajectory.parent_session_id if trajectory else None
+    return f"session {parent or reward.session_id}"
 
 
 def _stripped(item: Item) -> Item:

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from infra.config import TrainerConfig
 from infra.errors import StartError, StoreError
+from infra.files import sync
 from trainer.batching import Microbatch, Minibatch
-from trainer.files import sync
 from trainer.losses import PolicyLoss, policy_loss, token_logps
 from trainer.update import StepMetrics, UpdateMetrics
 

@@ -24,22 +24,23 @@ from pathlib import Path
 
 from infra import telemetry
 from infra.config import Config
+from infra.files import replace_text
 from infra.lifecycle import Stop
+from ingest.log import fates
 from ingest.log.protocol import EventLog
-from ingest.log.reader import send
-from ingest.log.topics import FATES
-from ingest.records.events import Fate, FateKind, key_of
+from ingest.records.events import Fate, FateKind
+from ingest.sessions.contamination import TaskIndex
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
 from trainer import phases
 from trainer.advantages import Baselines
-from trainer.batch import Batch, make_batch
+from trainer.batch import Batch, Fairness, make_batch
 from trainer.checkpoint import CandidateVersion, Checkpoints, Fallback, State, as_offsets, remember
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
-from trainer.files import replace_text
 from trainer.inbox import Inbox
 from trainer.phases import Phase
 from trainer.publish import publish
+from trainer.repeats import Seen
 from trainer.update import Policy, UpdateMetrics, alarm
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ EXPIRE_AT_SHARE = 0.9
 
 
 class Trainer:
-    """One run of the stage, from what the checkpoint and the log say. `now` is Unix time."""
+    """One run of the stage, from what the checkpoint and the log say. `now` is Unix time, `tasks` must never train."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Trainer:
         policy: Policy,
         stop: Stop,
         now: Callable[[], float] = time.time,
+        tasks: TaskIndex | None = None,
     ) -> None:
         self._config, self._log, self._store, self._policy, self._stop, self._now = (
             config,
@@ -78,7 +80,7 @@ class Trainer:
         self._checkpoints = Checkpoints(self._folder)
         self.state = self._checkpoints.read() or State()
         self.phase = Phase.WAITING
-        self._inbox = Inbox(log, self.state.positions, self.state.fated)
+        self._inbox = Inbox(log, self.state.positions, self.state.fated, tasks)
         self._releases = ReleaseFollower(log)
         self._settle_at = now() + SETTLE_S
         self._status: dict[str, object] = {}
@@ -135,7 +137,7 @@ class Trainer:
         """Give fates to the rewards at the head of the inbox in which nothing can train."""
         self._settle_at = self._now() + SETTLE_S
         self._inbox.expire(self._now() - EXPIRE_AT_SHARE * self._config.log.retention_s)
-        num_items = self._inbox.num_leading_ineligible()
+        num_items = self._inbox.num_leading_ineligible(self._now() - self._config.trainer.late_feedback_s)
         if num_items:
             self._use(num_items, self._fates(num_items))
 
@@ -162,11 +164,17 @@ class Trainer:
         self._commit(base=candidate.version, candidate=None, fallback=None)
 
     def _rejected(self, candidate: CandidateVersion) -> None:
-        """Weights, optimiser and baselines as they were before the update."""
+        """Weights, optimiser, baselines and what was seen as they were before the update."""
         assert self.state.fallback is not None
         logger.info("version %d was not promoted: back to version %d", candidate.version, candidate.parent)
         fallback = self.state.fallback
-        self._commit(learner=fallback.learner, baselines=fallback.baselines, candidate=None, fallback=None)
+        self._commit(
+            learner=fallback.learner,
+            baselines=fallback.baselines,
+            seen=fallback.seen,
+            candidate=None,
+            fallback=None,
+        )
         self._load_learner()
 
     def _load_learner(self) -> None:
@@ -192,8 +200,8 @@ class Trainer:
         self._enter(Phase.UPDATING)
         self._show()
         num_items = self._inbox.num_items_for(self._config.trainer.batch_turns)
-        baselines = Baselines(self.state.baselines)
-        batch = make_batch(self._inbox.items[:num_items], baselines, self._config.trainer, self.state.step)
+        baselines, seen = Baselines(self.state.baselines), Seen(self.state.seen)
+        batch = make_batch(self._inbox.items[:num_items], baselines, self._config.trainer, self.state.step, seen)
         number = 1 + max(self._store.versions(), default=-1)
         metrics = self._train(batch, number)
         reason = alarm(metrics)
@@ -218,12 +226,17 @@ class Trainer:
             parent=self.state.base,
             trace_ids=tuple(turn.trace_id for turn in batch.turns),
             spec=batch.spec,
-            metrics={"mean_reward": batch.mean_reward, **batch.mean_parts, **metrics.numbers()},
+            metrics={
+                "mean_reward": batch.mean_reward,
+                **batch.mean_parts,
+                **batch.fairness.numbers(),
+                **metrics.numbers(),
+            },
             at=self._now(),
         )
         trained = {
             turn.trace_id: Fate(
-                trace_id=turn.trace_id,
+                trace_ids=(turn.trace_id,),
                 kind=FateKind.TRAINED,
                 version=number,
                 reason=f"trained in version {number}",
@@ -231,20 +244,24 @@ class Trainer:
             )
             for turn in batch.turns
         }
-        baselines = Baselines(self.state.baselines).after(batch.columns, self._config.trainer.baseline_decay)
+        own, counts = self._config.trainer, batch.fairness.counts
+        baselines = Baselines(self.state.baselines).after(batch.columns, own.baseline_decay, counts)
+        seen = Seen(self.state.seen).after(batch.fairness.asked, own.near_duplicate_window)
         self._use(
             batch.num_items,
             self._fates(batch.num_items) | trained,
             save=self._policy.save,
             step=self.state.step + 1,
             baselines=dict(baselines.values),
+            seen=dict(seen.sketches),
             candidate=candidate,
-            fallback=Fallback(learner=self.state.learner, baselines=self.state.baselines),
+            fallback=Fallback(learner=self.state.learner, baselines=self.state.baselines, seen=self.state.seen),
             mean_reward=batch.mean_reward,
         )
         self._enter(Phase.TRIAL)
         telemetry.count(telemetry.TURNS_TRAINED, len(batch.turns))
         telemetry.gauge(telemetry.REWARD_MEAN, batch.mean_reward)
+        _tell_fairness(batch.fairness)
         logger.info(
             "batch %d turns, mean reward %.3f, %d steps, loss %.4f, kl %.5f, ess %.2f, clipped %.3f, grad norm %.3f, "
             "published version %d (parent %d)",
@@ -309,8 +326,7 @@ class Trainer:
         if candidate and not candidate.is_published:
             publish(candidate, self._policy, self._store, self._log, self._folder / "export")
             candidate = candidate.model_copy(update={"is_published": True})
-        for fate in state.fates:
-            send(self._log, FATES, key_of(session_id=None, trace_id=fate.trace_id), fate)
+        fates.tell(self._log, state.fates)
         if state.fates or candidate is not state.candidate:
             self._log.flush(self._config.log.timeout_s)
             self._commit(candidate=candidate, fates=())
@@ -342,7 +358,29 @@ class Trainer:
 
 
 def _fate(trace_id: str, turn: Ineligible, at: float) -> Fate:
-    return Fate(trace_id=trace_id, kind=turn.fate, reason=turn.reason.value, at=at)
+    return Fate(trace_ids=(trace_id,), kind=turn.fate, reason=turn.told, at=at)
+
+
+def _tell_fairness(fairness: Fairness) -> None:
+    """The bounds that hold for the batch just trained."""
+    capped, numbers = fairness.capped, fairness.numbers()
+    telemetry.count(telemetry.TURNS_NEAR_DUPLICATE, fairness.num_near_duplicates)
+    telemetry.gauge(telemetry.BATCH_USER_SHARE, capped.user_share)
+    telemetry.gauge(telemetry.BATCH_TENANT_SHARE, capped.tenant_share)
+    logger.info(
+        "one user has at most %.3f of the batch's weighted advantages (bound %.3f over %d users, %.3f without it), one "
+        "tenant %.3f (bound %.3f over %d); %d near duplicates are down-weighted; %.1f of %d turns count in effect",
+        capped.user_share,
+        capped.user_cap,
+        capped.num_users,
+        capped.user_share_before,
+        capped.tenant_share,
+        capped.tenant_cap,
+        capped.num_tenants,
+        fairness.num_near_duplicates,
+        numbers["fair.effective_turns"],
+        len(fairness.weights),
+    )
 
 
 def _count_refused(fates: tuple[Fate, ...]) -> None:

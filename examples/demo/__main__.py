@@ -52,7 +52,7 @@ class Demo:
         router = self._config.serving.router
         given = (f"http://{router.host}:{router.port}/v1", self._config.model.name, self._args.users, 0)
         if self._args.agents:
-            return AgentsShow(Agents(*given, lambda: self._over), self._config.log)
+            return AgentsShow(Agents(*given, lambda: self._over), self._config)
         return UsersShow(Users(*given, lambda: self._over))
 
     def _say_plain(self, line: str) -> None:

@@ -12,7 +12,7 @@ from shows import Show
 from infra.config import Config
 from ingest.audit import command as audit
 from ingest.log import reader, topics
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
 from ingest.records.events import Feedback, Release, ReleaseKind, TrialState, session_key
 from ingest.store.versions import VersionStore
 
@@ -30,7 +30,7 @@ class Report:
 
 def make(config: Config, people: Show, wall_s: float, settle_s: float) -> Report:
     """Read the log and count."""
-    log = KafkaLog(config.log, client_id="report")
+    log = connect(config, client_id="report")
     try:
         releases = list(reader.replay(log, topics.RELEASES, Release))
         account = audit.settle(log, audit.Limits.of(config), settle_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infra.config import Config
 from ingest.log import reader, topics
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
 from ingest.records.events import Version
 from ingest.store.versions import VersionStore
 
@@ -33,7 +33,7 @@ def publish_damaged(config: Config) -> Version:
                     weights[name] = (wide + NOISE * wide.std() * torch.randn_like(wide)).to(weight.dtype)
             save_file(weights, path, metadata={"format": "pt"})
         version = store.publish(parent.version + 1, folder, parent, {"trace_ids": []}, {"sabotage": 1.0}, time.time())
-    log = KafkaLog(config.log, client_id="sabotage")
+    log = connect(config, client_id="sabotage")
     try:
         reader.send(log, topics.VERSIONS, "", version)
         log.flush(config.log.timeout_s)

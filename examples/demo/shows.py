@@ -10,7 +10,7 @@ from summaries import Tally, Watch
 from users import Users
 from view import grid, percent, sparkline
 
-from infra.config import LogConfig
+from infra.config import Config
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
 from ingest.records.events import Reward, Trajectory
@@ -74,8 +74,8 @@ class UsersShow:
 class AgentsShow:
     """Agents that forget all but their own summary; while they work, the log is watched for what it says of those."""
 
-    def __init__(self, crowd: Agents, log: LogConfig) -> None:
-        self.crowd, self._watch = crowd, Watch(log)
+    def __init__(self, crowd: Agents, config: Config) -> None:
+        self.crowd, self._watch = crowd, Watch(config)
         self._tally = self._watch.tally
 
     def start(self) -> None:

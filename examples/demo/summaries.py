@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from infra.config import LogConfig
+from infra.config import Config
 from infra.errors import LogError
 from ingest.log import topics
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
 from ingest.log.reader import Follower
 from ingest.records.events import Record, Reward, Trajectory, TurnKind
 from ingest.sessions import history
@@ -46,9 +46,8 @@ class Tally:
             self._take_reward(record)
 
     def _take_reward(self, reward: Reward) -> None:
-        summaries = {turn.trace_id for turn in reward.trajectory.turns if turn.kind is TurnKind.SUMMARY}
         for turn in reward.turns:
-            if turn.trace_id not in summaries or turn.value is None:
+            if turn.kind is not TurnKind.SUMMARY or turn.value is None:
                 continue
             given = {
                 part.name: part.value
@@ -80,7 +79,7 @@ def _mean(values: Iterable[float]) -> float | None:
 class Watch:
     """Fills a tally while the system runs, from a thread of its own; what it shows is never older than a second."""
 
-    def __init__(self, config: LogConfig) -> None:
+    def __init__(self, config: Config) -> None:
         self.tally = Tally()
         self._config, self._over = config, threading.Event()
         self._thread = threading.Thread(target=self._run, name="summaries", daemon=True)
@@ -102,7 +101,7 @@ class Watch:
                 self._over.wait(RETRY_S)
 
     def _follow(self) -> None:
-        log = KafkaLog(self._config, client_id="demo")
+        log = connect(self._config, client_id="demo")
         try:
             follower = Follower(log, (topics.TRAJECTORIES, topics.REWARDS))
             while not self._over.is_set():

@@ -3,7 +3,8 @@
     joined          it is in a trajectory; `about a turn that never came` where that has no such turn
     late            it came after its session closed, and ingest noted so
     dead-lettered   about nothing known, unreadable, or with its session, which the log did not take
-    waiting         for its session, `horizon_s` at most
+    waiting         for its session, `horizon_s` at most, counted anew from when it was put back
+    parked          of a version that ingest does not know yet
 
 Anything else is unexplained. What was joined counts as that, whatever else was noted of it. An id counts once.
 """
@@ -18,6 +19,7 @@ from ingest.records.events import Feedback, Trajectory, key_of
 
 JOINED, LATE, DEAD_LETTERED = "joined", "late", "dead_lettered"
 WAITING_FOR_SESSION = "waiting for its session"
+PARKED = "parked for a newer reader"
 
 _LETTERS = {
     Failure.UNREADABLE: (DEAD_LETTERED, "unreadable"),
@@ -38,9 +40,9 @@ class FeedbackBooks:
     joined: dict[str, str] = field(default_factory=dict)
     letters: dict[str, Failure] = field(default_factory=dict)
 
-    def add(self, feedback: Feedback, place: str) -> None:
+    def add(self, feedback: Feedback, place: str, back_at: float | None = None) -> None:
         name = feedback.feedback_id
-        self.given_at[name] = feedback.at
+        self.given_at[name] = max(feedback.at, back_at or 0.0)
         self.key[name] = key_of(session_id=feedback.session_id, trace_id=feedback.trace_id)
         self.places.setdefault(name, []).append(place)
 
@@ -54,10 +56,14 @@ class FeedbackBooks:
         """What became of it, and in what way; none as long as nothing did."""
         if name in self.joined:
             return JOINED, self.joined[name]
-        letter = next((self.letters[place] for place in self.places[name] if place in self.letters), None)
-        if letter is not None:
+        letter = self.letter(name)
+        if letter in _LETTERS:
             return _LETTERS[letter]
         return _WITH_SESSION if self.key[name] in lost_keys else None
+
+    def letter(self, name: str) -> Failure | None:
+        """Why ingest could not use it, where it said so."""
+        return next((self.letters[place] for place in self.places[name] if place in self.letters), None)
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,18 @@ def account(books: FeedbackBooks, lost_keys: Iterable[str], waits_s: float, now:
     for name, at in books.given_at.items():
         if outcome := books.outcome(name, lost):
             by_outcome[outcome] += 1
+        elif books.letter(name) is Failure.NEWER:
+            in_flight[PARKED] += 1
         elif now - at <= waits_s:
             in_flight[WAITING_FOR_SESSION] += 1
         else:
             unexplained.append(f"feedback {name}: is in no trajectory and no dead letter, though its time is over")
     for place in sorted(books.unreadable):
-        if place in books.letters:
-            by_outcome[_LETTERS[books.letters[place]]] += 1
+        letter = books.letters.get(place)
+        if letter is Failure.NEWER:
+            in_flight[PARKED] += 1
+        elif letter is not None:
+            by_outcome[_LETTERS[letter]] += 1
         else:
             unexplained.append(f"{place}: unreadable and not dead-lettered")
     num_feedback = len(books.given_at) + len(books.unreadable)

@@ -25,20 +25,20 @@ _HEAD = struct.Struct("<III")  # bytes of JSON, context tokens, reply tokens
 class Sealer(Protocol):
     """Seals bytes under a subject's key. Subjects whose key was erased cannot be unsealed by anyone again."""
 
-    def seal(self, subject: str, data: bytes) -> tuple[int, bytes]:
+    def seal(self, subject: str, data: bytes) -> tuple[str, bytes]:
         """The generation of the key that was taken, and the sealed bytes."""
 
-    def unseal(self, subject: str, generation: int, data: bytes) -> bytes | None:
+    def unseal(self, subject: str, generation: str, data: bytes) -> bytes | None:
         """What was sealed, or none where the key is gone."""
 
 
 class NoSeal:
-    """Leaves everything readable. Generation 0 marks what was never sealed."""
+    """Leaves everything readable. An empty generation marks what was never sealed."""
 
-    def seal(self, _subject: str, data: bytes) -> tuple[int, bytes]:
-        return 0, data
+    def seal(self, _subject: str, data: bytes) -> tuple[str, bytes]:
+        return "", data
 
-    def unseal(self, _subject: str, _generation: int, data: bytes) -> bytes | None:
+    def unseal(self, _subject: str, _generation: str, data: bytes) -> bytes | None:
         return data
 
 
@@ -66,7 +66,7 @@ class Vault:
         generation, data = self._sealer.seal(subject, self._compressor.compress(pack(content)))
         return {"subject": subject, "key_generation": generation, "content": data}
 
-    def get(self, subject: str, generation: int, data: bytes) -> Content | None:
+    def get(self, subject: str, generation: str, data: bytes) -> Content | None:
         """A row's content; none where it is erased. Raises `LakeError` where it is no content."""
         opened = self._sealer.unseal(subject, generation, data)
         if opened is None:

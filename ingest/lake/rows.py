@@ -54,9 +54,10 @@ def rows_of(record: Record, partition: int, offset: int, vault: Vault) -> Iterat
         case Feedback():
             yield TableRow(Table.FEEDBACK, record.tenant, feedback_row(record, vault) | place)
         case Reward():
-            yield TableRow(Table.REWARDS, record.trajectory.tenant, reward_row(record) | place)
+            yield TableRow(Table.REWARDS, record.tenant, reward_row(record) | place)
         case Fate():
-            yield TableRow(Table.FATES, "", fate_row(record) | place)
+            for values in fate_rows(record):
+                yield TableRow(Table.FATES, "", values | place)
         case Release():
             yield TableRow(Table.RELEASES, "", release_row(record) | place)
 
@@ -72,8 +73,8 @@ def session_row(trajectory: Trajectory) -> Row:
         "session_key": session_key(trajectory.session_id),
         "parent_session_id": trajectory.parent_session_id,
         "tenant": trajectory.tenant,
-        "user": "",
-        "revision": 1,
+        "user": trajectory.user,
+        "revision": trajectory.revision,
         "arm": given.arm.value if given else None,
         "trial": given.trial if given else None,
         "propensity": given.propensity if given else None,
@@ -122,17 +123,18 @@ def turn_rows(trajectory: Trajectory, vault: Vault) -> Iterator[Row]:
         "session_id": trajectory.session_id,
         "session_key": session_key(trajectory.session_id),
         "tenant": trajectory.tenant,
-        "user": "",
-        "revision": 1,
+        "user": trajectory.user,
+        "revision": trajectory.revision,
         "arm": given.arm.value if given else None,
         "trial": given.trial if given else None,
         "held_out": trajectory.held_out,
-        "altered": False,
-        "consent": "",
+        "consent": trajectory.consent.value,
+        "trace_partition": trajectory.partition,
     }
+    subject = trajectory.user or trajectory.tenant
     for number, turn in enumerate(trajectory.turns, start=1):
         place = own.get(turn.trace_id)
-        yield shared | _turn_row(turn, number, place) | vault.put(trajectory.tenant, _turn_content(turn, place))
+        yield shared | _turn_row(turn, number, place) | vault.put(subject, _turn_content(turn, place))
 
 
 def _turn_row(turn: Turn, number: int, place: _Own | None) -> Row:
@@ -140,9 +142,11 @@ def _turn_row(turn: Turn, number: int, place: _Own | None) -> Row:
     return {
         "at": turn.at,
         "trace_id": turn.trace_id,
+        "trace_offset": turn.offset,
         "number": number,
         "kind": turn.kind.value,
         "parent": turn.parent,
+        "altered": turn.is_altered,
         "status": turn.status,
         "finish_reason": turn.finish_reason,
         "num_tokens": turn.num_tokens,
@@ -182,8 +186,8 @@ def _call(call: ToolCall) -> dict[str, str]:
 
 
 def feedback_row(feedback: Feedback, vault: Vault) -> Row:
-    """A signal; its comment is sealed, under its session's key."""
-    subject = feedback.session_id or key_of(session_id=None, trace_id=feedback.trace_id)
+    """A signal; its comment is sealed, under its user's key, or its session's."""
+    subject = feedback.user or feedback.session_id or key_of(session_id=None, trace_id=feedback.trace_id)
     sealed = vault.put(subject, Content({"comment": feedback.comment})) if feedback.comment else _NOTHING
     return {
         "at": feedback.at,
@@ -192,7 +196,7 @@ def feedback_row(feedback: Feedback, vault: Vault) -> Row:
         "session_id": feedback.session_id,
         "session_key": key_of(session_id=feedback.session_id, trace_id=feedback.trace_id),
         "tenant": feedback.tenant,
-        "user": "",
+        "user": feedback.user,
         "name": feedback.name,
         "value": feedback.value,
     } | sealed
@@ -202,21 +206,21 @@ _NOTHING: Row = {"subject": None, "key_generation": None, "content": None}
 
 
 def reward_row(reward: Reward) -> Row:
-    """A score; of the trajectory that it holds, only whose it is."""
+    """A score, without the trajectory that old records hold."""
     return {
         "at": reward.at,
         "reward_id": reward.reward_id,
         "trajectory_id": reward.trajectory_id,
         "session_id": reward.session_id,
         "session_key": session_key(reward.session_id),
-        "tenant": reward.trajectory.tenant,
-        "user": "",
-        "revision": 1,
+        "tenant": reward.tenant,
+        "user": reward.user,
+        "revision": reward.revision,
         "spec": reward.spec,
         "value": reward.value,
         "has_signal": reward.has_signal,
         "guardrails": [{"name": name, "value": value} for name, value in reward.guardrails.items()],
-        "turns": [turn.model_dump() for turn in reward.turns],
+        "turns": [turn.model_dump(mode="json") for turn in reward.turns],
         "components": [_component(component) for component in reward.components],
     }
 
@@ -228,16 +232,17 @@ def _component(component: Component) -> dict[str, Any]:
     return told
 
 
-def fate_row(fate: Fate) -> Row:
-    """How a trace ended."""
-    return {
-        "at": fate.at,
-        "trace_id": fate.trace_id,
-        "session_key": key_of(session_id=None, trace_id=fate.trace_id),
-        "kind": fate.kind.value,
-        "version": fate.version,
-        "reason": fate.reason,
-    }
+def fate_rows(fate: Fate) -> Iterator[Row]:
+    """How each of some traces ended."""
+    for trace_id in fate.trace_ids:
+        yield {
+            "at": fate.at,
+            "trace_id": trace_id,
+            "session_key": key_of(session_id=None, trace_id=trace_id),
+            "kind": fate.kind.value,
+            "version": fate.version,
+            "reason": fate.reason,
+        }
 
 
 def release_row(release: Release) -> Row:

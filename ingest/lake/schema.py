@@ -15,9 +15,9 @@ from ingest.lake.manifest import Table
 
 AT = pl.Datetime("us", "UTC")
 _PLACE = {"partition": pl.UInt32(), "offset": pl.UInt64()}
-_SEALED = {"subject": pl.String(), "key_generation": pl.UInt32(), "content": pl.Binary()}
+_SEALED = {"subject": pl.String(), "key_generation": pl.String(), "content": pl.Binary()}
 _PART = pl.Struct({"name": pl.String(), "weight": pl.Float64(), "value": pl.Float64()})
-_TURN_REWARD = pl.Struct({"trace_id": pl.String(), "value": pl.Float64(), "parts": pl.List(_PART)})
+_TURN_REWARD = pl.Struct({"trace_id": pl.String(), "kind": pl.String(), "value": pl.Float64(), "parts": pl.List(_PART)})
 _COMPONENT = pl.Struct(
     {
         "name": pl.String(),
@@ -73,8 +73,10 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "span_ends": pl.List(pl.UInt32()),  # versions[i] sampled the reply's tokens up to span_ends[i]
         "chain": pl.UInt32(),  # of its trajectory, from 0; none: it is part of no chain
         "chain_start": pl.UInt32(),  # its own tokens in `content` begin there, after all that the chain had before
-        "altered": pl.Boolean(),
+        "altered": pl.Boolean(),  # something in it was redacted
         "consent": pl.String(),
+        "trace_partition": pl.Int64(),  # where its trace lay on `traces`
+        "trace_offset": pl.Int64(),
         **_PLACE,
         **_SEALED,
     },
@@ -183,4 +185,4 @@ def newest(table: Table, rows: pl.LazyFrame) -> pl.LazyFrame:
     """Each thing once, as it was told last: duplicates and older revisions are left out. In the order of time."""
     identity = IDENTITY[table]
     latest = rows.sort(identity.order).unique(subset=identity.key, keep="last", maintain_order=False)
-    return latest.sort("at", "offset")
+    return latest.sort("at", "offset", *identity.key)

@@ -35,7 +35,6 @@ from infra.lifecycle import Stop
 from ingest.lake import compaction
 from ingest.lake.batch import Batch
 from ingest.lake.content import Vault
-from ingest.lake.group import GROUP, TOPICS
 from ingest.lake.manifest import Change, Where
 from ingest.lake.rows import rows_of
 from ingest.lake.steps import Step, Watch, unwatched
@@ -44,11 +43,13 @@ from ingest.log import letters
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message
 from ingest.log.reader import Reader, place
-from ingest.log.topics import TRAJECTORIES
+from ingest.log.topics import READERS, TRAJECTORIES
 from ingest.records.events import Record
 
 logger = logging.getLogger(__name__)
 
+GROUP = "lake"
+TOPICS = READERS[GROUP]
 POLL_S = 0.5
 MAX_BYTES = 64 << 20  # of contents in memory before they are written
 JOIN_EVERY_S = 60.0

@@ -1,20 +1,31 @@
 """The end of traces that no later stage will see."""
 
 import logging
+from collections.abc import Iterable
 
 from infra import telemetry
 from ingest.log.protocol import EventLog
 from ingest.log.reader import send
 from ingest.log.topics import FATES
-from ingest.records.events import Fate, FateKind, Trajectory, session_key
+from ingest.records.events import Fate, FateKind, Trajectory, key_of
 
 logger = logging.getLogger(__name__)
+
+
+def tell(log: EventLog, fates: Iterable[Fate]) -> None:
+    """Append fates, those of one session that are alike as one record."""
+    together: dict[tuple[str, Fate], list[str]] = {}
+    for fate in fates:
+        for trace_id in fate.trace_ids:
+            alike = fate.model_copy(update={"trace_ids": ()})
+            together.setdefault((key_of(session_id=None, trace_id=trace_id), alike), []).append(trace_id)
+    for (key, alike), trace_ids in together.items():
+        send(log, FATES, key, alike.model_copy(update={"trace_ids": tuple(trace_ids)}))
 
 
 def dead_letter(log: EventLog, trajectory: Trajectory, reason: str, at: float) -> None:
     """Append the fate of every trace of a trajectory that the log does not take, such as one that is too large."""
     logger.error("trajectory %s: %d traces dead-lettered: %s", trajectory.trajectory_id, len(trajectory.turns), reason)
-    for turn in trajectory.turns:
-        fate = Fate(trace_id=turn.trace_id, kind=FateKind.DEAD_LETTERED, reason=reason, at=at)
-        send(log, FATES, session_key(trajectory.session_id), fate)
+    traces = tuple(turn.trace_id for turn in trajectory.turns)
+    tell(log, [Fate(trace_ids=traces, kind=FateKind.DEAD_LETTERED, reason=reason, at=at)])
     telemetry.count(telemetry.DEAD_LETTERS, len(trajectory.turns), topic=FATES.name)

@@ -5,7 +5,7 @@ import time
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ingest.log.protocol import Message, Positions, TopicSpec
@@ -13,10 +13,26 @@ from ingest.records.events import Headers
 
 
 @dataclass
+class _Partition:
+    """The messages of a partition that are left; `first` is the offset of the oldest."""
+
+    messages: list[Message] = field(default_factory=list)
+    first: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.messages)
+
+    def since(self, offset: int) -> list[Message]:
+        """From `offset` on, or from the oldest that is left."""
+        return self.messages[max(0, offset - self.first) :]
+
+
+@dataclass
 class _Shared:
     """What outlives a restart of `InMemoryLog`."""
 
-    partitions: dict[str, list[list[Message]]] = field(default_factory=dict)
+    partitions: dict[str, list[_Partition]] = field(default_factory=dict)
     committed: dict[str, dict[tuple[str, int], int]] = field(default_factory=lambda: defaultdict(dict))
     members: dict[str, list["InMemorySubscription"]] = field(default_factory=lambda: defaultdict(list))
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -31,14 +47,16 @@ class InMemoryLog:
     def create(self, topics: Iterable[TopicSpec]) -> None:
         with self._shared.changed:
             for spec in topics:
-                self._shared.partitions.setdefault(spec.name, [[] for _ in range(spec.partitions)])
+                self._shared.partitions.setdefault(spec.name, [_Partition() for _ in range(spec.partitions)])
 
-    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Message:
         with self._shared.changed:
-            partitions = self._shared.partitions.setdefault(topic, [[]])
+            partitions = self._shared.partitions.setdefault(topic, [_Partition()])
             index = zlib.crc32(key.encode()) % len(partitions)
-            partitions[index].append(Message(topic, index, len(partitions[index]), key, value, dict(headers)))
+            into = partitions[index]
+            into.messages.append(Message(topic, index, into.end, key, value, dict(headers)))
             self._shared.changed.notify_all()
+            return into.messages[-1]
 
     def flush(self, timeout_s: float) -> None:
         """Appends are durable at once, as far as memory is."""
@@ -46,16 +64,32 @@ class InMemoryLog:
     def subscribe(self, topics: Iterable[str], group: str | None) -> "InMemorySubscription":
         return InMemorySubscription(self._shared, tuple(topics), group or f"alone-{uuid.uuid4().hex}")
 
-    def replay(self, topic: str) -> Iterator[Message]:
+    def replay(
+        self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None
+    ) -> Iterator[Message]:
+        asked = begin or {}
         with self._shared.changed:
-            return iter([message for part in self._shared.partitions.get(topic, []) for message in part])
+            parts = enumerate(self._shared.partitions.get(topic, []))
+            wanted = [(index, part) for index, part in parts if partitions is None or index in partitions]
+            return iter([message for index, part in wanted for message in part.since(asked.get((topic, index), 0))])
+
+    def fetch(self, topic: str, partition: int, offset: int) -> Message | None:
+        with self._shared.changed:
+            for part in self._shared.partitions.get(topic, [])[partition : partition + 1]:
+                if part.first <= offset < part.end:
+                    return part.messages[offset - part.first]
+        return None
+
+    def ends(self, topic: str) -> dict[int, int]:
+        with self._shared.changed:
+            return {index: part.end for index, part in enumerate(self._shared.partitions.get(topic, []))}
 
     def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
         with self._shared.changed:
             done = self._shared.committed[group]
             return {
                 topic: sum(
-                    len(part) - done.get((topic, index), 0)
+                    part.end - max(part.first, done.get((topic, index), 0))
                     for index, part in enumerate(self._shared.partitions.get(topic, []))
                 )
                 for topic in topics
@@ -68,6 +102,12 @@ class InMemoryLog:
                 for member in members:
                     member.positions.clear()
             self._shared.changed.notify_all()
+
+    def forget(self, topic: str, partition: int, before: int) -> None:
+        """Remove the messages below offset `before`, as retention does."""
+        with self._shared.changed:
+            part = self._shared.partitions[topic][partition]
+            part.messages, part.first = part.since(before), max(part.first, min(before, part.end))
 
     def close(self) -> None:
         """Nothing is held outside this process."""
@@ -97,8 +137,9 @@ class InMemorySubscription:
         found: list[Message] = []
         for where in sorted(self.assignment()):
             start = self.positions.get(where, self._shared.committed[self._group].get(where, 0))
-            batch = self._shared.partitions[where[0]][where[1]][start : start + max_messages - len(found)]
-            self.positions[where] = start + len(batch)
+            part = self._shared.partitions[where[0]][where[1]]
+            batch = part.since(start)[: max_messages - len(found)]
+            self.positions[where] = max(start, part.first) + len(batch)
             found += batch
         return found
 

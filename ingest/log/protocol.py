@@ -4,7 +4,7 @@ Values are bytes and headers are text; `ingest.records.codec` gives them meaning
 is read again after a crash between handling and `commit`, so every sink is idempotent by key.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,16 @@ Positions = Mapping[tuple[str, int], int]
 """(topic, partition) -> offset of the next message to read."""
 
 
+class Receipt(Protocol):
+    """Where an appended message lies. Known once `flush` has returned; asked for earlier, that is an error."""
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
+
+
 class Subscription(Protocol):
     """A consumer in a group. Not safe for use from several threads."""
 
@@ -61,7 +71,7 @@ class EventLog(Protocol):
     def create(self, topics: Iterable[TopicSpec]) -> None:
         """Create what does not exist."""
 
-    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Receipt:
         """Send; `flush` tells whether it arrived."""
 
     def flush(self, timeout_s: float) -> None:
@@ -75,8 +85,21 @@ class EventLog(Protocol):
         commit.
         """
 
-    def replay(self, topic: str) -> Iterator[Message]:
-        """All messages from the oldest to the newest at the time of the call; joins no group."""
+    def replay(
+        self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None
+    ) -> Iterator[Message]:
+        """All messages from the oldest to the newest at the time of the call; joins no group.
+
+        `begin` says where to begin in partitions of this topic that it names: at the oldest there is, where that is
+        newer. `partitions` are the only ones read; `None` is all of them.
+        """
+
+    def fetch(self, topic: str, partition: int, offset: int) -> Message | None:
+        """The message at a place; `None` where retention or compaction has removed it, or it is not there yet. Joins
+        no group. Cheap where neighbours are asked for in turn, or the same again."""
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Partition -> offset of the next message to be written; empty for a topic that does not exist."""
 
     def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
         """Messages that `group` has not committed, per topic."""

@@ -2,12 +2,17 @@
 
 The commit order of a stage, which `Reader` and `send` are made for:
 
-    1. poll       records of several topics; undecodable ones are appended to the dead-letter topic
+    1. poll       records of several topics; undecodable ones are appended to the dead-letter topic, those of a version
+                  newer than this process knows are parked
     2. handle     outputs are appended, keyed by deterministic ids
-    3. flush      outputs and dead letters are durable
+    3. flush      outputs, dead letters and what is parked are durable
     4. commit     the group's positions move
 
 A crash before 4 repeats 1-3: the same outputs with the same ids, which readers keep once.
+
+What was parked comes back by itself: a `Reader` that is given a partition puts back what lay in it, as far as this
+process knows its version, at the end of the topic (see `ingest.log.redrive`). A `Follower` and `replay` have no place
+of their own to park in, and stop instead: what they leave out might be a rollback, or a session that was closed.
 """
 
 import logging
@@ -15,11 +20,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from infra import telemetry
-from infra.errors import LogError, OnstreamError, RecordError
+from infra.errors import LogError, NewerError, OnstreamError, RecordError
 from infra.lifecycle import Stop, backoff_s
 from ingest.log import letters
 from ingest.log.letters import Failure
-from ingest.log.protocol import EventLog, Message
+from ingest.log.protocol import EventLog, Message, Positions, Receipt
+from ingest.log.redrive import put_back_parked
 from ingest.log.topics import Topic
 from ingest.records import codec
 from ingest.records.events import AnyRecord, Record
@@ -29,17 +35,23 @@ logger = logging.getLogger(__name__)
 _HEALTHY_S = 60.0  # a run this long was no failed attempt: the next outage is waited for from the start
 
 
-def send(log: EventLog, topic: Topic, key: str, record: Record) -> None:
-    """Append a record, with the current trace context in its headers."""
+def send(log: EventLog, topic: Topic, key: str, record: Record) -> Receipt:
+    """Append a record, with the current trace context in its headers. Where it lies is known after a flush."""
     value, headers = codec.encode(record)
-    log.append(topic.name, key, value, headers | telemetry.headers_out())
+    return log.append(topic.name, key, value, headers | telemetry.headers_out())
 
 
 def replay(log: EventLog, topic: Topic, kind: type[AnyRecord]) -> Iterable[AnyRecord]:
-    """All readable records of a topic, oldest first; unreadable ones are its consumers' to dead-letter."""
+    """All readable records of a topic, oldest first; unreadable ones are its consumers' to dead-letter.
+
+    Raises:
+        NewerError: one is of a version newer than this process knows.
+    """
     for message in log.replay(topic.name):
         try:
             yield codec.decode(message.value, message.headers, kind)
+        except NewerError as exc:
+            raise _too_old(message, exc) from exc
         except RecordError as exc:
             logger.warning("%s: skipped: %s", place(message), exc)
 
@@ -49,21 +61,42 @@ def place(message: Message) -> str:
     return f"{message.topic}/{message.partition}@{message.offset}"
 
 
+def _too_old(message: Message, exc: NewerError) -> NewerError:
+    return NewerError(f"{place(message)}: {exc}; without it nothing here can go on")
+
+
 class Reader:
     """A group's view of some topics, as records."""
 
     def __init__(self, log: EventLog, topics: Iterable[Topic], group: str) -> None:
         self._log, self._group = log, group
-        self._kinds = {topic.name: topic.record for topic in topics}
-        self.subscription = log.subscribe(self._kinds, group)
+        self._topics = {topic.name: topic for topic in topics}
+        self._assigned: frozenset[tuple[str, int]] = frozenset()
+        self.subscription = log.subscribe(self._topics, group)
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Message, Record | None]]:
-        """Messages with their records; `None` for one that went to the dead-letter topic."""
-        return [(message, self._decode(message)) for message in self.subscription.poll(timeout_s, max_messages)]
+        """Messages with their records; `None` for one that was dead-lettered or parked. Raises `LogError`."""
+        messages = self.subscription.poll(timeout_s, max_messages)
+        self._put_back()
+        return [(message, self._decode(message)) for message in messages]
+
+    def _put_back(self) -> None:
+        """What is parked of the partitions that this process was just given, and knows by now."""
+        assigned = self.subscription.assignment()
+        gained, self._assigned = assigned - self._assigned, assigned
+        for name in sorted({topic for topic, _ in gained}):
+            partitions = {number for topic, number in gained if topic == name}
+            num = put_back_parked(self._log, self._group, self._topics[name], partitions)
+            if num:
+                logger.info("%s: put back %d records that were parked for a reader of their version", name, num)
 
     def _decode(self, message: Message) -> Record | None:
         try:
-            return codec.decode(message.value, message.headers, self._kinds[message.topic])
+            return codec.decode(message.value, message.headers, self._topics[message.topic].record)
+        except NewerError as exc:
+            logger.warning("%s: parked: %s", place(message), exc)
+            letters.park(self._log, self._group, message, str(exc))
+            return None
         except RecordError as exc:
             logger.error("%s: dead-lettered: %s", place(message), exc)
             letters.bury(self._log, self._group, message, Failure.UNREADABLE, str(exc))
@@ -76,22 +109,52 @@ class Reader:
 class Follower:
     """All records of some topics from the oldest on, in no group: each follower sees everything.
 
-    Undecodable records are skipped with a warning; the topic's own group dead-letters them.
+    Undecodable records are skipped with a warning; the topic's own group dead-letters them. One of a version newer
+    than this process knows ends it. `positions` are where it reads on; `begin` says where to begin, in partitions that
+    it names.
     """
 
-    def __init__(self, log: EventLog, topics: Iterable[Topic]) -> None:
+    def __init__(self, log: EventLog, topics: Iterable[Topic], begin: Positions | None = None) -> None:
         self._kinds = {topic.name: topic.record for topic in topics}
         self._subscription = log.subscribe(self._kinds, None)
+        self._begin = dict(begin or {})
+        self.positions: dict[tuple[str, int], int] = dict(self._begin)
+        self._newer: NewerError | None = None
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[Record]:
-        """What came since the last call. Raises `LogError` when the log is away: make a new follower then."""
+        """What came since the last call, as far as the first record that is too new.
+
+        Raises:
+            LogError: the log is away; make a new follower then.
+            NewerError: a record of a newer version comes next: this process is too old to go on.
+        """
+        if self._newer is not None:
+            raise self._newer
         found: list[Record] = []
-        for message in self._subscription.poll(timeout_s, max_messages):
+        polled = self._subscription.poll(timeout_s, max_messages)
+        sought = self._seek()
+        for message in polled:
+            where = (message.topic, message.partition)
+            if where in sought:
+                continue
+            self.positions[where] = message.offset + 1
             try:
                 found.append(codec.decode(message.value, message.headers, self._kinds[message.topic]))
+            except NewerError as exc:
+                self._newer = _too_old(message, exc)
+                if not found:
+                    raise self._newer from exc
+                return found
             except RecordError as exc:
                 logger.warning("%s: skipped: %s", place(message), exc)
         return found
+
+    def _seek(self) -> frozenset[tuple[str, int]]:
+        """Go to where it shall begin, in partitions assigned by now. What they brought before that is not wanted."""
+        assigned = self._subscription.assignment() & self._begin.keys() if self._begin else frozenset()
+        if assigned:
+            self._subscription.seek({where: self._begin.pop(where) for where in assigned})
+        return assigned
 
     def close(self) -> None:
         self._subscription.close()

@@ -1,48 +1,25 @@
 """Every record on the log. Costs pydantic and nothing else to import.
 
 A record is frozen and knows its schema name and version; `golden/` under the tests keeps one file of every
-version ever written, and each must stay readable. Token ids travel as base64 of little-endian uint32 and
-log-probabilities as base64 of little-endian float32: a fifth of the JSON numbers' bytes, and exact.
-Times are Unix seconds and are always given by the caller.
+version ever written, and each must stay readable. Token ids are uint32 and log-probabilities float32, packed by
+`ingest.records.packing`. Times are Unix seconds and are always given by the caller.
 """
 
-import base64
 import hashlib
-import struct
 from collections.abc import Iterable
 from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ingest.records.packing import Logprobs, TokenIds
 
-def _packer(code: str) -> tuple[Any, Any]:
-    def pack(values: tuple[Any, ...]) -> str:
-        return base64.b64encode(struct.pack(f"<{len(values)}{code}", *values)).decode()
-
-    def unpack(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        data = base64.b64decode(value, validate=True)
-        if len(data) % 4:
-            raise ValueError(f"packed numbers take 4 bytes each, got {len(data)} bytes")
-        return struct.unpack(f"<{len(data) // 4}{code}", data)
-
-    return pack, unpack
-
-
-_pack_ints, _unpack_ints = _packer("I")
-_pack_floats, _unpack_floats = _packer("f")
-
-TokenIds = Annotated[
-    tuple[int, ...], BeforeValidator(_unpack_ints), PlainSerializer(_pack_ints, return_type=str, when_used="json")
-]
-Logprobs = Annotated[
-    tuple[float, ...], BeforeValidator(_unpack_floats), PlainSerializer(_pack_floats, return_type=str, when_used="json")
-]
 Headers = dict[str, str]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+SESSION_END = "session_end"
+"""The name of feedback by which a client says that its session is over; its value says nothing."""
 
 
 class Arm(StrEnum):
@@ -65,6 +42,7 @@ class CloseReason(StrEnum):
 
     INACTIVE = "inactive"
     HORIZON = "horizon"
+    ENDED = "ended"
 
 
 class LinkKind(StrEnum):
@@ -81,6 +59,13 @@ class ChainMark(StrEnum):
     MISSING = "missing"
     LATE = "late"
     DUPLICATED = "duplicated"
+
+
+class Consent(StrEnum):
+    """Why a trace may be kept: its client said so, or the configuration assumes it of clients that say nothing."""
+
+    GIVEN = "given"
+    ASSUMED = "assumed"
 
 
 class FateKind(StrEnum):
@@ -151,26 +136,47 @@ class Sampling(Frozen):
     max_tokens: int | None = None
 
 
+class Prefix(Frozen):
+    """What a trace does not store because trace `parent` of its session has it.
+
+    The first `num_tokens` of its prompt are those of the parent's prompt and reply, the first `num_messages` entries
+    of its request's list of messages are the parent's, and so are the request's fields `same`. `digest` is the
+    parent's, as it is stored; see `ingest.records.prefixes`.
+    """
+
+    parent: Name
+    digest: str
+    num_tokens: int = Field(ge=0)
+    num_messages: int = Field(ge=0)
+    same: tuple[str, ...] = ()
+
+
 class Trace(Record):
     """One completion as production served it.
 
+    `user` is a keyed pseudonym, empty where the client named nobody, and `redacted` counts what was replaced in its
+    texts, by kind. With a `prefix`, `request` and `prompt_token_ids` are what is left of them without it.
     `logprobs[i]` is the log-probability, in nats, of `token_ids[i]` under the weights that sampled it, before
     temperature and truncation. `spans` tile `[0, len(token_ids))`, or are empty when the weights of an aborted
     reply are unknown.
     """
 
     SCHEMA = "trace"
-    VERSION = 2
+    VERSION = 3
 
     trace_id: Name
     session_id: Name
     parent_session_id: str | None = Field(None, description="the session whose agent started this one's")
     tenant: str
+    user: str = ""
+    consent: Consent = Consent.ASSUMED
     assignment: Assignment
     engine_id: str
     kind: TurnKind
     endpoint: str
     model: str
+    prefix: Prefix | None = None
+    redacted: dict[str, int] = {}
     request: dict[str, Any]
     reply_text: str
     streamed: bool
@@ -207,14 +213,17 @@ class Feedback(Record):
     """A user's or a system's signal about a trace or a session. `value` lies in [-1, 1]."""
 
     SCHEMA = "feedback"
+    VERSION = 2
 
     feedback_id: Name
     trace_id: str | None = None
     session_id: str | None = None
     tenant: str
+    user: str = ""
     name: Name = "thumb"
     value: float = Field(ge=-1.0, le=1.0)
     comment: str = Field("", max_length=10_000)
+    redacted: dict[str, int] = {}
     at: float
 
     @model_validator(mode="after")
@@ -288,11 +297,14 @@ class Turn(Frozen):
 
     `messages` are those of the request that its `parent`'s request and reply do not hold already; with no parent, all
     of them. `tool_calls` are the reply's. `tools` is the JSON text of the tools that the request offers, empty where
-    there are none or they are the parent's. See `ingest.sessions.history`.
+    there are none or they are the parent's. See `ingest.sessions.history`. `offset` is where its trace lies, in the
+    trajectory's partition of `traces`; `is_altered` means that something in it was redacted.
     """
 
     trace_id: str
+    offset: int | None = Field(None, ge=0)
     kind: TurnKind
+    is_altered: bool = False
     parent: str | None = Field(None, description="trace id of the turn whose conversation this one goes on from")
     messages: tuple[ChatMessage, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
@@ -308,15 +320,19 @@ class Turn(Frozen):
 
 
 class Trajectory(Record):
-    """A closed session."""
+    """A closed session. Late feedback issues it again with a higher `revision`: the same turns, more feedback."""
 
     SCHEMA = "trajectory"
-    VERSION = 2
+    VERSION = 3
 
     trajectory_id: Name
+    revision: int = Field(1, ge=1)
+    partition: int | None = Field(None, ge=0, description="of `traces`, where its turns' `offset` count")
     session_id: Name
     parent_session_id: str | None = Field(None, description="the session whose agent started this one's")
     tenant: str
+    user: str = ""
+    consent: Consent = Consent.ASSUMED
     assignment: Assignment | None = Field(description="none when the session saw more than one")
     held_out: bool
     closed: CloseReason
@@ -363,27 +379,84 @@ class TurnReward(Frozen):
     """
 
     trace_id: str
+    kind: TurnKind = TurnKind.MAIN
     value: float | None
     parts: tuple[Part, ...] = ()
 
 
+class Source(Frozen):
+    """Where a trajectory lies on its topic."""
+
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
 class Reward(Record):
-    """A trajectory's score: per turn for the trainer, per session for the gate."""
+    """A trajectory's score: per turn for the trainer, per session for the gate.
+
+    It refers to its trajectory by `source` and repeats what the gate and the audit need of it. Records of versions 1
+    and 2 hold their `trajectory` instead; `ingest.log.trajectories` reads both. `trace_ids` are its turns, in order;
+    `versions` those that served them.
+    """
 
     SCHEMA = "reward"
-    VERSION = 2
+    VERSION = 3
 
     reward_id: Name
     trajectory_id: Name
+    revision: int = Field(1, ge=1)
     session_id: Name
+    tenant: str
+    user: str = ""
+    assignment: Assignment | None
+    held_out: bool
+    opened_at: float
+    trace_ids: tuple[str, ...]
+    versions: tuple[int, ...]
     spec: str
     components: tuple[Component, ...]
     turns: tuple[TurnReward, ...]
     value: float = Field(ge=0.0, le=1.0)
     has_signal: bool = Field(description="some component scored some turn; else `value` is the spec's price of silence")
     guardrails: dict[str, float]
-    trajectory: Trajectory
+    source: Source | None = None
+    trajectory: Trajectory | None = None
     at: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_version(cls, given: Any) -> Any:
+        """Versions 1 and 2 said all this in their trajectory only."""
+        if not isinstance(given, dict) or "trace_ids" in given or not isinstance(given.get("trajectory"), dict):
+            return given
+        whole = Trajectory.model_validate(given["trajectory"])
+        return {**given, "trajectory": whole, **about(whole), "turns": _with_kinds(given.get("turns"), whole)}
+
+    @model_validator(mode="after")
+    def _has_a_trajectory(self) -> "Reward":
+        if (self.source is None) is (self.trajectory is None):
+            raise ValueError("either where its trajectory lies, or the trajectory itself")
+        return self
+
+
+def about(trajectory: Trajectory) -> dict[str, Any]:
+    """What a reward repeats of its trajectory."""
+    return {
+        "tenant": trajectory.tenant,
+        "user": trajectory.user,
+        "assignment": trajectory.assignment,
+        "held_out": trajectory.held_out,
+        "opened_at": trajectory.opened_at,
+        "trace_ids": tuple(turn.trace_id for turn in trajectory.turns),
+        "versions": tuple(dict.fromkeys(version for turn in trajectory.turns for version in turn.versions)),
+    }
+
+
+def _with_kinds(turns: Any, trajectory: Trajectory) -> Any:
+    if not isinstance(turns, list):
+        return turns
+    kinds = {turn.trace_id: turn.kind for turn in trajectory.turns}
+    return [{**turn, "kind": kinds.get(turn.get("trace_id"), TurnKind.MAIN)} for turn in turns]
 
 
 class FileEntry(Frozen):
@@ -439,15 +512,27 @@ class Release(Record):
 
 
 class Fate(Record):
-    """How one trace ended."""
+    """How traces of one session ended that ended alike."""
 
     SCHEMA = "fate"
+    VERSION = 2
 
-    trace_id: Name
+    trace_ids: tuple[Name, ...] = Field(min_length=1)
     kind: FateKind
     version: int | None = None
     reason: str
     at: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, given: Any) -> Any:
+        """It was of one trace."""
+        if not isinstance(given, dict) or "trace_id" not in given:
+            return given
+        return {
+            "trace_ids": [given["trace_id"]],
+            **{name: value for name, value in given.items() if name != "trace_id"},
+        }
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

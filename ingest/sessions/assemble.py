@@ -2,22 +2,25 @@
 
 The commit order:
 
-    1. poll    records are laid into the table of open sessions; undecodable ones, and feedback that names what can be
-               no trace, go to the dead-letter topics; late feedback is noted in `feedback.ingest.late`
-    2. close   sessions that ended are appended to `trajectories`, keyed by session key; the traces of one that is
-               too large for the log get their fate here; feedback whose session never came is dead-lettered
-    3. flush   trajectories, dead letters and notes are durable
-    4. commit  each partition's position moves to its low watermark: the smallest offset of any record of a session
-               that is still open, else the next offset
+    1. poll    records are laid into the table of open sessions; undecodable ones, feedback that names what can be no
+               trace, and traces whose prefix cannot be found go to the dead-letter topics; those of a newer version
+               are parked
+    2. close   sessions that ended are appended to `trajectories`, keyed by session key; so are amended ones, of which
+               feedback came late; the traces of one that is too large for the log get their fate here; feedback whose
+               session never came is dead-lettered
+    3. flush   trajectories, fates and dead letters are durable
+    4. index   the ids in those trajectories are noted on this machine's disk
+    5. commit  each partition's position moves to its low watermark: the smallest offset of any record of a session
+               that is still open, or of feedback that waits to amend one, else the next offset
 
-There is no database. After a crash the records of open sessions are read again from the low watermark, and
-`trajectories` itself, replayed when partitions are assigned, tells which traces were given one and are skipped:
+The only database is a copy: `ingest.log.index` holds the ids that `trajectories` holds. After a crash the records of
+open sessions are read again from the low watermark, and what the index knows is skipped:
 
     between 1 and 2   nothing was said; read again
-    between 2 and 3   trajectories that arrived are replayed, the rest are made again
-    between 3 and 4   trajectories are replayed, their traces skipped; open sessions are whole, never torn
+    between 2 and 3   trajectories that arrived are copied into the index, the rest are made again
+    between 3 and 5   trajectories are in the index by then, their traces skipped; open sessions are whole, never torn
 
-Dead letters and notes may be written again after a crash: `ingest.log.letters` counts a message once.
+Dead letters may be written again after a crash: `ingest.log.letters` counts a message once.
 
 Time. A session ends on this process's clock only where nothing is unread: a topic with unread messages is known only
 until the newest record read from each of its partitions (stream time), so turns that lie side by side after an outage
@@ -26,24 +29,39 @@ are joined before anything is closed.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
 from ingest.log import fates, letters
+from ingest.log.index import Index, index_path
 from ingest.log.letters import Failure
-from ingest.log.protocol import EventLog, Message
-from ingest.log.reader import Reader, place, replay, send
-from ingest.log.topics import FEEDBACK, TRACES, TRAJECTORIES, late_letters
-from ingest.records.events import Feedback, Record, Trace, Trajectory
-from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where
+from ingest.log.protocol import EventLog, Message, Receipt
+from ingest.log.reader import Reader, place, send
+from ingest.log.topics import FEEDBACK, READERS, TRACES, TRAJECTORIES, late_letters
+from ingest.log.trajectories import trajectory_at
+from ingest.records.events import (
+    SESSION_END,
+    Fate,
+    FateKind,
+    Feedback,
+    Record,
+    Source,
+    Trace,
+    Trajectory,
+    key_of,
+)
+from ingest.sessions.amend import Late, LateFeedback, amended
+from ingest.sessions.elders import Elders
+from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where, ids_in, settle_s
 
 logger = logging.getLogger(__name__)
 
 GROUP = "ingest"
 POLL_S = 0.5
+ORPHANED = "its prefix is not on the log"
 TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
 
 
@@ -57,9 +75,13 @@ class Assembler:
         self._timeout_s = config.log.timeout_s
         self._num_partitions, self._horizon_s = config.log.partitions, config.ingest.horizon_s
         # A trace is read again only while it is on its topic, and a session that may hold the position back is open.
-        remember_s = config.log.retention_s + config.ingest.horizon_s
-        self.table = SessionTable(config.ingest, remember_s)
-        self._reader = Reader(log, (TRACES, FEEDBACK), GROUP)
+        self._remember_s = config.log.retention_s + config.ingest.horizon_s
+        self._index = Index(index_path(config, GROUP), log, TRAJECTORIES, Trajectory, ids_in, lambda one: one.closed_at)
+        self._elders = Elders(log, self._index)
+        self._late = Late(settle_s(config.ingest))
+        self.table = SessionTable(config.ingest, self._closed_at)
+        self._written: list[tuple[Receipt, Trajectory]] = []
+        self._reader = Reader(log, READERS[GROUP], GROUP)
         self._assigned: frozenset[Where] = frozenset()
         self._next: dict[Where, int] = {}
         self._committed: dict[Where, int] = {}
@@ -74,6 +96,7 @@ class Assembler:
             self._next_tick = self._clock() + TICK_S
             self.close_ended()
             self._log.flush(self._timeout_s)
+            self.note()
             self.commit()
 
     def poll(self, timeout_s: float = POLL_S) -> int:
@@ -90,17 +113,15 @@ class Assembler:
         assigned = self._reader.subscription.assignment()
         gained, self._assigned = assigned - self._assigned, assigned
         dropped = self.table.drop(assigned)
+        self._late.drop(assigned)
         if dropped:
             logger.info("partitions moved: %d open sessions went with them", dropped)
         for known in (self._next, self._committed, self._seen_until):
             for where in known.keys() - assigned:
                 del known[where]
         if gained:
-            num_trajectories = 0
-            for trajectory in replay(self._log, TRAJECTORIES, Trajectory):
-                self.table.remember(trajectory)
-                num_trajectories += 1
-            logger.info("reading %d partitions; %d trajectories were closed before", len(assigned), num_trajectories)
+            num_new = self._index.catch_up({partition for _, partition in gained})
+            logger.info("reading %d partitions; %d trajectories were new to the index", len(assigned), num_new)
 
     def _lay(self, message: Message, record: Record | None) -> None:
         where, now = (message.topic, message.partition), self._clock()
@@ -108,19 +129,29 @@ class Assembler:
         self._next[where] = message.offset + 1
         if isinstance(record, Trace):
             self._saw(where, min(record.finished_at, now))
-            if self.table.add_trace(record, message, now) is Taken.DUPLICATE:
-                logger.debug("%s: trace %s was read before", place(message), record.trace_id)
+            self._lay_trace(message, record, now)
         elif isinstance(record, Feedback):
             self._saw(where, min(record.at, now))
             self._lay_feedback(message, record, now)
 
+    def _lay_trace(self, message: Message, trace: Trace, now: float) -> None:
+        taken = self.table.add_trace(trace, message, now)
+        if taken is Taken.ORPHANED and (whole := self._elders.whole(trace)):
+            taken = self.table.add_trace(whole, message, now)
+        if taken is Taken.DUPLICATE:
+            logger.debug("%s: trace %s was read before", place(message), trace.trace_id)
+        elif taken is Taken.ORPHANED:
+            assert trace.prefix is not None
+            told = f"trace {trace.trace_id}: its prefix leans on trace {trace.prefix.parent}, which is not on the log"
+            logger.error("%s: dead-lettered: %s", place(message), told)
+            letters.bury(self._log, GROUP, message, Failure.ORPHANED, told)
+            lost = Fate(trace_ids=(trace.trace_id,), kind=FateKind.DEAD_LETTERED, reason=ORPHANED, at=now)
+            fates.tell(self._log, [lost])
+
     def _lay_feedback(self, message: Message, feedback: Feedback, now: float) -> None:
         match self.table.add_feedback(feedback, message, now):
             case Taken.LATE:
-                told = f"feedback {feedback.feedback_id}: came after its session closed"
-                logger.info("%s: %s", place(message), told)
-                letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
-                telemetry.count(telemetry.FEEDBACK_LATE, 1)
+                self._late.add(feedback, message, now)
             case Taken.UNKNOWN:
                 self._bury(Unclaimed(feedback, message), "trace ids begin with the 16 hex digits of a session's key")
 
@@ -138,7 +169,7 @@ class Assembler:
     def close_ended(self) -> None:
         """2: append a trajectory for every session that has ended, and bury feedback whose session never came."""
         now = self._clock()
-        self.table.forget(now)
+        self._amend(now)
         if not self.table.may_close(now):
             return
         known_until = self._known_until()
@@ -147,22 +178,53 @@ class Assembler:
         for unclaimed in self.table.unclaimed(now, known_until):
             self._bury(unclaimed, f"it did not come within {self._horizon_s:g} s")
 
+    def _amend(self, now: float) -> None:
+        """Issue the trajectories again that feedback came late for."""
+        for waited in self._late.due(now):
+            still_late = [one for one in waited if self.table.add_feedback(*one, now) is Taken.LATE]
+            together: dict[Source | None, list[LateFeedback]] = {}
+            for feedback, message in still_late:
+                entry = self._index.get(feedback.trace_id or key_of(session_id=feedback.session_id, trace_id=None))
+                is_end = feedback.name == SESSION_END
+                together.setdefault(None if is_end or not entry else entry.source, []).append((feedback, message))
+            for source, late in together.items():
+                before = source and trajectory_at(self._log, source)
+                self._revise(before, late, now) if before else self._note_late(late)
+
+    def _revise(self, before: Trajectory, late: Sequence[LateFeedback], now: float) -> None:
+        message = late[-1][1]
+        self._write(Closed(message.key, amended(before, (feedback for feedback, _ in late), now), message.headers))
+        telemetry.count(telemetry.FEEDBACK_LATE, len(late))
+
+    def _note_late(self, late: Sequence[LateFeedback]) -> None:
+        """Nothing can be amended by it: that is noted."""
+        for feedback, message in late:
+            told = f"feedback {feedback.feedback_id}: came after its session closed"
+            logger.info("%s: %s", place(message), told)
+            letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
+            telemetry.count(telemetry.FEEDBACK_LATE, 1)
+
+    def _closed_at(self, name: str) -> float | None:
+        entry = self._index.get(name)
+        return None if entry is None else entry.at
+
     def _write(self, closed: Closed) -> None:
         trajectory = closed.trajectory
         with telemetry.span(telemetry.CLOSE_SESSION, parent=closed.headers) as span:
             span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
             span.set_attribute("onstream.turns", len(trajectory.turns))
             try:
-                send(self._log, TRAJECTORIES, closed.key, trajectory)
+                self._written.append((send(self._log, TRAJECTORIES, closed.key, trajectory), trajectory))
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), self._clock())
                 return
         telemetry.count(telemetry.TRAJECTORIES_CLOSED, 1, reason=trajectory.closed.value)
         logger.info(
-            "session %s closed (%s): trajectory %s, %d turns, %d feedback",
+            "session %s closed (%s): trajectory %s, revision %d, %d turns, %d feedback",
             trajectory.session_id,
             trajectory.closed.value,
             trajectory.trajectory_id,
+            trajectory.revision,
             len(trajectory.turns),
             len(trajectory.feedback),
         )
@@ -194,9 +256,18 @@ class Assembler:
             lag[where[0]] -= following - self._committed[where]
         return frozenset(topic for topic in topics if lag[topic] > 0)
 
+    def note(self) -> None:
+        """4: copy what was written into the index, and let the table forget what it says."""
+        if self._written:
+            self._index.note(self._written)
+            self._written.clear()
+            self.table.forget()
+        self._index.forget(self._clock() - self._remember_s)
+
     def commit(self) -> None:
-        """4: move the group's positions to their low watermarks."""
-        held = self.table.held()
+        """5: move the group's positions to their low watermarks."""
+        held, late = self.table.held(), self._late.held()
+        held |= {where: min(offset, held.get(where, offset)) for where, offset in late.items()}
         positions = {where: min(held.get(where, following), following) for where, following in self._next.items()}
         if positions != self._committed:
             self._reader.subscription.commit(positions)
@@ -205,6 +276,7 @@ class Assembler:
     def close(self) -> None:
         """Leave the group. Nothing is committed that was not flushed."""
         self._reader.close()
+        self._index.close()
 
 
 def run(log: EventLog, config: Config, stop: Stop) -> None:

@@ -8,24 +8,30 @@ after an outage of ours or the broker's, more of them are on their way. A trace 
 begins the next session of that key, whether or not the first was handed out by then, so that reading late splits
 sessions where reading live does.
 
-Kept once: a trace id or feedback id that is open here, or was given a trajectory within `remember_s`.
+A client may end its session with feedback named `session_end`: it then closes at that time.
+
+Kept once: a trace id or feedback id that is open here, was handed out, or is one of those known from `before`.
 Feedback before its session's first trace waits for it, `horizon_s` at most, with its message, so that it can be
-dead-lettered as it was. Late feedback, about a session that was already handed out, changes nothing, and feedback
-that names what can be no trace waits for nothing: both are the caller's.
+dead-lettered as it was. Late feedback, about a session that was already handed out, changes nothing here, and feedback
+that names what can be no trace waits for nothing: both are the caller's. So is a trace whose prefix leans on one that
+is in no open session.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b
 
 from infra.config import IngestConfig
 from ingest.log.protocol import Message
+from ingest.records import prefixes
 from ingest.records.events import (
+    SESSION_END,
     Assignment,
     CloseReason,
+    Consent,
     Feedback,
     Headers,
+    Prefix,
     Trace,
     Trajectory,
     content_id,
@@ -35,6 +41,8 @@ from ingest.records.events import (
 from ingest.records.ids import is_trace_id
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
+from ingest.sessions.held import Held, whole
+from ingest.sessions.held_out import holds_out
 
 Where = tuple[str, int]
 """(topic, partition)."""
@@ -49,6 +57,7 @@ class Taken(StrEnum):
     DUPLICATE = "duplicate"
     LATE = "late"
     UNKNOWN = "unknown"
+    ORPHANED = "orphaned"
 
 
 @dataclass(frozen=True)
@@ -72,15 +81,16 @@ class Unclaimed:
 class _Session:
     """An open session, or feedback that waits for one. `held` is its smallest offset in each partition.
 
-    `opened_at` and `last_at` are times of its records; `arrived_at` is when the last of them came here. `messages` are
-    those of feedback, by its id, for as long as no trace has come.
+    `opened_at` and `last_at` are times of its records, `ended_at` when its client said that it is over; `arrived_at` is
+    when the last of them came here. `messages` are those of feedback, by its id, for as long as no trace has come.
     """
 
     partition: int
     opened_at: float
     last_at: float
     arrived_at: float
-    traces: dict[str, Trace] = field(default_factory=dict)
+    ended_at: float | None = None
+    traces: dict[str, Held] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)
     duplicated: set[str] = field(default_factory=set)
     feedback: dict[str, Feedback] = field(default_factory=dict)
@@ -94,22 +104,25 @@ class _Session:
 
     def has_later_than(self, at: float) -> bool:
         """Whether a trace that began after `at` is here already."""
-        return any(trace.started_at > at for trace in self.traces.values())
+        return any(held.rest.started_at > at for held in self.traces.values())
 
     def end(self, config: IngestConfig) -> tuple[float, CloseReason]:
         """When it closes, as its records stand, and why."""
         horizon = (self.opened_at + config.horizon_s, CloseReason.HORIZON)
         if not self.traces:
             return horizon
-        return min((self.last_at + config.inactivity_s, CloseReason.INACTIVE), horizon)
+        ends = [(self.last_at + config.inactivity_s, CloseReason.INACTIVE), horizon]
+        if self.ended_at is not None:
+            ends.append((self.ended_at, CloseReason.ENDED))
+        return min(ends, key=lambda end: end[0])
 
 
 class SessionTable:
-    """All open sessions, and the ids that were lately given a trajectory."""
+    """All open sessions. `before` tells when an id that the table does not know was given a trajectory, or `None`."""
 
-    def __init__(self, config: IngestConfig, remember_s: float) -> None:
-        self._config, self._remember_s = config, remember_s
-        self._settle_s = min(config.inactivity_s, MAX_SETTLE_S)
+    def __init__(self, config: IngestConfig, before: Callable[[str], float | None] = lambda _: None) -> None:
+        self._config, self._before = config, before
+        self._settle_s = settle_s(config)
         self._open: dict[str, list[_Session]] = {}
         self._done: dict[str, float] = {}
 
@@ -117,25 +130,44 @@ class SessionTable:
         """Lay a trace into its session, or open one."""
         key = session_key(trace.session_id)
         sessions = self._open.get(key, [])
-        if trace.trace_id in self._done:
+        if self._closed_at(trace.trace_id) is not None:
             return Taken.DUPLICATE
         for held in sessions:
             if trace.trace_id in held.traces:
                 held.duplicated.add(trace.trace_id)
                 return Taken.DUPLICATE
         began, ended = min(trace.started_at, now), min(trace.finished_at, now)
-        session = sessions[-1] if sessions else None
-        if session is None or session.end(self._config)[0] <= ended:
+        session = sessions[-1] if sessions and sessions[-1].end(self._config)[0] > ended else None
+        if trace.prefix is not None and (session is None or trace.prefix.parent not in session.traces):
+            elder = self._elder(trace.prefix, sessions)
+            if elder is None:
+                return Taken.ORPHANED
+            trace = prefixes.whole(trace, elder)
+        elif trace.prefix is not None and session and not session.traces[trace.prefix.parent].carries(trace.prefix):
+            return Taken.ORPHANED
+        if session is None:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
-        if self._done.get(key, began) > began or session.has_later_than(ended):
+        if (self._closed_at(key) or began) > began or session.has_later_than(ended):
             session.late.add(trace.trace_id)
-        session.traces[trace.trace_id] = trace
+        session.traces[trace.trace_id] = Held.of(trace, message)
         session.messages.clear()
         session.headers = message.headers
         session.hold(message)
         return Taken.KEPT
+
+    def _elder(self, prefix: Prefix, sessions: Iterable[_Session]) -> Trace | None:
+        """The trace that a prefix leans on, whole, in another open session of its key."""
+        for session in sessions:
+            if prefix.parent in session.traces and session.traces[prefix.parent].carries(prefix):
+                return whole(session.traces, prefix.parent, {})
+        return None
+
+    def _closed_at(self, known: str) -> float | None:
+        """When an id was given a trajectory; see `ids_in`."""
+        found = self._done.get(known)
+        return self._before(known) if found is None else found
 
     def add_feedback(self, feedback: Feedback, message: Message, now: float) -> Taken:
         """Lay feedback into its session, or let it wait for one. After its session's end it no longer prolongs it."""
@@ -143,20 +175,35 @@ class SessionTable:
             return Taken.UNKNOWN
         key = key_of(session_id=feedback.session_id, trace_id=feedback.trace_id)
         sessions = self._open.get(key, [])
-        if feedback.feedback_id in self._done or any(feedback.feedback_id in s.feedback for s in sessions):
+        name = feedback.feedback_id
+        if self._closed_at(of_feedback(name)) is not None or any(name in session.feedback for session in sessions):
             return Taken.DUPLICATE
-        if feedback.trace_id in self._done or (not feedback.trace_id and not sessions and key in self._done):
+        if self._is_late(feedback, key, is_open=bool(sessions)):
             return Taken.LATE
         at = min(feedback.at, now)
-        about = [session for session in sessions if feedback.trace_id in session.traces] or sessions[-1:]
-        session = about[0] if about else self._begin(key, message, at, now)
+        session = self._about(feedback, sessions) or self._begin(key, message, at, now)
+        if feedback.name == SESSION_END:
+            session.ended_at = at if session.ended_at is None else min(at, session.ended_at)
         if at < session.end(self._config)[0]:
             session.last_at, session.arrived_at = max(session.last_at, at), now
-        session.feedback[feedback.feedback_id] = feedback
+        session.feedback[name] = feedback
         if not session.traces:
-            session.messages[feedback.feedback_id] = message
+            session.messages[name] = message
         session.hold(message)
         return Taken.KEPT
+
+    def _is_late(self, feedback: Feedback, key: str, is_open: bool) -> bool:
+        if feedback.trace_id:
+            return self._closed_at(feedback.trace_id) is not None
+        return not is_open and self._closed_at(key) is not None
+
+    def _about(self, feedback: Feedback, sessions: Sequence[_Session]) -> _Session | None:
+        """The open session that feedback is about: its trace's, else the last, if that has not been ended already."""
+        about = next((session for session in sessions if feedback.trace_id in session.traces), None)
+        if about is not None or not sessions:
+            return about
+        is_for_the_next = feedback.name == SESSION_END and sessions[-1].ended_at is not None
+        return None if is_for_the_next else sessions[-1]
 
     def _begin(self, key: str, message: Message, at: float, now: float) -> _Session:
         session = _Session(message.partition, opened_at=at, last_at=at, arrived_at=now)
@@ -209,16 +256,11 @@ class SessionTable:
 
     def remember(self, trajectory: Trajectory) -> None:
         """Its traces and feedback were given a trajectory: they are not taken again."""
-        ids = [turn.trace_id for turn in trajectory.turns]
-        ids += [feedback.feedback_id for feedback in trajectory.feedback]
-        for known in [*ids, session_key(trajectory.session_id)]:
-            self._done.pop(known, None)
-            self._done[known] = trajectory.closed_at
+        self._done |= dict.fromkeys(ids_in(trajectory), trajectory.closed_at)
 
-    def forget(self, now: float) -> None:
-        """Let go of ids remembered for longer than `remember_s`."""
-        while self._done and (oldest := next(iter(self._done))) and self._done[oldest] < now - self._remember_s:
-            del self._done[oldest]
+    def forget(self) -> None:
+        """What was handed out up to now is known from `before`."""
+        self._done.clear()
 
     def drop(self, assigned: Iterable[Where]) -> int:
         """Forget sessions with records in partitions that are not `assigned`: who reads those now has them."""
@@ -241,31 +283,65 @@ class SessionTable:
         return sum(len(sessions) for sessions in self._open.values())
 
 
-def is_held_out(key: str, share: float, salt: str) -> bool:
-    """Whether a session never trains: a salted hash of its key, so the answer is the same everywhere and for ever."""
-    digest = blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64 < share
+def settle_s(config: IngestConfig) -> float:
+    """How long to wait, after a record came, for more that were held up with it."""
+    return min(config.inactivity_s, MAX_SETTLE_S)
+
+
+def of_feedback(feedback_id: str) -> str:
+    """A feedback's id, told apart from traces' and sessions': clients choose it."""
+    return f"feedback:{feedback_id}"
+
+
+def ids_in(trajectory: Trajectory) -> list[str]:
+    """What is known to have been given a trajectory by this one: its session's key, its traces, its feedback."""
+    traces = [turn.trace_id for turn in trajectory.turns]
+    return [
+        session_key(trajectory.session_id),
+        *traces,
+        *(of_feedback(feedback.feedback_id) for feedback in trajectory.feedback),
+    ]
+
+
+def trajectory_id(session_id: str, trace_ids: Sequence[str], revision: int) -> str:
+    """The id of a session's trajectory, or of a later revision of it."""
+    parts = (session_id, trace_ids[0], trace_ids[-1], str(len(trace_ids)))
+    return content_id(*parts) if revision == 1 else content_id(*parts, str(revision))
 
 
 def _trajectory(session: _Session, reason: CloseReason, now: float, config: IngestConfig) -> Trajectory:
-    ordered = chains.in_order(session.traces.values())
+    made: dict[str, Trace] = {}
+    ordered = chains.in_order([whole(session.traces, name, made) for name in session.traces])
     joined = chains.join(ordered, Flaws(session.late, session.duplicated))
-    first, last = ordered[0], ordered[-1]
-    key = session_key(first.session_id)
+    first, traces = ordered[0], [trace.trace_id for trace in ordered]
     return Trajectory(
-        trajectory_id=content_id(first.session_id, first.trace_id, last.trace_id, str(len(ordered))),
+        trajectory_id=trajectory_id(first.session_id, traces, 1),
+        partition=session.traces[first.trace_id].partition,
         session_id=first.session_id,
         parent_session_id=next((trace.parent_session_id for trace in ordered if trace.parent_session_id), None),
         tenant=first.tenant,
+        user=next((trace.user for trace in ordered if trace.user), ""),
+        consent=_common_consent(ordered),
         assignment=_common_assignment(ordered),
-        held_out=is_held_out(key, config.held_out_share, config.held_out_salt),
+        held_out=holds_out(config, ordered),
         closed=reason,
         opened_at=session.opened_at,
         closed_at=max(now, session.last_at),
-        turns=turns.build(joined.readings),
+        turns=turns.build(joined.readings, {name: held.offset for name, held in session.traces.items()}),
         chains=joined.chains,
-        feedback=tuple(sorted(session.feedback.values(), key=lambda item: (item.at, item.feedback_id))),
+        feedback=in_order(session.feedback.values()),
     )
+
+
+def in_order(feedback: Iterable[Feedback]) -> tuple[Feedback, ...]:
+    """Feedback as it was given; ids settle ties."""
+    return tuple(sorted(feedback, key=lambda item: (item.at, item.feedback_id)))
+
+
+def _common_consent(traces: list[Trace]) -> Consent:
+    """Given, where it was given for every trace."""
+    is_given = all(trace.consent is Consent.GIVEN for trace in traces)
+    return Consent.GIVEN if is_given else Consent.ASSUMED
 
 
 def _common_assignment(traces: list[Trace]) -> Assignment | None:

@@ -7,17 +7,19 @@ from ingest.sessions.links import Reading
 from ingest.sessions.messages import USER, tools_of
 
 
-def build(readings: Mapping[str, Reading]) -> tuple[Turn, ...]:
-    """A turn per trace, in the order they began."""
+def build(readings: Mapping[str, Reading], offsets: Mapping[str, int]) -> tuple[Turn, ...]:
+    """A turn per trace, in the order they began; `offsets` tell where the traces lie."""
     followups = _followups(readings)
-    return tuple(_turn(reading, readings, followups.get(name)) for name, reading in readings.items())
+    return tuple(_turn(reading, readings, followups.get(name), offsets.get(name)) for name, reading in readings.items())
 
 
-def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | None) -> Turn:
+def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | None, offset: int | None) -> Turn:
     trace = reading.trace
     return Turn(
         trace_id=trace.trace_id,
+        offset=offset,
         kind=reading.kind,
+        is_altered=bool(trace.redacted),
         parent=reading.parent,
         messages=reading.new_messages,
         tool_calls=reading.tool_calls,

@@ -29,10 +29,10 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> int:
-        from ingest.log.kafka_log import KafkaLog
+        from ingest.log.connect import connect
 
         broker.require_running(config.log)
-        log = KafkaLog(config.log, client_id="session")
+        log = connect(config, client_id="session")
         try:
             found = look_up(log, args.id, config, time.time(), findings)
         finally:

@@ -4,7 +4,7 @@ so memory is what the one session takes.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from infra.config import IngestConfig
@@ -49,7 +49,7 @@ def find(log: EventLog, asked: str, tenants: Iterable[str], config: IngestConfig
     """All that the log has of the sessions that `asked` may mean. Raises `LogError`."""
     tenants = tuple(tenants)
     keys, found, closed = keys_of(asked, tenants), Found(), dict[str, Trajectory]()
-    table = SessionTable(config, remember_s=float("inf"))
+    table = SessionTable(config)
     for message in _of(log, TRAJECTORIES.name, keys):
         if trajectory := _read(message, Trajectory):
             closed[trajectory.trajectory_id] = trajectory
@@ -74,7 +74,7 @@ def _read_traces(
     """Lay the session's own traces into the table, and note whose sub-agents' sessions there are."""
     needles = {parent: _naming(parent) for parent in parents}
     for message in log.replay(TRACES.name):
-        is_own, is_sub = message.key in keys, any(needle in message.value for needle in needles.values())
+        is_own, is_sub = message.key in keys, _is_naming(message, needles.values())
         trace = _read(message, Trace) if is_own or is_sub else None
         if trace is None:
             continue
@@ -88,6 +88,14 @@ def _read_traces(
 def _naming(parent: str) -> bytes:
     """What stands in a trace's bytes, outside of any text of its request, where a sub-agent names its parent."""
     return f'"parent_session_id":{json.dumps(parent)}'.encode()
+
+
+def _is_naming(message: Message, needles: Collection[bytes]) -> bool:
+    try:
+        value = codec.plain(message.value)
+    except RecordError:
+        return False
+    return any(needle in value for needle in needles)
 
 
 def _of(log: EventLog, topic: str, keys: frozenset[str]) -> Iterator[Message]:

@@ -43,7 +43,7 @@ from rewards.spec import RewardSpec
 from trainer.advantages import Baselines
 from trainer.batch import make_batch
 from trainer.eligibility import screen
-from trainer.inbox import Item
+from trainer.inbox import Item, owner_of
 from trainer.learner import Learner
 
 SEEDS = 3
@@ -189,7 +189,7 @@ class Study:
         items = [_item(number, attempt) for number, attempt in enumerate(attempts)]
         batch = make_batch(items, baselines, CONFIG, step)
         await asyncio.to_thread(learner.update, batch.minibatches)
-        return baselines.after(batch.columns, CONFIG.baseline_decay)
+        return baselines.after(batch.columns, CONFIG.baseline_decay, batch.fairness.counts)
 
 
 def _without_line_end(ids: list[int], eos: int) -> list[int]:
@@ -217,7 +217,10 @@ def _item(number: int, attempt: Attempt) -> Item:
     """As the trainer's inbox holds it. Each history is a tenant, so that it is measured against its own past."""
     reward, place = attempt.reward, (("rewards", 0), number)
     tenant = f"{attempt.history.domain}-{attempt.history.number}"
-    return Item(*place, tenant, reward.spec, reward.at, screen(reward), reward.trajectory.chains)
+    trajectory = reward.trajectory
+    assert trajectory is not None
+    turns = screen(reward, trajectory)
+    return Item(*place, 1, tenant, reward.spec, reward.at, turns, trajectory.chains, owner_of(reward, trajectory))
 
 
 def _numbers(reward: Reward) -> dict[str, float]:

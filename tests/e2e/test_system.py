@@ -176,8 +176,9 @@ def test_a_summary_nobody_declared_is_found_scored_by_the_engines_and_shown(syst
         return [reward for reward in system.records(topics.REWARDS) if reward.session_id == "compacted"]
 
     (reward,) = system.until(rewards, 90.0, "a reward")
-    (turn,) = (turn for turn in reward.trajectory.turns if turn.kind is TurnKind.SUMMARY)
-    assert turn.reply == summary
+    (turn,) = (turn for turn in reward.turns if turn.kind is TurnKind.SUMMARY)
+    (trajectory,) = (one for one in system.records(topics.TRAJECTORIES) if one.session_id == "compacted")
+    assert {one.trace_id: one.reply for one in trajectory.turns}[turn.trace_id] == summary
     scored = {component.name: component for component in reward.components if component.trace_id == turn.trace_id}
     assert scored.keys() == {"thumb", "sufficiency", "faithfulness"}
     asked = scored["sufficiency"]
@@ -348,5 +349,5 @@ def test_after_all_that_every_trace_is_explained_and_some_were_trained(system: S
     assert account.unexplained == ()
     assert account.conflicts == ()
     assert account.num_traces > 50
-    fates = Counter(fate.trace_id for fate in system.records(topics.FATES))
+    fates = Counter(name for fate in system.records(topics.FATES) for name in fate.trace_ids)
     assert fates

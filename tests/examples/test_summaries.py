@@ -14,6 +14,7 @@ from ingest.records.events import (
     Trajectory,
     Turn,
     TurnKind,
+    about,
 )
 from ingest.records.events import TurnReward as Worth
 
@@ -49,10 +50,11 @@ def reward(value: float, name: str = "t", **components: float | None) -> Reward:
         Component(name=n, scorer="x@1", trace_id=trace_id, value=v, unscored=None if v is not None else "no")
         for trace_id, n, v in [("before", "symptoms", 1.0), *of_summary]
     )
+    of = session(name)
     return Reward(
         reward_id=name, trajectory_id=name, session_id="s", spec="x", components=given,
-        turns=(Worth(trace_id="before", value=1.0), Worth(trace_id="summary", value=value)), value=1.0, has_signal=True,
-        guardrails={}, trajectory=session(name), at=2.0,
+        turns=(Worth(trace_id="before", value=1.0), Worth(trace_id="summary", kind=TurnKind.SUMMARY, value=value)),
+        value=1.0, has_signal=True, guardrails={}, trajectory=of, **about(of), at=2.0,
     )  # fmt: skip
 
 

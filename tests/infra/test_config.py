@@ -37,21 +37,28 @@ def test_the_dump_loads_as_the_same_configuration(tmp_path: Path) -> None:
     assert loaded(config.dump(), tmp_path) == config
 
 
-def places(config: Config) -> tuple[str, str, str, str, str]:
+def places(config: Config) -> tuple[str, ...]:
     return (
         config.store.url,
         config.store.cache_dir,
         config.serving.capture.spool_dir,
         config.trainer.checkpoint_dir,
         config.ingest.lake.url,
+        config.privacy.keys_url,
     )
 
 
 def test_what_a_run_leaves_lies_below_its_run_dir(tmp_path: Path) -> None:
-    below = ("/r/store", "/r/cache", "/r/spool", "/r/trainer", "/r/lake")
+    below = ("/r/store", "/r/cache", "/r/spool", "/r/trainer", "/r/lake", "/r/keys")
     assert places(loaded(MINIMAL + "run_dir: /r\ntrainer: {lr: 0.1}\n", tmp_path)) == below
     assert places(loaded(MINIMAL, tmp_path, {"ONSTREAM__RUN_DIR": "/r"})) == below
     assert places(loaded(MINIMAL, tmp_path))[0] == ".onstream/store"
+
+
+def test_values_too_large_for_the_log_lie_below_the_store_unless_told_otherwise(tmp_path: Path) -> None:
+    assert loaded(MINIMAL + "run_dir: /r\n", tmp_path).claims_url == "/r/store/claims"
+    assert loaded(MINIMAL + "store: {url: s3://bucket/weights}\n", tmp_path).claims_url == "s3://bucket/weights/claims"
+    assert loaded(MINIMAL + "log: {claims_url: s3://bucket/large}\n", tmp_path).claims_url == "s3://bucket/large"
 
 
 def test_a_path_that_is_given_stays(tmp_path: Path) -> None:
@@ -194,3 +201,22 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
     config = loaded(MINIMAL, tmp_path)
     with pytest.raises(ValueError, match="frozen"):
         config.log.partitions = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trainer: {max_user_share: 0}\n", "trainer.max_user_share: Input should be greater than 0, got 0"),
+        ("trainer: {max_tenant_share: 1.5}\n", "trainer.max_tenant_share: Input should be less than or equal to 1"),
+        ("trainer: {near_duplicate_window: -1}\n", "trainer.near_duplicate_window: Input should be greater than or"),
+        ("ingest: {held_out_by: team}\n", "ingest.held_out_by: Input should be 'session' or 'user', got 'team'"),
+        ("ingest: {contamination: {overlap: 0}}\n", "ingest.contamination.overlap: Input should be greater than 0"),
+        ("ingest: {contamination: {task: []}}\n", "ingest.contamination.task: unknown key; did you mean `tasks`?"),
+        (
+            "serving: {rollout: {gate: {max_units_per_user: 0}}}\n",
+            "serving.rollout.gate.max_units_per_user: Input should be greater than or equal to 1, got 0",
+        ),
+    ],
+)
+def test_a_cap_that_cannot_be_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    assert told in refusal(MINIMAL + text, tmp_path)

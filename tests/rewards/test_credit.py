@@ -82,7 +82,7 @@ def test_side_turns_neither_give_nor_get(make_turn: MakeTurn, make_trajectory: M
 @given(st.integers(0, 2**31), st.integers(1, 14))
 def test_credit_reaches_what_the_script_says_and_nothing_else(seed: int, length: int) -> None:
     session = play(seed, AGENTIC, length)
-    table = SessionTable(IngestConfig(inactivity_s=1e6, horizon_s=1e7), remember_s=1e9)
+    table = SessionTable(IngestConfig(inactivity_s=1e6, horizon_s=1e7))
     for offset, trace in enumerate(session.traces):
         value, headers = codec.encode(trace)
         table.add_trace(trace, Message("traces", 0, offset, "key", value, headers), now=1e6)

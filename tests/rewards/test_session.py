@@ -23,6 +23,7 @@ from ingest.records.events import (
     TurnKind,
     TurnReward,
     VersionSpan,
+    about,
     session_key,
 )
 from rewards.session import command, show
@@ -62,6 +63,7 @@ def reward(trajectory: Trajectory, trace_id: str, *components: Component, parts:
         has_signal=True,
         guardrails={"completed": 0.5},
         trajectory=trajectory,
+        **about(trajectory),
         at=NOW,
     )
 

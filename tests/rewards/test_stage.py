@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import TopicSpec
 from ingest.log.reader import replay, send
 from ingest.log.topics import FATES, REWARDS, TRAJECTORIES, dead_letters
+from ingest.log.trajectories import trajectory_of
 from ingest.records.events import Fate, FateKind, Feedback, Headers, Reward, Trajectory, Turn, session_key
 from rewards import spec
 from rewards.desks import Desks
@@ -56,8 +58,8 @@ class World:
     `patient` is asked about every turn whose reply is not `nothing`.
     """
 
-    def __init__(self, log: InMemoryLog, make_asking: Callable[[], Hurried], patient: Any) -> None:
-        self.log, self.patient, self._make_asking, self.now = log, patient, make_asking, 5.0
+    def __init__(self, log: InMemoryLog, folder: Path, make_asking: Callable[[], Hurried], patient: Any) -> None:
+        self.log, self.patient, self._make_asking, self.now, self._folder = log, patient, make_asking, 5.0, folder
         log.create(TopicSpec(topic.name, 2, None) for topic in (TRAJECTORIES, REWARDS))
 
     def stage(self, max_waiting: int = 100, spec_id: str = "test@0") -> Stage:
@@ -65,7 +67,9 @@ class World:
         written = RewardSpec.model_validate({"name": "test", "components": components})
         scoring = Scoring(written, (FeedbackScorer(), self.patient), (), spec_id)
         settings = config.Config(
-            model=config.ModelConfig(path="model"), rewards=config.RewardsConfig(max_waiting=max_waiting)
+            run_dir=str(self._folder),
+            model=config.ModelConfig(path="model"),
+            rewards=config.RewardsConfig(max_waiting=max_waiting),
         )
         return Stage(self.log, settings, scoring, self._make_asking(), clock=lambda: self.now)
 
@@ -99,8 +103,8 @@ def make_asking(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[], Hurrie
 
 
 @pytest.fixture
-def make_world(make_asking: Callable[[], Hurried], patient: Any) -> MakeWorld:
-    return lambda log=None: World(log or InMemoryLog(), make_asking, patient)
+def make_world(tmp_path: Path, make_asking: Callable[[], Hurried], patient: Any) -> MakeWorld:
+    return lambda log=None: World(log or InMemoryLog(), tmp_path, make_asking, patient)
 
 
 @pytest.fixture
@@ -138,7 +142,9 @@ def test_every_trajectory_gets_a_reward_under_its_sessions_key(world: World, mak
     world.put(*trajectories)
     world.stage().step(0.0)
     made = {reward.trajectory_id: reward for reward in world.rewards()}
-    assert {name: reward.trajectory for name, reward in made.items()} == {t.trajectory_id: t for t in trajectories}
+    assert {name: trajectory_of(world.log, reward) for name, reward in made.items()} == {
+        t.trajectory_id: t for t in trajectories
+    }
     assert {message.key for message in world.log.replay(REWARDS.name)} == {session_key(f"s{n}") for n in range(5)}
     assert (world.uncommitted(), made["j0"].at) == (0, 5.0)
 
@@ -352,7 +358,7 @@ def test_a_reward_too_large_for_the_log_gives_its_traces_a_fate(
     world.put(make_trajectory())
     world.stage().step(0.0)
     (fate,) = replay(world.log, FATES, Fate)
-    assert (fate.trace_id, fate.kind, fate.reason) == ("t0", FateKind.DEAD_LETTERED, "rewards: too large")
+    assert (fate.trace_ids, fate.kind, fate.reason) == (("t0",), FateKind.DEAD_LETTERED, "rewards: too large")
     assert world.uncommitted() == 0
 
 

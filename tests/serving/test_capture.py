@@ -22,6 +22,7 @@ from ingest.records.ids import trace_of
 from serving import headers
 from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.headers import Identity
+from serving.recent import Recent
 from serving.spool import Spool
 
 TOKENS = (11, 12, 13, 14)
@@ -70,7 +71,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 class Server:
     def __init__(self, spool: Spool) -> None:
         self.vllm, self.spool = Vllm(), spool
-        self.capture = Capture(spool, "e0", version=3)
+        self.capture = Capture(spool, "e0", 3, Recent(1 << 20, 900.0))
         self.generate = self.capture.wrap(self.vllm.generate)
         app = Starlette(routes=[Route("/v1/chat/completions", self.chat, methods=["POST"])])
         self.app = CaptureMiddleware(app, self.capture)

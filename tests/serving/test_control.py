@@ -15,6 +15,7 @@ from serving import control
 from serving.capture import Capture
 from serving.control import Loader
 from serving.idle import Users
+from serving.recent import Recent
 from serving.spool import Spool
 
 TOKEN = "secret"
@@ -54,7 +55,7 @@ class Bench:
         self.folder = folder
         self.store = VersionStore(str(folder / "store"))
         self.spool = Spool(folder / "spool", 1 << 20, 1 << 16)
-        self.engine, self.capture = Engine(), Capture(self.spool, "e0", version=0)
+        self.engine, self.capture = Engine(), Capture(self.spool, "e0", 0, Recent(0, 0.0))
         for number in range(4):
             self.publish(number, torch.full((2, 2), float(number)))
         self.loader = Loader(self.store, folder / "cache", 2, self.store.read(0))

@@ -20,10 +20,11 @@ from infra.lifecycle import Stop
 from ingest.log.memory import InMemoryLog
 from ingest.log.reader import send
 from ingest.log.topics import RELEASES
-from ingest.records.events import Release, ReleaseKind, TrialState
+from ingest.records.events import Assignment, Release, ReleaseKind, TrialState
 from ingest.store import releases
 from serving.processes import follow_releases
 from serving.router import Router
+from serving.routing import Health, assign
 from serving.spool import Spool
 
 
@@ -53,6 +54,20 @@ def test_the_router_goes_on_from_what_it_knew(tmp_path: Path, outage: bool) -> N
         stop.set()
         following.join()
     assert (router.served.last, router.served.candidate, router.served.share) == (2, 1, 0.3)
+
+
+def test_a_router_that_is_too_old_for_a_release_serves_on_and_gives_no_session_to_a_trial(tmp_path: Path) -> None:
+    log = InMemoryLog()
+    router = Router({}, RouterConfig(), Spool(tmp_path, 1 << 20, 1 << 16))
+    send(log, RELEASES, "", release(0, ReleaseKind.BOOTSTRAP))
+    canary = {"state": TrialState.CANARY, "candidate": 1, "share": 0.3, "engines": {"s": 0, "c": 1}}
+    send(log, RELEASES, "", release(1, ReleaseKind.TRIAL, **canary))
+    log.append(RELEASES.name, "", b"{}", {"schema": f"release/{Release.VERSION + 1}"})
+    follow_releases(lambda: log, router, Stop())
+    assert (router.served.last, router.served.stable, router.served.share) == (1, 0, 0.0)
+    assert router.counts["releases_too_new"] == 1
+    assigned = {assign(f"session {n}", router.served, ("s", "c"), Health()) for n in range(50)}
+    assert assigned == {Assignment()}
 
 
 async def test_a_router_that_is_asked_to_end_finishes_its_replies_first(tmp_path: Path, upstream: Upstream) -> None:

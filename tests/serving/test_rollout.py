@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
-from infra.errors import ControlError
+from infra.errors import ControlError, NewerError
 from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
 from ingest.records.events import (
@@ -21,6 +21,7 @@ from ingest.records.events import (
     Turn,
     TurnKind,
     Version,
+    about,
 )
 from ingest.store import releases
 from ingest.store.releases import Served
@@ -80,7 +81,8 @@ class World:
         self.rollout = self.restarted()
 
     def restarted(self) -> Rollout:
-        self.rollout = Rollout(self.log, self.store, self.hands, self.config, now=lambda: self.now)  # type: ignore[arg-type]
+        kept = self.folder / "evidence.json"
+        self.rollout = Rollout(self.log, self.store, self.hands, self.config, kept, now=lambda: self.now)  # type: ignore[arg-type]
         self.rollout.start()
         return self.rollout
 
@@ -94,7 +96,7 @@ class World:
         reader.send(self.log, topics.VERSIONS, "", version)
         return version
 
-    def session(self, assignment: Assignment, version: int, value: float) -> None:
+    def session(self, assignment: Assignment, version: int, value: float, tenant: str = "t") -> None:
         self.sessions += 1
         name = f"session-{self.sessions}"
         turn = Turn(
@@ -102,12 +104,13 @@ class World:
             status=200, num_tokens=1, versions=(version,), at=self.now,
         )  # fmt: skip
         trajectory = Trajectory(
-            trajectory_id=f"j{self.sessions}", session_id=name, tenant="t", assignment=assignment, held_out=False,
+            trajectory_id=f"j{self.sessions}", session_id=name, tenant=tenant, assignment=assignment, held_out=False,
             closed=CloseReason.INACTIVE, opened_at=self.now, closed_at=self.now, turns=(turn,), chains=(), feedback=(),
         )  # fmt: skip
         reward = Reward(
             reward_id=f"r{self.sessions}", trajectory_id=f"j{self.sessions}", session_id=name, spec="x", components=(),
-            turns=(), value=value, has_signal=True, guardrails={}, trajectory=trajectory, at=self.now,
+            turns=(), value=value, has_signal=True, guardrails={}, trajectory=trajectory, **about(trajectory),
+            at=self.now,
         )  # fmt: skip
         reader.send(self.log, topics.REWARDS, name, reward)
 
@@ -115,7 +118,7 @@ class World:
         for n in range(num):
             self.session(Assignment(), 0, float(n % 2))
 
-    def trial_sessions(self, num: int, stable: float, candidate: float, version: int = 1) -> None:
+    def trial_sessions(self, num: int, stable: float, candidate: float, version: int = 1, tenant: str = "t") -> None:
         """As many on each arm, in the shares of the moment."""
         share = self.served.share
         for n in range(num):
@@ -123,7 +126,9 @@ class World:
             pi = share if arm is Arm.CANDIDATE else 1 - share
             served = version if arm is Arm.CANDIDATE else 0
             rate = candidate if arm is Arm.CANDIDATE else stable
-            self.session(Assignment(arm=arm, trial=version, propensity=pi), served, float((n // 2 % 10) < rate * 10))
+            self.session(
+                Assignment(arm=arm, trial=version, propensity=pi), served, float((n // 2 % 10) < rate * 10), tenant
+            )
 
     @property
     def released(self) -> list[Release]:
@@ -267,6 +272,19 @@ def test_an_older_controller_stops_when_a_newer_one_claims_the_log(world: World)
         old.tick()
 
 
+@pytest.mark.parametrize("topic", [topics.RELEASES, topics.VERSIONS, topics.REWARDS], ids=lambda topic: topic.name)
+def test_a_controller_that_is_too_old_for_a_record_decides_nothing_more(world: World, topic: topics.Topic) -> None:
+    world.to_canary()
+    world.log.append(topic.name, "", b"{}", {"schema": f"{topic.record.SCHEMA}/{topic.record.VERSION + 1}"})
+    before = list(world.log.replay(topics.RELEASES.name))
+    for _ in range(2):
+        with pytest.raises(NewerError, match=f"^{topic.name}/.*upgrade the reader; without it nothing here can go on$"):
+            world.ticks(5)
+    assert list(world.log.replay(topics.RELEASES.name)) == before
+    with pytest.raises(NewerError):
+        world.restarted().tick()
+
+
 def test_an_engine_that_came_back_with_old_weights_is_brought_to_what_the_log_says(world: World) -> None:
     world.to_canary()
     world.hands["c"].version = 0
@@ -288,6 +306,32 @@ def test_a_child_of_a_version_that_is_no_longer_stable_is_never_tried(world: Wor
 def test_a_controller_without_a_first_release_says_what_to_do(tmp_path: Path) -> None:
     log = InMemoryLog()
     log.create(topics.specs(1, 60.0))
-    rollout = Rollout(log, VersionStore(str(tmp_path)), {}, RolloutConfig())
+    rollout = Rollout(log, VersionStore(str(tmp_path)), {}, RolloutConfig(), tmp_path / "evidence.json")
     with pytest.raises(ControlError, match="run `onstream bootstrap` first"):
         rollout.start()
+
+
+def test_a_decision_tells_how_few_users_could_have_brought_it_about(world: World) -> None:
+    world.to_canary()
+    for num in (20, 140):
+        world.trial_sessions(num, stable=0.5, candidate=0.9)
+        world.ticks()
+    last = [r for r in world.released if r.state is TrialState.PROMOTED][-1]
+    assert last.numbers["users_needed.promote"] >= 2.0 and "cannot promote it" in last.reason
+    assert last.numbers["users"] == 160.0 and last.numbers["tenant_share"] == 1.0
+
+
+def test_the_ramp_climbs_by_the_sessions_that_count(world: World) -> None:
+    ramp = (RampStep(share=0.3, until_units=10), RampStep(share=0.5))
+    gate = world.config.gate.model_copy(update={"max_tenant_share": 0.5, "ramp": ramp})
+    world.config = world.config.model_copy(update={"gate": gate})
+    world.restarted()
+    world.to_canary()
+    for tenant in "abc":
+        world.trial_sessions(1, stable=0.5, candidate=0.5, tenant=tenant)
+    world.trial_sessions(50, stable=0.5, candidate=0.5, tenant="a")
+    world.ticks()
+    assert world.rollout.standing is not None
+    # of three tenants the first may have twice as many as the others, and one more: 2 / 3 is twice an equal share
+    assert (world.rollout.standing.num_units, world.rollout.standing.numbers["units.capped"]) == (7, 46.0)
+    assert world.served.share == 0.3

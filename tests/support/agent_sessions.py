@@ -362,7 +362,7 @@ def close(sessions: Sequence[Session], order: Sequence[int] | None = None) -> li
 
     A number that stands twice in `order` is delivered twice.
     """
-    table = SessionTable(IngestConfig(inactivity_s=1e6, horizon_s=1e7), remember_s=1e9)
+    table = SessionTable(IngestConfig(inactivity_s=1e6, horizon_s=1e7))
     traces = interleaved(sessions)
     for offset, number in enumerate(order if order is not None else range(len(traces))):
         value, headers = codec.encode(traces[number])

@@ -28,6 +28,7 @@ from serving import control
 from serving.capture import Capture
 from serving.engine import scoring_application, users_application, vllm_args, vllm_environment
 from serving.idle import Users
+from serving.recent import Recent
 from serving.spool import Spool
 
 MODEL = Path(__file__).parents[2] / ".onstream" / "model"
@@ -81,7 +82,7 @@ async def scoring_engine(
         async with build_async_engine_client(args) as llm:
             await llm.update_weight_version("0")
             spool = Spool(Path(scratch) / "spool", 1 << 30, 1 << 24)
-            capture, users = Capture(spool, slot.id, 0), Users()
+            capture, users = Capture(spool, slot.id, 0, Recent(1 << 20, 900.0)), Users()
             llm.generate = capture.wrap(llm.generate)
             token = "token-of-the-tests"
             scoring = scoring_application(args, llm, capture, users, token)

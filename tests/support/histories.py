@@ -393,7 +393,7 @@ def close(
     asked = [*head, _says("user", prompt), _says("assistant", summary)]
     following = [_says("system", system), carrier, *after]
     contexts = [(head, TurnKind.MAIN, 1), (asked, TurnKind.SUMMARY, len(head) + 1), (following, TurnKind.MAIN, 2)]
-    table, number = SessionTable(IngestConfig(inactivity_s=1e6, horizon_s=1e7), remember_s=1e9), 0
+    table, number = SessionTable(IngestConfig(inactivity_s=1e6, horizon_s=1e7)), 0
     for messages, kind, start in contexts:
         for at in range(start, len(messages)):
             if messages[at]["role"] == "assistant":

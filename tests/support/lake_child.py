@@ -17,7 +17,6 @@ from lake_traffic import Played, Traffic
 from infra.config import Config, IngestConfig, LakeConfig, LogConfig, ModelConfig
 from ingest.lake import compaction, writer
 from ingest.lake.content import NoSeal, Vault
-from ingest.lake.group import GROUP, TOPICS
 from ingest.lake.steps import Step
 from ingest.lake.storage import Storage
 from ingest.lake.table import GRACE_S, Lake
@@ -85,7 +84,7 @@ def write(log: EventLog, lake: Lake, config: Config, fuse: Fuse) -> None:
     while quiet < 3:
         num = stage.read(0.1)
         stage.flush()
-        quiet = 0 if num or any(log.lag(GROUP, [topic.name for topic in TOPICS]).values()) else quiet + 1
+        quiet = 0 if num or any(log.lag(writer.GROUP, [topic.name for topic in writer.TOPICS]).values()) else quiet + 1
     stage.close()
 
 

@@ -20,6 +20,7 @@ from ingest.records.events import (
     ChatMessage,
     CloseReason,
     Component,
+    Consent,
     Fate,
     FateKind,
     Feedback,
@@ -28,12 +29,14 @@ from ingest.records.events import (
     ReleaseKind,
     Reward,
     Segment,
+    Source,
     ToolCall,
     Trajectory,
     Turn,
     TurnKind,
     TurnReward,
     VersionSpan,
+    about,
     session_key,
 )
 
@@ -79,6 +82,7 @@ class Traffic:
     def _session(self) -> Played:
         rng, self._number, self._at = self._rng, self._number + 1, self._at + self._gap_s
         tenant = f"tenant-{self._number % self._tenants}"
+        user = f"u-{session_key(str(rng.randrange(1000)))}" if self._number % 3 else ""
         session_id = f"{tenant}/chat-{self._seed}-{self._number}"
         num = min(16, 1 + int(rng.expovariate(0.28)))
         version = self._number // 500
@@ -91,9 +95,13 @@ class Traffic:
             turns.append(turn)
         trajectory = Trajectory.model_construct(
             trajectory_id=f"{session_key(session_id)}{self._number:08x}",
+            revision=1,
+            partition=0,
             session_id=session_id,
             parent_session_id=None,
             tenant=tenant,
+            user=user,
+            consent=Consent.ASSUMED,
             assignment=Assignment(),
             held_out=rng.random() < 0.05,
             closed=CloseReason.INACTIVE,
@@ -124,6 +132,8 @@ class Traffic:
                 ToolCall.model_construct(name="look_up", arguments=f'{{"name": "{asked[:20]}"}}', call_id=call_id),
             )
         turn = Turn.model_construct(
+            offset=16 * self._number + number,
+            is_altered=False,
             trace_id=f"{session_key(session_id)}-{zlib.crc32(session_id.encode()):08x}{number:024x}",
             kind=TurnKind.MAIN,
             parent=parent,
@@ -160,6 +170,8 @@ class Traffic:
             trace_id=turns[-1].trace_id,
             session_id=session_id,
             tenant=tenant,
+            user="",
+            redacted={},
             name="thumb",
             value=self._rng.choice([-1.0, 1.0]),
             comment=self._text(1, 1)[0] if self._rng.random() < 0.3 else "",
@@ -172,6 +184,7 @@ class Traffic:
         return Reward.model_construct(
             reward_id=f"r-{trajectory.trajectory_id}",
             trajectory_id=trajectory.trajectory_id,
+            revision=1,
             session_id=trajectory.session_id,
             spec="default@1",
             components=tuple(
@@ -183,6 +196,7 @@ class Traffic:
             turns=tuple(
                 TurnReward.model_construct(
                     trace_id=turn.trace_id,
+                    kind=turn.kind,
                     value=value,
                     parts=(Part.model_construct(name="thumb", weight=1.0, value=value),),
                 )
@@ -191,21 +205,26 @@ class Traffic:
             value=sum(values) / len(values),
             has_signal=True,
             guardrails={"completed": 1.0},
-            trajectory=trajectory,
+            source=Source(partition=0, offset=self._number),
+            trajectory=None,
+            **about(trajectory),
             at=trajectory.closed_at + 5.0,
         )
 
     def _fates(self, trajectory: Trajectory) -> tuple[Fate, ...]:
+        """The first turn's, and the others'."""
         kind = FateKind.HELD_OUT if trajectory.held_out else FateKind.TRAINED
+        ids = tuple(turn.trace_id for turn in trajectory.turns)
         return tuple(
             Fate.model_construct(
-                trace_id=turn.trace_id,
+                trace_ids=some,
                 kind=kind,
-                version=None if trajectory.held_out else turn.versions[0] + 1,
+                version=None if trajectory.held_out else trajectory.turns[0].versions[0] + 1,
                 reason="",
                 at=trajectory.closed_at + 60.0,
             )
-            for turn in trajectory.turns
+            for some in (ids[:1], ids[1:])
+            if some
         )
 
 

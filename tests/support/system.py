@@ -24,7 +24,8 @@ from infra.process import ProcessState
 from infra.supervisor import Supervisor
 from ingest.audit import command as audit
 from ingest.log import reader, topics
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.connect import connect
+from ingest.log.protocol import EventLog
 from ingest.records.events import Record, Version
 from ingest.store.versions import VersionStore
 
@@ -150,8 +151,8 @@ class System:
             return {}
         return found
 
-    def log(self, client_id: str = "tests") -> KafkaLog:
-        return KafkaLog(self.config.log, client_id=client_id)
+    def log(self, client_id: str = "tests") -> EventLog:
+        return connect(self.config, client_id=client_id)
 
     def records(self, topic: topics.Topic) -> list[Any]:
         log = self.log()

@@ -28,6 +28,7 @@ from ingest.records.events import (
     ReleaseKind,
     Reward,
     Segment,
+    Source,
     Trajectory,
     TrialState,
     Turn,
@@ -35,8 +36,10 @@ from ingest.records.events import (
     TurnReward,
     Version,
     VersionSpan,
+    about,
     session_key,
 )
+from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
 from trainer.batching import Minibatch
 from trainer.loop import Trainer
@@ -73,6 +76,7 @@ def make_reward(
     turn_changes: dict[int, dict[str, Any]] | None = None,
     segment_changes: dict[int, dict[str, Any]] | None = None,
     at: float = 1000.0,
+    revision: int = 1,
 ) -> Reward:
     """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number.
 
@@ -93,7 +97,8 @@ def make_reward(
         }
         segments.append(Segment.model_validate({**fields, **(segment_changes or {}).get(number, {})}))
     trajectory = Trajectory(
-        trajectory_id=f"t-{session}",
+        trajectory_id=f"t-{session}-{revision}",
+        revision=revision,
         session_id=session,
         tenant=tenant,
         assignment=None,
@@ -106,23 +111,28 @@ def make_reward(
         feedback=(),
     )
     return Reward(
-        reward_id=f"r-{session}",
+        reward_id=f"r-{session}-{revision}",
         trajectory_id=trajectory.trajectory_id,
+        revision=revision,
         session_id=session,
         spec="default/1",
         components=(),
         turns=tuple(
             TurnReward(
                 trace_id=trace,
+                kind=turn.kind,
                 value=value,
                 parts=tuple(Part(name=name, weight=w, value=v) for name, (w, v) in given.items()),
             )
-            for trace, value, given in zip(traces, rewards, parts or [{}] * len(rewards), strict=True)
+            for trace, turn, value, given in zip(
+                traces, trajectory.turns, rewards, parts or [{}] * len(rewards), strict=True
+            )
         ),
         value=0.5,
         has_signal=True,
         guardrails={},
         trajectory=trajectory,
+        **about(trajectory),
         at=at,
     )
 
@@ -172,6 +182,7 @@ class World:
         )
         self.store = VersionStore(str(folder / "store"))
         self.policy = TokenPolicy()
+        self.tasks: TaskIndex | None = None
         self.time = 1000.0
         self._releases = 0
         base = folder / "base"
@@ -191,8 +202,13 @@ class World:
         self.release(candidate=candidate, state=state, stable=stable)
 
     def reward(self, session: str, rewards: Sequence[float | None], **fields: Any) -> Reward:
+        """A trajectory and its reward, which lies where the log says; the one given back holds the trajectory."""
         made = make_reward(session, rewards, **{"at": self.time, **fields})
-        send(self.log, topics.REWARDS, session_key(session), made)
+        assert made.trajectory is not None
+        placed = send(self.log, topics.TRAJECTORIES, session_key(session), made.trajectory)
+        source = Source(partition=placed.partition, offset=placed.offset)
+        sent = made.model_copy(update={"source": source, "trajectory": None})
+        send(self.log, topics.REWARDS, session_key(session), sent)
         return made
 
     def fill(self, name: str, sessions: int = 4, **fields: Any) -> list[Reward]:
@@ -209,7 +225,9 @@ class World:
 
     def start(self) -> Trainer:
         self.policy = self.make_policy()
-        trainer = Trainer(self.config, self.log, self.store, self.policy, Stop(), now=lambda: self.time)
+        trainer = Trainer(
+            self.config, self.log, self.store, self.policy, Stop(), now=lambda: self.time, tasks=self.tasks
+        )
         trainer.recover()
         return trainer
 
@@ -235,8 +253,9 @@ class World:
         found = defaultdict(set)
         for message in self.log.replay(topics.FATES.name):
             fate = decode(message.value, message.headers, Fate)
-            assert message.key == fate.trace_id.partition("-")[0]
-            found[fate.trace_id].add(fate)
+            for trace_id in fate.trace_ids:
+                assert message.key == trace_id.partition("-")[0]
+                found[trace_id].add(fate)
         return dict(found)
 
     def fate(self, reward: Reward, turn: int = 0) -> Fate:

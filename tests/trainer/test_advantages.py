@@ -157,3 +157,17 @@ def test_a_new_parts_key_is_shrunk_to_its_own_part_and_to_no_other() -> None:
 def test_baselines_survive_json() -> None:
     baselines = Baselines().after(sole(["a", "b"], [0.1, 1.0]), decay=0.95)
     assert Baselines(json.loads(json.dumps(dict(baselines.values)))) == baselines
+
+
+def test_a_turn_that_counts_twice_as_much_is_as_good_as_two() -> None:
+    keys, rewards = ["a", "a", "b"], [1.0, 0.0, 0.3]
+    columns, doubled = sole(keys, rewards), sole(["a", *keys], [1.0, *rewards])
+    found, twice = advantages(Baselines(), columns, 3, [2.0, 1.0, 1.0]), advantages(Baselines(), doubled, 4)
+    assert found == pytest.approx(twice[1:])
+    moved = Baselines().after(columns, 0.9, [2.0, 1.0, 1.0])
+    assert moved.values == pytest.approx(Baselines().after(doubled, 0.9).values)
+
+
+def test_what_counts_little_moves_little() -> None:
+    # mean (1 + 0 + .01 * 9) / 2.01 = .5423, not 3.33 ; variance (.2095 + .2941 + .01 * 71.53) / 2.01 = .6065
+    assert whiten([1.0, 0.0, 9.0], [1.0, 1.0, 0.01])[0] == pytest.approx((1 - 0.5423) / 0.7788, abs=1e-3)

@@ -53,7 +53,7 @@ def test_two_are_kept_and_the_learners_they_name(tmp_path: Path) -> None:
 EFFECTS = (
     "pathlib.Path.rename",
     "pathlib.Path.replace",
-    "trainer.files.sync",
+    "infra.files.sync",
     "trainer.checkpoint.sync",
     "shutil.rmtree",
 )

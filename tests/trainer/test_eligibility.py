@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from ingest.records.events import FateKind, Part, Reward, TrialState, TurnKind, VersionSpan
+from ingest.records.events import (
+    ChatMessage,
+    FateKind,
+    Part,
+    Reward,
+    TrialState,
+    TurnKind,
+    VersionSpan,
+    session_key,
+)
+from ingest.sessions.contamination import build
 from ingest.store.releases import Served
 from trainer.eligibility import SOLE_PART, EligibleTurn, Held, Ineligible, Reason, Trainable, eligibility_of, screen
 
@@ -13,7 +23,7 @@ SPAN = VersionSpan(version=0, start=0, end=2)
 
 
 def only(reward: Reward) -> EligibleTurn | Ineligible:
-    (found,) = screen(reward).values()
+    (found,) = screen(reward, reward.trajectory).values()
     return found
 
 
@@ -42,6 +52,24 @@ def test_a_trace_that_cannot_train_says_why(
 
 def test_a_held_out_session_is_held_out_and_not_refused(reward_of: RewardOf) -> None:
     found = only(reward_of("s", [None], held_out=True))
+    assert isinstance(found, Ineligible) and found.fate is FateKind.HELD_OUT
+
+
+def test_text_of_an_evaluation_task_is_refused_with_its_file_and_so_is_what_goes_on_from_it(
+    reward_of: RewardOf,
+) -> None:
+    task = "how many apples has she left when she gives three of her seven apples away"
+    asked = (ChatMessage(role="user", text=f"Please tell me {task}?"),)
+    first = f"{session_key('s')}-0"
+    turns = {0: {"messages": asked}, 1: {"parent": first}}
+    reward = reward_of("s", [1.0, 1.0, 1.0], turn_changes=turns)
+    *hits, other = screen(reward, reward.trajectory, build([("gsm.jsonl", [task])], overlap=0.5)).values()
+    for hit in hits:
+        assert isinstance(hit, Ineligible)
+        assert (hit.fate, hit.told) == (FateKind.REFUSED, "contaminated: gsm.jsonl")
+    assert isinstance(other, EligibleTurn)
+    held = reward_of("s", [1.0], turn_changes={0: {"messages": asked}}, held_out=True)
+    (found,) = screen(held, held.trajectory, build([("gsm.jsonl", [task])], overlap=0.5)).values()
     assert isinstance(found, Ineligible) and found.fate is FateKind.HELD_OUT
 
 

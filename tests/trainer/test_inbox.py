@@ -121,6 +121,31 @@ def test_a_trace_that_has_its_fate_is_not_held_again(
     assert [list(item.turns) for item in inbox.items] == [[reward.turns[1].trace_id]]
 
 
+def test_a_later_revision_takes_over_what_is_held_and_not_what_has_its_fate(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    first = put("s", [0.1, 0.2])
+    inbox = open_inbox(fated=(first.trace_ids[0],))
+    inbox.poll(0.0)
+    put("s", [0.8, 0.9], revision=2)
+    inbox.poll(0.0)
+    assert [(item.revision, len(item.chains), list(item.turns)) for item in inbox.items] == [
+        (1, 0, []),
+        (2, 1, [first.trace_ids[1]]),
+    ]
+    assert [turn.reward for item in inbox.items for turn in item.eligible] == [0.9]
+
+
+def test_an_earlier_revision_that_comes_again_takes_nothing_back(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    inbox = open_inbox()
+    for revision in (1, 2, 1, 2):
+        put("s", [revision / 10], revision=revision)
+    inbox.poll(0.0)
+    assert [turn.reward for item in inbox.items for turn in item.eligible] == [0.2]
+
+
 def test_tokens_are_let_go_once_nothing_in_a_reward_can_train(
     open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
 ) -> None:

@@ -13,9 +13,9 @@ from trainer.phases import Phase
 World = Any  # tests/trainer/conftest.py; importlib mode keeps it from being imported
 
 EFFECTS = (
-    "ingest.log.InMemoryLog.append",
-    "ingest.log.InMemoryLog.flush",
-    "ingest.log.InMemorySubscription.commit",
+    "ingest.log.memory.InMemoryLog.append",
+    "ingest.log.memory.InMemoryLog.flush",
+    "ingest.log.memory.InMemorySubscription.commit",
     "ingest.store.versions.VersionStore._put",
     "trainer.checkpoint.replace_text",
     "pathlib.Path.rename",

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,9 @@ import pytest
 
 from infra.errors import StoreError, TransitionError
 from ingest.log import topics
-from ingest.records.events import FateKind, ReleaseKind, TrialState
+from ingest.log.reader import replay
+from ingest.records.events import ChatMessage, Fate, FateKind, ReleaseKind, TrialState
+from ingest.sessions.contamination import build
 from trainer import phases
 from trainer.checkpoint import Checkpoints, State
 from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
@@ -380,3 +383,146 @@ def test_a_store_that_has_the_number_with_other_content_is_an_error(world: World
     world.policy.update = update
     with pytest.raises(StoreError, match="version 1 exists"):
         run(trainer)
+
+
+def test_late_feedback_on_a_turn_that_waits_trains_it_once_on_the_later_reward(world: World) -> None:
+    world.bootstrap()
+    trainer = world.start()
+    late = world.reward("late", [0.0], token=7)
+    run(trainer, 2)
+    world.reward("late", [0.9], token=7, revision=2)
+    world.fill("a", sessions=3)
+    run(trainer)
+    (version,) = world.published()
+    assert sorted(world.weights(1)) == sorted([7, 7, *world.tokens("a", sessions=3)])
+    assert version.metrics["mean_reward"] == pytest.approx((0.9 + 0.0 + 0.1 + 0.2) / 4)
+    assert world.fate(late).kind is FateKind.TRAINED
+
+
+def test_late_feedback_on_a_turn_that_has_trained_trains_nothing_again(world: World) -> None:
+    world.bootstrap()
+    rewards = world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    world.reward("a0", [1.0], token=9700, revision=2)
+    world.fill("b", version=1)
+    run(trainer)
+    assert sorted(world.weights(2)) == world.tokens("a") + world.tokens("b")
+    assert world.fate(rewards[0]).version == 1
+
+
+def test_an_unscored_turn_waits_for_late_feedback_before_it_is_refused(world: World) -> None:
+    world.bootstrap()
+    trainer = world.start()
+    silent, spoken = world.reward("silent", [None]), world.reward("spoken", [None], token=7)
+    world.time += SETTLE_S + 1
+    run(trainer)
+    assert world.fates() == {}
+    world.reward("spoken", [1.0], token=7, revision=2)
+    world.fill("a", sessions=3)
+    world.time += world.config.trainer.late_feedback_s + SETTLE_S
+    run(trainer)
+    assert world.fate(silent).reason == "unscored"
+    assert world.fate(spoken).kind is FateKind.TRAINED
+
+
+def test_a_reward_whose_trajectory_the_log_keeps_no_longer_expires(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.bootstrap()
+    monkeypatch.setattr(world.log, "fetch", lambda *_: None)
+    reward = world.reward("s", [1.0])
+    trainer = world.start()
+    world.time += SETTLE_S
+    run(trainer)
+    assert (world.fate(reward).kind, world.fate(reward).reason) == (
+        FateKind.EXPIRED,
+        "the log keeps its trajectory no longer",
+    )
+
+
+def test_fates_of_one_session_that_are_alike_are_one_record(world: World) -> None:
+    world.bootstrap()
+    world.reward("s", [0.1, 0.2, 0.3, 0.4])
+    trainer = world.start()
+    run(trainer)
+    assert [len(fate.trace_ids) for fate in replay(world.log, topics.FATES, Fate)] == [4]
+
+
+def same_question(n: int) -> dict[int, dict[str, Any]]:
+    text = f"Please write a long and friendly letter to customer number {n} about the delay of their order."
+    return {0: {"messages": (ChatMessage(role="user", text=text),)}}
+
+
+def test_a_version_says_what_one_user_could_be_of_it_and_how_often_it_was_asked_alike(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.bootstrap()
+    for n in range(3):
+        world.reward(f"s{n}", [n / 3], turn_changes=same_question(n))
+    world.reward("other", [0.9])
+    with caplog.at_level("INFO"):
+        run(world.start())
+    metrics = world.store.read(1).metrics
+    assert (metrics["fair.users"], metrics["fair.user_cap"], metrics["fair.near_duplicates"]) == (4.0, 0.5, 3.0)
+    assert metrics["fair.user_share"] <= 0.5 + 1e-9 and metrics["fair.effective_turns"] < 4.0
+    assert "one user has at most" in caplog.text and "3 near duplicates are down-weighted" in caplog.text
+
+
+def test_what_was_asked_in_earlier_batches_is_remembered_across_restarts_and_forgotten_with_a_rejection(
+    world: World,
+) -> None:
+    world.bootstrap()
+    for n in range(4):
+        world.reward(f"a{n}", [n / 4], turn_changes=same_question(n))
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    world.kill(trainer)
+    for n in range(4):
+        world.reward(f"b{n}", [n / 4], version=1, turn_changes=same_question(n) if n == 0 else {})
+    trainer = world.start()
+    run(trainer)
+    assert world.store.read(2).metrics["fair.near_duplicates"] == 1.0
+    seen = trainer.state.seen
+    world.decide(2, TrialState.REJECTED, stable=1)
+    run(trainer)
+    assert len(seen["default"]) == 5 and len(trainer.state.seen["default"]) == 4
+
+
+def test_a_held_out_session_never_trains_however_often_it_comes(world: World) -> None:
+    """Again in a later batch, after a kill, and read from the beginning by a trainer that lost its checkpoint."""
+    world.bootstrap()
+    held = world.reward("h", [1.0, 0.0], held_out=True, token=9000)
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    world.kill(trainer)
+    world.reward("h", [1.0, 0.0], held_out=True, version=1, token=9000)
+    world.fill("b", version=1)
+    trainer = world.start()
+    run(trainer)
+    world.decide(2, TrialState.PROMOTED, stable=2)
+    world.kill(trainer)
+    shutil.rmtree(world.config.trainer.checkpoint_dir)
+    world.fill("c", version=2)
+    trainer = world.start()
+    run(trainer)
+    assert len(world.published()) == 3
+    assert not {9000, 9001} & {token for n in (1, 2, 3) for token in world.weights(n)}
+    for turn in (0, 1):
+        assert {fate.kind for fate in world.fates()[held.turns[turn].trace_id]} == {FateKind.HELD_OUT}
+
+
+def test_text_of_an_evaluation_task_never_trains_and_its_fate_names_the_file(world: World) -> None:
+    task = "Please write a long and friendly letter to customer number 7 about the delay of their order."
+    world.tasks = build([("exam.txt", [task])], overlap=0.5)
+    world.bootstrap()
+    hit = world.reward("hit", [1.0], token=9000, turn_changes=same_question(7))
+    world.fill("a")
+    run(world.start())
+    assert sorted(world.weights(1)) == world.tokens("a")
+    assert (world.fate(hit).kind, world.fate(hit).reason) == (FateKind.REFUSED, "contaminated: exam.txt")

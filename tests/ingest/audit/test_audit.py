@@ -3,19 +3,45 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from infra.config import Config, IngestConfig, ModelConfig
 from ingest.audit import command as audit
 from ingest.audit.command import OPEN_SESSION, WAITING_FOR_REWARD, WAITING_FOR_TRAINER, Books, Limits, account
-from ingest.audit.feedback import WAITING_FOR_SESSION
+from ingest.audit.feedback import PARKED, WAITING_FOR_SESSION
+from ingest.log import letters
 from ingest.log.letters import Failure
 from ingest.log.memory import InMemoryLog
-from ingest.log.reader import Reader
-from ingest.log.topics import ALL, FATES, FEEDBACK, REWARDS, TRACES, TRAJECTORIES, Topic
+from ingest.log.protocol import Message
+from ingest.log.reader import Reader, replay
+from ingest.log.redrive import Redriver
+from ingest.log.topics import (
+    ALL,
+    FATES,
+    FEEDBACK,
+    REWARDS,
+    TRACES,
+    TRAJECTORIES,
+    Topic,
+    dead_letters,
+    parked,
+)
 from ingest.records import codec
-from ingest.records.events import CloseReason, Fate, FateKind, Feedback, Reward, Trace, Trajectory
+from ingest.records.events import (
+    SESSION_END,
+    ChainMark,
+    CloseReason,
+    Fate,
+    FateKind,
+    Feedback,
+    Reward,
+    Trace,
+    Trajectory,
+    about,
+    session_key,
+)
 from ingest.sessions.assemble import Assembler
 from ingest.sessions.chains import join
 from ingest.sessions.turns import build
@@ -36,7 +62,7 @@ def trajectory(*traces: Trace, closed_at: float = 100.0, feedback: tuple[Feedbac
         closed=CloseReason.INACTIVE,
         opened_at=0.0,
         closed_at=closed_at,
-        turns=build(join(traces).readings),
+        turns=build(join(traces).readings, {}),
         chains=(),
         feedback=feedback,
     )
@@ -54,12 +80,13 @@ def reward(of: Trajectory, at: float = 101.0) -> Reward:
         has_signal=False,
         guardrails={},
         trajectory=of,
+        **about(of),
         at=at,
     )
 
 
 def fate(trace: Trace, kind: FateKind, version: int | None = None, reason: str = "because") -> Fate:
-    return Fate(trace_id=trace.trace_id, kind=kind, version=version, reason=reason, at=200.0)
+    return Fate(trace_ids=(trace.trace_id,), kind=kind, version=version, reason=reason, at=200.0)
 
 
 def books(*traces: Trace, fates: tuple[Fate, ...] = ()) -> Books:
@@ -217,26 +244,28 @@ def test_feedback_given_twice_counts_once_by_whichever_was_dead_lettered(make_fe
 
 
 def test_what_ingest_did_with_feedback_is_what_the_audit_finds(
-    make_trace: MakeTrace, make_feedback: MakeFeedback, capsys: pytest.CaptureFixture[str]
+    make_trace: MakeTrace, make_feedback: MakeFeedback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now, log = 0.0, InMemoryLog()
-    config = Config(model=ModelConfig(path="unused"), ingest=IngestConfig(inactivity_s=60.0, horizon_s=300.0))
+    ingest = IngestConfig(inactivity_s=60.0, horizon_s=300.0)
+    config = Config(run_dir=str(tmp_path), model=ModelConfig(path="unused"), ingest=ingest)
     stage = Assembler(log, config, clock=lambda: now)
     put(log, TRACES, make_trace())
     put(log, FEEDBACK, make_feedback(0, at=2.0, session_id="s"))
     put(log, FEEDBACK, make_feedback(1, at=2.0, trace_id="resp_abc"))
     put(log, FEEDBACK, make_feedback(2, at=2.0, session_id="never"))
-    for now in (3.0, 100.0, 400.0):
+    for now in (3.0, 100.0, 400.0, 450.0):
         stage.step(0.0)
         if now == 100.0:
             put(log, FEEDBACK, make_feedback(3, at=100.0, session_id="s"))
+            put(log, FEEDBACK, make_feedback(4, at=100.0, session_id="s", name=SESSION_END))
     found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: 5000.0)
-    expected = {("joined", ""): 1, ("late", "its session was closed"): 1, ("dead_lettered", "about nothing known"): 2}
+    expected = {("joined", ""): 2, ("late", "its session was closed"): 1, ("dead_lettered", "about nothing known"): 2}
     assert (found.feedback.by_outcome, found.feedback.unexplained) == (expected, ())
     assert json.loads(found.as_json())["feedback"]["by_outcome"][-1]["feedback"] == 1
     audit.show(found)
     shown = capsys.readouterr().out
-    assert "4 feedback" in shown
+    assert "5 feedback" in shown
     assert "about nothing known" in shown
 
 
@@ -302,3 +331,171 @@ def test_a_missing_configuration_is_one_line_and_a_failure(
     told = capsys.readouterr().err
     assert told.startswith("onstream: configuration")
     assert told.count("\n") == 1
+
+
+# -- what was parked, or put back
+
+NEWER_TRACE = f"trace/{Trace.VERSION + 1}"
+GROUP = "ingest"
+
+
+def put_at(log: InMemoryLog, topic: Topic, record: Trace | Feedback | Trajectory | Reward, schema: str = "") -> Message:
+    """The record as it lies on its topic, claiming another schema if that is given."""
+    value, headers = codec.encode(record)
+    log.append(topic.name, session_key("s"), value, headers | ({"schema": schema} if schema else {}))
+    return list(log.replay(topic.name))[-1]
+
+
+def put_back(log: InMemoryLog, source: str, at: float) -> None:
+    Redriver(log, source, clock=lambda: at).put_back(letters.each(log, source))
+
+
+def counted(log: InMemoryLog, now: float) -> tuple[dict[str, int], dict[str, int], int]:
+    """Fates, in flight, and how many are unexplained."""
+    found = account(audit.read(log), LIMITS, now)
+    assert found.num_traces == found.by_fate.total() + found.in_flight.total() + len(found.unexplained)
+    return dict(found.by_fate), dict(found.in_flight), len(found.unexplained)
+
+
+def test_a_trace_of_a_newer_version_is_in_flight_once_it_is_parked_and_unexplained_before(
+    make_trace: MakeTrace,
+) -> None:
+    log = InMemoryLog()
+    put_at(log, TRACES, make_trace(), NEWER_TRACE)
+    assert counted(log, now=10_000.0) == ({}, {}, 1)
+    Reader(log, (TRACES,), GROUP).poll(0.0)
+    assert counted(log, now=10_000.0) == ({}, {PARKED: 1}, 0)
+
+
+def test_a_parked_trace_that_the_audit_can_read_waits_for_its_stage_and_then_for_its_session(
+    make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = InMemoryLog()
+    put_at(log, TRACES, trace := make_trace(), NEWER_TRACE)
+    Reader(log, (TRACES,), GROUP).poll(0.0)
+    monkeypatch.setattr(Trace, "VERSION", Trace.VERSION + 1)
+    assert counted(log, now=10_000.0) == ({}, {PARKED: 1}, 0)
+    put_back(log, parked(TRACES.name, GROUP), at=10_000.0)
+    assert counted(log, now=10_070.0) == ({}, {OPEN_SESSION: 1}, 0)
+    assert counted(log, now=10_070.1) == ({}, {}, 1)
+    put(log, FATES, fate(trace, FateKind.TRAINED, 3))
+    assert counted(log, now=10_070.1) == ({"trained": 1}, {}, 0)
+    assert account(audit.read(log), LIMITS, 0.0).duplicates == ()
+
+
+@pytest.mark.parametrize(("topic", "group"), [(TRAJECTORIES, "rewards"), (REWARDS, "trainer")])
+def test_traces_of_a_session_whose_trajectory_or_reward_is_parked_are_in_flight(
+    make_trace: MakeTrace, topic: Topic, group: str
+) -> None:
+    log = InMemoryLog()
+    put_at(log, TRACES, trace := make_trace())
+    put_at(log, TRACES, other := make_trace("other"))
+    closed = trajectory(trace)
+    newer = closed if topic is TRAJECTORIES else reward(closed)
+    letters.park(log, group, put_at(log, topic, newer, f"{newer.SCHEMA}/99"), "upgrade the reader")
+    found = account(audit.read(log), LIMITS, now=10_000.0)
+    assert (found.in_flight, [line.partition(":")[0] for line in found.unexplained]) == ({PARKED: 1}, [other.trace_id])
+
+
+def test_traces_of_a_session_whose_trajectory_is_dead_lettered_are_so_until_it_is_put_back(
+    make_trace: MakeTrace,
+) -> None:
+    log = InMemoryLog()
+    put_at(log, TRACES, trace := make_trace())
+    message = put_at(log, TRAJECTORIES, trajectory(trace), "trajectory/0")
+    letters.bury(log, "rewards", message, Failure.UNREADABLE, "because")
+    assert counted(log, now=10_000.0) == ({"dead_lettered": 1}, {}, 0)
+    put_back(log, dead_letters(TRAJECTORIES.name, "rewards"), at=10_000.0)
+    assert counted(log, now=10_000.0) == ({}, {}, 1)
+
+
+def test_a_trace_that_was_dead_lettered_and_put_back_counts_by_its_later_fate(make_trace: MakeTrace) -> None:
+    log = InMemoryLog()
+    message = put_at(log, TRACES, trace := make_trace())
+    letters.bury(log, GROUP, message, Failure.UNREADABLE, "an older reader could not read it")
+    assert counted(log, now=10_000.0) == ({"dead_lettered": 1}, {}, 0)
+    put_back(log, dead_letters(TRACES.name, GROUP), at=10_000.0)
+    assert counted(log, now=10_060.0) == ({}, {OPEN_SESSION: 1}, 0)
+    put(log, TRAJECTORIES, trajectory(trace, closed_at=10_060.0))
+    put(log, FATES, fate(trace, FateKind.HELD_OUT))
+    assert counted(log, now=20_000.0) == ({"held_out": 1}, {}, 0)
+
+
+def test_a_trace_that_was_put_back_and_failed_again_is_one_dead_letter() -> None:
+    log = InMemoryLog()
+    log.append(TRACES.name, "key", b"broken", {"schema": "trace/1"})
+    reader = Reader(log, (TRACES,), GROUP)
+    reader.poll(0.0)
+    put_back(log, dead_letters(TRACES.name, GROUP), at=0.0)
+    assert counted(log, now=0.0) == ({}, {}, 1)
+    reader.poll(0.0)
+    assert counted(log, now=0.0) == ({"dead_lettered": 1}, {}, 0)
+    reader.close()
+
+
+def test_feedback_that_was_dead_lettered_and_put_back_counts_by_what_became_of_it_since(
+    make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    log, given = InMemoryLog(), make_feedback(session_id="s")
+    message = put_at(log, FEEDBACK, given)
+    letters.bury(log, GROUP, message, Failure.UNCLAIMED, "because")
+
+    def outcomes(now: float) -> tuple[dict[tuple[str, str], int], dict[str, int], int]:
+        found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: now).feedback
+        assert found.num_feedback == 1
+        return dict(found.by_outcome), dict(found.in_flight), len(found.unexplained)
+
+    assert outcomes(10_000.0) == ({("dead_lettered", "about nothing known"): 1}, {}, 0)
+    put_back(log, dead_letters(FEEDBACK.name, GROUP), at=10_000.0)
+    assert outcomes(10_310.0) == ({}, {WAITING_FOR_SESSION: 1}, 0)
+    assert outcomes(10_310.1) == ({}, {}, 1)
+    put(log, TRAJECTORIES, trajectory(make_trace(), feedback=(given,)))
+    assert outcomes(10_310.1) == ({("joined", ""): 1}, {}, 0)
+
+
+@pytest.mark.parametrize("schema", ["feedback/99", f"feedback/{Feedback.VERSION}"], ids=["unreadable", "readable"])
+def test_parked_feedback_is_in_flight(make_feedback: MakeFeedback, schema: str) -> None:
+    log = InMemoryLog()
+    letters.park(log, GROUP, put_at(log, FEEDBACK, make_feedback(session_id="s"), schema), "upgrade the reader")
+    found = audit.settle(log, LIMITS, wait_s=0.0, clock=lambda: 10_000.0).feedback
+    assert (found.num_feedback, found.in_flight, found.unexplained) == (1, {PARKED: 1}, ())
+
+
+def test_a_trace_that_two_processes_put_back_at_once_is_one_turn_and_counts_once(make_trace: MakeTrace) -> None:
+    now, log = 0.0, InMemoryLog()
+    config = Config(model=ModelConfig(path="unused"), ingest=IngestConfig(inactivity_s=60.0, horizon_s=300.0))
+    source = dead_letters(TRACES.name, GROUP)
+    letters.bury(log, GROUP, put_at(log, TRACES, make_trace()), Failure.UNREADABLE, "an older reader could not")
+    for redriver in [Redriver(log, source, clock=lambda: 0.0) for _ in range(2)]:
+        redriver.put_back(letters.each(log, source))
+    assert len(list(log.replay(TRACES.name))) == 3
+    stage = Assembler(log, config, clock=lambda: now)
+    for now in (1.0, 100.0, 200.0):  # noqa: B007 - the clock
+        stage.step(0.0)
+    (closed,) = replay(log, TRAJECTORIES, Trajectory)
+    assert len(closed.turns) == 1
+    put(log, FATES, fate(make_trace(), FateKind.TRAINED, 3))
+    assert counted(log, now=200.0) == ({"trained": 1}, {}, 0)
+
+
+def test_a_parked_trace_that_is_put_back_by_the_stage_ends_in_a_trajectory_of_its_own(
+    make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session went on without it and was closed: what comes back is late, and closes by itself."""
+    now, log = 0.0, InMemoryLog()
+    config = Config(model=ModelConfig(path="unused"), ingest=IngestConfig(inactivity_s=60.0, horizon_s=300.0))
+    put_at(log, TRACES, make_trace(n=0, at=0.0))
+    put_at(log, TRACES, make_trace(n=1, at=2.0), NEWER_TRACE)
+    put_at(log, TRACES, make_trace(n=2, at=4.0))
+    old = Assembler(log, config, clock=lambda: now)
+    for now in (5.0, 100.0, 110.0):  # noqa: B007 - the clock
+        old.step(0.0)
+    old.close()
+    monkeypatch.setattr(Trace, "VERSION", Trace.VERSION + 1)
+    new = Assembler(log, config, clock=lambda: now)
+    for now in (500.0, 501.0, 540.0, 550.0):  # noqa: B007 - the clock
+        new.step(0.0)
+    first, second = replay(log, TRAJECTORIES, Trajectory)
+    assert [[turn.trace_id[-1] for turn in one.turns] for one in (first, second)] == [["0", "2"], ["1"]]
+    assert [chain.marks for chain in second.chains] == [(ChainMark.LATE,)]
+    assert log.lag(GROUP, [TRACES.name]) == {TRACES.name: 0}

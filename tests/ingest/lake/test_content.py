@@ -19,11 +19,11 @@ class Keys:
     def __init__(self) -> None:
         self.erased: set[str] = set()
 
-    def seal(self, subject: str, data: bytes) -> tuple[int, bytes]:
-        return 3, subject.encode() + data[::-1]
+    def seal(self, subject: str, data: bytes) -> tuple[str, bytes]:
+        return "3-ab", subject.encode() + data[::-1]
 
-    def unseal(self, subject: str, generation: int, data: bytes) -> bytes | None:
-        assert generation == 3
+    def unseal(self, subject: str, generation: str, data: bytes) -> bytes | None:
+        assert generation == "3-ab"
         return None if subject in self.erased else data.removeprefix(subject.encode())[::-1]
 
 
@@ -49,13 +49,13 @@ def test_who_holds_no_key_gets_nothing() -> None:
     keys = Keys()
     vault = Vault(keys)
     row = vault.put("alice", Content({"comment": "mine"}))
-    assert (row["subject"], row["key_generation"]) == ("alice", 3)
-    assert vault.get("alice", 3, row["content"]) == Content({"comment": "mine"})
+    assert (row["subject"], row["key_generation"]) == ("alice", "3-ab")
+    assert vault.get("alice", "3-ab", row["content"]) == Content({"comment": "mine"})
     keys.erased.add("alice")
-    assert vault.get("alice", 3, row["content"]) is None
+    assert vault.get("alice", "3-ab", row["content"]) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"no content", struct.pack("<I", 5)])
 def test_damaged_bytes_are_told_with_whose_they_are(data: bytes) -> None:
     with pytest.raises(LakeError, match="content of subject 'bob': not readable"):
-        Vault(NoSeal()).get("bob", 0, data)
+        Vault(NoSeal()).get("bob", "", data)

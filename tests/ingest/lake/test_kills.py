@@ -49,7 +49,7 @@ def expected() -> dict[Table, Counter[tuple[object, ...]]]:
         found[Table.SESSIONS][(one.trajectory.trajectory_id,)] += 1
         found[Table.TURNS].update((turn.trace_id,) for turn in one.trajectory.turns)
         found[Table.REWARDS][one.reward.trajectory_id, one.reward.spec] += 1
-        found[Table.FATES].update((fate.trace_id,) for fate in one.fates)
+        found[Table.FATES].update((trace_id,) for fate in one.fates for trace_id in fate.trace_ids)
         found[Table.FEEDBACK].update((feedback.feedback_id,) for feedback in one.feedback)
     found[Table.RELEASES][1, 0] += 1
     return found

@@ -66,7 +66,7 @@ def test_pages_are_the_same_after_files_are_joined(filled: World) -> None:
 
 def test_a_turn_has_its_own_reward_and_fate(filled: World, played: list[Played]) -> None:
     rewards = {turn.trace_id: turn.value for one in played for turn in one.reward.turns}
-    fates = {fate.trace_id: (fate.kind.value, fate.version) for one in played for fate in one.fates}
+    fates = {name: (fate.kind.value, fate.version) for one in played for fate in one.fates for name in fate.trace_ids}
     page = listing.page(filled.reading(), Filters(), 1000)
     for row in page.turns.to_dicts():
         assert row["reward"] == rewards[row["trace_id"]]

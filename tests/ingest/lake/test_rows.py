@@ -11,9 +11,9 @@ from lake_traffic import Traffic
 
 from ingest.lake.content import NoSeal, Vault
 from ingest.lake.manifest import Table
-from ingest.lake.rows import reward_row, rows_of, turn_rows
+from ingest.lake.rows import feedback_row, reward_row, rows_of, turn_rows
 from ingest.lake.schema import SCHEMAS, frame
-from ingest.records.events import ChatMessage, Component, Feedback, Record, ToolCall, Trajectory
+from ingest.records.events import ChatMessage, Component, Fate, FateKind, Feedback, Record, ToolCall, Trajectory
 from ingest.sessions.chains import whole
 
 VAULT = Vault(NoSeal())
@@ -105,7 +105,11 @@ def marked(played: Any) -> list[Record]:
     feedback = Feedback(feedback_id="f", session_id="s", tenant="t", value=1.0, comment="Zyx", at=1.0)
     trajectory = played.trajectory.model_copy(update={"turns": (turn,), "feedback": (feedback,)})
     crash = Component(name="n", scorer="s", trace_id="t", value=None, unscored="crashed: KeyError: 'Zyx'")
-    return [trajectory, feedback, played.reward.model_copy(update={"trajectory": trajectory, "components": (crash,)})]
+    return [
+        trajectory,
+        feedback,
+        played.reward.model_copy(update={"source": None, "trajectory": trajectory, "components": (crash,)}),
+    ]
 
 
 def agent_call(text: str) -> Any:
@@ -123,17 +127,32 @@ def test_what_anyone_wrote_stands_in_the_sealed_column_and_nowhere_else() -> Non
                     assert "Zyx" in repr(opened(row))
 
 
+def test_the_subject_is_the_user_or_who_else_may_ask_for_erasure() -> None:
+    one, other = (next(s for s in Traffic().sessions(9) if bool(s.trajectory.user) is named) for named in (True, False))
+    assert {row["subject"] for row in turn_rows(one.trajectory, VAULT)} == {one.trajectory.user}
+    assert {row["subject"] for row in turn_rows(other.trajectory, VAULT)} == {other.trajectory.tenant}
+    said = Feedback(feedback_id="f", session_id="s", tenant="t", value=1.0, comment="x", at=1.0)
+    assert feedback_row(said, VAULT)["subject"] == "s"
+    assert feedback_row(said.model_copy(update={"user": "u"}), VAULT)["subject"] == "u"
+
+
+def test_a_fate_of_several_traces_is_a_row_each() -> None:
+    fate = Fate(trace_ids=("a-1", "a-2"), kind=FateKind.EXPIRED, reason="old", at=1.0)
+    assert [row["trace_id"] for row in rows(fate)[Table.FATES]] == ["a-1", "a-2"]
+
+
 def test_feedback_without_a_comment_has_no_content() -> None:
     feedback = Feedback(feedback_id="f", trace_id="0123456789abcdef-1", tenant="t", value=-1.0, at=1.0)
     (row,) = rows(feedback)[Table.FEEDBACK]
     assert (row["content"], row["subject"], row["session_key"]) == (None, None, "0123456789abcdef")
 
 
-def test_of_a_rewards_trajectory_only_its_tenant_is_taken() -> None:
+def test_of_a_trajectory_that_a_reward_holds_nothing_is_taken() -> None:
     (played,) = Traffic(tenants=1).sessions(1)
     row = reward_row(played.reward)
+    old = played.reward.model_copy(update={"source": None, "trajectory": played.trajectory})
+    assert reward_row(old) == row
     assert row["tenant"] == "tenant-0"
-    assert "messages" not in repr(row)
     assert [turn["trace_id"] for turn in row["turns"]] == [turn.trace_id for turn in played.trajectory.turns]
 
 

@@ -1,19 +1,25 @@
 """What only Kafka can do to us: brokers that are away, hang or come back, and consumers that die."""
 
 import logging
+import random
 import re
 import signal
 import subprocess
 import sys
 import threading
 import uuid
+from typing import Any
 
 import pytest
+from kafka import KafkaConsumer
 
 from infra.config import LogConfig
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Deadline
-from ingest.log.kafka_log import MAX_RECORD_BYTES, KafkaLog
+from ingest.log import topics
+from ingest.log.kafka_clients import MAX_RECORD_BYTES, KafkaClients
+from ingest.log.kafka_fetch import _Held
+from ingest.log.kafka_log import KafkaLog
 from ingest.log.protocol import Message, Subscription, TopicSpec
 
 # kafka-python leaves the sockets of failed connections to the collector.
@@ -54,6 +60,8 @@ def test_an_unreachable_broker_is_named_with_the_time_waited(unreachable, caplog
             lambda: log.subscribe(["traces"], "group"),
             lambda: log.subscribe(["traces"], None),
             lambda: log.replay("traces"),
+            lambda: log.fetch("traces", 0, 0),
+            lambda: log.ends("traces"),
             lambda: log.lag("group", ["traces"]),
         ):
             with pytest.raises(LogError, match=f"^{re.escape(expected)}$"):
@@ -214,6 +222,80 @@ def test_a_named_member_has_its_partitions_back_when_it_starts_again(kafka_confi
     log.close()
 
 
+def test_neighbours_of_a_fetched_message_cost_no_reading(kafka_config: LogConfig, monkeypatch) -> None:
+    log, topic = KafkaLog(kafka_config, "test"), fresh("topic")
+    log.create([TopicSpec(topic, 1, None)])
+    for number in range(200):
+        log.append(topic, "key", f"{number}".encode(), {})
+    log.flush(10.0)
+    polls = counted(monkeypatch, KafkaConsumer, "poll")
+    for number in (*range(100, 164), *range(100, 164)):
+        found = log.fetch(topic, 0, number)
+        assert found is not None
+        assert found.value == f"{number}".encode()
+    assert len(polls) == 1
+    log.close()
+
+
+def test_what_is_remembered_of_fetched_messages_is_bounded() -> None:
+    held = _Held(limit_bytes=100)
+    messages = [Message("t", 0, number, "", bytes(30), {}) for number in range(10)]
+    held.add(messages)
+    assert [number for number in range(10) if held.get(("t", 0, number))] == [0, 1, 2], "those asked for are the first"
+    held.get(("t", 0, 0))
+    held.add(messages[8:9])
+    assert [number for number in range(10) if held.get(("t", 0, number))] == [0, 2, 8], "the one used last stays"
+    held.add([Message("t", 0, 10, "", bytes(500), {})])
+    assert [number for number in range(11) if held.get(("t", 0, number))] == [10]
+
+
+def test_a_fetch_beside_an_outage_raises_and_a_later_one_goes_on(own_broker, monkeypatch) -> None:
+    log = KafkaLog(own_broker.config(TIMEOUT_S), "test")
+    log.create([TopicSpec("traces", 1, None)])
+    for number in range(500):
+        log.append("traces", "key", f"{number}".encode(), {})
+    log.flush(10.0)
+    opened = counted(monkeypatch, KafkaClients, "consumer")
+    assert log.fetch("traces", 0, 3) is not None
+    own_broker.stop()
+    with pytest.raises(LogError, match="fetch of traces/0@400"):
+        log.fetch("traces", 0, 400)
+    with pytest.raises(LogError, match="no broker answers"):
+        log.ends("traces")
+    assert log.fetch("traces", 0, 3) is not None, "what is remembered needs no broker"
+    own_broker.start()
+    found = log.fetch("traces", 0, 400)
+    assert found is not None
+    assert found.value == b"400"
+    assert log.ends("traces") == {0: 500}
+    assert len(opened) == 4, "one of each before, and one of each after: neither is used again once it failed"
+    log.close()
+
+
+def test_a_record_larger_than_what_is_read_ahead_is_fetched(kafka_config: LogConfig) -> None:
+    log, topic = KafkaLog(kafka_config, "test"), fresh("topic")
+    values = [random.Random(number).randbytes(2 << 20) for number in range(3)]
+    for value in values:
+        log.append(topic, "key", value, {})
+    log.flush(30.0)
+    found = [log.fetch(topic, 0, number) for number in (1, 0, 2)]
+    assert [one.value == values[one.offset] for one in found if one] == [True] * 3
+    log.close()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> list[str]:
+    """Gets one more item with every call of `kind.name`."""
+    calls: list[str] = []
+    real = getattr(kind, name)
+
+    def call(*args: Any, **settings: Any) -> Any:
+        calls.append(name)
+        return real(*args, **settings)
+
+    monkeypatch.setattr(kind, name, call)
+    return calls
+
+
 def test_cooperative_consumers_read_and_commit(kafka_config: LogConfig) -> None:
     topic, group = fresh("topic"), fresh("group")
     log = KafkaLog(kafka_config.model_copy(update={"assignor": "cooperative"}), "test")
@@ -229,8 +311,19 @@ def test_cooperative_consumers_read_and_commit(kafka_config: LogConfig) -> None:
 
 def test_a_record_too_large_for_the_log_is_refused_before_it_is_sent(kafka_config: LogConfig) -> None:
     log = KafkaLog(kafka_config, "test")
-    with pytest.raises(RecordError, match=f"traces: a record may have .* bytes, got {MAX_RECORD_BYTES}"):
+    with pytest.raises(
+        RecordError, match=f"traces: a record may have .* bytes on the log itself, got {MAX_RECORD_BYTES}"
+    ):
         log.append("traces", "key", bytes(MAX_RECORD_BYTES), {})
+    log.close()
+
+
+def test_old_messages_go_in_segments_that_are_a_part_of_their_topics_retention(kafka_config: LogConfig) -> None:
+    log = KafkaLog(kafka_config, "test")
+    asked = log._options(TopicSpec("t", 1, 1000.0))["configs"]
+    assert (asked["retention.ms"], asked["segment.ms"]) == ("1000000", "250000")
+    assert topics.gone_after_s(1000.0) > 1250.0
+    assert log._options(TopicSpec("t", 1, None))["configs"]["retention.ms"] == "-1"
     log.close()
 
 

@@ -1,28 +1,38 @@
-"""What every `EventLog` does: the same tests for the shipped fake and for Kafka."""
+"""What every `EventLog` does: the same tests for the shipped fake and for Kafka, and for the layers around both."""
 
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient, TopicPartition
 
 from infra.config import LogConfig
 from infra.lifecycle import Deadline
+from ingest.log.claims import ClaimLog, Claims
 from ingest.log.kafka_log import KafkaLog
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import EventLog, Message, Subscription, TopicSpec
+from ingest.log.wrapped import WrappedLog
+from ingest.privacy.keys import KeyStore
+from ingest.privacy.sealed_log import SealedLog
+from ingest.privacy.secret import Secret
 
 WITHIN_S = 30.0  # a group of two forms in 4 s on an idle machine; heartbeats that start it are 3 s apart
 
 
-@pytest.fixture(params=["memory", "kafka"])
-def log(request: pytest.FixtureRequest) -> Iterator[EventLog]:
-    made: EventLog
-    if request.param == "memory":
-        made = InMemoryLog()
-    else:
+@pytest.fixture(params=["memory", "kafka", "claims-memory", "claims-kafka", "sealed-memory"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
+    made: EventLog = InMemoryLog()
+    if request.param.endswith("kafka"):
         config: LogConfig = request.getfixturevalue("kafka_config")
         made = KafkaLog(config, "conformance")
+    if request.param.startswith("claims"):
+        made = ClaimLog(made, Claims(str(tmp_path), retention_s=3600.0), max_record_bytes=3)
+    if request.param.startswith("sealed"):
+        made = SealedLog(made, KeyStore(str(tmp_path), Secret.parse("0f" * 32, "test")))
     yield made
     made.close()
 
@@ -61,6 +71,19 @@ def positions(messages: list[Message]) -> dict[tuple[str, int], int]:
 
 def values(messages: list[Message]) -> list[bytes]:
     return sorted(message.value for message in messages)
+
+
+def trim(log: EventLog, topic: str, partition: int, before: int) -> None:
+    """Remove the messages below offset `before`, as retention does."""
+    while isinstance(log, WrappedLog):
+        log = log.inner
+    if isinstance(log, InMemoryLog):
+        log.forget(topic, partition, before)
+        return
+    assert isinstance(log, KafkaLog)
+    admin = KafkaAdminClient(bootstrap_servers=log._config.brokers)
+    admin.delete_records({TopicPartition(topic, partition): before}, timeout_ms=10_000)
+    admin.close()
 
 
 def test_messages_of_one_key_keep_their_order_and_share_a_partition(log: EventLog, topic: str) -> None:
@@ -150,6 +173,120 @@ def test_replay_ends_at_the_newest_message_of_the_time_of_the_call(log: EventLog
 
 def test_replay_of_a_topic_that_does_not_exist_is_empty(log: EventLog) -> None:
     assert list(log.replay(fresh("topic"))) == []
+
+
+def test_replay_begins_where_it_is_told_and_elsewhere_at_the_oldest(log: EventLog, topic: str) -> None:
+    fill(log, topic, 40, keys=20)
+    everything = list(log.replay(topic))
+    lengths = Counter(message.partition for message in everything)
+    begin = {(topic, number): lengths[number] // 2 for number in lengths if number != min(lengths)}
+    begin[("another topic", min(lengths))] = 3
+    read = {(message.partition, message.offset) for message in log.replay(topic, begin)}
+    assert read == {
+        (message.partition, message.offset)
+        for message in everything
+        if message.offset >= begin.get((topic, message.partition), 0)
+    }
+
+
+def test_replay_from_the_end_or_beyond_it_gives_nothing(log: EventLog, topic: str) -> None:
+    fill(log, topic, 20, keys=20)
+    ends = log.ends(topic)
+    assert list(log.replay(topic, {(topic, number): end for number, end in ends.items()})) == []
+    assert list(log.replay(topic, {(topic, number): end + 5 for number, end in ends.items()})) == []
+
+
+def test_replay_reads_only_the_partitions_asked_for(log: EventLog, topic: str) -> None:
+    fill(log, topic, 40, keys=20)
+    everything = list(log.replay(topic))
+    wanted = {message.partition for message in everything[:1]}
+    assert [message.offset for message in log.replay(topic, partitions=wanted)] == [
+        message.offset for message in everything if message.partition in wanted
+    ]
+    assert list(log.replay(topic, partitions=[])) == []
+    assert list(log.replay(topic, partitions=[99])) == []
+
+
+def test_replay_from_below_the_oldest_begins_at_the_oldest(log: EventLog, topic: str) -> None:
+    fill(log, topic, 10, keys=1)
+    number = next(iter(log.replay(topic))).partition
+    trim(log, topic, number, before=4)
+    assert [message.offset for message in log.replay(topic, {(topic, number): 2})] == [4, 5, 6, 7, 8, 9]
+
+
+def test_fetch_gives_the_message_at_each_place(log: EventLog, topic: str) -> None:
+    fill(log, topic, 60, keys=20)
+    log.append(topic, "key-é", b"with headers", {"note": "é"})
+    log.flush(WITHIN_S)
+    everything = list(log.replay(topic))
+    across = sorted(everything, key=lambda message: message.offset)
+    for message in [*everything, *reversed(everything), *across[::3]]:
+        assert log.fetch(topic, message.partition, message.offset) == message
+
+
+def test_fetch_gives_nothing_where_nothing_is_yet_and_the_message_once_it_is(log: EventLog, topic: str) -> None:
+    for _ in range(2):
+        fill(log, topic, 3, keys=1)
+        number, end = next((number, end) for number, end in log.ends(topic).items() if end)
+        assert [log.fetch(topic, number, at) for at in (end, end + 1, end + 100)] == [None, None, None]
+        log.append(topic, "key-0", b"new", {})
+        log.flush(WITHIN_S)
+        found = log.fetch(topic, number, end)
+        assert found is not None
+        assert (found.offset, found.value) == (end, b"new")
+
+
+def test_fetch_gives_nothing_below_the_oldest(log: EventLog, topic: str) -> None:
+    fill(log, topic, 10, keys=1)
+    number = next(iter(log.replay(topic))).partition
+    trim(log, topic, number, before=4)
+    assert [at for at in range(10) if log.fetch(topic, number, at)] == [4, 5, 6, 7, 8, 9]
+
+
+def test_fetch_of_places_that_cannot_be_gives_nothing(log: EventLog, topic: str) -> None:
+    fill(log, topic, 5)
+    assert log.fetch(topic, 99, 0) is None
+    assert log.fetch(topic, 0, -1) is None
+    assert log.fetch(fresh("topic"), 0, 0) is None
+
+
+def test_fetch_in_several_threads_gives_each_its_own(log: EventLog, topic: str) -> None:
+    fill(log, topic, 100, keys=20)
+    everything = list(log.replay(topic))
+
+    def read(thread: int) -> None:
+        for message in everything[thread::4]:
+            assert log.fetch(topic, message.partition, message.offset) == message
+
+    assert together(4, read) == []
+
+
+def test_fetch_commits_nothing_and_moves_no_subscription(log: EventLog, topic: str) -> None:
+    sent, group = fill(log, topic, 10, keys=1), fresh("group")
+    subscription = log.subscribe([topic], group)
+    read = take(subscription, 5)
+    assert log.fetch(topic, read[0].partition, 8) is not None
+    assert [message.value for message in take(subscription, 5)] == sent[5:]
+    assert log.lag(group, [topic]) == {topic: 10}
+    subscription.close()
+
+
+def test_ends_are_where_the_next_messages_go(log: EventLog, topic: str) -> None:
+    assert log.ends(topic) == dict.fromkeys(range(4), 0)
+    fill(log, topic, 20, keys=20)
+    lengths = Counter(message.partition for message in log.replay(topic))
+    assert log.ends(topic) == {number: lengths[number] for number in range(4)}
+
+
+def test_ends_stay_when_old_messages_are_removed(log: EventLog, topic: str) -> None:
+    fill(log, topic, 10, keys=1)
+    before = log.ends(topic)
+    trim(log, topic, next(number for number, end in before.items() if end), before=10)
+    assert log.ends(topic) == before
+
+
+def test_ends_of_a_topic_that_does_not_exist_are_none(log: EventLog) -> None:
+    assert log.ends(fresh("topic")) == {}
 
 
 def test_replay_commits_nothing_and_joins_no_group(log: EventLog, topic: str) -> None:

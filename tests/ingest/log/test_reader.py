@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from infra.errors import LogError
+from infra.errors import LogError, NewerError
 from infra.lifecycle import Stop
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
@@ -25,7 +25,7 @@ def log() -> InMemoryLog:
 
 
 def fate(trace_id: str) -> Fate:
-    return Fate(trace_id=trace_id, kind=FateKind.EXPIRED, reason="test", at=1.0)
+    return Fate(trace_ids=(trace_id,), kind=FateKind.EXPIRED, reason="test", at=1.0)
 
 
 def drain(log: InMemoryLog) -> list[Message]:
@@ -71,7 +71,7 @@ def test_records_are_decoded_by_the_topic_they_came_from(log: InMemoryLog) -> No
     reader = Reader(log, [FATES, FEEDBACK], "group")
     read = {(message.topic, message.offset): record for message, record in reader.poll(0.0)}
     assert read == {("fates", 0): fate("one"), ("feedback", 0): liked, ("fates", 1): None}
-    assert drain(log)[0].headers["onstream.errors.message"] == "expected schema fate/1..1, got 'feedback/1'"
+    assert drain(log)[0].headers["onstream.errors.message"] == "expected schema fate/1..2, got 'feedback/2'"
     reader.close()
 
 
@@ -122,3 +122,40 @@ def test_an_error_of_ours_is_not_mistaken_for_an_outage() -> None:
 
     with pytest.raises(KeyError):
         outlast_outages(Stop(), run)
+
+
+def put_newer(log: InMemoryLog, trace_id: str) -> None:
+    value, headers = codec.encode(fate(trace_id))
+    log.append(FATES.name, "k", value, headers | {"schema": f"fate/{Fate.VERSION + 1}"})
+
+
+def test_a_follower_gives_what_lies_before_a_newer_record_and_nothing_behind_it(log: InMemoryLog) -> None:
+    send(log, FATES, "k", fate("before"))
+    put_newer(log, "newer")
+    send(log, FATES, "k", fate("behind"))
+    follower = Follower(log, [FATES])
+    assert follower.poll(0.0) == [fate("before")]
+    for _ in range(2):
+        with pytest.raises(NewerError, match=r"^fates/0@1: fate: this reader knows versions .*; without it nothing"):
+            follower.poll(0.0)
+    follower.close()
+
+
+def test_a_replay_does_not_leave_out_a_newer_record(log: InMemoryLog) -> None:
+    send(log, FATES, "k", fate("before"))
+    put_newer(log, "newer")
+    with pytest.raises(NewerError, match="fates/0@1"):
+        list(replay(log, FATES, Fate))
+
+
+def test_a_process_that_is_too_old_ends_and_does_not_try_again(log: InMemoryLog) -> None:
+    put_newer(log, "newer")
+    runs: list[str] = []
+
+    def run() -> None:
+        runs.append("begun")
+        list(replay(log, FATES, Fate))
+
+    with pytest.raises(NewerError):
+        outlast_outages(Stop(), run)
+    assert runs == ["begun"]

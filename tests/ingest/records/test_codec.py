@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
-from infra.errors import RecordError
+from infra.errors import ErasedError, NewerError, RecordError
 from ingest.log.topics import ALL
 from ingest.records import codec
 from ingest.records.events import Record, Trace, Trajectory
@@ -42,7 +43,7 @@ def test_a_golden_record_is_readable_and_is_written_again_byte_for_byte(name: st
     value, headers = codec.encode(record)
     assert codec.decode(value, headers, KINDS[schema]) == record
     if int(version) == record.VERSION:
-        assert (value, headers) == (golden(name), {codec.SCHEMA_HEADER: f"{schema}/{version}"})
+        assert (codec.plain(value), headers) == (golden(name), {codec.SCHEMA_HEADER: f"{schema}/{version}"})
 
 
 def test_packed_numbers_of_the_golden_trace_are_those_that_were_sampled() -> None:
@@ -59,23 +60,59 @@ def test_token_ids_and_logprobs_are_little_endian_words() -> None:
     assert base64.b64decode(raw["logprobs"])[:4] == bytes.fromhex("000080be")
 
 
+def test_numbers_of_version_3_lie_byte_plane_after_byte_plane() -> None:
+    raw = json.loads(golden("trace.v3.json"))
+    assert raw["token_ids"][0] == "~"
+    assert base64.b64decode(raw["token_ids"][1:]) == bytes.fromhex("791e02 0e0000 000000 000000")
+    old = json.loads(golden("trace.v1.json"))
+    new = codec.decode(golden("trace.v3.json"), {codec.SCHEMA_HEADER: "trace/3"}, Trace)
+    assert new.logprobs == Trace.model_validate(old).logprobs
+
+
+def test_a_large_value_is_compressed_and_a_small_one_is_as_it_was() -> None:
+    trace = codec.decode(golden("trace.v3.json"), {codec.SCHEMA_HEADER: "trace/3"}, Trace)
+    value, _ = codec.encode(trace.model_copy(update={"reply_text": "x" * 10_000}))
+    assert len(value) < 3000 and json.loads(codec.plain(value))["reply_text"] == "x" * 10_000
+    assert codec.plain(b'{"a":1}') == b'{"a":1}'
+
+
+@pytest.mark.parametrize("cut", [5, 12, 40])
+def test_a_compressed_value_that_is_damaged_is_refused(cut: int) -> None:
+    value, headers = codec.encode(codec.decode(golden("trace.v3.json"), {codec.SCHEMA_HEADER: "trace/3"}, Trace))
+    with pytest.raises(RecordError, match="compressed record"):
+        codec.decode(value[:cut], headers, Trace)
+
+
+def test_a_compressed_value_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "_MAX_PLAIN_BYTES", 9_999)
+    with pytest.raises(RecordError, match="may unfold to 9999 bytes, got 10000"):
+        codec.plain(zstandard.compress(bytes(10_000)))
+
+
 def test_a_record_without_a_schema_is_refused() -> None:
-    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..2, got None"
+    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..3, got None"
 
 
 @pytest.mark.parametrize("schema", ["feedback/1", "trace", "trace/", "trace/one", "trace/-1", "trace/" + "1" * 5000])
 def test_a_record_that_claims_another_schema_is_refused(schema: str) -> None:
-    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..2, got {schema!r}"
+    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..3, got {schema!r}"
 
 
 def test_bytes_that_are_not_the_schema_they_claim_are_refused() -> None:
     assert refusal(golden("feedback.v1.json")) == "trace/1: assignment: Field required"
 
 
-@pytest.mark.parametrize("version", ["0", "3", "17"])
-def test_a_version_this_reader_does_not_know_is_refused_with_advice(version: str) -> None:
-    message = refusal(golden("trace.v1.json"), f"trace/{version}")
-    assert message == f"trace: this reader knows versions 1..2, got {version}; upgrade the reader"
+@pytest.mark.parametrize("version", ["4", "17"])
+def test_a_version_this_reader_does_not_know_is_newer_and_not_damaged(version: str) -> None:
+    with pytest.raises(NewerError) as raised:
+        codec.decode(golden("trace.v1.json"), {codec.SCHEMA_HEADER: f"trace/{version}"}, Trace)
+    assert str(raised.value) == f"trace: this reader knows versions 1..3, got {version}; upgrade the reader"
+
+
+def test_a_version_there_never_was_is_damaged_and_not_newer() -> None:
+    with pytest.raises(RecordError, match=r"^trace: versions begin at 1, got 0$") as raised:
+        codec.decode(golden("trace.v1.json"), {codec.SCHEMA_HEADER: "trace/0"}, Trace)
+    assert not isinstance(raised.value, NewerError)
 
 
 @pytest.mark.parametrize("value", [b"", b"not json", b"[]", b"\xff\xfe", b'{"trace_id": ', b"[" * 10_000])
@@ -126,6 +163,19 @@ def test_a_chain_that_leans_on_what_is_not_there_is_refused(wrong: dict[str, int
 
 def test_a_field_nobody_declared_is_refused_by_name() -> None:
     assert refusal(trace_with(surprise=1)).startswith("trace/1: surprise: ")
+
+
+@pytest.mark.parametrize("schema", ["trace/1", "trace/17", None])
+def test_a_record_of_an_erased_subject_is_erased_whatever_its_bytes_and_schema(schema: str | None) -> None:
+    headers = {codec.ERASED_HEADER: "user-a"} | ({codec.SCHEMA_HEADER: schema} if schema else {})
+    with pytest.raises(ErasedError, match=f"^{schema}: user-a was erased$"):
+        codec.decode(golden("trace.v1.json"), headers, Trace)
+
+
+def test_a_record_that_is_still_sealed_is_refused_with_the_name_of_its_key() -> None:
+    headers = {codec.SCHEMA_HEADER: "trace/1", codec.SEALED_HEADER: "user-a/1-00000000000000aa"}
+    with pytest.raises(RecordError, match=r"^trace/1: sealed under user-a/1-0{14}aa, and did not open$"):
+        codec.decode(golden("trace.v1.json"), headers, Trace)
 
 
 def test_content_of_a_refused_record_is_not_in_the_message() -> None:

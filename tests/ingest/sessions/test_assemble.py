@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,20 @@ from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
 from ingest.log.reader import replay, send
 from ingest.log.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters, late_letters
-from ingest.records import codec
-from ingest.records.events import Fate, FateKind, Feedback, Headers, Trace, Trajectory, key_of, session_key
+from ingest.records import codec, prefixes
+from ingest.records.events import (
+    SESSION_END,
+    CloseReason,
+    Fate,
+    FateKind,
+    Feedback,
+    Headers,
+    Trace,
+    Trajectory,
+    key_of,
+    session_key,
+)
+from ingest.records.prefixes import Outline
 from ingest.sessions.assemble import GROUP, Assembler
 
 MakeTrace = Callable[..., Trace]
@@ -32,12 +46,13 @@ SETTLED_S = 31.0
 class World:
     """A log, a clock that moves only when told, and the stages that read the one by the other."""
 
-    def __init__(self, log: InMemoryLog) -> None:
+    def __init__(self, log: InMemoryLog, folder: Path) -> None:
         self.log, self.now = log, 0.0
+        self.config = CONFIG.model_copy(update={"log": CONFIG.log.model_copy(update={"index_dir": str(folder)})})
         log.create(TopicSpec(topic.name, PARTITIONS, None) for topic in ALL)
 
     def stage(self, max_messages: int = 500) -> Assembler:
-        return Assembler(self.log, CONFIG, clock=lambda: self.now, max_messages=max_messages)
+        return Assembler(self.log, self.config, clock=lambda: self.now, max_messages=max_messages)
 
     def put(self, *records: Trace | Feedback) -> None:
         for record in records:
@@ -63,8 +78,18 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World(InMemoryLog())
+def world(tmp_path: Path) -> World:
+    return World(InMemoryLog(), tmp_path)
+
+
+STEPS = ("poll", "close", "flush", "note", "commit")
+
+
+def run_to(last_step: str, stage: Assembler, world: World) -> None:
+    """The stage's commit order after its poll, up to a step."""
+    steps = (stage.close_ended, lambda: world.log.flush(1.0), stage.note, stage.commit)
+    for step in steps[: STEPS.index(last_step)]:
+        step()
 
 
 def numbers(trajectories: Iterable[Trajectory]) -> list[tuple[str, list[str]]]:
@@ -86,7 +111,7 @@ def test_a_session_becomes_one_trajectory_under_its_key(
     assert message.key == session_key("s")
 
 
-@pytest.mark.parametrize("last_step", ["poll", "close", "flush", "commit"])
+@pytest.mark.parametrize("last_step", STEPS)
 def test_a_crash_after_any_step_neither_repeats_nor_tears_nor_loses(
     world: World, make_trace: MakeTrace, last_step: str
 ) -> None:
@@ -95,13 +120,14 @@ def test_a_crash_after_any_step_neither_repeats_nor_tears_nor_loses(
     world.now = 80.0
     stage.poll(0.0)
     world.now = 112.0
-    steps = {"close": stage.close_ended, "flush": lambda: world.log.flush(1.0), "commit": stage.commit}
-    for name, step in steps.items():
-        if last_step == "poll":
-            break
-        step()
-        if name == last_step:
-            break
+    steps = {
+        "close": stage.close_ended,
+        "flush": lambda: world.log.flush(1.0),
+        "note": stage.note,
+        "commit": stage.commit,
+    }
+    for name in list(steps)[: ["poll", *steps].index(last_step)]:
+        steps[name]()
     assert len(world.trajectories()) == (0 if last_step == "poll" else 1)
     stage.close()
 
@@ -194,12 +220,12 @@ def test_a_broker_restart_neither_repeats_nor_tears_nor_loses(world: World, make
     assert world.uncommitted() == 0
 
 
-def test_nothing_is_committed_that_was_not_flushed(make_trace: MakeTrace) -> None:
+def test_nothing_is_committed_that_was_not_flushed(tmp_path: Path, make_trace: MakeTrace) -> None:
     class Unreachable(InMemoryLog):
         def flush(self, timeout_s: float) -> None:
             raise LogError("flush: nobody acknowledged")
 
-    world = World(Unreachable())
+    world = World(Unreachable(), tmp_path)
     stage = world.stage()
     world.put(make_trace())
     world.now = 500.0
@@ -232,20 +258,116 @@ def test_a_session_that_comes_back_gets_a_second_trajectory(world: World, make_t
     assert len({trajectory.trajectory_id for trajectory in world.trajectories()}) == 2
 
 
-def test_late_feedback_changes_nothing_and_is_noted(
+def test_late_feedback_issues_the_trajectory_again_with_a_higher_revision(
+    world: World, make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    stage = world.stage()
+    world.put(trace := make_trace(), make_feedback(0, at=5.0, session_id="s"))
+    world.run(stage, until=100.0)
+    world.put(
+        make_feedback(1, at=100.0, session_id="s"), make_feedback(2, at=99.0, value=-1.0, trace_id=trace.trace_id)
+    )
+    world.run(stage, until=150.0)
+    world.put(make_feedback(3, at=150.0, trace_id=trace.trace_id))
+    stage.close()
+    world.run(world.stage(), until=300.0)
+    made = world.trajectories()
+    assert [one.revision for one in made] == [1, 2, 3]
+    assert [[given.feedback_id for given in one.feedback] for one in made] == [
+        ["f0"], ["f0", "f2", "f1"], ["f0", "f2", "f1", "f3"],
+    ]  # fmt: skip
+    assert len({one.trajectory_id for one in made}) == 3
+    assert all((one.turns, one.chains) == (made[0].turns, made[0].chains) for one in made)
+    assert world.log.lag(GROUP, [FEEDBACK.name]) == {FEEDBACK.name: 0}
+
+
+def test_late_feedback_amends_once_however_often_it_is_delivered(
     world: World, make_trace: MakeTrace, make_feedback: MakeFeedback
 ) -> None:
     stage = world.stage()
     world.put(make_trace())
     world.run(stage, until=100.0)
-    world.put(late := make_feedback(at=100.0, session_id="s"))
+    late = make_feedback(at=100.0, session_id="s")
+    world.put(late, late)
     world.run(stage, until=200.0)
-    assert len(stage.table) == 0
-    assert world.log.lag(GROUP, [FEEDBACK.name]) == {FEEDBACK.name: 0}
-    assert [len(trajectory.feedback) for trajectory in world.trajectories()] == [0]
+    world.put(late)
+    stage.close()
+    world.run(world.stage(), until=300.0)
+    assert [len(one.feedback) for one in world.trajectories()] == [0, 1]
+
+
+@pytest.mark.parametrize("last_step", STEPS)
+def test_a_crash_while_a_trajectory_is_amended_neither_repeats_nor_loses(
+    world: World, make_trace: MakeTrace, make_feedback: MakeFeedback, last_step: str
+) -> None:
+    stage = world.stage()
+    world.put(make_trace())
+    world.run(stage, until=100.0)
+    world.put(make_feedback(at=100.0, session_id="s"))
+    stage.poll(0.0)
+    world.now = 140.0
+    steps = {
+        "close": stage.close_ended,
+        "flush": lambda: world.log.flush(1.0),
+        "note": stage.note,
+        "commit": stage.commit,
+    }
+    for name in list(steps)[: ["poll", *steps].index(last_step)]:
+        steps[name]()
+    stage.close()
+    world.run(world.stage(), until=300.0)
+    assert [(one.revision, len(one.feedback)) for one in world.trajectories()] == [(1, 0), (2, 1)]
+
+
+def test_late_feedback_waits_for_a_turn_that_is_still_on_its_way(
+    world: World, make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    stage = world.stage()
+    world.put(make_trace(n=0))
+    world.run(stage, until=100.0)
+    world.put(make_feedback(at=105.0, session_id="s"))
+    world.run(stage, until=110.0)
+    world.put(make_trace(n=1, at=101.0))
+    world.run(stage, until=300.0)
+    assert [(one.revision, len(one.turns), len(one.feedback)) for one in world.trajectories()] == [(1, 1, 0), (1, 1, 1)]
+
+
+def test_late_feedback_whose_trajectory_is_gone_is_noted(
+    world: World, make_trace: MakeTrace, make_feedback: MakeFeedback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = world.stage()
+    world.put(make_trace())
+    world.run(stage, until=100.0)
+    world.put(late := make_feedback(at=100.0, session_id="s"))
+    monkeypatch.setattr(world.log, "fetch", lambda *_: None)
+    world.run(stage, until=200.0)
+    assert len(world.trajectories()) == 1
     (noted,) = world.log.replay(late_letters(FEEDBACK.name, GROUP))
     assert (noted.key, noted.value) == (session_key("s"), codec.encode(late)[0])
     assert list(world.log.replay(dead_letters(FEEDBACK.name, GROUP))) == []
+    assert world.log.lag(GROUP, [FEEDBACK.name]) == {FEEDBACK.name: 0}
+
+
+def test_a_client_ends_its_session(world: World, make_trace: MakeTrace, make_feedback: MakeFeedback) -> None:
+    stage = world.stage()
+    world.put(make_trace(n=0, at=0.0), make_feedback(0, at=5.0, session_id="s", name=SESSION_END))
+    world.run(stage, until=40.0)
+    (first,) = world.trajectories()
+    assert (first.closed, [one.name for one in first.feedback]) == (CloseReason.ENDED, [SESSION_END])
+    world.put(make_trace(n=1, at=40.0), make_feedback(1, at=45.0, session_id="s", name=SESSION_END))
+    world.run(stage, until=90.0)
+    assert [(one.closed, len(one.turns)) for one in world.trajectories()] == [(CloseReason.ENDED, 1)] * 2
+
+
+def test_an_end_that_comes_after_the_end_is_noted_and_amends_nothing(
+    world: World, make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    stage = world.stage()
+    world.put(make_trace())
+    world.run(stage, until=100.0)
+    world.put(make_feedback(at=100.0, session_id="s", name=SESSION_END))
+    world.run(stage, until=200.0)
+    assert (len(world.trajectories()), len(list(world.log.replay(late_letters(FEEDBACK.name, GROUP))))) == (1, 1)
 
 
 def test_feedback_about_nothing_known_is_dead_lettered_as_it_came_once_its_horizon_passed(
@@ -272,18 +394,20 @@ def test_feedback_by_an_id_that_is_no_traces_is_dead_lettered_with_that_id(
     assert "nothing is known of trace 'resp_abc'" in dead.headers["onstream.errors.message"]
 
 
-def test_feedback_is_not_committed_before_its_dead_letter_is_durable(make_feedback: MakeFeedback) -> None:
+def test_feedback_is_not_committed_before_its_dead_letter_is_durable(
+    tmp_path: Path, make_feedback: MakeFeedback
+) -> None:
     order: list[str] = []
 
     class Watched(InMemoryLog):
-        def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
+        def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Message:
             order.append(topic)
-            super().append(topic, key, value, headers)
+            return super().append(topic, key, value, headers)
 
         def flush(self, timeout_s: float) -> None:
             order.append(f"flush, {self.lag(GROUP, [FEEDBACK.name])[FEEDBACK.name]} uncommitted")
 
-    world = World(Watched())
+    world = World(Watched(), tmp_path)
     world.put(make_feedback(trace_id=f"{session_key('never')}-1", at=-4000.0))
     stage = world.stage()
     stage.poll(0.0)
@@ -312,21 +436,21 @@ def test_an_unreadable_message_goes_to_the_dead_letters_and_blocks_nothing(world
     assert (len(world.trajectories()), world.uncommitted()) == (1, 0)
 
 
-def test_a_session_too_large_for_the_log_has_a_fate_and_blocks_nothing(make_trace: MakeTrace) -> None:
+def test_a_session_too_large_for_the_log_has_a_fate_and_blocks_nothing(tmp_path: Path, make_trace: MakeTrace) -> None:
     class Narrow(InMemoryLog):
-        def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
-            if topic == TRAJECTORIES.name and len(value) > 3000:
+        def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Message:
+            if topic == TRAJECTORIES.name and len(codec.plain(value)) > 4000:
                 raise RecordError(f"{topic}: too large")
-            super().append(topic, key, value, headers)
+            return super().append(topic, key, value, headers)
 
-    world = World(Narrow())
+    world = World(Narrow(), tmp_path)
     stage = world.stage()
     large = [make_trace("large", n, at=0.0) for n in range(9)]
     world.put(*large, make_trace("small"))
     world.run(stage, until=200.0)
     assert numbers(world.trajectories()) == [("small", ["0"])]
     fates = list(replay(world.log, FATES, Fate))
-    assert {fate.trace_id for fate in fates} == {trace.trace_id for trace in large}
+    assert {name for fate in fates for name in fate.trace_ids} == {trace.trace_id for trace in large}
     assert {(fate.kind, fate.reason) for fate in fates} == {(FateKind.DEAD_LETTERED, "trajectories: too large")}
     assert world.uncommitted() == 0
 
@@ -364,3 +488,77 @@ def test_partitions_of_a_crashed_process_are_taken_over_without_repeating(world:
     assert len(world.trajectories()) == 8
     world.run(first, until=300.0)
     assert (len(world.trajectories()), world.uncommitted()) == (8, 0)
+
+
+def cut(trace: Trace, parent: Trace, stored: Trace | None = None) -> Trace:
+    """`trace` as capture stores it after `parent`, which was stored as `stored`."""
+    outline, elder = Outline.of(trace), Outline.of(parent)
+    digest = prefixes.digest(codec.encode(stored or parent)[0])
+    return prefixes.cut(trace, outline, elder, digest, elder.num_tokens_in(outline.prompt))
+
+
+@pytest.fixture
+def line(make_trace: MakeTrace) -> tuple[list[Trace], list[Trace]]:
+    """Three turns that go on from one another, whole, and as capture stores them."""
+    said: list[dict[str, str]] = []
+    whole: list[Trace] = []
+    for n in range(3):
+        said = [*said, {"role": "user", "content": f"question {n}"}]
+        prompt = (*(whole[-1].prompt_token_ids + whole[-1].token_ids if whole else (1,)), 10 + n)
+        whole.append(make_trace(n=n, at=5.0 * n, prompt=prompt, reply=(20 + n, 30 + n), messages=said))
+        said = [*said, {"role": "assistant", "content": f"answer {n}"}]
+    stored = [whole[0]]
+    for before, trace in pairwise(whole):
+        stored.append(cut(trace, before, stored[-1]))
+    return whole, stored
+
+
+def test_turns_stored_by_prefix_make_the_trajectory_that_whole_ones_make(
+    world: World, line: tuple[list[Trace], list[Trace]], tmp_path: Path
+) -> None:
+    made = []
+    for number, traces in enumerate(line):
+        world = World(InMemoryLog(), tmp_path / str(number))
+        world.put(*traces)
+        world.run(world.stage(), until=200.0)
+        made += world.trajectories()
+    assert made[0].chains == made[1].chains and made[0].turns == made[1].turns
+    assert len(made[0].chains) == 1 and len(made[0].turns) == 3
+
+
+def test_a_prefix_that_leans_on_a_closed_session_is_read_again_from_the_log(
+    world: World, line: tuple[list[Trace], list[Trace]]
+) -> None:
+    whole, stored = line
+    stage = world.stage()
+    world.put(*stored[:2])
+    world.run(stage, until=100.0)
+    late = {"started_at": 100.0, "finished_at": 101.0}
+    world.put(stored[2].model_copy(update=late))
+    stage.close()
+    world.run(world.stage(), until=300.0)
+    _, trajectory = world.trajectories()
+    (chain,) = trajectory.chains
+    assert chain.token_ids == whole[2].prompt_token_ids + whole[2].token_ids
+    assert [message.text for message in trajectory.turns[0].messages][-1] == "question 2"
+    assert len(trajectory.turns[0].messages) == 5
+
+
+@pytest.mark.parametrize("fault", ["missing", "another"])
+def test_a_trace_whose_parent_is_not_on_the_log_is_dead_lettered_and_the_parent_named(
+    world: World, line: tuple[list[Trace], list[Trace]], fault: str
+) -> None:
+    whole, stored = line
+    stage = world.stage()
+    if fault == "another":
+        world.put(stored[0].model_copy(update={"reply_text": "not what it was"}))
+    world.put(stored[1], stored[2])
+    world.run(stage, until=200.0)
+    buried = list(world.log.replay(dead_letters(TRACES.name, GROUP)))
+    assert [letter.value for letter in buried] == [codec.encode(trace)[0] for trace in stored[1:]]
+    told = buried[0].headers["onstream.errors.message"]
+    assert whole[1].trace_id in told and f"leans on trace {whole[0].trace_id}, which is not on the log" in told
+    fates = list(replay(world.log, FATES, Fate))
+    assert [name for fate in fates for name in fate.trace_ids] == [whole[1].trace_id, whole[2].trace_id]
+    assert {fate.kind for fate in fates} == {FateKind.DEAD_LETTERED}
+    assert world.uncommitted() == 0

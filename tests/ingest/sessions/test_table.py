@@ -8,7 +8,7 @@ from infra.config import IngestConfig
 from ingest.log.protocol import Message
 from ingest.records import codec
 from ingest.records.events import Arm, Assignment, CloseReason, Feedback, Trace, session_key
-from ingest.sessions.table import SessionTable, Taken, is_held_out
+from ingest.sessions.table import SessionTable, Taken
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]
@@ -21,7 +21,7 @@ class Table:
     """A table that takes records as if each were read the moment it came about, unless told when."""
 
     def __init__(self, make_message: MakeMessage, config: IngestConfig = CONFIG) -> None:
-        self.table = SessionTable(config, remember_s=1000.0)
+        self.table = SessionTable(config)
         self._message = make_message
         self._offset = -1
 
@@ -234,13 +234,12 @@ def test_the_watermark_is_the_first_record_of_any_open_session(
     assert table.table.held() == {}
 
 
-def test_ids_are_not_remembered_for_ever(table: Table, make_trace: MakeTrace) -> None:
-    table.add(make_trace())
-    table.table.due(100.0)
-    table.table.forget(1100.0)
+def test_what_was_handed_out_before_is_known_from_elsewhere(make_message: MakeMessage, make_trace: MakeTrace) -> None:
+    before = {make_trace().trace_id: 100.0}
+    table = Table(make_message)
+    table.table = SessionTable(CONFIG, before.get)
     assert table.add(make_trace(), now=1100.0) is Taken.DUPLICATE
-    table.table.forget(1100.1)
-    assert table.add(make_trace(), now=1100.1) is Taken.KEPT
+    assert table.add(make_trace(n=1), now=1100.0) is Taken.KEPT
 
 
 def test_sessions_of_partitions_that_moved_are_dropped(table: Table, make_trace: MakeTrace) -> None:
@@ -248,12 +247,3 @@ def test_sessions_of_partitions_that_moved_are_dropped(table: Table, make_trace:
     assert table.table.drop({("traces", 0)}) == 0
     assert table.table.drop({("traces", 1)}) == 1
     assert len(table.table) == 0
-
-
-def test_a_share_of_sessions_is_held_out_the_same_in_every_process() -> None:
-    keys = [session_key(f"session {n}") for n in range(4000)]
-    held_out = [is_held_out(key, 0.25, "salt") for key in keys]
-    assert held_out == [is_held_out(key, 0.25, "salt") for key in keys]
-    assert 0.22 < sum(held_out) / len(keys) < 0.28
-    assert held_out != [is_held_out(key, 0.25, "other salt") for key in keys]
-    assert not any(is_held_out(key, 0.0, "salt") for key in keys)

@@ -13,7 +13,7 @@ MakeTrace = Callable[..., Trace]
 
 
 def build(traces: list[Trace]) -> tuple[Turn, ...]:
-    return turns.build(chains.join(traces).readings)
+    return turns.build(chains.join(traces).readings, {})
 
 
 def user(content: Any) -> dict[str, Any]:

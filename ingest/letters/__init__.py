@@ -1,0 +1,1 @@
+"""Letters, as people work with them: `onstream dlq`."""

@@ -1,0 +1,1 @@
+"""What users typed: redacted, sealed under keys of their own, and erasable."""

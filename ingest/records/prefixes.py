@@ -1,0 +1,145 @@
+"""Traces without what an earlier trace of their session holds already, and whole again.
+
+A turn's prompt begins with the prompt and the reply of the turn before it, and its request with that turn's messages.
+`cut` leaves both out and says in `Trace.prefix` whose they are; `whole` puts them back. A session of n turns costs n
+times what its turns say, and not n squared.
+
+`Prefix.digest` is that of the parent's value, byte for byte as it was written. A parent holds its own parent's digest,
+so one comparison for each step proves the whole line.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import RecordError
+from ingest.records.events import Prefix, Trace
+
+LISTS = ("messages", "input")
+"""Fields of a request that hold its messages, as a list."""
+
+_TOKEN_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What has to be known of a whole trace to cut it by another, and another by it.
+
+    `prompt` and `reply` are token ids, 4 bytes each; `messages` and `fields` are digests, of each message of its
+    request and of each of its other fields.
+    """
+
+    trace_id: str
+    prompt: bytes
+    reply: bytes
+    messages: tuple[bytes, ...]
+    fields: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, trace: Trace) -> "Outline":
+        name = _list_in(trace.request)
+        return cls(
+            trace.trace_id,
+            array("I", trace.prompt_token_ids).tobytes(),
+            array("I", trace.token_ids).tobytes(),
+            tuple(map(_mark, trace.request[name])) if name else (),
+            {key: _mark(given) for key, given in trace.request.items() if key != name and _is_worth(given)},
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """About what it takes in memory."""
+        return 600 + len(self.prompt) + len(self.reply) + 64 * len(self.messages) + 150 * len(self.fields)
+
+    def num_tokens_in(self, prompt: bytes) -> int:
+        """How many tokens at the head of `prompt` are those of this trace's prompt and reply."""
+        return num_common(self.prompt + self.reply, prompt)
+
+
+def digest(value: bytes) -> str:
+    """What `Prefix.digest` says of a parent's value."""
+    return hashlib.blake2b(value, digest_size=16).hexdigest()
+
+
+def num_common(one: bytes, other: bytes) -> int:
+    """How many tokens two packed sequences have in common at their head. Halves the doubt, so slices compare in C."""
+    low, high = 0, min(len(one), len(other)) // _TOKEN_BYTES
+    if one[: high * _TOKEN_BYTES] == other[: high * _TOKEN_BYTES]:
+        return high
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low * _TOKEN_BYTES : middle * _TOKEN_BYTES] == other[low * _TOKEN_BYTES : middle * _TOKEN_BYTES]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def cut(trace: Trace, outline: Outline, parent: Outline, parent_digest: str, num_tokens: int) -> Trace:
+    """A whole trace without what `parent` has; `num_tokens` of its prompt are known to be the parent's."""
+    name = _list_in(trace.request)
+    num_messages = _num_same(outline.messages, parent.messages)
+    same = tuple(key for key, mark in outline.fields.items() if parent.fields.get(key) == mark)
+    request = {key: given for key, given in trace.request.items() if key not in same}
+    if name:
+        request[name] = request[name][num_messages:]
+    prefix = Prefix(
+        parent=parent.trace_id, digest=parent_digest, num_tokens=num_tokens, num_messages=num_messages, same=same
+    )
+    return trace.model_copy(
+        update={"prefix": prefix, "request": request, "prompt_token_ids": trace.prompt_token_ids[num_tokens:]}
+    )
+
+
+def whole(trace: Trace, parent: Trace) -> Trace:
+    """`trace` with what its `prefix` left to `parent`, a whole trace.
+
+    Raises:
+        RecordError: the parent has less than the prefix says.
+    """
+    prefix = trace.prefix
+    assert prefix is not None
+    name, held = _list_in(trace.request), _list_in(parent.request)
+    tokens = (parent.prompt_token_ids + parent.token_ids)[: prefix.num_tokens]
+    messages = parent.request[held][: prefix.num_messages] if held else []
+    if len(tokens) < prefix.num_tokens or len(messages) < prefix.num_messages:
+        raise RecordError(
+            f"trace {trace.trace_id}: takes {prefix.num_tokens} tokens and {prefix.num_messages} messages from trace "
+            f"{prefix.parent}, which has {len(tokens)} and {len(messages)}"
+        )
+    request = trace.request | {key: parent.request.get(key) for key in prefix.same}
+    if name:
+        request[name] = messages + request[name]
+    return trace.model_copy(
+        update={"prefix": None, "request": request, "prompt_token_ids": tokens + trace.prompt_token_ids}
+    )
+
+
+def num_messages(trace: Trace) -> int:
+    """How many messages the request of a trace has, as it is stored."""
+    name = _list_in(trace.request)
+    return len(trace.request[name]) if name else 0
+
+
+def _list_in(request: Mapping[str, Any]) -> str | None:
+    return next((name for name in LISTS if isinstance(request.get(name), list)), None)
+
+
+def _mark(value: Any) -> bytes:
+    return hashlib.blake2b(_text(value).encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _is_worth(value: Any) -> bool:
+    """A number or a word costs less than to say that it is the same."""
+    return isinstance(value, list | dict | str) and len(_text(value)) > 32
+
+
+def _num_same(one: Sequence[bytes], other: Sequence[bytes]) -> int:
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
