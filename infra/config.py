@@ -193,6 +193,16 @@ class ServingConfig(Section):
         return self
 
 
+class LakeConfig(Section):
+    """The lake: what was on the topics as Parquet files, kept after their retention."""
+
+    enabled: bool = Field(True, description="`onstream up` runs the stage that writes it")
+    url: str = Field("", description="an fsspec URL; empty: `<run_dir>/lake`")
+    flush_s: Seconds = Field(60.0, description="records are in the lake this long after they were read, at most")
+    max_rows: int = Field(20_000, ge=1, description="rows in memory before they are written sooner than that")
+    retention_days: int | None = Field(365, ge=1, description="days older than this are dropped; null: none ever is")
+
+
 class ContaminationConfig(Section):
     """Evaluation tasks that must never train: see `ingest/sessions/contamination.py`."""
 
@@ -201,7 +211,7 @@ class ContaminationConfig(Section):
 
 
 class IngestConfig(Section):
-    """Sessions: when they close, and who never trains."""
+    """Sessions: when they close, and who never trains; the lake."""
 
     inactivity_s: Seconds = 900.0
     horizon_s: Seconds = 86_400.0
@@ -209,6 +219,7 @@ class IngestConfig(Section):
     held_out_salt: str = Field("onstream", description="another salt holds out others: what trained is not unlearned")
     held_out_by: Literal["session", "user"] = Field("session", description="`user`: all sessions of a user, or none")
     contamination: ContaminationConfig = ContaminationConfig()
+    lake: LakeConfig = LakeConfig()
 
 
 class RewardsConfig(Section):
@@ -287,6 +298,7 @@ _BELOW_RUN_DIR = {
     ("store", "cache_dir"): "cache",
     ("log", "index_dir"): "index",
     ("serving", "capture", "spool_dir"): "spool",
+    ("ingest", "lake", "url"): "lake",
     ("privacy", "keys_url"): "keys",
     ("trainer", "checkpoint_dir"): "trainer",
 }

@@ -41,6 +41,7 @@ def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
         for slot in config.serving.engines
     ]
     router, rollout = config.serving.router, config.serving.rollout
+    lake = ProcessSpec("lake", (python, "-m", "ingest", "lake", *where), one_thread | {"POLARS_MAX_THREADS": "1"})
     return [
         *engines,
         ProcessSpec(
@@ -57,6 +58,7 @@ def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
             f"http://{rollout.host}:{rollout.port}/status",
         ),
         ProcessSpec("ingest", (python, "-m", "ingest", *where), one_thread),
+        *([lake] if config.ingest.lake.enabled else []),
         ProcessSpec("rewards", (python, "-m", "rewards", *where), one_thread),
         # its threads must not spin for one another on cores that engines want
         ProcessSpec(

@@ -41,6 +41,7 @@ TURNS_NEAR_DUPLICATE = "onstream.trainer.turns.near_duplicate"
 VERSIONS_PUBLISHED = "onstream.versions.published"
 RELEASES = "onstream.releases"
 DEAD_LETTERS = "onstream.dead_letters"
+LAKE_ROWS = "onstream.lake.rows"
 PARKED = "onstream.parked"
 REDRIVEN = "onstream.redriven"
 
@@ -49,6 +50,7 @@ SWAP_PAUSE = "onstream.swap.pause"
 SWAP_DURATION = "onstream.swap.duration"
 UPDATE_DURATION = "onstream.trainer.update.duration"
 FIRST_BYTE = "onstream.router.time_to_first_byte"
+LAKE_COMMIT = "onstream.lake.commit.duration"
 
 # gauges
 TRIAL_LOG_E = "onstream.trial.log_e"

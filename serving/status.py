@@ -62,7 +62,8 @@ def _from_log(config: Config) -> list[RenderableType]:
     try:
         broker.require_running(config.log)
         served = releases.read(log)
-        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in topics.READERS.items()}
+        stages = {name: read for name, read in topics.READERS.items() if name != "lake" or config.ingest.lake.enabled}
+        lags = {stage: log.lag(stage, [topic.name for topic in read]) for stage, read in stages.items()}
         lost = lost_feedback(log)
     except (LogError, StartError) as exc:
         return [f"[red]{exc}[/]"]

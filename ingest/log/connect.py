@@ -9,7 +9,6 @@ from infra.config import Config
 from ingest.log.claims import ClaimLog, Claims
 from ingest.log.kafka_log import KafkaLog
 from ingest.log.protocol import EventLog
-from ingest.privacy import secret
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.sealed_log import SealedLog
 
@@ -21,19 +20,13 @@ def connect(config: Config, client_id: str, member: str | None = None, is_eager:
     that joins topics needs it: with another assignor a session's traces may go to one process and its feedback to
     another, and they would never meet.
     """
-    return SealedLog(as_it_lies(config, client_id, member, is_eager), keys(config))
+    return SealedLog(as_it_lies(config, client_id, member, is_eager), KeyStore.of(config))
 
 
 def as_it_lies(config: Config, client_id: str, member: str | None = None, is_eager: bool = False) -> EventLog:
     """The same log, whose sealed values stay sealed."""
     settings = config.log.model_copy(update={"assignor": "eager"}) if is_eager else config.log
     return ClaimLog(KafkaLog(settings, client_id, member), claims(config), settings.max_record_bytes)
-
-
-def keys(config: Config) -> KeyStore:
-    """Where the keys of whom records are about lie. Raises `ConfigError`."""
-    privacy = config.privacy
-    return KeyStore(privacy.keys_url, secret.load(privacy, config.run_dir), privacy.key_cache_s)
 
 
 def claims(config: Config) -> Claims:

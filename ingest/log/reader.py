@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from infra import telemetry
-from infra.errors import ErasedError, LogError, NewerError, RecordError
+from infra.errors import ErasedError, LogError, NewerError, OnstreamError, RecordError
 from infra.lifecycle import Stop, backoff_s
 from ingest.log import letters
 from ingest.log.letters import Failure
@@ -187,8 +187,12 @@ class Follower:
         self._subscription.close()
 
 
-def outlast_outages(stop: Stop, run: Callable[[], None]) -> None:
+def outlast_outages(
+    stop: Stop, run: Callable[[], None], outages: tuple[type[OnstreamError], ...] = (LogError,)
+) -> None:
     """Call `run` until it returns or `stop` is set; begin it anew, after a wait, whenever the log fails.
+
+    `outages` are the errors that say so, and those of what else a stage writes to.
 
     `run` makes its own consumers and state from what the log has committed, so beginning anew is a restart.
     """
@@ -198,9 +202,9 @@ def outlast_outages(stop: Stop, run: Callable[[], None]) -> None:
         try:
             run()
             return
-        except LogError as exc:
+        except outages as exc:
             if time.monotonic() - begun > _HEALTHY_S:
                 waits = backoff_s(0.5, 15.0)
             wait = next(waits)
-            logger.warning("event log: %s; trying again in %.1f s", exc, wait)
+            logger.warning("%s; trying again in %.1f s", exc, wait)
             stop.wait(wait)

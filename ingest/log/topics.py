@@ -31,7 +31,12 @@ RELEASES = Topic("releases", Release, ordered=True)
 ALL = (TRACES, FEEDBACK, TRAJECTORIES, REWARDS, FATES, VERSIONS, RELEASES)
 
 READERS: Mapping[str, tuple[Topic, ...]] = MappingProxyType(
-    {"ingest": (TRACES, FEEDBACK), "rewards": (TRAJECTORIES,), "trainer": (REWARDS,)}
+    {
+        "ingest": (TRACES, FEEDBACK),
+        "rewards": (TRAJECTORIES,),
+        "trainer": (REWARDS,),
+        "lake": (TRAJECTORIES, FEEDBACK, REWARDS, FATES, RELEASES),
+    }
 )
 """Group -> the topics it reads, each of which it may leave letters of."""
 

@@ -26,9 +26,10 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> int:
-        from ingest.log.connect import as_it_lies, keys
+        from ingest.log.connect import as_it_lies
         from ingest.privacy import secret
         from ingest.privacy.erasure import erase
+        from ingest.privacy.keys import KeyStore
         from ingest.privacy.pseudonyms import user_pseudonym
 
         _require_tenant(config, args.tenant)
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
         broker.require_running(config.log)
         log = as_it_lies(config, client_id="erase")
         try:
-            found = erase(log, keys(config), user)
+            found = erase(log, KeyStore.of(config), user)
         finally:
             log.close()
         print(_json(user, found)) if args.json else _show(user, found, config.privacy.key_cache_s)

@@ -39,12 +39,10 @@ class Intake:
     @classmethod
     def of(cls, config: Config) -> "Intake":
         """As configured. Raises `ConfigError`, `StoreError`."""
-        privacy = config.privacy
-        master = secret.load(privacy, config.run_dir)
-        keys = KeyStore(privacy.keys_url, master, privacy.key_cache_s) if privacy.seal else None
+        keys = KeyStore.of(config) if config.privacy.seal else None
         if keys is not None:
             keys.verify()
-        return cls(Redactor.of(privacy), master, keys)
+        return cls(Redactor.of(config.privacy), secret.load(config.privacy, config.run_dir), keys)
 
     @property
     def seals(self) -> bool:

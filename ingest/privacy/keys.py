@@ -29,11 +29,12 @@ from typing import TypeVar
 
 from cachetools import TTLCache
 
+from infra.config import Config
 from infra.errors import ConfigError, RecordError, StoreError
 from ingest.privacy import generations
 from ingest.privacy.generations import DataKey, Generations
 from ingest.privacy.key_files import KeyFiles
-from ingest.privacy.secret import Secret
+from ingest.privacy.secret import Secret, load
 
 _MARKERS = "_secrets"  # no subject begins so
 _MARK = b"onstream"
@@ -62,6 +63,12 @@ class KeyStore:
         self._opening: TTLCache[tuple[str, str], DataKey] = TTLCache(_MAX_CACHED, cache_s, clock)
         self._gone: TTLCache[tuple[str, str], bool] = TTLCache(_MAX_CACHED, cache_s, clock)
         self._is_verified = False
+
+    @classmethod
+    def of(cls, config: Config) -> "KeyStore":
+        """As configured. Raises `ConfigError`."""
+        privacy = config.privacy
+        return cls(privacy.keys_url, load(privacy, config.run_dir), privacy.key_cache_s)
 
     def verify(self) -> None:
         """Check that the keys here are this secret's; the first to come leaves the mark that the others check.

@@ -43,12 +43,13 @@ def places(config: Config) -> tuple[str, ...]:
         config.store.cache_dir,
         config.serving.capture.spool_dir,
         config.trainer.checkpoint_dir,
+        config.ingest.lake.url,
         config.privacy.keys_url,
     )
 
 
 def test_what_a_run_leaves_lies_below_its_run_dir(tmp_path: Path) -> None:
-    below = ("/r/store", "/r/cache", "/r/spool", "/r/trainer", "/r/keys")
+    below = ("/r/store", "/r/cache", "/r/spool", "/r/trainer", "/r/lake", "/r/keys")
     assert places(loaded(MINIMAL + "run_dir: /r\ntrainer: {lr: 0.1}\n", tmp_path)) == below
     assert places(loaded(MINIMAL, tmp_path, {"ONSTREAM__RUN_DIR": "/r"})) == below
     assert places(loaded(MINIMAL, tmp_path))[0] == ".onstream/store"

@@ -70,7 +70,13 @@ def test_processes_get_a_credential_of_their_own_for_control_and_for_scoring(
 
 def test_every_stage_of_the_loop_is_a_process(given: Config, tmp_path: Path) -> None:
     names = [spec.name for spec in specs(given, tmp_path / "onstream.yaml")]
-    assert names == ["stable-0", "candidate-0", "router", "rollout", "ingest", "rewards", "trainer"]
+    assert names == ["stable-0", "candidate-0", "router", "rollout", "ingest", "lake", "rewards", "trainer"]
+
+
+def test_a_lake_that_is_not_wanted_is_no_process(given: Config, tmp_path: Path) -> None:
+    lake = given.ingest.lake.model_copy(update={"enabled": False})
+    without = given.model_copy(update={"ingest": given.ingest.model_copy(update={"lake": lake})})
+    assert "lake" not in [spec.name for spec in specs(without, tmp_path / "onstream.yaml")]
 
 
 def test_a_run_dir_in_use_is_refused_and_left_as_it_was(given: Config, tmp_path: Path) -> None:

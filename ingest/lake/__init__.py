@@ -1,0 +1,1 @@
+"""The lake: what was on the topics as Parquet, kept after their retention, and askable."""

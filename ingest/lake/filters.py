@@ -1,0 +1,114 @@
+"""Which turns are asked for, as people say it on a command line."""
+
+import argparse
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from infra.errors import ConfigError
+from ingest.records.events import FateKind, TurnKind
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a turn must be. Times are Unix seconds, `[since, until)`; rewards are the turn's own; none asks nothing."""
+
+    tenant: str | None = None
+    user: str | None = None
+    since: float | None = None
+    until: float | None = None
+    version: int | None = None
+    kind: TurnKind | None = None
+    fate: FateKind | None = None
+    min_reward: float | None = None
+    max_reward: float | None = None
+    text: str | None = None
+
+    def of_turn(self) -> pl.Expr:
+        """What can be told from the columns of a turn."""
+        wanted = [pl.lit(True)]
+        if self.tenant is not None:
+            wanted.append(pl.col("tenant") == self.tenant)
+        if self.user is not None:
+            wanted.append(pl.col("user") == self.user)
+        if self.since is not None:
+            wanted.append(pl.col("at").dt.timestamp("us") >= round(self.since * 1e6))
+        if self.until is not None:
+            wanted.append(pl.col("at").dt.timestamp("us") < round(self.until * 1e6))
+        if self.version is not None:
+            wanted.append(pl.col("versions").list.contains(self.version))
+        if self.kind is not None:
+            wanted.append(pl.col("kind") == self.kind.value)
+        return pl.all_horizontal(wanted)
+
+    def of_outcome(self) -> pl.Expr:
+        """What its fate and its reward, the columns `fate` and `reward`, must be."""
+        wanted = [pl.lit(True)]
+        if self.fate is not None:
+            wanted.append((pl.col("fate") == self.fate.value).fill_null(False))
+        if self.min_reward is not None:
+            wanted.append((pl.col("reward") >= self.min_reward).fill_null(False))
+        if self.max_reward is not None:
+            wanted.append((pl.col("reward") <= self.max_reward).fill_null(False))
+        return pl.all_horizontal(wanted)
+
+    @property
+    def asks_outcome(self) -> bool:
+        return (self.fate, self.min_reward, self.max_reward) != (None, None, None)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("--tenant", metavar="NAME", help="whose")
+    parser.add_argument("--user", metavar="ID", help="the user, by the pseudonym that records have")
+    parser.add_argument("--since", metavar="WHEN", help="no earlier: 2026-11-25, '2026-11-25 14:00', or an age, 3d")
+    parser.add_argument("--until", metavar="WHEN", help="earlier than that")
+    parser.add_argument("--version", metavar="N", type=int, help="weights of that version sampled it, or part of it")
+    parser.add_argument("--kind", choices=[kind.value for kind in TurnKind], help="what it is in its session")
+    parser.add_argument("--fate", choices=[fate.value for fate in FateKind], help="how it ended")
+    parser.add_argument("--min-reward", metavar="X", type=float, help="its reward is X or more")
+    parser.add_argument("--max-reward", metavar="X", type=float, help="its reward is X or less")
+    parser.add_argument("--text", metavar="WORDS", help="someone wrote this in it, in capitals or not")
+
+
+def read(args: argparse.Namespace, now: float) -> Filters:
+    """The filters of parsed flags. Raises `ConfigError` for those that no turn can meet."""
+    found = Filters(
+        tenant=args.tenant,
+        user=args.user,
+        since=_when("--since", args.since, now),
+        until=_when("--until", args.until, now),
+        version=args.version,
+        kind=TurnKind(args.kind) if args.kind else None,
+        fate=FateKind(args.fate) if args.fate else None,
+        min_reward=args.min_reward,
+        max_reward=args.max_reward,
+        text=args.text.casefold() if args.text else None,
+    )
+    if found.since is not None and found.until is not None and found.since >= found.until:
+        raise ConfigError(f"--since must be before --until, got {args.since} and {args.until}")
+    for name, value in (("--min-reward", found.min_reward), ("--max-reward", found.max_reward)):
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise ConfigError(f"{name}: rewards lie in [0, 1], got {value:g}")
+    if found.min_reward is not None and found.max_reward is not None and found.min_reward > found.max_reward:
+        raise ConfigError(f"--min-reward must not be above --max-reward, got {args.min_reward} and {args.max_reward}")
+    return found
+
+
+def _when(flag: str, told: str | None, now: float) -> float | None:
+    """Unix seconds of a date or a time, of this machine's zone unless it names one, or of an age."""
+    if told is None:
+        return None
+    if age := _AGE.fullmatch(told):
+        return now - float(age[1]) * _UNITS_S[age[2]]
+    try:
+        return datetime.fromisoformat(told).timestamp()
+    except ValueError as exc:
+        raise ConfigError(
+            f"{flag}: must be a date (2026-11-25), a time (2026-11-25T14:00) or an age (90m, 12h, 3d, 2w), got {told!r}"
+        ) from exc
