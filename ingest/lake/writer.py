@@ -13,7 +13,8 @@ The positions in the lake are the only ones. They move with the rows, in step 4,
 to the lake's position of it, whatever the group's offset says. So every record is in the lake once:
 
     before 4       the rows are not in the lake: they are read again; dead letters and files of before are of no use
-    after 4        the rows are in the lake, and so are the positions behind them
+    after 4        the rows are in the lake, and so are the positions behind them; the group's offsets follow when its
+                   partitions are given out again
 
 A batch takes for granted that nobody else has moved its partitions. Where that is not so the commit is refused, and the
 batch is dropped: what it held is another process's, or is read again.
@@ -136,6 +137,7 @@ class Writer:
         self._sought |= set(self._next.items())
         self._batch, self._begun_at = Batch(), None
         self._reader.subscription.seek(self._next)
+        self._reader.subscription.commit({where: at for where, at in self._since.items() if at is not None})
         logger.info("lake: reading %d partitions, from where the lake's commits end", len(self._assigned))
 
     def _is_due(self) -> bool:

@@ -132,6 +132,16 @@ def test_the_lakes_position_counts_and_not_the_groups(stage: Stage, played: list
         assert stage.ids() == names(played)
 
 
+def test_offsets_that_a_crash_left_behind_follow_at_the_next_start(stage: Stage, played: list[Played]) -> None:
+    stage.put(*played)
+    drain(stage.writer())
+    stage.log._shared.committed.clear()
+    stage.log._shared.members.clear()
+    assert stage.lag() > 0
+    stage.writer().read(0.0)
+    assert stage.lag() == 0
+
+
 def test_a_batch_is_dropped_where_another_has_written_it_already(stage: Stage, played: list[Played]) -> None:
     stage.put(*played)
     slow = stage.writer()
