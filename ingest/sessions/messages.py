@@ -35,7 +35,7 @@ def messages_of(request: dict[str, Any]) -> tuple[ChatMessage, ...]:
     return (ChatMessage(role=USER, text=prompt),) if isinstance(prompt, str) and prompt else ()
 
 
-class Reader:
+class Requests:
     """Reads the requests of one session, and a message that several of them hold once.
 
     A trace that leans on another has the same objects at the head of its request, so objects are told apart, not what
