@@ -132,10 +132,7 @@ def num_messages(trace: Trace) -> int:
 
 
 def _list_in(request: Mapping[str, Any]) -> str | None:
-    for name in LISTS:
-        if isinstance(request.get(name), list):
-            return name
-    return None
+    return next((name for name in LISTS if isinstance(request.get(name), list)), None)
 
 
 def _mark(value: Any) -> bytes:

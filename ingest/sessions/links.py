@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ingest.records.events import ChatMessage, LinkKind, ToolCall, Trace, TurnKind
-from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, Reader, calls_in, key_of
+from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, Requests, calls_in, key_of
 from ingest.sessions.quotes import Quote, Reply, Text, stands_before
 
 
@@ -101,11 +101,11 @@ class Lineage:
     readings: dict[str, Reading] = field(default_factory=dict)
     _heads: dict[tuple[Key, ...], str] = field(default_factory=dict)  # request and reply -> the turn
     _seen: set[Key] = field(default_factory=set)
-    _reader: Reader = field(default_factory=Reader)
+    _requests: Requests = field(default_factory=Requests)
 
     def read(self, trace: Trace, extends: str | None) -> Reading:
         """Take the next trace; `extends` is the newest turn of the chain that its prompt extends, token for token."""
-        messages, keys = self._reader.read(trace.request)
+        messages, keys = self._requests.read(trace.request)
         reading = Reading(trace, messages, keys, trace.kind, calls_in(trace.reply_text))
         self._place(reading, extends)
         if takes_part(trace):

@@ -19,8 +19,6 @@ PREAMBLE = ("system", "developer")
 _THINKING = re.compile(r"<(think|thinking|analysis)>.*?</\1>", re.DOTALL)
 _CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
-_PLAIN = {"role", "content"}  # of nearly every message
-
 Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
@@ -35,7 +33,7 @@ def messages_of(request: dict[str, Any]) -> tuple[ChatMessage, ...]:
     return (ChatMessage(role=USER, text=prompt),) if isinstance(prompt, str) and prompt else ()
 
 
-class Reader:
+class Requests:
     """Reads the requests of one session, and a message that several of them hold once.
 
     A trace that leans on another has the same objects at the head of its request, so objects are told apart, not what
@@ -78,10 +76,7 @@ def text_of(content: Any) -> str:
 
 
 def _read(message: dict[str, Any]) -> Iterator[ChatMessage]:
-    content, kind = message.get("content"), message.get("type")
-    if kind is None and isinstance(content, str) and message.keys() == _PLAIN:
-        yield ChatMessage(role=_text(message["role"]), text=content)
-        return
+    kind = message.get("type")
     if kind == "function_call":
         call = _call(message.get("name"), message.get("arguments"), message.get("call_id"))
         yield ChatMessage(role=ASSISTANT, text="", tool_calls=(call,))
@@ -89,6 +84,7 @@ def _read(message: dict[str, Any]) -> Iterator[ChatMessage]:
     if kind == "function_call_output":
         yield ChatMessage(role=TOOL, text=text_of(message.get("output")), call_id=_text(message.get("call_id")))
         return
+    content = message.get("content")
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     for part in parts:
         if part.get("type") == "tool_result":
