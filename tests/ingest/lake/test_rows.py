@@ -127,13 +127,11 @@ def test_what_anyone_wrote_stands_in_the_sealed_column_and_nowhere_else() -> Non
                     assert "Zyx" in repr(opened(row))
 
 
-def test_the_subject_is_the_user_or_who_else_may_ask_for_erasure() -> None:
-    one, other = (next(s for s in Traffic().sessions(9) if bool(s.trajectory.user) is named) for named in (True, False))
-    assert {row["subject"] for row in turn_rows(one.trajectory, VAULT)} == {one.trajectory.user}
-    assert {row["subject"] for row in turn_rows(other.trajectory, VAULT)} == {other.trajectory.tenant}
+def test_the_subject_is_what_the_message_said() -> None:
+    (played,) = Traffic().sessions(1)
+    assert {row["subject"] for row in turn_rows(played.trajectory, VAULT, "user-a/1 user-b/1")} == {"user-a/1 user-b/1"}
     said = Feedback(feedback_id="f", session_id="s", tenant="t", value=1.0, comment="x", at=1.0)
-    assert feedback_row(said, VAULT)["subject"] == "s"
-    assert feedback_row(said.model_copy(update={"user": "u"}), VAULT)["subject"] == "u"
+    assert feedback_row(said, VAULT, "session-x/1")["subject"] == "session-x/1"
 
 
 def test_a_fate_of_several_traces_is_a_row_each() -> None:
