@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from infra.errors import StoreError
 from ingest.audit import facts
 from ingest.audit.facts import Fact
 
@@ -56,13 +57,18 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Write down what is held."""
-        for heap, rows in self._rows.items():
-            path = _heap(self._folder, heap)
-            path.mkdir(exist_ok=True)
-            with (path / self._name).open("a") as file:
-                file.write(json.dumps(rows, separators=(",", ":")) + "\n")
+        """Write down what is held. Raises `StoreError`."""
+        try:
+            for heap, rows in self._rows.items():
+                self._append(_heap(self._folder, heap), rows)
+        except OSError as exc:
+            raise StoreError(f"audit: {self._folder} (`TMPDIR` says where): {exc}") from exc
         self._rows, self._num = {}, 0
+
+    def _append(self, path: Path, rows: list[tuple[object, ...]]) -> None:
+        path.mkdir(exist_ok=True)
+        with (path / self._name).open("a") as file:
+            file.write(json.dumps(rows, separators=(",", ":")) + "\n")
 
 
 def read(folder: Path, heap: int) -> Iterator[Fact]:

@@ -67,6 +67,8 @@ def take(
 
     Raises:
         LogError: the log does not answer.
+        StoreError: the heaps cannot be written.
+        StartError: another process was ended from outside.
     """
     ends = {name: log.ends(name) for step in STEPS for name in step}
     total = sum(sum(found.values()) for found in ends.values())
