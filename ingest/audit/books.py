@@ -49,7 +49,6 @@ class Books:
     fates: dict[str, list[FateFact]] = field(default_factory=dict)
     erased: set[str] = field(default_factory=set)
     feedback: FeedbackBooks = field(default_factory=FeedbackBooks)
-    _letters: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, fact: Fact) -> None:
         """Note a fact. Those of a session must come first stage to last, and in the order of their topic."""
@@ -99,10 +98,6 @@ class Books:
             (self.nameless if fact.is_erased else self.unreadable).add(fact.place)
 
     def _add_letter(self, fact: LetterFact) -> None:
-        """A letter that was written twice counts once."""
-        if (fact.source, fact.origin) in self._letters:
-            return
-        self._letters.add((fact.source, fact.origin))
         source, failure = SOURCES[fact.source], Failure(fact.failure)
         if source.topic is FEEDBACK:
             self.feedback.letters[fact.origin] = failure

@@ -147,8 +147,8 @@ def _together(open_log: OpenLog, job: _Job, ends: dict[str, dict[int, int]], say
         except BrokenProcessPool as exc:
             raise StartError("audit: a process that reads the log for it was ended from outside") from exc
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             job.stop.touch()
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -25,10 +25,12 @@ from ingest.audit.account import Account, Limits, account
 from ingest.audit.books import Books
 from ingest.audit.facts import ClosedFact, FateFact, FeedbackFact, RewardedFact, TraceFact
 from ingest.audit.reading import STEPS, take
-from ingest.audit.sources import TOPICS
+from ingest.audit.sources import SOURCES, TOPICS
 from ingest.audit.telling import Teller
-from ingest.log import topics
+from ingest.log import letters, topics
 from ingest.log.connect import connect
+from ingest.log.letters import Failure
+from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message
 from ingest.records import codec
 from ingest.records.events import Fate, Record, Reward, Trace, Trajectory
@@ -131,7 +133,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def endless(files: Path, scratch: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """An audit without end in a process group of its own, its two processes reading."""
+    """An audit without end in a process group of its own: one of its processes reads, the other has nothing to do."""
     (tmp_path / "endless.py").write_text(ENDLESS)
     path = os.pathsep.join(str(ROOT / part) for part in ("", "tests/support"))
     running = subprocess.Popen(
@@ -182,6 +184,27 @@ def test_a_full_disk_is_one_error_that_names_the_folder(
     with pytest.raises(StoreError, match=r"audit: .*onstream-audit-.*TMPDIR"):
         take(FileLog(files), LIMITS, NOW)
     assert list(scratch.iterdir()) == []
+
+
+def test_a_trace_and_its_letter_meet_in_one_heap_whatever_key_the_message_has(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heaps, "how_many", lambda _num: 1000)
+    log = InMemoryLog()
+    (first, *_) = Copies(1).of(1)
+    log.append(first.topic, "another key", first.value, first.headers)
+    (message,) = log.replay(first.topic)
+    letters.bury(log, "ingest", message, Failure.UNREADABLE, "because")
+    assert take(log, LIMITS, NOW).by_reason == {("dead_lettered", "unreadable"): 1}
+
+
+def test_only_letters_of_stages_that_carry_traces_on_say_how_these_ended() -> None:
+    assert set(SOURCES) == {
+        *("traces.ingest.dlq", "traces.ingest.parked"),
+        *("feedback.ingest.dlq", "feedback.ingest.parked", "feedback.ingest.late"),
+        *("trajectories.rewards.dlq", "trajectories.rewards.parked"),
+        *("rewards.trainer.dlq", "rewards.trainer.parked"),
+    }
 
 
 def ids_of(record: Record) -> tuple[str, ...]:
