@@ -24,7 +24,7 @@ from ingest.audit import facts
 from ingest.audit.facts import Fact
 
 PER_HEAP = 20_000  # traces: some 25 MB of facts in memory while they are accounted for
-MAX_HEAPS = 2048
+MAX_HEAPS = 2048  # beyond 40 million traces heaps grow, and memory with them
 _HELD = 16_384  # facts a writer holds, of all heaps
 _PREFIX = "onstream-audit-"
 _LOCK = "lock"
