@@ -1,7 +1,9 @@
 """What is known of every trace and of all feedback of some sessions, from facts as they were told."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ingest.audit.facts import (
     BackFact,
@@ -49,33 +51,10 @@ class Books:
     fates: dict[str, list[FateFact]] = field(default_factory=dict)
     erased: set[str] = field(default_factory=set)
     feedback: FeedbackBooks = field(default_factory=FeedbackBooks)
-    _letters: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, fact: Fact) -> None:
         """Note a fact. Those of a session must come first stage to last, and in the order of their topic."""
-        match fact:
-            case TraceFact():
-                self._add_trace(fact)
-            case FeedbackFact():
-                self._add_activity(fact.key, fact.at)
-                self.feedback.add(fact)
-            case ClosedFact():
-                self.closed_at.update(dict.fromkeys(fact.trace_ids, fact.at))
-                if fact.is_erased:
-                    self.erased.add(fact.key)
-            case JoinedFact():
-                self.feedback.add_joined(fact)
-            case RewardedFact():
-                self.rewarded_at.update(dict.fromkeys(fact.trace_ids, fact.at))
-            case FateFact():
-                for trace_id in fact.trace_ids:
-                    self.fates.setdefault(trace_id, []).append(fact)
-            case UnreadableFact():
-                self._add_unreadable(fact)
-            case BackFact():
-                self.put_back.add(fact.origin)
-            case LetterFact():
-                self._add_letter(fact)
+        _ADD[type(fact)](self, fact)
 
     def _add_trace(self, fact: TraceFact) -> None:
         """One that was put back is no second delivery, and begins its time in the open session anew."""
@@ -89,6 +68,28 @@ class Books:
         if fact.is_erased:
             self.erased.add(fact.key)
 
+    def _add_feedback(self, fact: FeedbackFact) -> None:
+        self._add_activity(fact.key, fact.at)
+        self.feedback.add(fact)
+
+    def _add_closed(self, fact: ClosedFact) -> None:
+        self.closed_at.update(dict.fromkeys(fact.trace_ids, fact.at))
+        if fact.is_erased:
+            self.erased.add(fact.key)
+
+    def _add_joined(self, fact: JoinedFact) -> None:
+        self.feedback.add_joined(fact)
+
+    def _add_rewarded(self, fact: RewardedFact) -> None:
+        self.rewarded_at.update(dict.fromkeys(fact.trace_ids, fact.at))
+
+    def _add_fate(self, fact: FateFact) -> None:
+        for trace_id in fact.trace_ids:
+            self.fates.setdefault(trace_id, []).append(fact)
+
+    def _add_back(self, fact: BackFact) -> None:
+        self.put_back.add(fact.origin)
+
     def _add_activity(self, key: str, at: float) -> None:
         self.active_at[key] = max(at, self.active_at.get(key, at))
 
@@ -99,10 +100,6 @@ class Books:
             (self.nameless if fact.is_erased else self.unreadable).add(fact.place)
 
     def _add_letter(self, fact: LetterFact) -> None:
-        """A letter that was written twice counts once."""
-        if (fact.source, fact.origin) in self._letters:
-            return
-        self._letters.add((fact.source, fact.origin))
         source, failure = SOURCES[fact.source], Failure(fact.failure)
         if source.topic is FEEDBACK:
             self.feedback.letters[fact.origin] = failure
@@ -128,3 +125,16 @@ class Books:
     def stuck_sessions(self) -> dict[str, Failure]:
         """Keys of sessions one of whose trajectories or rewards is among the letters and did not come back."""
         return {key: failure for origin, key, failure in self.stuck if origin not in self.put_back}
+
+
+_ADD: dict[type[Fact], Callable[[Books, Any], None]] = {
+    TraceFact: Books._add_trace,
+    FeedbackFact: Books._add_feedback,
+    UnreadableFact: Books._add_unreadable,
+    BackFact: Books._add_back,
+    ClosedFact: Books._add_closed,
+    JoinedFact: Books._add_joined,
+    RewardedFact: Books._add_rewarded,
+    FateFact: Books._add_fate,
+    LetterFact: Books._add_letter,
+}

@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from infra.errors import StoreError
 from ingest.audit import facts
 from ingest.audit.facts import Fact
 
 PER_HEAP = 20_000  # traces: some 25 MB of facts in memory while they are accounted for
-MAX_HEAPS = 2048
+MAX_HEAPS = 2048  # beyond 40 million traces heaps grow, and memory with them
 _HELD = 16_384  # facts a writer holds, of all heaps
 _PREFIX = "onstream-audit-"
 _LOCK = "lock"
@@ -56,13 +57,18 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Write down what is held."""
-        for heap, rows in self._rows.items():
-            path = _heap(self._folder, heap)
-            path.mkdir(exist_ok=True)
-            with (path / self._name).open("a") as file:
-                file.write(json.dumps(rows, separators=(",", ":")) + "\n")
+        """Write down what is held. Raises `StoreError`."""
+        try:
+            for heap, rows in self._rows.items():
+                self._append(_heap(self._folder, heap), rows)
+        except OSError as exc:
+            raise StoreError(f"audit: {self._folder} (`TMPDIR` says where): {exc}") from exc
         self._rows, self._num = {}, 0
+
+    def _append(self, path: Path, rows: list[tuple[object, ...]]) -> None:
+        path.mkdir(exist_ok=True)
+        with (path / self._name).open("a") as file:
+            file.write(json.dumps(rows, separators=(",", ":")) + "\n")
 
 
 def read(folder: Path, heap: int) -> Iterator[Fact]:

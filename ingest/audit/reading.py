@@ -67,6 +67,8 @@ def take(
 
     Raises:
         LogError: the log does not answer.
+        StoreError: the heaps cannot be written.
+        StartError: another process was ended from outside.
     """
     ends = {name: log.ends(name) for step in STEPS for name in step}
     total = sum(sum(found.values()) for found in ends.values())
@@ -145,8 +147,8 @@ def _together(open_log: OpenLog, job: _Job, ends: dict[str, dict[int, int]], say
         except BrokenProcessPool as exc:
             raise StartError("audit: a process that reads the log for it was ended from outside") from exc
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             job.stop.touch()
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -34,16 +34,23 @@ class Source:
     shelf: Shelf
 
 
+_GROUPS = ("ingest", "rewards", "trainer")  # what these leave aside goes no further; others only read along
+
+
 def _sources() -> Iterator[tuple[str, Source]]:
-    for group, read in READERS.items():
-        for topic in read:
+    """The last letter about a session counts: of its trajectory or reward, one that is dead before one that waits."""
+    for group in _GROUPS:
+        for topic in READERS[group]:
             if topic is FEEDBACK:
                 yield late_letters(topic.name, group), Source(topic, Shelf.LATE)
-            yield dead_letters(topic.name, group), Source(topic, Shelf.DEAD)
-            yield parked(topic.name, group), Source(topic, Shelf.PARKED)
+                yield dead_letters(topic.name, group), Source(topic, Shelf.DEAD)
+                yield parked(topic.name, group), Source(topic, Shelf.PARKED)
+            else:
+                yield parked(topic.name, group), Source(topic, Shelf.PARKED)
+                yield dead_letters(topic.name, group), Source(topic, Shelf.DEAD)
 
 
 SOURCES = dict(_sources())
-"""Every topic of letters, by its name."""
+"""Every topic of letters that say how a trace or feedback ended, by its name, in the order to read them."""
 
 TOPICS = {topic.name: topic for topic in (TRACES, FEEDBACK, TRAJECTORIES, REWARDS, FATES)}

@@ -39,12 +39,16 @@ from ingest.records.named import ids_in, trace_ids_in
 
 
 class _Part(BaseModel):
-    """Some fields of a record. `key` is its session's."""
+    """Some fields of a record. `key` is its session's, `when` its time."""
 
     model_config = ConfigDict(extra="ignore")
 
     @property
     def key(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def when(self) -> float:
         raise NotImplementedError
 
     def facts(self, where: str, back_at: float | None) -> Iterable[Fact]:
@@ -59,6 +63,10 @@ class _Trace(_Part):
     def key(self) -> str:
         return _session(self.trace_id)
 
+    @property
+    def when(self) -> float:
+        return self.finished_at
+
     def facts(self, where: str, back_at: float | None) -> Iterable[Fact]:
         return (TraceFact(_session(self.trace_id), self.trace_id, self.finished_at, where, back_at),)
 
@@ -72,6 +80,10 @@ class _Feedback(_Part):
     @property
     def key(self) -> str:
         return key_of(session_id=self.session_id, trace_id=self.trace_id)
+
+    @property
+    def when(self) -> float:
+        return self.at
 
     def facts(self, where: str, back_at: float | None) -> Iterable[Fact]:
         return (FeedbackFact(self.key, self.feedback_id, self.at, where, back_at),)
@@ -91,6 +103,10 @@ class _Trajectory(_Part):
     @property
     def key(self) -> str:
         return _session(self.turns[0].trace_id) if self.turns else ""
+
+    @property
+    def when(self) -> float:
+        return self.closed_at
 
     def facts(self, where: str, back_at: float | None) -> Iterable[Fact]:
         names = [turn.trace_id for turn in self.turns]
@@ -117,6 +133,10 @@ class _Reward(_Part):
     def key(self) -> str:
         return _session(self.names[0]) if self.names else ""
 
+    @property
+    def when(self) -> float:
+        return self.at
+
     def facts(self, where: str, back_at: float | None) -> Iterable[Fact]:
         at = max(self.at, back_at or 0.0)
         return (RewardedFact(key, together, at) for key, together in _by_session(self.names))
@@ -139,6 +159,10 @@ class _Fate(_Part):
     @property
     def key(self) -> str:
         return _session(self.names[0]) if self.names else ""
+
+    @property
+    def when(self) -> float:
+        return self.at
 
     def facts(self, where: str, back_at: float | None) -> Iterable[Fact]:
         for key, together in _by_session(self.names):
@@ -186,28 +210,17 @@ class Teller:
         return _letter(message, self._source)
 
     def _record(self, message: Message, topic: Topic) -> list[Fact]:
-        back_at = redrive.put_back_at(message.headers)
+        back_at, partition = redrive.put_back_at(message.headers), message.partition
         try:
             part = _decoded(message, topic)
         except RecordError as exc:
             key, found = message.key, self._unreadable(message, topic, back_at, isinstance(exc, ErasedError))
         else:
             key, found = part.key, list(part.facts(place(message), back_at))
-            self._saw(message.partition, part)
+            self._until[partition] = max(part.when, self._until.get(partition, 0.0))
         if origin := redrive.origin_of(message.headers):
-            found.insert(0, BackFact(key, origin))
+            found.append(BackFact(key, origin))
         return found
-
-    def _saw(self, partition: int, part: _Part) -> None:
-        if isinstance(part, _Trace):
-            at = part.finished_at
-        elif isinstance(part, _Trajectory):
-            at = part.closed_at
-        elif isinstance(part, _Feedback | _Reward):
-            at = part.at
-        else:
-            return
-        self._until[partition] = max(at, self._until.get(partition, 0.0))
 
     def _unreadable(self, message: Message, topic: Topic, back_at: float | None, is_erased: bool) -> list[Fact]:
         key, where = message.key, place(message)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from infra.errors import LogError
 from ingest.log.protocol import Message, Positions
 
 _LENGTHS = struct.Struct("<HHI")
@@ -80,3 +81,25 @@ def _messages(file: BinaryIO, topic: str, partition: int) -> Iterator[Message]:
         headers = dict(zip(parts[::2], parts[1::2], strict=True))
         yield Message(topic, partition, offset, whole[:num_key].decode(), whole[num_key + num_headers :], headers)
         offset += 1
+
+
+class FailingLog(FileLog):
+    """One that is away when rewards are asked for."""
+
+    def replay(
+        self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None
+    ) -> Iterator[Message]:
+        if topic == "rewards":
+            raise LogError("rewards: away")
+        return super().replay(topic, begin, partitions)
+
+
+class EndlessLog(FileLog):
+    """One whose traces never end, but in the partitions that the first of two processes reads."""
+
+    def replay(
+        self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None
+    ) -> Iterator[Message]:
+        yield from super().replay(topic, begin, partitions)
+        while partitions and 0 not in partitions:
+            yield from super().replay(topic, begin, partitions)

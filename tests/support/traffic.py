@@ -1,7 +1,7 @@
 """Synthetic traffic: sessions of a few turns with what every stage makes of them, the same for the same numbers.
 
 `session` makes real records; `Copies` makes many sessions' messages cheaply, by writing other ids into the JSON of a
-few. A copy's bytes decode as any record's, and its ids are right; only digests of parents are the original's.
+few. A copy decodes as any record, and its ids are right; digests of parents and places of trajectories are not.
 """
 
 import random

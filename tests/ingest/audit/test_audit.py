@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from closing import trajectory
 
 from infra.config import Config, IngestConfig, ModelConfig
 from ingest.audit import command as audit
+from ingest.audit import named
 from ingest.audit.account import (
     OPEN_SESSION,
     WAITING_FOR_REWARD,
@@ -43,10 +45,10 @@ from ingest.records import codec
 from ingest.records.events import (
     SESSION_END,
     ChainMark,
-    CloseReason,
     Fate,
     FateKind,
     Feedback,
+    Prefix,
     Record,
     Reward,
     Trace,
@@ -55,29 +57,11 @@ from ingest.records.events import (
     session_key,
 )
 from ingest.sessions.assemble import Assembler
-from ingest.sessions.chains import join
-from ingest.sessions.turns import build
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]
 
 LIMITS = Limits(inactivity_s=60.0, horizon_s=300.0, retention_s=1000.0, grace_s=10.0)
-
-
-def trajectory(*traces: Trace, closed_at: float = 100.0, feedback: tuple[Feedback, ...] = ()) -> Trajectory:
-    return Trajectory(
-        trajectory_id="t",
-        session_id=traces[0].session_id,
-        tenant="default",
-        assignment=None,
-        held_out=False,
-        closed=CloseReason.INACTIVE,
-        opened_at=0.0,
-        closed_at=closed_at,
-        turns=build(join(traces).readings, {}),
-        chains=(),
-        feedback=feedback,
-    )
 
 
 def reward(of: Trajectory, at: float = 101.0) -> Reward:
@@ -522,3 +506,88 @@ def test_a_parked_trace_that_is_put_back_by_the_stage_ends_in_a_trajectory_of_it
     assert [[turn.trace_id[-1] for turn in one.turns] for one in (first, second)] == [["0", "2"], ["1"]]
     assert [chain.marks for chain in second.chains] == [(ChainMark.LATE,)]
     assert log.lag(GROUP, [TRACES.name]) == {TRACES.name: 0}
+
+
+# -- amended trajectories, fates of several traces, orphans
+
+
+def test_a_trace_in_several_revisions_of_its_trajectory_is_no_conflict_and_waits_for_the_newest_reward(
+    make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    log, late = InMemoryLog(), make_feedback(at=150.0, session_id="s")
+    put(log, TRACES, trace := make_trace())
+    put(log, FEEDBACK, late)
+    put(log, TRAJECTORIES, trajectory(trace, closed_at=100.0))
+    put(log, TRAJECTORIES, trajectory(trace, closed_at=200.0, feedback=(late,), revision=2))
+    assert counted(log, now=210.0) == ({}, {WAITING_FOR_REWARD: 1}, 0)
+    for at in (150.0, 250.0):
+        put(log, REWARDS, reward(trajectory(trace), at))
+    assert counted(log, now=1260.0) == ({}, {WAITING_FOR_TRAINER: 1}, 0)
+    assert counted(log, now=1260.1) == ({}, {}, 1)
+    put(log, FATES, fate(trace, FateKind.TRAINED, 3))
+    found = taken(log, 1260.1)
+    assert (found.by_fate, found.conflicts.num, found.duplicates.num) == ({"trained": 1}, 0, 0)
+    assert found.feedback.by_outcome == {("joined", ""): 1}
+
+
+def test_one_fate_of_several_traces_ends_each_of_them(make_trace: MakeTrace) -> None:
+    traces = [make_trace(n=n) for n in range(3)]
+    log = InMemoryLog()
+    for trace in traces:
+        put(log, TRACES, trace)
+    names = tuple(trace.trace_id for trace in traces)
+    put(log, FATES, Fate(trace_ids=names, kind=FateKind.TRAINED, version=3, reason="because", at=1.0))
+    put(log, FATES, fate(traces[0], FateKind.EXPIRED))
+    found = taken(log, 10_000.0)
+    assert (found.num_traces, found.by_fate, found.conflicts.num) == (3, {"trained": 2}, 1)
+
+
+def orphaned(log: InMemoryLog, make_trace: MakeTrace, tmp_path: Path) -> Trace:
+    """A trace whose parent is not on the log, as ingest leaves it at second 5."""
+    prefix = Prefix(parent=f"{session_key('s')}-gone", digest="d", num_tokens=1, num_messages=0)
+    put_at(log, TRACES, trace := make_trace(prefix=prefix))
+    config = Config(run_dir=str(tmp_path), model=ModelConfig(path="unused"))
+    stage = Assembler(log, config, clock=lambda: 5.0)
+    stage.step(0.0)
+    stage.close()
+    return trace
+
+
+def test_an_orphan_is_one_dead_letter_and_after_it_was_put_back_counts_by_what_became_of_it_since(
+    make_trace: MakeTrace, tmp_path: Path
+) -> None:
+    log = InMemoryLog()
+    trace = orphaned(log, make_trace, tmp_path)
+    assert taken(log, 10_000.0).by_reason == {("dead_lettered", "its prefix is not on the log"): 1}
+    put_back(log, dead_letters(TRACES.name, GROUP), at=10_000.0)
+    assert counted(log, now=10_070.0) == ({}, {OPEN_SESSION: 1}, 0)
+    assert counted(log, now=10_070.1) == ({}, {}, 1)
+    put(log, FATES, fate(trace, FateKind.TRAINED, 3))
+    assert counted(log, now=10_070.1) == ({"trained": 1}, {}, 0)
+
+
+def test_an_orphan_whose_fate_was_not_written_is_explained_by_its_letter(make_trace: MakeTrace, tmp_path: Path) -> None:
+    log, copy = InMemoryLog(), InMemoryLog()
+    orphaned(log, make_trace, tmp_path)
+    for topic in (TRACES.name, dead_letters(TRACES.name, GROUP)):
+        for message in log.replay(topic):
+            copy.append(topic, message.key, message.value, message.headers)
+    assert taken(copy, 10_000.0).by_reason == {("dead_lettered", "its prefix is not on the log"): 1}
+
+
+# -- what is printed
+
+
+def test_the_object_that_is_printed_names_no_more_than_people_read_and_counts_all(
+    make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(named, "MAX_NAMED", 2)
+    found = account(books(*(make_trace(n=n) for n in range(5))), LIMITS, now=10_000.0)
+    told = json.loads(found.as_json())
+    assert (told["num_unexplained"], len(told["unexplained"])) == (5, 2)
+    assert told.keys() == {
+        *("num_traces", "by_fate", "by_reason", "in_flight", "feedback"),
+        *("num_unexplained", "unexplained", "num_conflicts", "conflicts", "num_duplicates", "duplicates"),
+    }
+    show(found)
+    assert "UNEXPLAINED and 3 more" in capsys.readouterr().out
