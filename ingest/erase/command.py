@@ -1,7 +1,8 @@
-"""`onstream erase --user NAME`: see `ingest.privacy.erasure`."""
+"""`onstream erase --user NAME`: see `ingest.erase.erasure`."""
 
 import argparse
 import json
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +11,7 @@ from rich.table import Table
 from infra import broker, cli
 from infra.config import Config
 from infra.errors import ConfigError
-from ingest.privacy.erasure import Touched
+from ingest.erase.erasure import Kept, Touched
 
 
 def main(argv: list[str]) -> int:
@@ -26,9 +27,9 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> int:
+        from ingest.erase.erasure import erase
         from ingest.log.connect import as_it_lies
         from ingest.privacy import secret
-        from ingest.privacy.erasure import erase
         from ingest.privacy.keys import KeyStore
         from ingest.privacy.pseudonyms import user_pseudonym
 
@@ -37,13 +38,21 @@ def main(argv: list[str]) -> int:
         broker.require_running(config.log)
         log = as_it_lies(config, client_id="erase")
         try:
-            found = erase(log, KeyStore.of(config), user)
+            found = erase(log, KeyStore.of(config), user, lambda: _in_lake(config, user))
         finally:
             log.close()
         print(_json(user, found)) if args.json else _show(user, found, config.privacy.key_cache_s)
         return 0
 
     return cli.guarded(args.config, run, verbose=False)
+
+
+def _in_lake(config: Config, user: str) -> Iterable[Kept]:
+    from ingest.lake.storage import Storage
+    from ingest.lake.table import Lake
+    from ingest.lake.touched import touched
+
+    return (Kept(*told) for told in touched(Lake(Storage(config.ingest.lake.url)), user))
 
 
 def _require_tenant(config: Config, tenant: str) -> None:
@@ -71,8 +80,8 @@ def _show(user: str, found: Touched, cache_s: float) -> None:
     table.columns[1].justify = "right"
     for what, num in (
         ("keys removed", found.num_keys),
-        ("sessions on the log", len(found.sessions)),
-        ("traces on the log", len(found.traces)),
+        ("sessions", len(found.sessions)),
+        ("traces, on the log or in the lake", len(found.traces)),
         *((f"  {fate}", num) for fate, num in sorted(found.by_fate.items())),
         *((f"  trained into version {version}", num) for version, num in sorted(found.versions.items())),
     ):

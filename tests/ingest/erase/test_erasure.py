@@ -9,12 +9,19 @@ from intakes import SECRET, intake
 
 from infra.config import Config, IngestConfig, LogConfig, ModelConfig
 from infra.errors import ErasedError, LogError
+from ingest.erase.erasure import Kept, Touched, erase
+from ingest.lake.batch import Batch
+from ingest.lake.content import NoSeal, Vault
+from ingest.lake.manifest import Change
+from ingest.lake.rows import rows_of
+from ingest.lake.storage import Storage
+from ingest.lake.table import Lake
+from ingest.lake.touched import touched
 from ingest.log import fates
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
 from ingest.log.reader import replay
 from ingest.log.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES
-from ingest.privacy.erasure import Touched, erase
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.sealed_log import SealedLog, opened
 from ingest.records import codec
@@ -222,3 +229,18 @@ def test_a_user_who_comes_back_is_read_and_what_was_before_is_not(world: World, 
     world.put(said(ANNA, "after"))
     readable = [is_readable(message, world.fresh_keys()) for message in world.inner.replay(TRACES.name)]
     assert sorted(readable) == [False, True]
+
+
+def test_what_only_the_lake_remembers_is_told_too(world: World, said: MakeTrace, tmp_path: Path) -> None:
+    lake = Lake(Storage(str(tmp_path / "lake")))
+    batch = Batch()
+    world.put(trace := said(), said(BOB, "t"))
+    world.run(world.stage(), until=100.0)
+    trained = Fate(trace_ids=(trace.trace_id,), kind=FateKind.TRAINED, version=4, reason="", at=1.0)
+    for record in (*replay(world.log, TRAJECTORIES, Trajectory), trained):
+        batch.add(tuple(rows_of(record, 0, 0, Vault(NoSeal()))))
+    lake.commit(Change(batch.write(lake)))
+    emptied = InMemoryLog()
+    found = erase(emptied, world.keys, ANNA, lambda: [Kept(*told) for told in touched(lake, ANNA)])
+    assert (found.traces, found.sessions) == ({trace.trace_id}, {session_key("s")})
+    assert (found.by_fate, found.versions) == ({"trained": 1}, {4: 1})

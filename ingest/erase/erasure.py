@@ -2,7 +2,7 @@
 
     1. keys       the user's are erased: from here on nothing of theirs opens, on topics, in spools, in the lake, and in
                   every copy of those; processes that run forget the keys within `privacy.key_cache_s`
-    2. look       which sessions and traces on the log are theirs: headers tell that without a key
+    2. look       which sessions and traces on the log and in the lake are theirs: that can be told without a key
     3. sessions   the keys of those sessions are erased, under which comments of nobody named were sealed
     4. tell       what became of those traces, and the versions that were trained on them
 
@@ -12,7 +12,7 @@ not changed by this: it is named, so that whoever decides on it can.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from infra.errors import RecordError
@@ -28,9 +28,19 @@ from ingest.records.named import trace_ids_in
 _IN_FLIGHT = "no fate yet"
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A trace that something else than the log remembers: its session's key, and how it ended, if that is known."""
+
+    session: str
+    trace_id: str
+    fate: str | None
+    version: int | None
+
+
 @dataclass
 class Touched:
-    """What the log has of a user. `by_fate` counts traces by how they ended, `versions` those trained, by version.
+    """What there is of a user. `by_fate` counts traces by how they ended, `versions` those trained, by version.
 
     `num_keys` are keys that this erasure removed: none, where it had been done before.
     """
@@ -42,8 +52,8 @@ class Touched:
     num_keys: int = 0
 
 
-def erase(log: EventLog, keys: KeyStore, user: str) -> Touched:
-    """Erase the user of that pseudonym. `log` gives records as they lie, sealed.
+def erase(log: EventLog, keys: KeyStore, user: str, kept: Callable[[], Iterable[Kept]] = tuple) -> Touched:
+    """Erase the user of that pseudonym. `log` gives records as they lie, sealed; `kept` tells of the lake's.
 
     Raises:
         StoreError: the keys do not answer; some may be erased.
@@ -56,9 +66,12 @@ def erase(log: EventLog, keys: KeyStore, user: str) -> Touched:
             found.sessions.add(message.key)
             if topic is not FEEDBACK:
                 found.traces.update(trace_ids_in(message.key, message.headers))
+    told = {one.trace_id: one for one in kept()}
+    found.sessions |= {one.session for one in told.values()}
+    found.traces |= told.keys()
     for session in sorted(found.sessions):
         found.num_keys += keys.erase(subject_of("", "", session))
-    _tell_fates(log, found)
+    _tell_fates(log, found, {name: (one.fate, one.version) for name, one in told.items()})
     return found
 
 
@@ -69,17 +82,16 @@ def _about(messages: Iterable[Message], subject: str) -> Iterator[Message]:
             yield message
 
 
-def _tell_fates(log: EventLog, found: Touched) -> None:
-    told: dict[str, Fate] = {}
+def _tell_fates(log: EventLog, found: Touched, ended: dict[str, tuple[str | None, int | None]]) -> None:
     for message in log.replay(FATES.name):
         if message.key in found.sessions:
             try:
                 fate = codec.decode(message.value, message.headers, Fate)
             except RecordError:
                 continue
-            told |= dict.fromkeys(fate.trace_ids, fate)
+            ended |= dict.fromkeys(fate.trace_ids, (fate.kind.value, fate.version))
     for trace_id in found.traces:
-        fate_of = told.get(trace_id)
-        found.by_fate[fate_of.kind.value if fate_of else _IN_FLIGHT] += 1
-        if fate_of is not None and fate_of.version is not None:
-            found.versions[fate_of.version] += 1
+        kind, version = ended.get(trace_id, (None, None))
+        found.by_fate[kind or _IN_FLIGHT] += 1
+        if version is not None:
+            found.versions[version] += 1
