@@ -122,6 +122,7 @@ class InMemorySubscription:
         self.positions: dict[tuple[str, int], int] = {}
         with shared.changed:
             shared.members[group].append(self)
+            self._rebalance()
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[Message]:
         until = time.monotonic() + timeout_s
@@ -162,4 +163,10 @@ class InMemorySubscription:
     def close(self) -> None:
         with self._shared.changed:
             self._shared.members[self._group].remove(self)
+            self._rebalance()
             self._shared.changed.notify_all()
+
+    def _rebalance(self) -> None:
+        """All members go on from what the group has committed, in what they keep and in what they are given."""
+        for member in self._shared.members[self._group]:
+            member.positions.clear()

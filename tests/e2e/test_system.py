@@ -165,7 +165,7 @@ def test_what_was_refused_or_redacted_is_written_nowhere_and_what_was_erased_can
     assert {place.partition("/")[0] for place in readable} == {"traces", "feedback", "trajectories"}
     (trace,) = traces(system, "private")
     assert trace.redacted == {"email": 1} and trace.consent is Consent.ASSUMED and trace.user
-    spelt = AutoTokenizer.from_pretrained(MODEL).decode(trace.prompt_token_ids)
+    spelt = AutoTokenizer.from_pretrained(system.config.model.path).decode(trace.prompt_token_ids)
     assert kept in spelt and address.partition("@")[0] not in spelt
 
     command = [sys.executable, "-m", "infra.cli", "erase", "--user", address, "--json"]

@@ -159,7 +159,7 @@ def test_a_turn_beside_the_conversation_has_its_versions_and_no_tokens() -> None
     session.begin()
     session.side()
     (trajectory,) = agent_sessions.close([session])
-    side = list(turn_rows(trajectory, VAULT))[-1]
+    side = list(turn_rows(trajectory, VAULT, ""))[-1]
     assert (side["kind"], side["chain"], side["chain_start"]) == ("side", None, None)
     assert side["versions"] == list(trajectory.turns[-1].versions)
     assert opened(side).reply_ids == ()
