@@ -377,6 +377,35 @@ def test_two_consumers_share_partitions_without_overlap_and_a_key_of_both_topics
         member.close()
 
 
+def test_partitions_that_went_to_another_and_came_back_are_read_again_from_what_was_committed(
+    log: EventLog, topic: str
+) -> None:
+    sent, group = fill(log, topic, 20), fresh("group")
+    first = log.subscribe([topic], group)
+    read = take(first, 20)
+    assert values(read) == sent
+    second = log.subscribe([topic], group)
+    went, again, deadline = set[tuple[str, int]](), list[Message](), Deadline.after(WITHIN_S)
+
+    def came_back() -> bool:
+        lost = {message.value for message in read if (message.topic, message.partition) in went}
+        return bool(went) and lost <= {message.value for message in again}
+
+    def stay(_number: int) -> None:
+        while not came_back() and not deadline.passed():
+            again.extend(first.poll(0.2))
+
+    def come_and_go(_number: int) -> None:
+        while not second.assignment() and not deadline.passed():
+            second.poll(0.2)
+        went.update(second.assignment())
+        second.close()
+
+    assert together(2, lambda number: (stay, come_and_go)[number](number)) == []
+    assert came_back()
+    first.close()
+
+
 def together(threads: int, run: Callable[[int], None]) -> list[BaseException]:
     """Run `run(0)`, `run(1)`, ... at once; what they raised."""
     failures: list[BaseException] = []
