@@ -41,7 +41,12 @@ check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) .onstream/model  ## benchmarks, each with sides compared in one run (NAME=swap)
+$(VENV)/.bench: $(STAMP)
+	@echo "installing what benchmarks compare with"
+	@uv pip install --quiet --python $(BIN)/python $(TORCH) --override overrides.txt -e '.[cpu,demo,dev,bench]'
+	@touch $@
+
+bench: $(VENV)/.bench .onstream/model  ## benchmarks, each with sides compared in one run (NAME=swap)
 	@for file in tests/bench/bench_$(or $(NAME),*).py; do $(BIN)/python $$file || exit 1; done
 
 clean:  ## remove the environment and everything a run left

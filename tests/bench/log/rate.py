@@ -101,6 +101,7 @@ class Watched:
 def stage(config: Config, name: str, num_messages: int, num_sessions: int) -> Watched:
     """Read, join, close, write and commit it all."""
     assemble.GROUP = name  # a round's own, so that it begins at the beginning
+    assemble.READERS = {name: assemble.READERS["ingest"]}
     log = KafkaLog(config.log, client_id="ingest")
     watched, skipped_s = Watched(log), 0.0
     lifecycle.collect_rarely()
