@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from infra import cli
 from infra.config import Config
-from infra.errors import ConfigError, LakeError
+from infra.errors import ConfigError
 
 if TYPE_CHECKING:  # polars and rich are imported by what needs them: `--help` does not
     from rich.console import Console, RenderableType
@@ -28,12 +28,11 @@ def main(argv: list[str]) -> int:
     run: Callable[[Config, argparse.Namespace], int] = args.run
 
     def guarded(config: Config) -> int:
-        from polars.exceptions import PolarsError
+        from ingest.lake.reading import told_plainly
 
         try:
-            return run(config, args)
-        except (PolarsError, FileNotFoundError) as exc:
-            raise LakeError(f"lake: {config.ingest.lake.url}: a file of it cannot be read: {exc}") from exc
+            with told_plainly(config):
+                return run(config, args)
         except BrokenPipeError:  # who read it has had enough: `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
@@ -160,14 +159,9 @@ def _sql(config: Config, args: argparse.Namespace) -> int:
 
 
 def _reading(config: Config) -> "Reading":
-    from ingest.lake.content import Vault
     from ingest.lake.reading import Reading
-    from ingest.lake.sealing import Keys
-    from ingest.lake.storage import Storage
-    from ingest.lake.table import Lake
-    from ingest.privacy.keys import KeyStore
 
-    return Reading(Lake(Storage(config.ingest.lake.url)), Vault(Keys(KeyStore.of(config))))
+    return Reading.of(config)
 
 
 def _print(part: "RenderableType") -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -62,12 +62,17 @@ class Filters:
         return (self.fate, self.min_reward, self.max_reward) != (None, None, None)
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+def add_range(parser: argparse.ArgumentParser) -> None:
+    """The flags that say whose, and from when."""
     parser.add_argument("--tenant", metavar="NAME", help="whose")
-    parser.add_argument("--user", metavar="ID", help="the user, by the pseudonym that records have")
     parser.add_argument("--since", metavar="WHEN", help="no earlier: 2026-11-25, '2026-11-25 14:00', or an age, 3d")
     parser.add_argument("--until", metavar="WHEN", help="earlier than that")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """All flags."""
+    add_range(parser)
+    parser.add_argument("--user", metavar="ID", help="the user, by the pseudonym that records have")
     parser.add_argument("--version", metavar="N", type=int, help="weights of that version sampled it, or part of it")
     parser.add_argument("--kind", choices=[kind.value for kind in TurnKind], help="what it is in its session")
     parser.add_argument("--fate", choices=[fate.value for fate in FateKind], help="how it ended")
@@ -76,13 +81,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", metavar="WORDS", help="someone wrote this in it, in capitals or not")
 
 
+def read_range(args: argparse.Namespace, now: float) -> Filters:
+    """What the flags of `add_range` say. Raises `ConfigError` where nothing can lie between them."""
+    since, until = _when("--since", args.since, now), _when("--until", args.until, now)
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(f"--since must be before --until, got {args.since} and {args.until}")
+    return Filters(tenant=args.tenant, since=since, until=until)
+
+
 def read(args: argparse.Namespace, now: float) -> Filters:
     """The filters of parsed flags. Raises `ConfigError` for those that no turn can meet."""
-    found = Filters(
-        tenant=args.tenant,
+    found = replace(
+        read_range(args, now),
         user=args.user,
-        since=_when("--since", args.since, now),
-        until=_when("--until", args.until, now),
         version=args.version,
         kind=TurnKind(args.kind) if args.kind else None,
         fate=FateKind(args.fate) if args.fate else None,
@@ -90,8 +101,6 @@ def read(args: argparse.Namespace, now: float) -> Filters:
         max_reward=args.max_reward,
         text=args.text.casefold() if args.text else None,
     )
-    if found.since is not None and found.until is not None and found.since >= found.until:
-        raise ConfigError(f"--since must be before --until, got {args.since} and {args.until}")
     for name, value in (("--min-reward", found.min_reward), ("--max-reward", found.max_reward)):
         if value is not None and not 0.0 <= value <= 1.0:
             raise ConfigError(f"{name}: rewards lie in [0, 1], got {value:g}")

@@ -1,17 +1,32 @@
 """The lake as a reader sees it: one snapshot, each thing once, as it was told last."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
+from polars.exceptions import PolarsError
 
+from infra.config import Config
 from infra.errors import LakeError
 from ingest.lake.content import Content, Vault
 from ingest.lake.manifest import DataFile, Table, folder_name
 from ingest.lake.schema import IDENTITY, SCHEMAS, newest
+from ingest.lake.sealing import Keys
+from ingest.lake.storage import Storage
 from ingest.lake.table import Lake
+from ingest.privacy.keys import KeyStore
 
 CONTENT = ("subject", "key_generation", "content")
 _STEP_ROWS = 20_000
+
+
+@contextlib.contextmanager
+def told_plainly(config: Config) -> Iterator[None]:
+    """A file of the lake that is gone or damaged is a `LakeError`."""
+    try:
+        yield
+    except (PolarsError, FileNotFoundError) as exc:
+        raise LakeError(f"lake: {config.ingest.lake.url}: a file of it cannot be read: {exc}") from exc
 
 
 class Reading:
@@ -22,6 +37,11 @@ class Reading:
         self.snapshot = lake.refresh()
         if not self.snapshot.number:
             raise LakeError(f"lake: nothing was written to {lake.storage.root} yet; `python -m ingest lake` does it")
+
+    @classmethod
+    def of(cls, config: Config) -> "Reading":
+        """The lake that a configuration names, with its keys. Raises as the class does."""
+        return cls(Lake(Storage(config.ingest.lake.url)), Vault(Keys(KeyStore.of(config))))
 
     def files(
         self, table: Table, since: float | None = None, until: float | None = None, tenant: str | None = None

@@ -1,0 +1,1 @@
+"""A reward spec tried on what lies in the lake: `onstream rewards backtest`."""
