@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # polars, numpy and rich are imported by what needs them: `--
     from rewards.backtest.rescore import Again, Engines, Rescoring
 
 PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
-Advance = Callable[[int], None]
+BAR_STEP = 32  # sessions
 
 
 def main(argv: list[str]) -> int:
@@ -158,8 +158,9 @@ def _sessions(config: Config, args: argparse.Namespace, *, needs_rewards: bool) 
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("scoring", total=picked.height)
             for rows in sessions.stream(reading, picked):
-                yield rows
-                progress.advance(task, len(rows))
+                for begin in range(0, len(rows), BAR_STEP):
+                    yield (some := rows[begin : begin + BAR_STEP])
+                    progress.advance(task, len(some))
 
 
 def _scored(
