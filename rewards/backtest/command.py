@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,10 @@ if TYPE_CHECKING:  # polars, numpy and rich are imported by what needs them: `--
     from ingest.records.events import Trajectory
     from rewards.backtest.compare import Comparing
     from rewards.backtest.load import Lost
-    from rewards.backtest.rescore import Again, Rescoring
-    from rewards.scorers import Services
+    from rewards.backtest.rescore import Again, Engines, Rescoring
 
 PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
-Advance = Callable[[int], None]
+BAR_STEP = 32  # sessions
 
 
 def main(argv: list[str]) -> int:
@@ -78,7 +77,7 @@ class Left:
             "sessions had other feedback than the lake has of them": self.num_other_feedback,
             "sessions have no value without the engines (--engines): their value is not compared": num_not_whole,
         }
-        return [f"{num} {what}" for what, num in told.items() if num]
+        return [f"{num:,} {what}" for what, num in told.items() if num]
 
 
 def backtest(config: Config, args: argparse.Namespace) -> int:
@@ -87,6 +86,7 @@ def backtest(config: Config, args: argparse.Namespace) -> int:
     Raises:
         ConfigError: a spec or a flag cannot be used.
         LakeError: the lake cannot be read, or has nothing to compare.
+        UnavailableError: engines are to be asked, and none answers.
     """
     from rewards import spec
     from rewards.backtest.compare import Comparing
@@ -94,12 +94,11 @@ def backtest(config: Config, args: argparse.Namespace) -> int:
 
     if args.sample and args.limit is None:
         raise ConfigError("--sample: needs --limit, which says how many sessions are drawn")
-    scoring, services = spec.load(args.spec), _services(config) if args.engines else None
-    against = spec.load(args.against) if args.against else None
+    scoring, against = spec.load(args.spec), spec.load(args.against) if args.against else None
     found, left = Comparing(scoring.id, [part.name for part in scoring.spec.components]), Left()
     with contextlib.ExitStack() as stack:
-        new = stack.enter_context(Rescoring(scoring, services))
-        old = stack.enter_context(Rescoring(against, services)) if against else None
+        engines = stack.enter_context(_engines(config)) if args.engines else None
+        new, old = Rescoring(scoring, engines), Rescoring(against, engines) if against else None
         stack.enter_context(_one_crash_each())
         for rows in _sessions(config, args, needs_rewards=old is None):
             for before, after in _scored(rows, old, new, left):
@@ -107,14 +106,17 @@ def backtest(config: Config, args: argparse.Namespace) -> int:
     return _tell(args, found, left)
 
 
-def _services(config: Config) -> "Services":
-    from rewards.scorers import Services
+@contextlib.contextmanager
+def _engines(config: Config) -> Iterator["Engines"]:
+    from rewards.backtest.rescore import Engines
     from rewards.summary import engines
 
     likelihoods = engines.of(config)
     if likelihoods is None:
         raise ConfigError("--engines: no engine of the configuration has a `scoring_port`")
-    return Services(likelihoods)
+    with Engines(likelihoods) as asked:
+        asked.require()
+        yield asked
 
 
 @contextlib.contextmanager
@@ -156,8 +158,9 @@ def _sessions(config: Config, args: argparse.Namespace, *, needs_rewards: bool) 
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("scoring", total=picked.height)
             for rows in sessions.stream(reading, picked):
-                yield rows
-                progress.advance(task, len(rows))
+                for begin in range(0, len(rows), BAR_STEP):
+                    yield (some := rows[begin : begin + BAR_STEP])
+                    progress.advance(task, len(some))
 
 
 def _scored(

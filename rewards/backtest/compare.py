@@ -38,8 +38,8 @@ class Shift(Frozen):
     """One quantity, before and after. `old` and `new` tell all values of a side, the rest compares.
 
     `num_both` have a value on both sides, `num_changed` of them another; `mean_change` is over `num_both`. `gained`
-    have a value only now, `lost` had one only before. `scorers` and `unscored` (reason -> turns) are those of components;
-    `ranks` of sessions and turns.
+    have a value only now, `lost` had one only before. Components tell `scorers` and `unscored` (reason -> turns),
+    sessions and turns `ranks`.
     """
 
     what: What

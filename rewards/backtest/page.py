@@ -24,7 +24,7 @@ th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(-
   vertical-align: top; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child, .text { text-align: left; }
 td.text { white-space: pre-line; } code { font-size: .85em; }
-.charts { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; }
+.charts { display: flex; margin: 1rem 0 2rem; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; }
 figcaption { font-weight: 600; } .key, .soft { color: var(--soft); }
 .key i { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em; }
 .old { fill: var(--old); background: var(--old); } .new { fill: var(--new); background: var(--new); }
@@ -44,9 +44,12 @@ def page(found: Comparison, against: str, notes: Sequence[str]) -> str:
         *(f'<p class="soft">{_t(note)}</p>' for note in notes),
         "<h2>Distributions</h2>",
         '<p class="key">share of values in each 20th of [0, 1]: <i class="old"></i>before <i class="new"></i>now</p>',
-        f'<div class="charts">{"".join(map(_chart, found.shifts))}</div>',
-        "<h2>Before and now</h2>",
-        _table(("", *show.HEADS), ((show.name_of(shift), *show.cells(shift)) for shift in found.shifts)),
+        f'<div class="charts">{"".join(_chart(one) for one in found.shifts if one.old or one.new)}</div>',
+        _table(
+            ("", *show.SIDES), [(show.name_of(one), *line) for one in found.shifts for line in show.sides(one)], (0, 1)
+        ),
+        "<h2>What changes</h2>",
+        _table(show.CHANGES, ((show.name_of(shift), *show.changes(shift)) for shift in found.shifts)),
         "<h2>Rank changes</h2>",
         *ranked,
         *_unscored(found.shifts),
@@ -64,7 +67,7 @@ def _t(text: str) -> str:
 def _chart(shift: Shift) -> str:
     """Histograms side by side, each side's as shares of its own values."""
     shares = [_shares(shift.old), _shares(shift.new)]
-    top = max(map(max, shares)) or 1.0
+    top = max(map(max, shares))
     bars = "".join(
         _bar(kind, number * _STEP + (1 + side * (_STEP / 2 - 1)), share / top * _HEIGHT, share)
         for side, (kind, values) in enumerate(zip(("old", "new"), shares, strict=True))

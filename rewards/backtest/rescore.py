@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
-from ingest.records.events import Reward, Trajectory, TurnKind
+from ingest.records.events import ChatMessage, Reward, Trajectory, TurnKind
+from ingest.records.questions import Prompt
 from rewards.asking import score_all
 from rewards.evaluate import Question, ask, reward
 from rewards.scorers import Services, Unscored
 from rewards.spec import Scoring
+from rewards.summary.likelihood import Likelihoods
 
 NOT_ASKED = Unscored("not asked: --engines")
 _TOGETHER = 32  # sessions whose questions share batches; between them the bar moves
@@ -29,29 +30,40 @@ class Again:
         return not any(turn.trace_id in self.lacking and turn.kind is TurnKind.MAIN for turn in self.reward.turns)
 
 
-class Rescoring:
-    """Scores by one spec. `services` are for scorers that wait for an engine; none: they are not asked."""
+class Engines:
+    """Where scorers are answered that wait for an engine, in a loop of its own. `with` it."""
 
-    def __init__(self, scoring: Scoring, services: Services | None = None) -> None:
-        self.scoring, self._services = scoring, services
-        self._runner = asyncio.Runner()
+    def __init__(self, likelihoods: Likelihoods) -> None:
+        self._likelihoods, self._services, self._runner = likelihoods, Services(likelihoods), asyncio.Runner()
 
-    def __enter__(self) -> "Rescoring":
+    def __enter__(self) -> "Engines":
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _exc: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._runner.close()
+
+    def require(self) -> None:
+        """Raise `UnavailableError` where nobody answers: a scorer would wait minutes to learn it, for each turn."""
+        self._runner.run(self._likelihoods.render([Prompt(messages=(ChatMessage(role="user", text="?"),))]))
+
+    def score(self, scoring: Scoring, trajectories: Sequence[Trajectory]) -> list[Reward]:
+        """The whole reward of each."""
+        return self._runner.run(score_all(scoring, trajectories, self._services))
+
+
+class Rescoring:
+    """Scores by one spec. Without `engines`, scorers that wait for one are not asked."""
+
+    def __init__(self, scoring: Scoring, engines: Engines | None = None) -> None:
+        self.scoring, self._engines = scoring, engines
 
     def score(self, trajectories: Sequence[Trajectory]) -> Iterator[Again]:
         """A reward of each, in their order."""
-        if self._services is None:
+        if self._engines is None:
             yield from map(self._at_once, trajectories)
             return
         for begin in range(0, len(trajectories), _TOGETHER):
-            some = trajectories[begin : begin + _TOGETHER]
-            yield from map(Again, self._runner.run(score_all(self.scoring, some, self._services)))
+            yield from map(Again, self._engines.score(self.scoring, trajectories[begin : begin + _TOGETHER]))
 
     def _at_once(self, trajectory: Trajectory) -> Again:
         asked = ask(self.scoring, trajectory)

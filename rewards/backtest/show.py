@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,8 @@ def report(found: Comparison, against: str, notes: Sequence[str]) -> Iterator[Re
     yield Text(heading(found, against), "bold")
     for note in notes:
         yield Text(note)
-    yield _shifts(found.shifts)
+    yield _distributions(found.shifts)
+    yield _changes(found.shifts)
     for shift in found.shifts:
         if shift.ranks is not None:
             yield Text(f"order of {shift.name}: {order(shift.ranks)}")
@@ -31,8 +33,8 @@ def report(found: Comparison, against: str, notes: Sequence[str]) -> Iterator[Re
 
 def heading(found: Comparison, against: str) -> str:
     """What was compared."""
-    specs = ", ".join(f"{name} ({num})" for name, num in found.specs_old.items())
-    return f"{found.spec_new} against {against}: {specs}; {found.num_sessions} sessions, {found.num_turns} turns"
+    specs = ", ".join(f"{name} ({num:,})" for name, num in found.specs_old.items())
+    return f"{found.spec_new} against {against}: {specs}; {found.num_sessions:,} sessions, {found.num_turns:,} turns"
 
 
 def order(found: Ranks) -> str:
@@ -76,36 +78,46 @@ def means(shift: Shift) -> str:
     return both(*(number(side.mean if side else None) for side in (shift.old, shift.new)))
 
 
-def cells(shift: Shift) -> tuple[str, ...]:
-    """What stands below `HEADS`."""
-    scored = both(*(str(side.num if side else 0) for side in (shift.old, shift.new)))
-    changed = f"{shift.num_changed} of {shift.num_both}" if shift.num_both else NONE
-    quantiles = (_quantile(shift, which) for which in (0, 2, 4))
-    return (scored, means(shift), *quantiles, changed, number(shift.mean_change, "+.3f"), _count(shift))
+SIDES = ("", "scored", "mean", "p5", "p25", "median", "p75", "p95")
+CHANGES = ("", "on both sides", "changed", "mean change", "only now", "only before")
 
 
-def _quantile(shift: Shift, which: int) -> str:
-    return both(*(number(side.quantiles[which] if side else None, ".2f") for side in (shift.old, shift.new)))
+def sides(shift: Shift) -> Iterator[tuple[str, ...]]:
+    """What stands below `SIDES`: a line for each side that has values."""
+    for name, side in (("before", shift.old), ("now", shift.new)):
+        if side is not None:
+            yield (name, f"{side.num:,}", number(side.mean), *(number(value) for value in side.quantiles))
 
 
-def _count(shift: Shift) -> str:
-    """Those that have a value only now, and those that had one only before."""
-    return f"+{shift.gained} -{shift.lost}" if shift.gained or shift.lost else NONE
+def changes(shift: Shift) -> tuple[str, ...]:
+    """What stands below `CHANGES`, after the name."""
+    changed = f"{shift.num_changed:,}" if shift.num_both else NONE
+    return f"{shift.num_both:,}", changed, number(shift.mean_change, "+.3f"), f"{shift.gained:,}", f"{shift.lost:,}"
 
 
-HEADS = ("scored", "mean", "p5", "median", "p95", "changed", "by", "only now, before")
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def _shifts(shifts: Sequence[Shift]) -> Table:
-    table = Table(title="rewards, before → now", title_justify="left", expand=False, pad_edge=False)
-    table.add_column("", overflow="fold", min_width=12)
-    for head in HEADS:
-        table.add_column(head, justify="right", overflow="fold")
-    for number_, shift in enumerate(shifts):
-        following = shifts[number_ + 1].what if number_ + 1 < len(shifts) else shift.what
-        table.add_row(
-            name_of(shift), *cells(shift), end_section=following is not shift.what and shift.what is not What.SESSION
-        )
+def _distributions(shifts: Sequence[Shift]) -> Table:
+    table = _table("distributions")
+    table.add_column("", overflow="fold")
+    for head in SIDES:
+        table.add_column(head, justify="left" if not head else "right", no_wrap=True)
+    for shift in shifts:
+        name = name_of(shift)
+        for line in sides(shift) if shift.old or shift.new else [("no value",)]:
+            table.add_row(Text(name), *line)
+            name = ""
+    return table
+
+
+def _changes(shifts: Sequence[Shift]) -> Table:
+    table = _table("what changes")
+    for head in CHANGES:
+        table.add_column(head, justify="left" if not head else "right", overflow="fold")
+    for shift in shifts:
+        table.add_row(Text(name_of(shift)), *changes(shift))
     return table
 
 
@@ -113,11 +125,13 @@ def reasons(told: Mapping[str, int]) -> str:
     """The most frequent ones, and how many more there are."""
     some = list(told.items())[:NUM_REASONS]
     more = sum(told.values()) - sum(num for _, num in some)
-    return "\n".join([f"{num} {why}" for why, num in some] + ([f"{more} for other reasons"] if more else [])) or NONE
+    return (
+        "\n".join([f"{num:,} {why}" for why, num in some] + ([f"{more:,} for other reasons"] if more else [])) or NONE
+    )
 
 
 def _unscored(shifts: Sequence[Shift]) -> Table:
-    table = Table(title="turns without a score, and why", title_justify="left", pad_edge=False, show_lines=True)
+    table = _table("turns without a score, and why")
     for head in ("component", "before", "now"):
         table.add_column(head, overflow="fold")
     for shift in shifts:
@@ -127,7 +141,7 @@ def _unscored(shifts: Sequence[Shift]) -> Table:
 
 
 def _movers(name: str, movers: Sequence[Mover]) -> Table:
-    table = Table(title=f"the {len(movers)} {name} that moved most", title_justify="left", pad_edge=False)
+    table = _table(f"the {len(movers)} {name} that moved most")
     table.add_column(name.removesuffix("s"), overflow="fold")
     for head in ("before", "now", "change"):
         table.add_column(head, justify="right", no_wrap=True)
