@@ -68,7 +68,7 @@ class Left:
     num_older: int = 0
     num_other_feedback: int = 0
 
-    def notes(self, num_not_whole: int) -> list[str]:
+    def notes(self, num_not_whole: int, num_turns_lacking: int) -> list[str]:
         """What to say of them."""
         told = {
             **{f"sessions were left out, {why.value}": num for why, num in self.lost.items()},
@@ -76,6 +76,7 @@ class Left:
             "sessions had feedback after their reward was made: they may change for that": self.num_older,
             "sessions had other feedback than the lake has of them": self.num_other_feedback,
             "sessions have no value without the engines (--engines): their value is not compared": num_not_whole,
+            "turns have no value without the engines (--engines): likewise": num_turns_lacking,
         }
         return [f"{num:,} {what}" for what, num in told.items() if num]
 
@@ -197,7 +198,7 @@ def _tell(args: argparse.Namespace, found: "Comparing", left: Left) -> int:
     from rewards.backtest import page, show
 
     result = found.result()
-    notes = left.notes(result.num_not_whole)
+    notes = left.notes(result.num_not_whole, result.num_turns_lacking)
     if not result.num_sessions:
         raise LakeError(f"lake: no session could be compared: {'; '.join(notes)}")
     against = f"{args.against}, scored as well" if args.against else "the lake's newest rewards, made under"

@@ -76,12 +76,14 @@ class Mover(Frozen):
 class Comparison(Frozen):
     """Everything that was found. `shifts` are sessions, turns, components as the new spec has them, guardrails.
 
-    `num_not_whole` sessions have no value for want of engines; `notes` tell what else was left out.
+    `num_not_whole` sessions and `num_turns_lacking` turns have no value for want of engines; `notes` tell of all that
+    was left out.
     """
 
     num_sessions: int
     num_turns: int
     num_not_whole: int
+    num_turns_lacking: int
     specs_old: dict[str, int]
     spec_new: str
     shifts: tuple[Shift, ...]
@@ -174,7 +176,7 @@ class Comparing:
     def __init__(self, spec_new: str, names: Sequence[str]) -> None:
         """`names` are the new spec's components, in its order."""
         self._spec_new, self._specs_old = spec_new, Counter[str]()
-        self._num_sessions = self._num_turns = self._num_not_whole = 0
+        self._num_sessions = self._num_turns = self._num_not_whole = self._num_lacking = 0
         self._sessions, self._turns = _Pairs(), _Pairs()
         self._components: dict[str, _Pairs] = {name: _Pairs() for name in names}
         self._told: dict[str, _Told] = defaultdict(_Told)
@@ -211,6 +213,7 @@ class Comparing:
         for after in new.turns:
             was = before.pop(after.trace_id, None)
             if after.trace_id in lacking:
+                self._num_lacking += 1
                 continue
             self._turns.add(was.value if was else None, after.value)
             if was and was.value is not None and after.value is not None:
@@ -230,6 +233,7 @@ class Comparing:
             num_sessions=self._num_sessions,
             num_turns=self._num_turns,
             num_not_whole=self._num_not_whole,
+            num_turns_lacking=self._num_lacking,
             specs_old=dict(self._specs_old.most_common()),
             spec_new=self._spec_new,
             shifts=tuple(shifts),

@@ -121,6 +121,7 @@ def test_a_value_that_lacks_what_no_engine_was_asked_for_is_not_compared(
     held = make_trajectory(*turns, feedback=(make_thumb(1.0, "t0"), make_thumb(1.0, "t1")))
     found = compared(spec(THUMB), spec(THUMB, asking), held)
     assert shift(found, "turns").num_both == num_turns
+    assert found.num_turns_lacking == 2 - num_turns
     assert (shift(found, "sessions").num_both, found.num_not_whole) == (num_sessions, 1 - num_sessions)
     assert shift(found, "asked").unscored_new == {"not asked: --engines": 1}
 
