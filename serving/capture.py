@@ -28,7 +28,7 @@ from infra import telemetry
 from infra.errors import StoreError
 from ingest.log import topics
 from ingest.privacy.generations import DataKey
-from ingest.privacy.intake import Intake, Pieces
+from ingest.privacy.intake import Intake, Pieces, without_user
 from ingest.records.events import Consent, Sampling, Trace, VersionSpan, session_key
 from serving import headers
 from serving.headers import Identity
@@ -161,7 +161,7 @@ class Capture:
 
     def _trace(self, exchange: Exchange, reply: Reply, number: int) -> Trace:
         identity = exchange.identity
-        request = _json(exchange.body)
+        request = without_user(_json(exchange.body))
         return Trace(
             trace_id=identity.trace_id if number == 0 else f"{identity.trace_id}.{number}",
             session_id=identity.session_id,

@@ -146,7 +146,7 @@ def _together(open_log: OpenLog, job: _Job, ends: dict[str, dict[int, int]], say
             return reduce(add, accounts)
         except BrokenProcessPool as exc:
             raise StartError("audit: a process that reads the log for it was ended from outside") from exc
-        except BaseException:
+        except BaseException:  # also Ctrl-C: the processes must end before what they write into is removed
             job.stop.touch()
             pool.shutdown(cancel_futures=True)
             raise

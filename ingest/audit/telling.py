@@ -10,6 +10,7 @@ A record that was erased has no time. It counts by the ids in its headers, at th
 in its partition.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -38,21 +39,21 @@ from ingest.records.events import FateKind, Name, key_of
 from ingest.records.named import ids_in, trace_ids_in
 
 
-class _Part(BaseModel):
+class _Part(BaseModel, ABC):
     """Some fields of a record. `key` is its session's, `when` its time."""
 
     model_config = ConfigDict(extra="ignore")
 
     @property
-    def key(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def key(self) -> str: ...
 
     @property
-    def when(self) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def when(self) -> float: ...
 
-    def facts(self, where: str, back_at: float | None) -> Iterable[Fact]:
-        raise NotImplementedError
+    @abstractmethod
+    def facts(self, where: str, back_at: float | None) -> Iterable[Fact]: ...
 
 
 class _Trace(_Part):

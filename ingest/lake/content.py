@@ -1,8 +1,7 @@
 """The content of a row: what users and models wrote, and the tokens of it, as one sealed value.
 
 Packed, a content is `<length of the JSON> <JSON> <ids of context tokens> <ids of reply tokens> <logprobs>`, compressed
-by zstd. Numbers take four bytes each and lie by significance, all first bytes, then all second ones: the upper bytes of
-ids and the exponents of log-probabilities are nearly all alike then, and compress to little. Nothing is shared between
+by zstd. Numbers lie byte plane after byte plane, as `ingest.records.packing` has them. Nothing is shared between
 rows, no dictionary either: what is sealed under one subject's key must not be found out from another's.
 
 A `Sealer` holds the keys. A row whose key is gone is *erased*: its metadata stands, its content is none.
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import zstandard
 
 from infra.errors import LakeError
+from ingest.records.packing import planes_of, words_of
 
 _LEVEL = 3
 _HEAD = struct.Struct("<III")  # bytes of JSON, context tokens, reply tokens
@@ -82,7 +82,8 @@ def pack(content: Content) -> bytes:
     text = json.dumps(content.text, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     head = _HEAD.pack(len(text), len(content.context_ids), len(content.reply_ids))
     ids, probs = (*content.context_ids, *content.reply_ids), content.logprobs
-    return b"".join([head, text, _planes(f"<{len(ids)}I", ids), _planes(f"<{len(probs)}f", probs)])
+    words = (struct.pack(f"<{len(ids)}I", *ids), struct.pack(f"<{len(probs)}f", *probs))
+    return b"".join([head, text, *map(planes_of, words)])
 
 
 def unpack(data: bytes) -> Content:
@@ -91,17 +92,6 @@ def unpack(data: bytes) -> Content:
     begin = _HEAD.size + num_text
     middle = begin + 4 * (num_context + num_reply)
     text = json.loads(data[_HEAD.size : begin].decode("utf-8", "surrogatepass"))
-    ids = _unplaned("I", data[begin:middle])
-    return Content(text, ids[:num_context], ids[num_context:], _unplaned("f", data[middle:]))
-
-
-def _planes(form: str, values: tuple[Any, ...]) -> bytes:
-    data = struct.pack(form, *values)
-    return b"".join([data[0::4], data[1::4], data[2::4], data[3::4]])
-
-
-def _unplaned(code: str, planes: bytes) -> tuple[Any, ...]:
-    num, data = len(planes) // 4, bytearray(len(planes))
-    for place in range(4):
-        data[place::4] = planes[place * num : (place + 1) * num]
-    return struct.unpack(f"<{num}{code}", data)
+    ids = struct.unpack(f"<{num_context + num_reply}I", words_of(data[begin:middle]))
+    probs = struct.unpack(f"<{(len(data) - middle) // 4}f", words_of(data[middle:]))
+    return Content(text, ids[:num_context], ids[num_context:], probs)

@@ -144,7 +144,7 @@ class Index(Generic[AnyRecord]):
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever ends the block, half a change must not be kept
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")

@@ -18,7 +18,7 @@ from ingest.privacy.redact import Redactor
 from ingest.privacy.sealed_log import Keyring, sealed
 from ingest.privacy.secret import Secret
 from ingest.records import codec
-from ingest.records.events import Feedback, Headers, Trace, key_of
+from ingest.records.events import Feedback, Headers, Trace, key_of, session_key
 from ingest.records.ids import is_trace_id
 from ingest.records.named import IDS_HEADER, feedback_header, ids_header
 
@@ -62,13 +62,13 @@ class Intake:
         return self._keyring.key_for(subject_of(user, tenant, session)) if self._keyring else None
 
     def redact_trace(self, trace: Trace, pieces: Pieces) -> Trace:
-        """A trace, whole or cut, without private values. Its user's name is no longer in its request.
+        """A trace, whole or cut, without private values.
 
         Tokens that spell a private value are all replaced by one token, one for one: positions stay. Their
         log-probabilities are 0.
         """
-        placeholders = self._placeholders(trace.session_id)
-        request, found = self._redactor.redact_json(without_user(trace.request), placeholders)
+        placeholders = self._placeholders(session_key(trace.session_id))
+        request, found = self._redactor.redact_json(trace.request, placeholders)
         reply, in_reply = self._redactor.redact_text(trace.reply_text, placeholders)
         prompt_ids, in_prompt = self._redact_tokens(trace.prompt_token_ids, pieces)
         token_ids, altered = self._redact_tokens(trace.token_ids, pieces)
@@ -76,7 +76,7 @@ class Intake:
         if (in_prompt or altered) and not counts:
             counts["tokens"] = len(in_prompt) + len(altered)
         if not counts:
-            return trace if request == trace.request else trace.model_copy(update={"request": request})
+            return trace
         logprobs = list(trace.logprobs)
         for position in altered:
             logprobs[position] = 0.0
@@ -93,9 +93,9 @@ class Intake:
         )
 
     def redact_feedback(self, feedback: Feedback) -> Feedback:
-        """Feedback without private values in its comment. Its session's placeholders are those of its session's turns
-        where it names the session, and its own where it names a trace only."""
-        comment, found = self._redactor.redact_text(feedback.comment, self._placeholders(feedback.session_id or ""))
+        """Feedback without private values in its comment; its placeholders are those of its session's turns."""
+        key = key_of(session_id=feedback.session_id, trace_id=feedback.trace_id)
+        comment, found = self._redactor.redact_text(feedback.comment, self._placeholders(key))
         return feedback.model_copy(update={"comment": comment, "redacted": dict(found)}) if found else feedback
 
     def close_trace(self, trace: Trace, key: DataKey | None) -> tuple[bytes, bytes, Headers]:
@@ -113,8 +113,8 @@ class Intake:
         key = self.key_for(feedback.user, feedback.tenant, session)
         return _closed(value, headers | {IDS_HEADER: feedback_header(feedback.feedback_id)}, key)
 
-    def _placeholders(self, session_id: str) -> Placeholders:
-        return Placeholders(self._secret.placeholders, session_id)
+    def _placeholders(self, session_key: str) -> Placeholders:
+        return Placeholders(self._secret.placeholders, session_key)
 
     def _redact_tokens(self, token_ids: tuple[int, ...], pieces: Pieces) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self._redactor.redact_tokens(token_ids, pieces(token_ids), _FILLER)

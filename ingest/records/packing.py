@@ -19,7 +19,7 @@ _PLANES = "~"
 def _packer(code: str) -> tuple[Any, Any]:
     def pack(values: tuple[Any, ...]) -> str:
         words = struct.pack(f"<{len(values)}{code}", *values)
-        return _PLANES + base64.b64encode(b"".join(words[plane::_WORD] for plane in range(_WORD))).decode()
+        return _PLANES + base64.b64encode(planes_of(words)).decode()
 
     def unpack(value: Any) -> Any:
         if not isinstance(value, str):
@@ -28,13 +28,19 @@ def _packer(code: str) -> tuple[Any, Any]:
         num, rest = divmod(len(data), _WORD)
         if rest:
             raise ValueError(f"packed numbers take {_WORD} bytes each, got {len(data)} bytes")
-        return struct.unpack(f"<{num}{code}", _words(data, num) if value.startswith(_PLANES) else data)
+        return struct.unpack(f"<{num}{code}", words_of(data) if value.startswith(_PLANES) else data)
 
     return pack, unpack
 
 
-def _words(planes: bytes, num: int) -> bytearray:
-    words = bytearray(len(planes))
+def planes_of(words: bytes) -> bytes:
+    """32-bit words byte plane after byte plane."""
+    return b"".join(words[plane::_WORD] for plane in range(_WORD))
+
+
+def words_of(planes: bytes) -> bytearray:
+    """The words that `planes_of` was given."""
+    num, words = len(planes) // _WORD, bytearray(len(planes))
     for plane in range(_WORD):
         words[plane::_WORD] = planes[plane * num : (plane + 1) * num]
     return words

@@ -337,3 +337,13 @@ async def test_without_keys_a_comment_is_not_taken_and_the_client_is_told(
         for comment in ("words", "")
     ]
     assert [answer.status_code for answer in answers] == [503, 202]
+
+
+async def test_a_comment_about_a_trace_has_the_placeholders_of_its_session_and_of_no_other(
+    keyring: KeyStore, front: MakeFront
+) -> None:
+    door = await front(Upstream())
+    for about in ({"session": "s"}, {"id": headers.new_trace("s")}, {"id": headers.new_trace("t")}):
+        await door.client.post("/v1/feedback", json={"value": 1, "comment": "bob@example.org", **about})
+    by_session, by_trace, other = (record.comment for record in feedback_on(door, keyring))
+    assert by_session == by_trace != other
