@@ -104,7 +104,8 @@ def span(
     kind: SpanKind = SpanKind.INTERNAL,
 ) -> Iterator[Span]:
     """A span around a block; `parent` are the headers it came with."""
-    above = propagate.extract(dict(parent)) if parent else None
+    is_told = parent is not None and not parent.keys().isdisjoint(propagate.get_global_textmap().fields)
+    above = propagate.extract(parent) if is_told else None
     with trace.get_tracer(INSTRUMENTATION).start_as_current_span(
         name, context=above, kind=kind, attributes=attributes
     ) as current:

@@ -54,13 +54,13 @@ Minibatch = tuple[Microbatch, ...]
 def sample_of(chain: Chain, advantages: Mapping[str, float]) -> Sample | None:
     """A chain with the advantages of its traces that train; `None` when none does."""
     spans = tuple(
-        Span(segment.start, segment.end, segment.logprobs, advantages[segment.trace_id])
+        Span(segment.start, segment.end, tuple(segment.logprobs), advantages[segment.trace_id])
         for segment in chain.segments
         if segment.trace_id in advantages
     )
     if not spans:
         return None
-    return Sample(chain.token_ids[: max(span.end for span in spans)], spans)
+    return Sample(tuple(chain.token_ids[: max(span.end for span in spans)]), spans)
 
 
 def minibatches(

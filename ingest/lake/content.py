@@ -10,13 +10,13 @@ A `Sealer` holds the keys. A row whose key is gone is *erased*: its metadata sta
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import zstandard
 
 from infra.errors import LakeError
-from ingest.records.packing import planes_of, words_of
+from ingest.records.packing import Logprobs, TokenIds, planes_of, words_of
 
 _LEVEL = 3
 _HEAD = struct.Struct("<III")  # bytes of JSON, context tokens, reply tokens
@@ -48,9 +48,9 @@ class Content:
     `logprobs[i]`, in nats and float32, is of `reply_ids[i]`."""
 
     text: Mapping[str, Any]
-    context_ids: tuple[int, ...] = ()
-    reply_ids: tuple[int, ...] = ()
-    logprobs: tuple[float, ...] = ()
+    context_ids: TokenIds = field(default_factory=TokenIds)
+    reply_ids: TokenIds = field(default_factory=TokenIds)
+    logprobs: Logprobs = field(default_factory=Logprobs)
 
 
 class Vault:
@@ -81,8 +81,8 @@ def pack(content: Content) -> bytes:
     """A content as bytes, not compressed."""
     text = json.dumps(content.text, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     head = _HEAD.pack(len(text), len(content.context_ids), len(content.reply_ids))
-    ids, probs = (*content.context_ids, *content.reply_ids), content.logprobs
-    words = (struct.pack(f"<{len(ids)}I", *ids), struct.pack(f"<{len(probs)}f", *probs))
+    ids = TokenIds.of(content.context_ids) + content.reply_ids
+    words = ids.words, Logprobs.of(content.logprobs).words
     return b"".join([head, text, *map(planes_of, words)])
 
 
@@ -92,6 +92,5 @@ def unpack(data: bytes) -> Content:
     begin = _HEAD.size + num_text
     middle = begin + 4 * (num_context + num_reply)
     text = json.loads(data[_HEAD.size : begin].decode("utf-8", "surrogatepass"))
-    ids = struct.unpack(f"<{num_context + num_reply}I", words_of(data[begin:middle]))
-    probs = struct.unpack(f"<{(len(data) - middle) // 4}f", words_of(data[middle:]))
+    ids, probs = TokenIds.of_words(words_of(data[begin:middle])), Logprobs.of_words(words_of(data[middle:]))
     return Content(text, ids[:num_context], ids[num_context:], probs)

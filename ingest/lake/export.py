@@ -40,7 +40,11 @@ def _turn(row: dict[str, Any], content: Content | None) -> dict[str, Any]:
     plain = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
     if content is None:
         return plain | {"erased": True}
-    tokens = {"context_ids": content.context_ids, "reply_ids": content.reply_ids, "logprobs": content.logprobs}
+    tokens = {
+        "context_ids": list(content.context_ids),
+        "reply_ids": list(content.reply_ids),
+        "logprobs": list(content.logprobs),
+    }
     return plain | {"erased": False} | dict(content.text) | tokens
 
 

@@ -29,6 +29,7 @@ from ingest.records.events import (
     key_of,
     session_key,
 )
+from ingest.records.packing import TokenIds
 from ingest.sessions.chains import whole
 
 _CRASHED = "crashed"  # what a crashed scorer said may quote what it read
@@ -100,8 +101,8 @@ class _Own:
     chain: int
     segment: Segment
     start: int
-    context_ids: tuple[int, ...]
-    reply_ids: tuple[int, ...]
+    context_ids: TokenIds
+    reply_ids: TokenIds
 
 
 def _own_tokens(trajectory: Trajectory) -> dict[str, _Own]:

@@ -11,6 +11,7 @@ A crash between 1 and 2 is made good by `catch_up`, which the stage calls for pa
 what lies beyond the position, whoever wrote it. Two processes may share a file: a position belongs to a partition.
 """
 
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -38,9 +39,13 @@ _PUT = """
     SET partition = excluded.partition, offset = excluded.offset, at = excluded.at WHERE excluded.offset >= offset
 """
 _NEXT = "SELECT id FROM ids WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?"
+_FIND = "SELECT id, partition, offset, at FROM ids WHERE id IN (SELECT value FROM json_each(?))"
 _BEHIND_ALL = chr(0x10FFFF)
 _LOOKED_AT = 2000  # called each second, all of a million sessions' ids have had their turn in an hour
 _MANY = 10_000  # messages copied in one transaction
+
+
+_Row = tuple[str, int, int, float]  # id, partition, offset, time
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,11 @@ class Index(Generic[AnyRecord]):
         row = self._db.execute("SELECT partition, offset, at FROM ids WHERE id = ?", (name,)).fetchone()
         return None if row is None else Entry(Source(partition=row[0], offset=row[1]), row[2])
 
+    def find(self, names: Iterable[str]) -> dict[str, Entry]:
+        """As `get`, for many at once: by id, those that something holds. A tenth of the time for each."""
+        rows = self._db.execute(_FIND, (json.dumps(list(names)),))
+        return {name: Entry(Source(partition=partition, offset=offset), at) for name, partition, offset, at in rows}
+
     def catch_up(self, partitions: Collection[int]) -> int:
         """Copy what the topic has beyond the positions of `partitions`. Returns how many records that were.
 
@@ -97,13 +107,13 @@ class Index(Generic[AnyRecord]):
 
     def note(self, written: Iterable[tuple[Receipt, AnyRecord]]) -> None:
         """Copy what this process wrote itself, once the log has it."""
+        rows, moved = list[_Row](), []
+        for receipt, record in written:
+            rows += self._rows(receipt.partition, receipt.offset, record)
+            moved.append((receipt.offset + 1, receipt.partition, receipt.offset))
         with self._changing():
-            for receipt, record in written:
-                self._put(receipt.partition, receipt.offset, record)
-                self._db.execute(
-                    "UPDATE positions SET next = ? WHERE partition = ? AND next = ?",
-                    (receipt.offset + 1, receipt.partition, receipt.offset),
-                )
+            self._db.executemany(_PUT, rows)
+            self._db.executemany("UPDATE positions SET next = ? WHERE partition = ? AND next = ?", moved)
 
     def forget(self, before: float) -> None:
         """Let go of ids whose records are older: among the next `_LOOKED_AT` only, so that no call takes long."""
@@ -128,15 +138,16 @@ class Index(Generic[AnyRecord]):
     def _copy(self, message: Message) -> bool:
         self._db.execute("REPLACE INTO positions VALUES (?, ?)", (message.partition, message.offset + 1))
         try:
-            self._put(message.partition, message.offset, codec.decode(message.value, message.headers, self._kind))
+            record = codec.decode(message.value, message.headers, self._kind)
         except RecordError as exc:
             logger.warning("%s/%d@%d: skipped: %s", message.topic, message.partition, message.offset, exc)
             return False
+        self._db.executemany(_PUT, self._rows(message.partition, message.offset, record))
         return True
 
-    def _put(self, partition: int, offset: int, record: AnyRecord) -> None:
+    def _rows(self, partition: int, offset: int, record: AnyRecord) -> list[_Row]:
         at = self._at(record)
-        self._db.executemany(_PUT, [(name, partition, offset, at) for name in self._ids(record)])
+        return [(name, partition, offset, at) for name in self._ids(record)]
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

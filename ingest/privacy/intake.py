@@ -21,6 +21,7 @@ from ingest.records import codec
 from ingest.records.events import Feedback, Headers, Trace, key_of, session_key
 from ingest.records.ids import is_trace_id
 from ingest.records.named import IDS_HEADER, feedback_header, ids_header
+from ingest.records.packing import Logprobs, TokenIds
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
 """Token ids -> what each adds to the text."""
@@ -70,8 +71,8 @@ class Intake:
         placeholders = self._placeholders(session_key(trace.session_id))
         request, found = self._redactor.redact_json(trace.request, placeholders)
         reply, in_reply = self._redactor.redact_text(trace.reply_text, placeholders)
-        prompt_ids, in_prompt = self._redact_tokens(trace.prompt_token_ids, pieces)
-        token_ids, altered = self._redact_tokens(trace.token_ids, pieces)
+        prompt_ids, in_prompt = self._redact_tokens(tuple(trace.prompt_token_ids), pieces)
+        token_ids, altered = self._redact_tokens(tuple(trace.token_ids), pieces)
         counts = found + in_reply
         if (in_prompt or altered) and not counts:
             counts["tokens"] = len(in_prompt) + len(altered)
@@ -84,9 +85,9 @@ class Intake:
             update={
                 "request": request,
                 "reply_text": reply,
-                "prompt_token_ids": prompt_ids,
-                "token_ids": token_ids,
-                "logprobs": tuple(logprobs),
+                "prompt_token_ids": TokenIds(prompt_ids),
+                "token_ids": TokenIds(token_ids),
+                "logprobs": Logprobs(logprobs),
                 "redacted": dict(counts),
                 "is_reply_altered": bool(altered or in_reply),
             }

@@ -1,36 +1,24 @@
-"""Token ids and log-probabilities as JSON strings, exact and small.
+"""Token ids and log-probabilities as JSON strings, exact and small, and as sequences that stay packed.
 
 A packed sequence is `~` and the base64 of its little-endian 32-bit words, byte plane after byte plane: all first
 bytes, then all second bytes, and so on. The high bytes of token ids, and of log-probabilities, are much alike, so a
 compressor finds runs there that it does not find between words. Without the `~`, as in schema versions 1 and 2, the
 words lie one after the other.
+
+Most who read a record never look at its numbers, or only compare, cut and join them: that is done on bytes.
 """
 
-import base64
+import binascii
 import struct
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Self, TypeVar, overload
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 _WORD = 4
 _PLANES = "~"
-
-
-def _packer(code: str) -> tuple[Any, Any]:
-    def pack(values: tuple[Any, ...]) -> str:
-        words = struct.pack(f"<{len(values)}{code}", *values)
-        return _PLANES + base64.b64encode(planes_of(words)).decode()
-
-    def unpack(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        data = base64.b64decode(value.removeprefix(_PLANES), validate=True)
-        num, rest = divmod(len(data), _WORD)
-        if rest:
-            raise ValueError(f"packed numbers take {_WORD} bytes each, got {len(data)} bytes")
-        return struct.unpack(f"<{num}{code}", words_of(data) if value.startswith(_PLANES) else data)
-
-    return pack, unpack
+N = TypeVar("N", int, float)
 
 
 def planes_of(words: bytes) -> bytes:
@@ -38,20 +26,145 @@ def planes_of(words: bytes) -> bytes:
     return b"".join(words[plane::_WORD] for plane in range(_WORD))
 
 
-def words_of(planes: bytes) -> bytearray:
+def words_of(planes: bytes) -> bytes:
     """The words that `planes_of` was given."""
     num, words = len(planes) // _WORD, bytearray(len(planes))
     for plane in range(_WORD):
         words[plane::_WORD] = planes[plane * num : (plane + 1) * num]
-    return words
+    return bytes(words)
 
 
-_pack_ints, _unpack_ints = _packer("I")
-_pack_floats, _unpack_floats = _packer("f")
+class Packed(Sequence[N]):
+    """Numbers of 32 bits each, never changed. Equal to any sequence that packs to the same.
 
-TokenIds = Annotated[
-    tuple[int, ...], BeforeValidator(_unpack_ints), PlainSerializer(_pack_ints, return_type=str, when_used="json")
-]
-Logprobs = Annotated[
-    tuple[float, ...], BeforeValidator(_unpack_floats), PlainSerializer(_pack_floats, return_type=str, when_used="json")
-]
+    Raises:
+        ValueError: a number does not fit.
+    """
+
+    __slots__ = ("_planes", "_words")
+    __hash__ = None  # type: ignore[assignment]  # equal to tuples, whose hashes it cannot have
+    _CODE: ClassVar[str]
+
+    def __init__(self, numbers: Iterable[N] = ()) -> None:
+        given = tuple(numbers)
+        try:
+            self._words: bytes | None = struct.pack(f"<{len(given)}{self._CODE}", *given)
+        except (struct.error, OverflowError) as exc:
+            raise ValueError(f"numbers of {_WORD} bytes each: {exc}") from exc
+        self._planes: bytes | None = None
+
+    @classmethod
+    def of_words(cls, words: bytes) -> Self:
+        """From little-endian 32-bit words."""
+        made = cls.__new__(cls)
+        made._words, made._planes = words, None
+        return made
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From a string as records have it. Raises `ValueError`."""
+        has_planes = text.startswith(_PLANES)
+        data = binascii.a2b_base64(text[1:] if has_planes else text, strict_mode=True)
+        if len(data) % _WORD:
+            raise ValueError(f"packed numbers take {_WORD} bytes each, got {len(data)} bytes")
+        made = cls.__new__(cls)
+        made._words, made._planes = (None, data) if has_planes else (data, None)
+        return made
+
+    def text(self) -> str:
+        """A string as records have it."""
+        planes = planes_of(self.words) if self._planes is None else self._planes
+        return _PLANES + binascii.b2a_base64(planes, newline=False).decode()
+
+    @property
+    def words(self) -> bytes:
+        """Little-endian 32-bit words."""
+        if self._words is None:
+            assert self._planes is not None
+            self._words, self._planes = words_of(self._planes), None
+        return self._words
+
+    def begins_with(self, head: "Packed[N]") -> bool:
+        """Whether its first numbers are those of `head`."""
+        return self.words.startswith(head.words)
+
+    def num_common(self, other: "Packed[N]") -> int:
+        """How many numbers both have in common at their head. Halves the doubt, so slices compare in C."""
+        one, two = self.words, other.words
+        low, high = 0, min(len(one), len(two)) // _WORD
+        if one[: high * _WORD] == two[: high * _WORD]:
+            return high
+        while low < high:
+            middle = (low + high + 1) // 2
+            if one[low * _WORD : middle * _WORD] == two[low * _WORD : middle * _WORD]:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def __len__(self) -> int:
+        return len(self._words if self._words is not None else self._planes or b"") // _WORD
+
+    @overload
+    def __getitem__(self, index: int) -> N: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> "N | Self":
+        if isinstance(index, int):
+            return tuple(self)[index]
+        start, stop, step = index.indices(len(self))
+        return self.of_words(self.words[start * _WORD : stop * _WORD]) if step == 1 else type(self)(tuple(self)[index])
+
+    def __iter__(self) -> Iterator[N]:
+        return iter(struct.unpack(f"<{len(self)}{self._CODE}", self.words))
+
+    def __add__(self, other: Sequence[N]) -> Self:
+        return self.of_words(self.words + self.of(other).words)
+
+    def __radd__(self, other: Sequence[N]) -> Self:
+        return self.of(other) + self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Packed | tuple | list):
+            return NotImplemented
+        try:
+            return self.words == self.of(other).words
+        except ValueError:
+            return False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)})"
+
+    @classmethod
+    def of(cls, numbers: Iterable[N]) -> Self:
+        """`numbers`, packed where they are not."""
+        return numbers if isinstance(numbers, cls) else cls(numbers)
+
+    @classmethod
+    def _validate(cls, given: Any) -> Self:
+        if isinstance(given, str):
+            return cls.parse(given)
+        if not isinstance(given, Packed | tuple | list):
+            raise ValueError(f"numbers, or a string that packs them, got {type(given).__name__}")
+        return cls.of(given)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        told = core_schema.plain_serializer_function_ser_schema(
+            lambda numbers: cls.of(numbers).text(), return_schema=core_schema.str_schema(), when_used="json"
+        )
+        return core_schema.no_info_plain_validator_function(cls._validate, serialization=told)
+
+
+class TokenIds(Packed[int]):
+    """uint32 each."""
+
+    __slots__ = ()
+    _CODE = "I"
+
+
+class Logprobs(Packed[float]):
+    """float32 each, in nats: a number is rounded to that when it is packed."""
+
+    __slots__ = ()
+    _CODE = "f"

@@ -10,7 +10,6 @@ so one comparison for each step proves the whole line.
 
 import hashlib
 import json
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,24 +17,23 @@ from typing import Any
 
 from infra.errors import RecordError
 from ingest.records.events import Prefix, Trace
+from ingest.records.packing import TokenIds
 
 LISTS = ("messages", "input")
 """Fields of a request that hold its messages, as a list."""
-
-_TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Outline:
     """What has to be known of a whole trace to cut it by another, and another by it.
 
-    `prompt` and `reply` are token ids, 4 bytes each; `messages` and `fields` are digests, of each message of its
+    `messages` and `fields` are digests, of each message of its
     request and of each of its other fields.
     """
 
     trace_id: str
-    prompt: bytes
-    reply: bytes
+    prompt: TokenIds
+    reply: TokenIds
     messages: tuple[bytes, ...]
     fields: Mapping[str, bytes]
 
@@ -44,8 +42,8 @@ class Outline:
         name = _list_in(trace.request)
         return cls(
             trace.trace_id,
-            array("I", trace.prompt_token_ids).tobytes(),
-            array("I", trace.token_ids).tobytes(),
+            trace.prompt_token_ids,
+            trace.token_ids,
             tuple(map(_mark, trace.request[name])) if name else (),
             {key: _mark(given) for key, given in trace.request.items() if key != name and _is_worth(given)},
         )
@@ -53,30 +51,16 @@ class Outline:
     @property
     def num_bytes(self) -> int:
         """About what it takes in memory."""
-        return 600 + len(self.prompt) + len(self.reply) + 64 * len(self.messages) + 150 * len(self.fields)
+        return 600 + 4 * (len(self.prompt) + len(self.reply)) + 64 * len(self.messages) + 150 * len(self.fields)
 
-    def num_tokens_in(self, prompt: bytes) -> int:
+    def num_tokens_in(self, prompt: TokenIds) -> int:
         """How many tokens at the head of `prompt` are those of this trace's prompt and reply."""
-        return num_common(self.prompt + self.reply, prompt)
+        return prompt.num_common(self.prompt + self.reply)
 
 
 def digest(value: bytes) -> str:
     """What `Prefix.digest` says of a parent's value."""
     return hashlib.blake2b(value, digest_size=16).hexdigest()
-
-
-def num_common(one: bytes, other: bytes) -> int:
-    """How many tokens two packed sequences have in common at their head. Halves the doubt, so slices compare in C."""
-    low, high = 0, min(len(one), len(other)) // _TOKEN_BYTES
-    if one[: high * _TOKEN_BYTES] == other[: high * _TOKEN_BYTES]:
-        return high
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low * _TOKEN_BYTES : middle * _TOKEN_BYTES] == other[low * _TOKEN_BYTES : middle * _TOKEN_BYTES]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def cut(trace: Trace, outline: Outline, parent: Outline, parent_digest: str, num_tokens: int) -> Trace:
@@ -114,7 +98,9 @@ def whole(trace: Trace, parent: Trace) -> Trace:
     request = trace.request | {key: parent.request.get(key) for key in prefix.same}
     if name:
         request[name] = messages + request[name]
-    redacted = dict(Counter(parent.redacted) + Counter(trace.redacted))
+    redacted = trace.redacted
+    if parent.redacted:
+        redacted = dict(Counter(parent.redacted) + Counter(redacted))
     return trace.model_copy(
         update={
             "prefix": None,

@@ -29,7 +29,7 @@ are joined before anything is closed.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from infra import telemetry
 from infra.config import Config
@@ -56,7 +56,7 @@ from ingest.records.events import (
 )
 from ingest.sessions.amend import Late, LateFeedback, amended
 from ingest.sessions.elders import Elders
-from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where, ids_in, settle_s
+from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where, ids_asked, ids_in, settle_s
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class Assembler:
         self._seen_until: dict[Where, float] = {}
         self._polled = 0
         self._next_tick = clock()
+        self._looked_up: dict[str, float | None] = {}
 
     def step(self, timeout_s: float = POLL_S) -> None:
         """Poll once; close, flush and commit when it is time to."""
@@ -104,8 +105,10 @@ class Assembler:
         """1: read and lay into the table. Returns how many messages there were."""
         batch = self._reader.poll(timeout_s, self._max_messages)
         self._follow_assignment()
+        self._look_up(record for _, record in batch)
         for message, record in batch:
             self._lay(message, record)
+        self._looked_up.clear()
         self._polled = len(batch)
         return len(batch)
 
@@ -221,7 +224,15 @@ class Assembler:
             letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
             telemetry.count(telemetry.FEEDBACK_LATE, 1)
 
+    def _look_up(self, records: Iterable[Record | Erased | None]) -> None:
+        """Ask the index once for what a batch will ask of it id by id: nothing is noted while it is laid."""
+        names = {name for record in records if isinstance(record, Trace | Feedback) for name in ids_asked(record)}
+        self._looked_up = dict.fromkeys(names)
+        self._looked_up |= {name: entry.at for name, entry in self._index.find(names).items()}
+
     def _closed_at(self, name: str) -> float | None:
+        if name in self._looked_up:
+            return self._looked_up[name]
         entry = self._index.get(name)
         return None if entry is None else entry.at
 

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ingest.records.events import Chain, ChainMark, Link, Segment, Trace
+from ingest.records.packing import TokenIds
 from ingest.sessions.links import Lineage, Reading, takes_part
 
 
@@ -39,12 +40,9 @@ class Joined:
 class _Growing:
     """A chain while traces are still being laid on it."""
 
-    token_ids: tuple[int, ...] = ()
+    token_ids: TokenIds = field(default_factory=TokenIds)
     segments: list[Segment] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
-
-    def is_prefix_of(self, prompt: tuple[int, ...]) -> bool:
-        return prompt[: len(self.token_ids)] == self.token_ids
 
     def lay(self, trace: Trace, reading: Reading) -> None:
         start = len(trace.prompt_token_ids)
@@ -96,8 +94,8 @@ def join(traces: Iterable[Trace], flaws: Flaws | None = None) -> Joined:
     return Joined(_stored(growing, flaws or Flaws()), lineage.readings)
 
 
-def _longest_prefix(chains: list[_Growing], prompt: tuple[int, ...]) -> _Growing | None:
-    fitting = [chain for chain in reversed(chains) if chain.is_prefix_of(prompt)]
+def _longest_prefix(chains: list[_Growing], prompt: TokenIds) -> _Growing | None:
+    fitting = [chain for chain in reversed(chains) if prompt.begins_with(chain.token_ids)]
     return max(fitting, key=lambda chain: len(chain.token_ids), default=None)
 
 
@@ -105,7 +103,7 @@ def _stored(growing: Sequence[_Growing], flaws: Flaws) -> tuple[Chain, ...]:
     chain_of = {segment.trace_id: number for number, chain in enumerate(growing) for segment in chain.segments}
     chains = []
     for number, chain in enumerate(growing):
-        common = [num_common(other.token_ids, chain.token_ids) for other in growing[:number]]
+        common = [chain.token_ids.num_common(other.token_ids) for other in growing[:number]]
         shared = max(common, default=0)
         chains.append(
             Chain(
@@ -131,18 +129,6 @@ def _link(chain: _Growing, chain_of: dict[str, int]) -> Link | None:
         coverage=joint.coverage,
         message=joint.message,
     )
-
-
-def num_common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their head. Halves the doubt, so slices are compared in C."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def whole(chains: Sequence[Chain]) -> tuple[Chain, ...]:

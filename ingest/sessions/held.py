@@ -1,6 +1,5 @@
-"""A trace while its session is open: as small as it came, numbers in arrays and not in tuples."""
+"""A trace while its session is open: as it came, its numbers packed."""
 
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,10 +15,7 @@ class Held:
     `num_tokens` and `num_messages` are the whole trace's. `digest` is its value's.
     """
 
-    rest: Trace
-    prompt: "array[int]"
-    reply: "array[int]"
-    logprobs: "array[float]"
+    trace: Trace
     partition: int
     offset: int
     digest: str
@@ -31,25 +27,12 @@ class Held:
         prefix = trace.prefix
         num_tokens = len(trace.prompt_token_ids) + len(trace.token_ids)
         return cls(
-            rest=trace.model_copy(update={"prompt_token_ids": (), "token_ids": (), "logprobs": ()}),
-            prompt=array("I", trace.prompt_token_ids),
-            reply=array("I", trace.token_ids),
-            logprobs=array("d", trace.logprobs),
-            partition=message.partition,
-            offset=message.offset,
-            digest=prefixes.digest(message.value),
-            num_tokens=num_tokens + (prefix.num_tokens if prefix else 0),
-            num_messages=prefixes.num_messages(trace) + (prefix.num_messages if prefix else 0),
-        )
-
-    def trace(self) -> Trace:
-        """The trace as it was stored."""
-        return self.rest.model_copy(
-            update={
-                "prompt_token_ids": tuple(self.prompt),
-                "token_ids": tuple(self.reply),
-                "logprobs": tuple(self.logprobs),
-            }
+            trace,
+            message.partition,
+            message.offset,
+            prefixes.digest(message.value),
+            num_tokens + (prefix.num_tokens if prefix else 0),
+            prefixes.num_messages(trace) + (prefix.num_messages if prefix else 0),
         )
 
     def carries(self, prefix: Prefix) -> bool:
@@ -64,10 +47,10 @@ class Held:
 def whole(traces: Mapping[str, Held], name: str, made: dict[str, Trace]) -> Trace:
     """Trace `name` with all that its prefixes left to other traces of the session; `made` keeps those on the way."""
     line = [name]
-    while line[-1] not in made and (prefix := traces[line[-1]].rest.prefix) is not None:
+    while line[-1] not in made and (prefix := traces[line[-1]].trace.prefix) is not None:
         line.append(prefix.parent)
     for step in reversed(line):
         if step not in made:
-            trace = traces[step].trace()
+            trace = traces[step].trace
             made[step] = trace if trace.prefix is None else prefixes.whole(trace, made[trace.prefix.parent])
     return made[name]

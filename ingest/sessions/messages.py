@@ -14,6 +14,7 @@ from typing import Any
 from ingest.records.events import ChatMessage, ToolCall
 
 ASSISTANT, USER, TOOL = "assistant", "user", "tool"
+_PLAIN = {"role", "content"}
 PREAMBLE = ("system", "developer")
 
 _THINKING = re.compile(r"<(think|thinking|analysis)>.*?</\1>", re.DOTALL)
@@ -76,6 +77,9 @@ def text_of(content: Any) -> str:
 
 
 def _read(message: dict[str, Any]) -> Iterator[ChatMessage]:
+    if message.keys() == _PLAIN and isinstance(message["role"], str) and isinstance(message["content"], str):
+        yield ChatMessage(role=message["role"], text=message["content"])
+        return
     kind = message.get("type")
     if kind == "function_call":
         call = _call(message.get("name"), message.get("arguments"), message.get("call_id"))

@@ -119,17 +119,18 @@ class _Session:
 
     def has_later_than(self, at: float) -> bool:
         """Whether a trace that began after `at` is here already."""
-        return any(held.rest.started_at > at for held in self.traces.values())
+        return any(held.trace.started_at > at for held in self.traces.values())
 
     def end(self, config: IngestConfig) -> tuple[float, CloseReason]:
         """When it closes, as its records stand, and why."""
-        horizon = (self.opened_at + config.horizon_s, CloseReason.HORIZON)
+        at, reason = self.opened_at + config.horizon_s, CloseReason.HORIZON
         if not self.traces:
-            return horizon
-        ends = [(self.last_at + config.inactivity_s, CloseReason.INACTIVE), horizon]
-        if self.ended_at is not None:
-            ends.append((self.ended_at, CloseReason.ENDED))
-        return min(ends, key=lambda end: end[0])
+            return at, reason
+        if self.last_at + config.inactivity_s <= at:
+            at, reason = self.last_at + config.inactivity_s, CloseReason.INACTIVE
+        if self.ended_at is not None and self.ended_at < at:
+            at, reason = self.ended_at, CloseReason.ENDED
+        return at, reason
 
 
 class SessionTable:
@@ -345,6 +346,14 @@ def ids_in(trajectory: Trajectory) -> list[str]:
         *traces,
         *(of_feedback(feedback.feedback_id) for feedback in trajectory.feedback),
     ]
+
+
+def ids_asked(record: Trace | Feedback) -> list[str]:
+    """What the table will ask `before` for when it is given a record, or nearly all of it."""
+    if isinstance(record, Trace):
+        return [record.trace_id, session_key(record.session_id)]
+    named = [of_feedback(record.feedback_id), key_of(session_id=record.session_id, trace_id=record.trace_id)]
+    return [*named, record.trace_id] if record.trace_id else named
 
 
 def trajectory_id(session_id: str, trace_ids: Sequence[str], revision: int) -> str:

@@ -122,7 +122,9 @@ class Sufficiency:
         start = segments[0].start
         spans = [(one.start - start, min(one.end, one.start + self.max_tokens) - start) for one in segments]
         spans = [(begin, end) for begin, end in spans if begin < end]
-        return [Continuation(chain.token_ids[start : start + spans[-1][1]], tuple(spans))] if spans else []
+        if not spans:
+            return []
+        return [Continuation(tuple(chain.token_ids[start : start + spans[-1][1]]), tuple(spans))]
 
     async def _sampled(self, contexts: Contexts, likelihoods: Likelihoods) -> list[Continuation]:
         """What the policy would say with all of the history; nothing where no engine is idle."""

@@ -126,7 +126,7 @@ def test_bytes_that_are_not_an_object_are_refused(value: bytes) -> None:
         ("token_ids", "not base64!", "base64"),
         ("token_ids", "AAAA", "packed numbers take 4 bytes each, got 3 bytes"),
         ("logprobs", "AACAvg", "padding"),
-        ("prompt_token_ids", 7, "valid array"),
+        ("prompt_token_ids", 7, "numbers, or a string that packs them, got int"),
     ],
 )
 def test_broken_packing_names_its_field(field: str, packed: object, rule: str) -> None:

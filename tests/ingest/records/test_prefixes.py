@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from infra.errors import RecordError
 from ingest.records import codec, prefixes
 from ingest.records.events import Trace
+from ingest.records.packing import Logprobs, TokenIds
 from ingest.records.prefixes import Outline
 
 MakeTrace = Callable[..., Trace]
@@ -66,10 +67,10 @@ def test_a_parent_that_has_less_than_was_left_to_it_is_an_error(make_trace: Make
     parent = make_trace(n=0, prompt=(1, 2, 3), reply=(4,), messages=said("a"))
     stored = cut(make_trace(n=1, prompt=(1, 2, 3, 4, 5), messages=said("a", "b")), parent)
     with pytest.raises(RecordError, match=r"takes 4 tokens and 1 messages from trace .*, which has 3 and 1"):
-        prefixes.whole(stored, parent.model_copy(update={"prompt_token_ids": (1, 2)}))
+        prefixes.whole(stored, parent.model_copy(update={"prompt_token_ids": TokenIds((1, 2))}))
 
 
-TOKENS = st.lists(st.integers(0, 3), max_size=8).map(tuple)
+TOKENS = st.lists(st.integers(0, 3), max_size=8).map(TokenIds)
 VALUES = st.one_of(st.text(max_size=40), st.integers(), st.lists(st.text(max_size=20), max_size=3))
 REQUESTS = st.fixed_dictionaries(
     {},
@@ -83,25 +84,23 @@ REQUESTS = st.fixed_dictionaries(
 
 @given(TOKENS, TOKENS, TOKENS, REQUESTS, REQUESTS)
 def test_whatever_is_cut_is_made_whole_again(
-    prompt: tuple[int, ...],
-    reply: tuple[int, ...],
-    other: tuple[int, ...],
+    prompt: TokenIds,
+    reply: TokenIds,
+    other: TokenIds,
     first: dict[str, Any],
     second: dict[str, Any],
 ) -> None:
     from_golden = Trace.model_validate_json(GOLDEN)
     parent = from_golden.model_copy(
-        update={"prompt_token_ids": prompt, "token_ids": reply, "request": first, "logprobs": (0.0,) * len(reply)}
+        update={
+            "prompt_token_ids": prompt,
+            "token_ids": reply,
+            "request": first,
+            "logprobs": Logprobs([0.0] * len(reply)),
+        }
     )
     trace = from_golden.model_copy(update={"trace_id": "t-2", "prompt_token_ids": other, "request": second})
     stored = cut(trace, parent)
     assert prefixes.whole(stored, parent) == trace
     value, headers = codec.encode(stored)
     assert codec.decode(value, headers, Trace) == stored
-
-
-@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
-def test_common_tokens_are_counted_as_a_loop_counts_them(one: list[int], other: list[int]) -> None:
-    num = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    packed = [b"".join(token.to_bytes(4, "little") for token in tokens) for tokens in (one, other)]
-    assert prefixes.num_common(*packed) == num
