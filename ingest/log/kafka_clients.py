@@ -14,8 +14,9 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
 from infra.config import LogConfig
-from infra.errors import LogError
+from infra.errors import ConfigError, LogError
 from ingest.log.protocol import Message
+from ingest.log.security import client_settings, refused_by_tls
 
 MAX_RECORD_BYTES = 16 << 20  # a session of the longest context with its request, several times over
 CLOSE_S = 5.0
@@ -47,7 +48,11 @@ class KafkaClients:
         return f"{self.config.timeout_s:g} s"
 
     def open(self, kind: Any, **settings: Any) -> Any:
-        """A connected client, or `LogError`; a client that could not connect leaves no thread or socket behind."""
+        """A connected client, or `LogError`; a client that could not connect leaves no thread or socket behind.
+
+        A password or certificate that cannot be used is a `LogError` too: whoever outlasts an outage lives until it is
+        mended, and reads it again with the next client.
+        """
         made: list[Any] = []
 
         def network(**options: Any) -> Any:
@@ -55,6 +60,7 @@ class KafkaClients:
             return made[-1]
 
         try:
+            security = client_settings(self.config.security)
             return kind(
                 bootstrap_servers=self.config.brokers.split(","),
                 client_id=self._client_id,
@@ -62,14 +68,22 @@ class KafkaClients:
                 request_timeout_ms=self.request_ms,
                 reconnect_backoff_max_ms=_RECONNECT_MS,
                 kafka_client=network,
+                **security,
                 **settings,
             )
+        except ConfigError as exc:
+            raise LogError(f"event log: {exc}") from exc
         except KafkaError as exc:
             for client in made:
                 client.close()
-            if isinstance(exc, KafkaTimeoutError):
-                raise LogError(f"event log: no broker answers at {self.config.brokers} (waited {self.waited})") from exc
-            raise LogError(f"event log: broker at {self.config.brokers}: {exc}") from exc
+            raise LogError(f"event log: {self._told(exc)}") from exc
+
+    def _told(self, exc: KafkaError) -> str:
+        """Why no client could be opened."""
+        if not isinstance(exc, KafkaTimeoutError):
+            return f"broker at {self.config.brokers}: {exc}"
+        why = refused_by_tls(self.config)
+        return f"broker at {why}" if why else f"no broker answers at {self.config.brokers} (waited {self.waited})"
 
     @contextmanager
     def opened(self, kind: Any, **settings: Any) -> Iterator[Any]:
