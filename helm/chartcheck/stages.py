@@ -12,22 +12,37 @@ _RESOURCES = "of the container, requests and limits"
 class Pool(Placed):
     """Engines of one arm: a StatefulSet, so that each has a name that the release log can address."""
 
-    replicas: Many = Field(1, description="engines; their names go into onstream.yaml. Router, rollout and rewards restart to see a change, engines do not")
-    resources: Resources = Field(resources("4", "64Gi", "20Gi", gpu=1, cpu_limit="16"), description="of each engine; the GPU's resource name is your device plugin's")
+    replicas: Many = Field(
+        1,
+        description="engines; their names go into onstream.yaml. Router, rollout and rewards restart to see a change, engines do not",
+    )
+    resources: Resources = Field(
+        resources("4", "64Gi", "20Gi", gpu=1, cpu_limit="16"),
+        description="of each engine; the GPU's resource name is your device plugin's",
+    )
 
 
 class Engines(Part):
     """vLLM engines, stable and candidate."""
 
     stable: Pool = Field(Pool(), description="the engines that serve stable")
-    candidate: Pool = Field(Pool(), description="the engines that a trial's candidate is served by; they help stable between trials")
-    updateStrategy: Literal["OnDelete", "RollingUpdate"] = Field(
-        "RollingUpdate", description="RollingUpdate: one pod at a time, ended before its successor starts (no second GPU is ever wanted). OnDelete: when you delete pods"
+    candidate: Pool = Field(
+        Pool(), description="the engines that a trial's candidate is served by; they help stable between trials"
     )
-    startupSeconds: Many = Field(1800, description="how long fetching and loading weights may take before a start counts as failed")
-    terminationGracePeriodSeconds: Many = Field(120, description="how long replies in progress and the spool may take at the end")
+    updateStrategy: Literal["OnDelete", "RollingUpdate"] = Field(
+        "RollingUpdate",
+        description="RollingUpdate: one pod at a time, ended before its successor starts (no second GPU is ever wanted). OnDelete: when you delete pods",
+    )
+    startupSeconds: Many = Field(
+        1800, description="how long fetching and loading weights may take before a start counts as failed"
+    )
+    terminationGracePeriodSeconds: Many = Field(
+        120, description="how long replies in progress and the spool may take at the end"
+    )
     sharedMemory: str = Field("8Gi", description="/dev/shm, for tensor parallelism; counts as memory of the container")
-    scoring: Literal["none", "candidate", "all"] = Field("candidate", description="which engines answer scorers' questions (`serving.engines[].scoring_port`)")
+    scoring: Literal["none", "candidate", "all"] = Field(
+        "candidate", description="which engines answer scorers' questions (`serving.engines[].scoring_port`)"
+    )
 
 
 class Autoscaling(Part):
@@ -42,7 +57,9 @@ class Autoscaling(Part):
 class Service(Part):
     """The users' door."""
 
-    type: Literal["ClusterIP", "LoadBalancer", "NodePort"] = Field("ClusterIP", description="put TLS in front of it: Onstream speaks HTTP")
+    type: Literal["ClusterIP", "LoadBalancer", "NodePort"] = Field(
+        "ClusterIP", description="put TLS in front of it: Onstream speaks HTTP"
+    )
     annotations: dict[str, str] = Field({}, description="for example for a load balancer")
 
 
@@ -65,7 +82,9 @@ class Volume(Part):
 class Rollout(Placed):
     """The controller: one, replaced and never doubled, and fenced in the release log besides."""
 
-    evidence: Volume = Field(Volume(size="5Gi"), description="its copy of a trial's evidence; without one it reads the rewards topic again")
+    evidence: Volume = Field(
+        Volume(size="5Gi"), description="its copy of a trial's evidence; without one it reads the rewards topic again"
+    )
     resources: Resources = Field(resources("500m", "1Gi", cpu_limit="1"), description=_RESOURCES)
 
 
@@ -83,7 +102,9 @@ class Stage(Placed):
 
     replicas: Many = Field(1, description="they share the partitions")
     keda: Keda = Field(Keda(), description=Keda.__doc__)
-    indexSize: str = Field("10Gi", description="limit of the emptyDir with its copies of topics, read again when a pod is new")
+    indexSize: str = Field(
+        "10Gi", description="limit of the emptyDir with its copies of topics, read again when a pod is new"
+    )
 
 
 class Ingest(Stage):
@@ -136,10 +157,18 @@ class RayHead(RayNode):
 class Ray(Part):
     """Where the learner runs: a RayCluster of this release, or an address."""
 
-    create: bool = Field(True, description="a RayCluster (ray.io/v1; needs KubeRay 1.5.1 or later), with token authentication")
+    create: bool = Field(
+        True, description="a RayCluster (ray.io/v1; needs KubeRay 1.5.1 or later), with token authentication"
+    )
     version: str = Field("2.60.0", description="Ray's version in the trainer's image")
-    address: str = Field("local", description="without `create`: ray://host:10001, or `local` for a Ray in the driver's own pod (give `trainer.resources` the GPU)")
-    tokenSecret: str = Field("", description="the Secret with Ray's token, key auth_token; empty with `create`: KubeRay makes one; empty otherwise: none is sent")
+    address: str = Field(
+        "local",
+        description="without `create`: ray://host:10001, or `local` for a Ray in the driver's own pod (give `trainer.resources` the GPU)",
+    )
+    tokenSecret: str = Field(
+        "",
+        description="the Secret with Ray's token, key auth_token; empty with `create`: KubeRay makes one; empty otherwise: none is sent",
+    )
     head: RayHead = Field(RayHead(), description=RayHead.__doc__)
     workers: RayWorkers = Field(RayWorkers(), description=RayWorkers.__doc__)
 
@@ -148,7 +177,9 @@ class Trainer(Placed):
     """The trainer: a driver that reads the log, and the learner on Ray."""
 
     resources: Resources = Field(resources("1", "8Gi", "12Gi", cpu_limit="2"), description="of the driver")
-    terminationGracePeriodSeconds: Many = Field(120, description="how long the driver may take to end; what it has not saved is learned again")
+    terminationGracePeriodSeconds: Many = Field(
+        120, description="how long the driver may take to end; what it has not saved is learned again"
+    )
     checkpoints: Checkpoints = Field(Checkpoints(), description=Checkpoints.__doc__)
     ray: Ray = Field(Ray(), description=Ray.__doc__)
 
@@ -157,4 +188,6 @@ class Test(Part):
     """`helm test`: one request, never trained on, followed to its trace and its reward."""
 
     timeoutSeconds: Many = Field(180, description="how long that may take")
-    apiKeySecret: str = Field("", description="a Secret with an API key (key api-key), where `config.serving.router.api_keys` asks for one")
+    apiKeySecret: str = Field(
+        "", description="a Secret with an API key (key api-key), where `config.serving.router.api_keys` asks for one"
+    )

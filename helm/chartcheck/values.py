@@ -79,7 +79,9 @@ class Model(Part):
     name: str = Field("policy", description="the model's name as clients ask for it")
     path: str = Field("/model", description="its folder in the pods that read it (bootstrap, trainer, Ray's workers)")
     claim: str = Field("", description="a PersistentVolumeClaim that holds it, mounted read-only at `path`")
-    image: str = Field("", description="or an OCI artefact that holds it (Kubernetes' image volumes); neither: `path` is in the images")
+    image: str = Field(
+        "", description="or an OCI artefact that holds it (Kubernetes' image volumes); neither: `path` is in the images"
+    )
 
 
 class KafkaSecurity(Part):
@@ -88,11 +90,16 @@ class KafkaSecurity(Part):
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     username: str = Field("", description="for SASL; empty with `strimzi.user.create`: the KafkaUser's name")
-    secret: str = Field("", description="the Secret with password or client certificate; empty with `strimzi.user.create`: the KafkaUser's")
+    secret: str = Field(
+        "",
+        description="the Secret with password or client certificate; empty with `strimzi.user.create`: the KafkaUser's",
+    )
     passwordKey: str = Field("password", description="the password's key in it, for SASL")
     certificateKey: str = Field("", description="our certificate's key in it, for mutual TLS (Strimzi: user.crt)")
     privateKeyKey: str = Field("", description="its private key's key (Strimzi: user.key)")
-    caSecret: str = Field("", description="the Secret with the authority of the brokers' certificates; empty: whom the image trusts")
+    caSecret: str = Field(
+        "", description="the Secret with the authority of the brokers' certificates; empty: whom the image trusts"
+    )
     caKey: str = Field("ca.crt", description="its key in it")
     checkHostname: bool = Field(True, description="a broker's certificate must be for the name it is called by")
 
@@ -122,8 +129,13 @@ class Strimzi(Part):
 class Store(Part):
     """Where versions, lake, large values and users' sealed keys lie: an object store that all pods reach."""
 
-    uri: str = Field("", description="an fsspec URL, for example s3://bucket/onstream; below it lie store/, lake/, keys/; required")
-    secret: str = Field("", description="a Secret whose keys become environment variables (AWS_ACCESS_KEY_ID ...); empty: workload identity")
+    uri: str = Field(
+        "", description="an fsspec URL, for example s3://bucket/onstream; below it lie store/, lake/, keys/; required"
+    )
+    secret: str = Field(
+        "",
+        description="a Secret whose keys become environment variables (AWS_ACCESS_KEY_ID ...); empty: workload identity",
+    )
     env: Texts = Field({}, description="more variables for its client, no secrets (AWS_REGION, AWS_ENDPOINT_URL ...)")
 
 
@@ -142,7 +154,9 @@ class Credentials(Part):
     secret: str = Field("onstream-credentials", description="its name")
     controlKey: str = Field("control-token", description="key of the control plane's token (engines, rollout)")
     scoringKey: str = Field("scoring-token", description="key of the scorers' token (engines, rewards)")
-    privacyKey: str = Field("privacy-secret", description="key of the master secret that seals users' keys; losing it erases everybody")
+    privacyKey: str = Field(
+        "privacy-secret", description="key of the master secret that seals users' keys; losing it erases everybody"
+    )
 
 
 class WeightCache(Part):
@@ -150,7 +164,8 @@ class WeightCache(Part):
 
     sizeLimit: str = Field("200Gi", description="of the emptyDir; a pod that writes more is evicted")
     hostPath: str = Field(
-        "", description="a node's path instead, so that a new pod finds its versions. The namespace must then allow hostPath, which `restricted` does not"
+        "",
+        description="a node's path instead, so that a new pod finds its versions. The namespace must then allow hostPath, which `restricted` does not",
     )
 
 
@@ -173,7 +188,9 @@ class Values(Part):
     """All values."""
 
     nameOverride: str = Field("", description="in place of the chart's name in labels")
-    fullnameOverride: Annotated[str, Field(max_length=40)] = Field("", description="in place of <release>-onstream in names")
+    fullnameOverride: Annotated[str, Field(max_length=40)] = Field(
+        "", description="in place of <release>-onstream in names"
+    )
     podLabels: Texts = Field({}, description="more labels on every pod, for example azure.workload.identity/use")
     podAnnotations: Texts = Field({}, description="annotations on every pod")
     images: Images = Field(Images(), description=Images.__doc__)

@@ -51,6 +51,4 @@ def resources(cpu: str, memory: str, disk: str = "2Gi", gpu: int = 0, cpu_limit:
     """Requests, and limits at them; CPU may burst to `cpu_limit`."""
     devices = {"nvidia.com/gpu": gpu} if gpu else {}
     both = {"memory": memory, "ephemeral-storage": disk}
-    return Resources(
-        requests={"cpu": cpu, **both, **devices}, limits={"cpu": cpu_limit or cpu, **both, **devices}
-    )
+    return Resources(requests={"cpu": cpu, **both, **devices}, limits={"cpu": cpu_limit or cpu, **both, **devices})

@@ -43,11 +43,19 @@ class Collector(Placed):
 class Telemetry(Part):
     """OpenTelemetry. It carries ids, counts and durations, never content."""
 
-    endpoint: str = Field("", description="your collector, OTLP over HTTP, for example http://collector.observability.svc:4318; empty: nothing is sent")
-    metrics: Literal["none", "otlp", "prometheus"] = Field("prometheus", description="prometheus: each pod has port 9464 to be scraped; otlp: to the endpoint")
+    endpoint: str = Field(
+        "",
+        description="your collector, OTLP over HTTP, for example http://collector.observability.svc:4318; empty: nothing is sent",
+    )
+    metrics: Literal["none", "otlp", "prometheus"] = Field(
+        "prometheus", description="prometheus: each pod has port 9464 to be scraped; otlp: to the endpoint"
+    )
     podMonitor: PodMonitor = Field(PodMonitor(), description=PodMonitor.__doc__)
     rules: Labelled = Field(Labelled(), description="PrometheusRules, from the chart's folder rules/")
-    dashboards: Labelled = Field(Labelled(labels={"grafana_dashboard": "1"}), description="ConfigMaps with Grafana dashboards, from the chart's folder dashboards/")
+    dashboards: Labelled = Field(
+        Labelled(labels={"grafana_dashboard": "1"}),
+        description="ConfigMaps with Grafana dashboards, from the chart's folder dashboards/",
+    )
     collector: Collector = Field(Collector(), description=Collector.__doc__)
 
 
@@ -93,8 +101,15 @@ class NetworkPolicy(Part):
         description="who answers names, on port 53",
     )
     kafka: Outside = Field(Outside(ports=(9092, 9093, 9094)), description="the brokers, all of them")
-    store: Outside = Field(Outside(ports=(443,)), description="the object store, and what workload identity asks (AWS STS is on 443 too)")
-    identity: Outside = Field(Outside(), description="a metadata server for workload identity, for example 169.254.169.254/32 on 80 (GKE: 988 too); no ports: none")
+    store: Outside = Field(
+        Outside(ports=(443,)), description="the object store, and what workload identity asks (AWS STS is on 443 too)"
+    )
+    identity: Outside = Field(
+        Outside(),
+        description="a metadata server for workload identity, for example 169.254.169.254/32 on 80 (GKE: 988 too); no ports: none",
+    )
     telemetry: Outside = Field(Outside(ports=(4318,)), description="where telemetry goes, when it goes outside")
     services: Outside = Field(Outside(), description="what your own scorers call (rewards); no ports: nothing")
-    ray: Outside = Field(Outside(ports=(10001,)), description="another Ray cluster, where `trainer.ray.address` names one")
+    ray: Outside = Field(
+        Outside(ports=(10001,)), description="another Ray cluster, where `trainer.ray.address` names one"
+    )
