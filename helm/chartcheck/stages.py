@@ -16,10 +16,8 @@ class Pool(Placed):
         1,
         description="engines; their names go into onstream.yaml. Router, rollout and rewards restart to see a change, engines do not",
     )
-    resources: Resources = Field(
-        resources("4", "64Gi", "20Gi", gpu=1, cpu_limit="16"),
-        description="of each engine; the GPU's resource name is your device plugin's",
-    )
+    gpus: Count = Field(1, description="for each engine; with more, say so to vLLM (`--tensor-parallel-size`)")
+    resources: Resources = Field(resources("4", "64Gi", "20Gi", cpu_limit="16"), description="of each engine, beside its GPUs")
 
 
 class Engines(Part):
@@ -144,8 +142,9 @@ class RayNode(Placed):
 class RayWorkers(RayNode):
     """Ray's workers, with GPUs."""
 
-    replicas: Many = 1
-    resources: Resources = Field(resources("8", "128Gi", "20Gi", gpu=1, cpu_limit="16"), description=_RESOURCES)
+    replicas: Many = Field(1, description="the learner is one actor on one of them; another is a spare")
+    gpus: Count = Field(1, description="for each worker")
+    resources: Resources = Field(resources("8", "128Gi", "20Gi", cpu_limit="16"), description=_RESOURCES)
 
 
 class RayHead(RayNode):
@@ -163,7 +162,7 @@ class Ray(Part):
     version: str = Field("2.60.0", description="Ray's version in the trainer's image")
     address: str = Field(
         "local",
-        description="without `create`: ray://host:10001, or `local` for a Ray in the driver's own pod (give `trainer.resources` the GPU)",
+        description="without `create`: ray://host:10001, or `local` for a Ray in the driver's own pod (then set `trainer.gpus`)",
     )
     tokenSecret: str = Field(
         "",
@@ -176,6 +175,7 @@ class Ray(Part):
 class Trainer(Placed):
     """The trainer: a driver that reads the log, and the learner on Ray."""
 
+    gpus: Count = Field(0, description="for the driver; more than 0 where `ray.address` is local")
     resources: Resources = Field(resources("1", "8Gi", "12Gi", cpu_limit="2"), description="of the driver")
     terminationGracePeriodSeconds: Many = Field(
         120, description="how long the driver may take to end; what it has not saved is learned again"

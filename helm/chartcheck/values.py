@@ -194,6 +194,9 @@ class Values(Part):
     podLabels: Texts = Field({}, description="more labels on every pod, for example azure.workload.identity/use")
     podAnnotations: Texts = Field({}, description="annotations on every pod")
     images: Images = Field(Images(), description=Images.__doc__)
+    gpuResource: str = Field(
+        "nvidia.com/gpu", description="what your device plugin calls a GPU, or a part of one (nvidia.com/gpu.shared)"
+    )
     model: Model = Field(Model(), description=Model.__doc__)
     kafka: Kafka = Field(Kafka(), description=Kafka.__doc__)
     strimzi: Strimzi = Field(Strimzi(), description=Strimzi.__doc__)

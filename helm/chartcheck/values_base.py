@@ -47,8 +47,7 @@ class Placed(Part):
     env: Texts = Field({}, description="more environment variables, no secrets")
 
 
-def resources(cpu: str, memory: str, disk: str = "2Gi", gpu: int = 0, cpu_limit: str = "") -> Resources:
+def resources(cpu: str, memory: str, disk: str = "2Gi", cpu_limit: str = "") -> Resources:
     """Requests, and limits at them; CPU may burst to `cpu_limit`."""
-    devices = {"nvidia.com/gpu": gpu} if gpu else {}
     both = {"memory": memory, "ephemeral-storage": disk}
-    return Resources(requests={"cpu": cpu, **both, **devices}, limits={"cpu": cpu_limit or cpu, **both, **devices})
+    return Resources(requests={"cpu": cpu, **both}, limits={"cpu": cpu_limit or cpu, **both})

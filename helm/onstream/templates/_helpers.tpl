@@ -121,6 +121,16 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
+{{/* Resources with GPUs: (dict "root" $ "values" .Values.engines.stable). */}}
+{{- define "onstream.gpuResources" -}}
+{{- $resources := deepCopy .values.resources -}}
+{{- if .values.gpus -}}
+{{- $gpus := dict .root.Values.gpuResource .values.gpus -}}
+{{- $resources = mergeOverwrite $resources (dict "requests" $gpus "limits" (deepCopy $gpus)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
 {{- define "onstream.ports" -}}
 - {name: health, containerPort: 8300}
 {{- if eq .Values.telemetry.metrics "prometheus" }}

@@ -49,7 +49,7 @@ spec:
         periodSeconds: 5
         failureThreshold: 2
       resources:
-        {{- toYaml .values.resources | nindent 8 }}
+        {{- include "onstream.gpuResources" . | nindent 8 }}
       securityContext:
         {{- include "onstream.containerSecurity" .root | nindent 8 }}
       volumeMounts:
