@@ -10,13 +10,13 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
-from infra.config import LogConfig
+from infra.config import LogConfig, Protocol
 from infra.errors import ConfigError, LogError
 from ingest.log.protocol import Message
-from ingest.log.security import client_settings, refused_by_tls
+from ingest.log.security import client_settings
 
 MAX_RECORD_BYTES = 16 << 20  # a session of the longest context with its request, several times over
 CLOSE_S = 5.0
@@ -54,8 +54,10 @@ class KafkaClients:
         mended, and reads it again with the next client.
         """
         made: list[Any] = []
+        known: dict[str, Any] = {}
 
         def network(**options: Any) -> Any:
+            known.update(options)
             made.append(KafkaNetClient(**options))
             return made[-1]
 
@@ -76,14 +78,31 @@ class KafkaClients:
         except KafkaError as exc:
             for client in made:
                 client.close()
-            raise LogError(f"event log: {self._told(exc)}") from exc
+            raise LogError(f"event log: {self._told(exc, known)}") from exc
 
-    def _told(self, exc: KafkaError) -> str:
-        """Why no client could be opened."""
+    def _told(self, exc: KafkaError, options: dict[str, Any]) -> str:
+        """Why no client could be opened. One that is refused tries until its time is over, and says only that."""
         if not isinstance(exc, KafkaTimeoutError):
             return f"broker at {self.config.brokers}: {exc}"
-        why = refused_by_tls(self.config)
+        why = None if self.config.security.protocol is Protocol.PLAINTEXT else self._refusal(options)
         return f"broker at {why}" if why else f"no broker answers at {self.config.brokers} (waited {self.waited})"
+
+    def _refusal(self, options: dict[str, Any]) -> str | None:
+        """What a broker answers to TLS and our password, from one more connection. `None`: nobody is there."""
+        client = KafkaNetClient(**options | {"metrics": None})
+        manager = client._manager
+        try:
+            for broker in manager.cluster.bootstrap_brokers():
+                try:
+                    client._net.run(lambda name: manager.get_connection(name, self.request_ms), broker.node_id)
+                except KafkaConnectionError as exc:
+                    if "Handshake" in str(exc):
+                        return f"{broker.host}:{broker.port}: {exc}"
+                except KafkaError as exc:
+                    return f"{broker.host}:{broker.port}: {exc}"
+        finally:
+            client.close()
+        return None
 
     @contextmanager
     def opened(self, kind: Any, **settings: Any) -> Iterator[Any]:
