@@ -54,55 +54,61 @@ class KafkaClients:
         mended, and reads it again with the next client.
         """
         made: list[Any] = []
-        known: dict[str, Any] = {}
 
         def network(**options: Any) -> Any:
-            known.update(options)
             made.append(KafkaNetClient(**options))
             return made[-1]
 
+        reached = self._reached()
+        self._require_admission(reached)
         try:
-            security = client_settings(self.config.security)
             return kind(
-                bootstrap_servers=self.config.brokers.split(","),
-                client_id=self._client_id,
+                **reached,
                 bootstrap_timeout_ms=self.timeout_ms,
-                request_timeout_ms=self.request_ms,
                 reconnect_backoff_max_ms=_RECONNECT_MS,
                 kafka_client=network,
-                **security,
                 **settings,
             )
-        except ConfigError as exc:
-            raise LogError(f"event log: {exc}") from exc
         except KafkaError as exc:
             for client in made:
                 client.close()
-            raise LogError(f"event log: {self._told(exc, known)}") from exc
+            if isinstance(exc, KafkaTimeoutError):
+                raise LogError(f"event log: no broker answers at {self.config.brokers} (waited {self.waited})") from exc
+            raise LogError(f"event log: broker at {self.config.brokers}: {exc}") from exc
 
-    def _told(self, exc: KafkaError, options: dict[str, Any]) -> str:
-        """Why no client could be opened. One that is refused tries until its time is over, and says only that."""
-        if not isinstance(exc, KafkaTimeoutError):
-            return f"broker at {self.config.brokers}: {exc}"
-        why = None if self.config.security.protocol is Protocol.PLAINTEXT else self._refusal(options)
-        return f"broker at {why}" if why else f"no broker answers at {self.config.brokers} (waited {self.waited})"
+    def _reached(self) -> dict[str, Any]:
+        """How brokers are reached, with the password as it is now. Raises `LogError`."""
+        try:
+            security = client_settings(self.config.security)
+        except ConfigError as exc:
+            raise LogError(f"event log: {exc}") from exc
+        return {
+            "bootstrap_servers": self.config.brokers.split(","),
+            "client_id": self._client_id,
+            "request_timeout_ms": self.request_ms,
+            **security,
+        }
 
-    def _refusal(self, options: dict[str, Any]) -> str | None:
-        """What a broker answers to TLS and our password, from one more connection. `None`: nobody is there."""
-        client = KafkaNetClient(**options | {"metrics": None})
+    def _require_admission(self, reached: dict[str, Any]) -> None:
+        """Raise `LogError` where a broker refuses our TLS or our password; one that is not there is not asked.
+
+        Kafka's client takes a refusal for an outage: it would ask again many times, and say that nobody answers.
+        """
+        if self.config.security.protocol is Protocol.PLAINTEXT:
+            return
+        client = KafkaNetClient(**reached)
         manager = client._manager
         try:
             for broker in manager.cluster.bootstrap_brokers():
                 try:
                     client._net.run(lambda name: manager.get_connection(name, self.request_ms), broker.node_id)
-                except KafkaConnectionError as exc:
-                    if "Handshake" in str(exc):
-                        return f"{broker.host}:{broker.port}: {exc}"
+                    return
                 except KafkaError as exc:
-                    return f"{broker.host}:{broker.port}: {exc}"
+                    if isinstance(exc, KafkaConnectionError) and "Handshake" not in str(exc):
+                        continue
+                    raise LogError(f"event log: broker at {broker.host}:{broker.port}: {exc}") from exc
         finally:
             client.close()
-        return None
 
     @contextmanager
     def opened(self, kind: Any, **settings: Any) -> Iterator[Any]:
