@@ -37,6 +37,7 @@ class EngineConfig(Section):
     dtype: str = "bfloat16"
     kv_cache_gib: int = Field(1, ge=1)
     max_num_seqs: int = Field(32, ge=1)
+    drain_s: int = Field(10, ge=0, description="how long replies in progress may go on after SIGTERM")
     listen: str = Field("", description="the address that each engine binds; empty: its `host`. In a pod: 0.0.0.0")
     extra_args: tuple[str, ...] = Field((), description="more vLLM flags, as its command line takes them")
 
