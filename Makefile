@@ -9,7 +9,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check bench clean
+.PHONY: help install demo up test check chart bench clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,11 +35,14 @@ up: $(STAMP) .onstream/model  ## the same system for your own client, until Ctrl
 test: $(STAMP) .onstream/model  ## every test, with real vLLM, broker and Ray (ARGS='-k gate')
 	@$(BIN)/pytest $(ARGS)
 
-check: $(STAMP)  ## ruff, mypy --strict, import contracts
+check: $(STAMP) chart  ## ruff, mypy --strict, import contracts, and the chart
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+chart: $(STAMP)  ## the Helm chart: lint, render, validate, scan (ARGS=--write makes its generated files)
+	@PYTHONPATH=helm $(BIN)/python -m chartcheck $(ARGS)
 
 $(VENV)/.bench: $(STAMP)
 	@echo "installing what benchmarks compare with"

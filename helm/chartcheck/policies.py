@@ -28,7 +28,7 @@ def resources_are_set(manifests: list[Manifest]) -> Iterator[str]:
                     yield f"{where}: resources.{side}.{name} is not set"
         for name, amount in given.get("limits", {}).items():
             if name != "cpu" and given.get("requests", {}).get(name) != amount:
-                yield f"{where}: {name}: request and limit must be the same, got {given['requests'].get(name)}, {amount}"
+                yield f"{where}: {name}: request and limit must be the same, got {given['requests'].get(name)}/{amount}"
 
 
 def images_are_pinned(manifests: list[Manifest]) -> Iterator[str]:

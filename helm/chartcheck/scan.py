@@ -1,4 +1,4 @@
-"""checkov's policies for Kubernetes over everything that is rendered, less the exceptions below, each with its reason."""
+"""checkov's policies for Kubernetes over all that is rendered, less the exceptions below, each with its reason."""
 
 import json
 import os
@@ -13,8 +13,10 @@ import yaml
 from chartcheck.render import Manifest, pods
 from chartcheck.tools import checkov
 
+_FLAGS = ("--framework", "kubernetes", "-o", "json", "--compact", "--quiet", "--skip-download")
+
 EXCEPTIONS: Mapping[str, str] = {
-    "CKV_K8S_43": "images by digest are the installer's choice (images.*.digest): the chart cannot know what was pushed",
+    "CKV_K8S_43": "digests are the installer's choice (images.*.digest): the chart cannot know what was pushed",
     "CKV_K8S_15": "pullPolicy Always would make the registry a condition of every restart; tags here are never moved",
     "CKV_K8S_35": "Onstream reads its two tokens, and an object store's client its keys, from the environment only; "
     "what can be a file (privacy, Kafka) is one",
@@ -56,8 +58,7 @@ def _run(manifests: list[Manifest]) -> Any:
         path = Path(folder) / "manifests.yaml"
         path.write_text(yaml.dump_all(manifests, Dumper=yaml.CSafeDumper))
         done = subprocess.run(
-            [str(checkov()), "-f", str(path), "--framework", "kubernetes", "-o", "json", "--compact", "--quiet"]
-            + ["--skip-download"],  # of what its makers know of its policies: there is no network
+            [str(checkov()), "-f", str(path), *_FLAGS],
             capture_output=True,
             text=True,
             check=False,

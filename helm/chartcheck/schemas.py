@@ -22,7 +22,7 @@ CRDS = Path(__file__).parent / "crds"
 
 def faults(manifest: Manifest) -> list[str]:
     """What a schema says against a manifest, one line each."""
-    if crd(manifest["kind"]) is not None:
+    if crd(manifest["kind"]):
         return _against_crd(manifest) + [
             fault
             for name, template in pods([manifest]).items()
@@ -39,7 +39,7 @@ def crd(kind: str) -> dict[str, Any] | None:
 
 
 def _against_crd(manifest: Manifest) -> list[str]:
-    checker = jsonschema.Draft202012Validator(crd(manifest["kind"]))
+    checker = jsonschema.Draft202012Validator(crd(manifest["kind"]) or {})
     return [_line(name_of(manifest), error) for error in checker.iter_errors(manifest)]
 
 

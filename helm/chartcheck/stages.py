@@ -14,10 +14,13 @@ class Pool(Placed):
 
     replicas: Many = Field(
         1,
-        description="engines; their names go into onstream.yaml. Router, rollout and rewards restart to see a change, engines do not",
+        description="engines; their names go into onstream.yaml. Router, rollout and rewards restart to see a "
+        "change, engines do not",
     )
     gpus: Count = Field(1, description="for each engine; with more, say so to vLLM (`--tensor-parallel-size`)")
-    resources: Resources = Field(resources("4", "64Gi", "20Gi", cpu_limit="16"), description="of each engine, beside its GPUs")
+    resources: Resources = Field(
+        resources("4", "64Gi", "20Gi", cpu_limit="16"), description="of each engine, beside its GPUs"
+    )
 
 
 class Engines(Part):
@@ -29,15 +32,15 @@ class Engines(Part):
     )
     updateStrategy: Literal["OnDelete", "RollingUpdate"] = Field(
         "RollingUpdate",
-        description="RollingUpdate: one pod at a time, ended before its successor starts (no second GPU is ever wanted). OnDelete: when you delete pods",
+        description="RollingUpdate: one pod at a time, ended before its successor starts (no second GPU is ever "
+        "wanted). OnDelete: when you delete pods",
     )
     startupSeconds: Many = Field(
         1800, description="how long fetching and loading weights may take before a start counts as failed"
     )
-    terminationGracePeriodSeconds: Many = Field(
-        120, description="how long replies in progress and the spool may take at the end"
+    sharedMemory: str = Field(
+        "8Gi", description="size of /dev/shm, for tensor parallelism; counts as memory of the container"
     )
-    sharedMemory: str = Field("8Gi", description="/dev/shm, for tensor parallelism; counts as memory of the container")
     scoring: Literal["none", "candidate", "all"] = Field(
         "candidate", description="which engines answer scorers' questions (`serving.engines[].scoring_port`)"
     )
@@ -62,7 +65,7 @@ class Service(Part):
 
 
 class Router(Placed):
-    """The front door: a StatefulSet, since feedback answered with 202 waits on its own volume while brokers are down."""
+    """The front door: a StatefulSet, since feedback answered with 202 waits on a volume while brokers are down."""
 
     replicas: Many = Field(2, description="they agree without talking: the coin is a hash")
     autoscaling: Autoscaling = Field(Autoscaling(), description=Autoscaling.__doc__)
@@ -162,11 +165,13 @@ class Ray(Part):
     version: str = Field("2.60.0", description="Ray's version in the trainer's image")
     address: str = Field(
         "local",
-        description="without `create`: ray://host:10001, or `local` for a Ray in the driver's own pod (then set `trainer.gpus`)",
+        description="without `create`: ray://host:10001, or `local` for a Ray in the driver's own pod (then set "
+        "`trainer.gpus`)",
     )
     tokenSecret: str = Field(
         "",
-        description="the Secret with Ray's token, key auth_token; empty with `create`: KubeRay makes one; empty otherwise: none is sent",
+        description="the Secret with Ray's token, key auth_token; empty with `create`: KubeRay makes one; empty "
+        "otherwise: none is sent",
     )
     head: RayHead = Field(RayHead(), description=RayHead.__doc__)
     workers: RayWorkers = Field(RayWorkers(), description=RayWorkers.__doc__)

@@ -134,7 +134,8 @@ class Store(Part):
     )
     secret: str = Field(
         "",
-        description="a Secret whose keys become environment variables (AWS_ACCESS_KEY_ID ...); empty: workload identity",
+        description="a Secret whose keys become environment variables (AWS_ACCESS_KEY_ID ...); empty: workload "
+        "identity",
     )
     env: Texts = Field({}, description="more variables for its client, no secrets (AWS_REGION, AWS_ENDPOINT_URL ...)")
 
@@ -165,7 +166,8 @@ class WeightCache(Part):
     sizeLimit: str = Field("200Gi", description="of the emptyDir; a pod that writes more is evicted")
     hostPath: str = Field(
         "",
-        description="a node's path instead, so that a new pod finds its versions. The namespace must then allow hostPath, which `restricted` does not",
+        description="a node's path instead, so that a new pod finds its versions. The namespace must then allow "
+        "hostPath, which `restricted` does not",
     )
 
 
@@ -218,9 +220,11 @@ class Values(Part):
     priorityClasses: PriorityClasses = Field(PriorityClasses(), description=PriorityClasses.__doc__)
     files: Mapping[Annotated[str, Field(pattern="^[A-Za-z0-9._-]+$")], Text] = Field(
         {},
-        description="files for every pod, name -> content, at /etc/onstream/files/<name>: a reward spec (`config.rewards.spec` names it), your scorers, tasks that must not train",
+        description="files for every pod, name -> content, at /etc/onstream/files/<name>: a reward spec "
+        "(`config.rewards.spec` names it), your scorers, tasks that must not train",
     )
     config: Mapping[str, Any] = Field(
         {},
-        description="onstream.yaml, as infra/config describes it, less what the chart decides itself; for example {trainer: {lr: 2.0e-6}, serving: {router: {drain_s: 60}}}",
+        description="onstream.yaml, as infra/config describes it, less what the chart decides itself; for example"
+        " {trainer: {lr: 2.0e-6}, serving: {router: {drain_s: 60}}}",
     )

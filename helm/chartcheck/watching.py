@@ -45,7 +45,8 @@ class Telemetry(Part):
 
     endpoint: str = Field(
         "",
-        description="your collector, OTLP over HTTP, for example http://collector.observability.svc:4318; empty: nothing is sent",
+        description="your collector, OTLP over HTTP, for example http://collector.observability.svc:4318; empty: "
+        "nothing is sent",
     )
     metrics: Literal["none", "otlp", "prometheus"] = Field(
         "prometheus", description="prometheus: each pod has port 9464 to be scraped; otlp: to the endpoint"
@@ -106,7 +107,8 @@ class NetworkPolicy(Part):
     )
     identity: Outside = Field(
         Outside(),
-        description="a metadata server for workload identity, for example 169.254.169.254/32 on 80 (GKE: 988 too); no ports: none",
+        description="a metadata server for workload identity, for example 169.254.169.254/32 on 80 (GKE: 988 "
+        "too); no ports: none",
     )
     telemetry: Outside = Field(Outside(ports=(4318,)), description="where telemetry goes, when it goes outside")
     services: Outside = Field(Outside(), description="what your own scorers call (rewards); no ports: nothing")
