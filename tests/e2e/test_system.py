@@ -419,6 +419,7 @@ def test_an_engine_that_is_asked_to_end_finishes_its_reply_first(system: System)
     """The last test: the engine does not come back within it."""
     process = system.supervisor.processes["stable-0"]
     assert process.pid is not None
+    restarts = process.restarts
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Count."}], "stream": True}
     body |= {"max_tokens": 64, "ignore_eos": True}
     url, session = f"{system.user_url('stable-0')}/v1/chat/completions", {headers.SESSION: "to its end"}
@@ -428,7 +429,7 @@ def test_an_engine_that_is_asked_to_end_finishes_its_reply_first(system: System)
         os.kill(process.pid, signal.SIGTERM)
         read += list(lines)
     assert "data: [DONE]" in read
-    system.until(lambda: process.exit_status is not None, 60.0, "the engine ends")
+    system.until(lambda: process.restarts > restarts, 60.0, "the engine ends and is started again")
     assert process.exit_status == 0
     (trace,) = captured(system, "to its end")
     assert len(trace.token_ids) == 64
