@@ -43,6 +43,14 @@ def place(slots: Iterable[EngineSlot], stable: int, config: RolloutConfig) -> di
     return {slot.id: stable for slot in slots if slot.arm == "stable" or config.idle_candidates_serve}
 
 
+def _changed(before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    """Which engines came and went, for a release's reason."""
+    came, went = sorted(after.keys() - before.keys()), sorted(before.keys() - after.keys())
+    told = [f"engines that joined: {', '.join(came)}"] if came else []
+    told += [f"engines that left: {', '.join(went)}"] if went else []
+    return "; ".join(told) or "engines changed places"
+
+
 def freeze(baselines: Mapping[str, Baseline]) -> dict[str, float]:
     """Baselines as a release's numbers."""
     return {
@@ -107,6 +115,7 @@ class Rollout:
         elif self.served.state is TrialState.CANARY:
             self._judge()
         else:
+            self._settle_engines()
             self._begin()
         self._reconcile()
         if self._now() >= self._keep_at:
@@ -139,6 +148,12 @@ class Rollout:
 
     # -- the trial
 
+    def _settle_engines(self) -> None:
+        """Engines that the configuration gained serve from here on, and those that it lost are named no more."""
+        placed = self._placement(None)
+        if placed != self.served.engines:
+            self._release(ReleaseKind.BOOTSTRAP, _changed(self.served.engines, placed), engines=placed)
+
     def _begin(self) -> None:
         """published -> evaluating: the oldest waiting child of stable takes the candidate engines."""
         for number in sorted(self._waiting):
@@ -152,6 +167,7 @@ class Rollout:
                     TrialState.EXPIRED,
                     f"version {number} descends from {version.parent}, but {self.served.stable} is stable",
                     candidate=number,
+                    engines=self.served.engines,
                 )
             elif self.evidence.baselines(self._stable, self._config.gate) is not None:
                 self._move(
@@ -237,17 +253,27 @@ class Rollout:
             self._reject(standing.reason, standing.numbers)
         elif standing.verdict is Verdict.EXPIRE:
             self._reject(standing.reason, standing.numbers, TrialState.EXPIRED)
-        elif (share := gate.share_at(standing.num_units, self._config.gate)) != self.served.share:
-            self._move(
-                TrialState.CANARY,
-                TrialState.CANARY,
-                f"version {candidate} gets {share:.0%} of sessions",
-                candidate=candidate,
-                engines=self.served.engines,
-                share=share,
-                salt=self.served.salt,
-                numbers=standing.numbers,
-            )
+        else:
+            self._step(candidate, standing)
+
+    def _step(self, candidate: int, standing: Standing) -> None:
+        """Along the ramp, and to the engines that there are now."""
+        share, placed = gate.share_at(standing.num_units, self._config.gate), self._placement(candidate)
+        if share == self.served.share and placed == self.served.engines:
+            return
+        reason = f"version {candidate} gets {share:.0%} of sessions"
+        if placed != self.served.engines:
+            reason += f"; {_changed(self.served.engines, placed)}"
+        self._move(
+            TrialState.CANARY,
+            TrialState.CANARY,
+            reason,
+            candidate=candidate,
+            engines=placed,
+            share=share,
+            salt=self.served.salt,
+            numbers=standing.numbers,
+        )
 
     def _promote(self, candidate: int, standing: Standing) -> None:
         self._move(

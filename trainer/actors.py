@@ -14,13 +14,14 @@ from infra.config import TrainerConfig
 from infra.errors import OnstreamError, StartError
 from infra.lifecycle import Stop
 from trainer.batching import Minibatch
+from trainer.carry import Carrier, Desk, is_elsewhere
 from trainer.update import UpdateMetrics
 
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
 _ATTEMPTS = 3  # Ray gives its node 30 s to start, of a usual 5: too few while engines load on the same cores
-_OBJECT_STORE_BYTES = 200 << 20  # a batch of token ids and metrics; weights travel as files
+_OBJECT_STORE_BYTES = 200 << 20  # a batch of token ids and metrics; weights travel as files, or in pieces
 _SETTINGS = {
     "RAY_worker_niceness": "0",  # Ray's own 15 would starve the learner beside busy engines: `trainer.niceness` decides
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -83,7 +84,7 @@ class LearnerDiedError(OnstreamError, RuntimeError):
     """The learner's process is gone, for lack of memory as a rule."""
 
 
-class LearnerActor:
+class LearnerActor(Desk):
     """Runs in Ray's worker process; torch is imported there and not in the driver."""
 
     def open(self, base: str, config: TrainerConfig) -> None:
@@ -112,25 +113,34 @@ class RayPolicy:
 
     def __init__(self, base: Path, config: TrainerConfig, stop: Stop) -> None:
         self._stop = stop
-        actor: Callable[..., Any] = ray.remote(num_cpus=config.threads)(LearnerActor)
+        num_gpus = 1 if config.device.startswith("cuda") else 0
+        actor: Callable[..., Any] = ray.remote(num_cpus=config.threads, num_gpus=num_gpus)(LearnerActor)
         self._actor: Any = actor.remote()  # type: ignore[attr-defined]
         try:
             self._wait(self._actor.open.remote(str(base.absolute()), config))
+            kept = config.checkpoint_dir
+            self.carrier = Carrier(
+                self._actor, self._wait, bool(kept) and is_elsewhere(self._actor, self._wait, Path(kept))
+            )
         except OnstreamError:
             self.close()  # or it would keep its cores until the garbage collector comes by
             raise
 
     def load(self, folder: Path) -> None:
-        self._wait(self._actor.load.remote(str(folder.absolute())))
+        with self.carrier.to_learner(folder) as there:
+            self._wait(self._actor.load.remote(there))
 
     def restore(self, folder: Path) -> None:
-        self._wait(self._actor.restore.remote(str(folder.absolute())))
+        with self.carrier.to_learner(folder) as there:
+            self._wait(self._actor.restore.remote(there))
 
     def save(self, folder: Path) -> None:
-        self._wait(self._actor.save.remote(str(folder.absolute())))
+        with self.carrier.from_learner(folder) as there:
+            self._wait(self._actor.save.remote(there))
 
     def export(self, folder: Path) -> None:
-        self._wait(self._actor.export.remote(str(folder.absolute())))
+        with self.carrier.from_learner(folder) as there:
+            self._wait(self._actor.export.remote(there))
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         metrics: UpdateMetrics = self._wait(self._actor.update.remote(minibatches))

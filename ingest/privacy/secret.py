@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from infra.config import PrivacyConfig
+from infra.config import Config, PrivacyConfig
 from infra.errors import ConfigError
 from ingest.privacy.durable import sync
 
@@ -66,6 +66,18 @@ class Secret:
 def _derived(master: bytes, use: bytes) -> bytes:
     """HKDF-SHA256 (RFC 5869) without salt: the master secret is uniformly random."""
     return HKDF(SHA256(), _BYTES, salt=None, info=b"onstream/" + use).derive(master)
+
+
+def check(config: Config) -> None:
+    """A check of `onstream check`: the secret can be read, and is one where the keys are. Raises `ConfigError`."""
+    privacy = config.privacy
+    if privacy.secret_file or privacy.secret_env:
+        load(privacy, config.run_dir)
+    elif "://" in privacy.keys_url and not privacy.keys_url.startswith("file://"):
+        raise ConfigError(
+            f"privacy.secret_file or secret_env: must be given where keys are shared, at {privacy.keys_url}; "
+            "each machine would make a secret of its own, and could not read the others' keys"
+        )
 
 
 def load(config: PrivacyConfig, run_dir: str, environ: Mapping[str, str] | None = None) -> Secret:

@@ -82,6 +82,14 @@ def test_one_screen_tells_what_runs_serves_waits_and_is_on_trial(system: System)
         assert told in shown.stdout
 
 
+@pytest.mark.parametrize("name", ["stable-0", "trainer"])
+def test_a_process_that_does_its_work_says_that_it_is_ready(system: System, name: str) -> None:
+    told = system.until(
+        lambda: told if set((told := system.health(name)).values()) == {200} else None, 60.0, f"{name} is ready"
+    )
+    assert sorted(told) == ["/live", "/ready", "/started"]
+
+
 def test_a_captured_reply_is_the_reply_without_capture(system: System) -> None:
     url = system.user_url("stable-0")
     silent = system.chat("Name a colour.", url=url, headers={headers.CONSENT: "no"}, **GREEDY)
@@ -405,3 +413,23 @@ def test_after_all_that_every_trace_is_explained_and_some_were_trained(system: S
     assert account.num_traces > 50
     fates = Counter(name for fate in system.records(topics.FATES) for name in fate.trace_ids)
     assert fates
+
+
+def test_an_engine_that_is_asked_to_end_finishes_its_reply_first(system: System) -> None:
+    """The last test: the engine does not come back within it."""
+    process = system.supervisor.processes["stable-0"]
+    assert process.pid is not None
+    restarts = process.restarts
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Count."}], "stream": True}
+    body |= {"max_tokens": 64, "ignore_eos": True}
+    url, session = f"{system.user_url('stable-0')}/v1/chat/completions", {headers.SESSION: "to its end"}
+    with httpx.stream("POST", url, json=body, headers=session, timeout=120.0) as answer:
+        lines = answer.iter_lines()
+        read = [next(lines)]
+        os.kill(process.pid, signal.SIGTERM)
+        read += list(lines)
+    assert "data: [DONE]" in read
+    system.until(lambda: process.restarts > restarts, 60.0, "the engine ends and is started again")
+    assert process.exit_status == 0
+    (trace,) = captured(system, "to its end")
+    assert len(trace.token_ids) == 64

@@ -301,6 +301,36 @@ def test_a_child_of_a_version_that_is_no_longer_stable_is_never_tried(world: Wor
     assert 2 in world.served.trials
     assert world.served.state is TrialState.EXPIRED
     assert 2 not in world.hands["c"].loads
+    assert world.served.engines == {"s": 0, "c": 0}, "a version that is passed over moves no engine"
+
+
+def test_an_engine_that_the_configuration_gains_serves_and_one_that_it_loses_is_forgotten(world: World) -> None:
+    world.hands["s-1"] = Hand(EngineSlot(id="s-1", arm="stable", port=5, control_port=6))
+    world.restarted()
+    world.ticks(2)
+    assert world.served.engines == {"s": 0, "s-1": 0, "c": 0}
+    assert world.released[-1].reason == "engines that joined: s-1"
+    num = len(world.released)
+    world.ticks(3)
+    assert len(world.released) == num, "it is said once"
+    del world.hands["s-1"]
+    world.restarted()
+    world.ticks(2)
+    assert world.served.engines == {"s": 0, "c": 0}
+    assert world.released[-1].reason == "engines that left: s-1"
+
+
+def test_an_engine_gained_during_a_trial_serves_its_arm_and_the_trial_goes_on(world: World) -> None:
+    world.to_canary()
+    before = world.served
+    world.hands["s-1"] = Hand(EngineSlot(id="s-1", arm="stable", port=5, control_port=6))
+    world.hands["c-1"] = Hand(EngineSlot(id="c-1", arm="candidate", port=7, control_port=8))
+    world.restarted()
+    world.ticks(2)
+    now = world.served
+    assert now.engines == {"s": 0, "s-1": 0, "c": 1, "c-1": 1}
+    assert (now.state, now.share, now.salt) == (before.state, before.share, before.salt)
+    assert world.hands["c-1"].version == 1
 
 
 def test_a_controller_without_a_first_release_says_what_to_do(tmp_path: Path) -> None:

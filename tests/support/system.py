@@ -6,8 +6,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from processes import is_alive
 from infra import config
 from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.lifecycle import Deadline
-from infra.process import ProcessState
+from infra.process import Process, ProcessSpec, ProcessState
 from infra.supervisor import Supervisor
 from ingest.audit.account import Account, Limits
 from ingest.audit.reading import take
@@ -77,6 +78,17 @@ def write_config(folder: Path, model: Path) -> Path:
     return path
 
 
+class ProbedSupervisor(Supervisor):
+    """Gives processes a health port each, as pods have one: `health_ports`, by the process's name."""
+
+    health_ports: Mapping[str, int] = {}
+
+    def _add(self, spec: ProcessSpec) -> Process:
+        if (port := self.health_ports.get(spec.name)) is not None:
+            spec = replace(spec, env={**spec.env, "ONSTREAM__HEALTH__PORT": str(port)})
+        return super()._add(spec)
+
+
 class System:
     """A running system. A thread ticks its supervisor."""
 
@@ -89,7 +101,9 @@ class System:
         self._telemetry = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}  # into the logs
         os.environ.update(self._telemetry)
         self.lines: list[str] = []
-        self.supervisor = Supervisor(self.config, path, self.lines.append)
+        self.supervisor = ProbedSupervisor(self.config, path, self.lines.append)
+        names = ("stable-0", "trainer")
+        self.supervisor.health_ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._over = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         serving = self.config.serving
@@ -147,6 +161,11 @@ class System:
 
     def user_url(self, engine: str) -> str:
         return f"http://{self.slots[engine].host}:{self.slots[engine].port}"
+
+    def health(self, name: str) -> dict[str, int]:
+        """Path -> status of a process's health port, where it has one."""
+        url = f"http://127.0.0.1:{self.supervisor.health_ports[name]}"
+        return {path: httpx.get(url + path, timeout=5.0).status_code for path in ("/live", "/started", "/ready")}
 
     def rollout(self) -> dict[str, Any]:
         own = self.config.serving.rollout

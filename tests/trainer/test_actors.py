@@ -61,6 +61,28 @@ def test_the_actor_trains_saves_restores_and_exports_as_the_learner_does(
     assert all(bool((remote[name] - here[name]).abs().max() < 1e-2) for name in here)
 
 
+def test_a_learner_that_does_not_see_our_disk_has_its_files_carried(
+    policy: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.carry import Carrier, is_elsewhere
+
+    for name in ("here", "away"):
+        (tmp_path / name).mkdir()
+    policy.save(tmp_path / "here")
+    monkeypatch.setattr(policy, "carrier", Carrier(policy._actor, policy._wait, is_needed=True, piece_bytes=1000))
+    policy.load(tiny_model)
+    policy.restore(tmp_path / "here")
+    policy.save(tmp_path / "away")
+    policy.export(tmp_path / "export")
+    held = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    assert held == {path.name: path.read_bytes() for path in (tmp_path / "away").iterdir()}
+    assert (tmp_path / "export" / "model.safetensors").stat().st_size > 1000
+    with pytest.raises(StoreError, match=r"learner state .*: not readable"):
+        policy.restore(tmp_path / "export")
+    assert not is_elsewhere(policy._actor, policy._wait, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "export", "here"]
+
+
 def test_an_error_of_ours_in_the_actor_arrives_as_itself(policy: Any, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="learner state"):
         policy.restore(tmp_path)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from key_work import load_secret
 
-from infra.config import PrivacyConfig
+from infra.config import Config, PrivacyConfig
 from infra.errors import ConfigError
-from ingest.privacy.secret import Secret, load
+from ingest.privacy.secret import Secret, check, load
 
 WORD, OTHER = "a1" * 32, "b2" * 32
 
@@ -97,3 +97,17 @@ def test_a_variable_that_was_named_must_be_set(tmp_path: Path) -> None:
 def test_two_sources_of_a_secret_are_refused() -> None:
     with pytest.raises(ValueError, match="got both"):
         PrivacyConfig(secret_file="x", secret_env="Y")
+
+
+def test_keys_that_machines_share_need_a_secret_that_they_share(tmp_path: Path) -> None:
+    def checked(**privacy: str) -> None:
+        check(Config.model_validate({"run_dir": str(tmp_path), "model": {"path": "none"}, "privacy": privacy}))
+
+    with pytest.raises(ConfigError, match=r"must be given where keys are shared, at s3://bucket/keys"):
+        checked(keys_url="s3://bucket/keys")
+    with pytest.raises(ConfigError, match=r"privacy\.secret_file: .*: not readable"):
+        checked(keys_url="s3://bucket/keys", secret_file=str(tmp_path / "none"))
+    (tmp_path / "given").write_text("0f" * 32)
+    checked(keys_url="s3://bucket/keys", secret_file=str(tmp_path / "given"))
+    checked()
+    assert not (tmp_path / "secret").exists(), "a check makes nothing"
