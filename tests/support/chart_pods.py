@@ -6,10 +6,12 @@ Names as Kubernetes gives them (`loop-onstream-engine-stable-0`), variables put 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from chartcheck.render import NAMESPACE, Manifest, component_of, pods
 
+_OWN_FOLDERS = re.compile(r"(?<![\w/.])/(etc/onstream|var/lib/onstream|models?)\b")
 _REFERENCE = re.compile(r"\$\((\w+)\)")
 
 
@@ -118,3 +120,16 @@ def _files(mount: Mount, maps: Mapping[str, Mapping[str, str]]) -> Iterator[tupl
                     yield path, maps[part["name"]][item["key"]]
                 else:
                     yield path, SecretKey(part["name"], item["key"])
+
+
+def here(text: str, folder: Path) -> str:
+    """`text` with the pods' folders moved below `folder`, so that a process of this machine finds them."""
+    return _OWN_FOLDERS.sub(lambda found: f"{folder}{found[0]}", text)
+
+
+def lay_out(container: Container, folder: Path, secrets: Mapping[SecretKey, str]) -> None:
+    """Write the files that a container mounts, below `folder`; what is in Secrets from `secrets`."""
+    for path, content in container.files.items():
+        file = Path(f"{folder}{path}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets[content] if isinstance(content, SecretKey) else here(content, folder))
