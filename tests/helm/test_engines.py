@@ -80,13 +80,18 @@ def test_ready_alive_and_started_are_three_questions(rendered: Rendered) -> None
     held = container(one(rendered(), "StatefulSet", "engine-stable"))
     paths = [held[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")]
     assert paths == ["/started", "/live", "/ready"]
-    assert dict(next(c for c in containers(rendered()) if c.component == "engine").env)["ONSTREAM__HEALTH__PORT"] == "8300"
+    assert (
+        dict(next(c for c in containers(rendered()) if c.component == "engine").env)["ONSTREAM__HEALTH__PORT"] == "8300"
+    )
 
 
 def test_replies_in_progress_have_the_time_that_the_configuration_gives_them(rendered: Rendered) -> None:
     spec = one(rendered("large"), "StatefulSet", "engine-stable")["spec"]["template"]["spec"]
     drain_s = configuration.load(rendered("large")).serving.engine.drain_s
-    assert spec["terminationGracePeriodSeconds"] > drain_s + spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert (
+        spec["terminationGracePeriodSeconds"]
+        > drain_s + spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    )
     assert drain_s == 300
 
 

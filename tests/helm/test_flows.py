@@ -28,7 +28,9 @@ def test_every_arrow_is_allowed_somewhere(rendered: Rendered) -> None:
 
 
 def test_only_the_rollout_reaches_a_control_port(rendered: Rendered, case: str) -> None:
-    reach = {flow.source for flow in allowed(rendered, case) if flow.target == "engine" and "8100" in flow.ports.split()}
+    reach = {
+        flow.source for flow in allowed(rendered, case) if flow.target == "engine" and "8100" in flow.ports.split()
+    }
     assert reach <= {"rollout"}
 
 
@@ -59,7 +61,7 @@ def test_a_flow_added_at_both_ends_is_noticed(rendered: Rendered) -> None:
 
 def test_a_flow_that_only_one_end_allows_is_noticed(rendered: Rendered) -> None:
     manifests = changed(rendered(), "engine", "ingress", rule_about(rendered(), "ingest", 8100, "from"))
-    with pytest.raises(Unclear, match="allowed at one end only: .*ingest.*8100"):
+    with pytest.raises(Unclear, match=r"allowed at one end only: .*ingest.*8100"):
         flows.allowed(manifests)
 
 

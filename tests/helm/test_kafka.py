@@ -80,14 +80,18 @@ def test_strimzi_makes_the_topics_that_bootstrap_would_make(rendered: Rendered) 
 
 def test_the_strimzi_user_may_use_every_topic_and_group_and_no_more(rendered: Rendered) -> None:
     acls = one(rendered("strimzi"), "KafkaUser")["spec"]["authorization"]["acls"]
-    named = {kind: {a["resource"]["name"] for a in acls if a["resource"]["type"] == kind} for kind in ("topic", "group")}
+    named = {
+        kind: {a["resource"]["name"] for a in acls if a["resource"]["type"] == kind} for kind in ("topic", "group")
+    }
     assert named == {"topic": {topic.name for topic in ALL}, "group": set(READERS)}
     assert not {"All", "Delete", "Alter", "AlterConfigs"} & {op for acl in acls for op in acl["operations"]}
 
 
 def test_topics_outlive_the_release(rendered: Rendered) -> None:
     kept = {
-        m["metadata"]["annotations"]["helm.sh/resource-policy"] for m in rendered("strimzi") if m["kind"] == "KafkaTopic"
+        m["metadata"]["annotations"]["helm.sh/resource-policy"]
+        for m in rendered("strimzi")
+        if m["kind"] == "KafkaTopic"
     }
     assert kept == {"keep"}
 

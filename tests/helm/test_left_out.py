@@ -1,12 +1,15 @@
 """What is off is not there. First of all that: a part that one cannot leave out is no option."""
 
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from chart_pods import containers
-from charts import Rendered
+from chartcheck import render, schemas
 from chartcheck.render import Manifest, component_of, pods
-
+from chartcheck.tools import CHART
+from charts import Rendered, one, some
 
 OPERATORS = {"ScaledObject", "TriggerAuthentication", "KafkaTopic", "KafkaUser", "PodMonitor", "PrometheusRule"}
 
@@ -77,3 +80,23 @@ def test_what_is_on_by_default_can_be_off(rendered: Rendered, kind: str) -> None
 def test_without_priority_classes_pods_name_none(rendered: Rendered) -> None:
     named = {pod["spec"].get("priorityClassName") for pod in pods(rendered("all-off")).values()}
     assert named == {None}
+
+
+def test_rules_and_dashboards_are_made_of_the_charts_folders_and_only_where_wanted(tmp_path: Path) -> None:
+    chart = tmp_path / "onstream"
+    shutil.copytree(CHART, chart)
+    rule = '{alert: A, expr: "up == 0", annotations: {summary: "{{ $labels.pod }} is down"}}'
+    (chart / "rules").mkdir(exist_ok=True)
+    (chart / "rules" / "mine.yaml").write_text(f"groups:\n  - name: mine\n    rules:\n      - {rule}\n")
+    (chart / "dashboards").mkdir(exist_ok=True)
+    (chart / "dashboards" / "mine.json").write_text('{"title": "{{ pod }}"}')
+    without = render.render(render.cases()["defaults"], chart=chart)
+    assert [name for name in some(without, "PrometheusRule") + some(without, "ConfigMap") if "mine" in name] == []
+    manifests = render.render(render.cases()["monitoring"], chart=chart)
+    found = one(manifests, "PrometheusRule", "mine")
+    assert found["spec"]["groups"][0]["rules"][0]["annotations"] == {"summary": "{{ $labels.pod }} is down"}
+    assert found["metadata"]["labels"]["release"] == "prometheus"
+    dashboard = one(manifests, "ConfigMap", "mine")
+    assert dashboard["data"] == {"mine.json": '{"title": "{{ pod }}"}'}
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert schemas.faults(found) + schemas.faults(dashboard) == []

@@ -52,6 +52,11 @@ BROKEN: list[tuple[Rule, Change]] = [
     (policies.nobody_has_a_token, lambda m: pod(m).update(serviceAccountName="default")),
     (policies.writable_folders_are_volumes, lambda m: box(m)["volumeMounts"].pop()),
     (policies.writable_folders_are_volumes, lambda m: pod(m)["volumes"][-1]["emptyDir"].clear()),
+    (policies.volumes_fit_their_limits, lambda m: pod(m)["volumes"][-1]["emptyDir"].update(sizeLimit="50Gi")),
+    (
+        policies.volumes_fit_their_limits,
+        lambda m: pod(m)["volumes"][-1]["emptyDir"].update(medium="Memory", sizeLimit="4Gi"),
+    ),
     (policies.mounts_have_volumes, lambda m: pod(m)["volumes"].pop()),
     (policies.mounts_have_volumes, lambda m: pod(m)["volumes"].append({"name": "more", "emptyDir": {"sizeLimit": 1}})),
     (policies.disruptions_are_bounded, lambda m: without(m, "PodDisruptionBudget", "ingest")),
@@ -112,7 +117,7 @@ def test_a_field_that_kubernetes_does_not_know_is_a_fault(rendered: Rendered) ->
 
 
 @pytest.mark.parametrize(
-    ("case", "kind", "change"),
+    ("name", "kind", "change"),
     [
         ("defaults", "RayCluster", lambda m: m["spec"]["workerGroupSpecs"][0].update(maxReplica=3)),
         ("defaults", "RayCluster", lambda m: m["spec"]["authOptions"].update(mode="tokens")),
@@ -128,16 +133,18 @@ def test_a_field_that_kubernetes_does_not_know_is_a_fault(rendered: Rendered) ->
     ],
 )
 def test_a_field_that_an_operator_does_not_know_is_a_fault(
-    rendered: Rendered, case: str, kind: str, change: Callable[[Manifest], Any]
+    rendered: Rendered, name: str, kind: str, change: Callable[[Manifest], Any]
 ) -> None:
-    broken = copy.deepcopy(one(rendered(case), kind))
+    broken = copy.deepcopy(one(rendered(name), kind))
     assert schemas.faults(broken) == []
     change(broken)
     assert schemas.faults(broken) != []
 
 
 def test_every_kind_that_is_rendered_has_a_schema(rendered: Rendered, case: str) -> None:
-    operators = {m["kind"] for m in rendered(case) if "." in m["apiVersion"].split("/")[0] and "k8s.io" not in m["apiVersion"]}
+    operators = {
+        m["kind"] for m in rendered(case) if "." in m["apiVersion"].split("/")[0] and "k8s.io" not in m["apiVersion"]
+    }
     assert {kind for kind in operators if not schemas.crd(kind)} <= set()
 
 

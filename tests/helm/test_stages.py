@@ -87,7 +87,8 @@ def test_somebody_elses_token_reaches_cluster_and_driver(rendered: Rendered) -> 
 
 def test_the_driver_is_told_where_ray_is(rendered: Rendered) -> None:
     addresses = {
-        name: configuration.load(rendered(name)).trainer.ray_address for name in ("defaults", "ray-address", "ray-local")
+        name: configuration.load(rendered(name)).trainer.ray_address
+        for name in ("defaults", "ray-address", "ray-local")
     }
     assert addresses == {
         "defaults": "ray://loop-onstream-ray-head-svc.ml.svc:10001",

@@ -1,5 +1,6 @@
 """Values: each described, none unknown, none of the wrong type, and all made from the models."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def test_a_generated_file_that_was_edited_is_noticed(monkeypatch: pytest.MonkeyP
 
 def test_every_value_has_a_comment() -> None:
     lines = (CHART / "values.yaml").read_text().splitlines()
-    keys = [(above, line) for above, line in zip(lines, lines[1:], strict=False) if re.match(r"\s*[\w-]+:", line)]
+    keys = [(above, line) for above, line in itertools.pairwise(lines) if re.match(r"\s*[\w-]+:", line)]
     assert len(keys) > 150
     assert [line for above, line in keys if not above.strip().startswith("#")] == []
 
@@ -70,9 +71,9 @@ def test_the_schema_is_closed_everywhere() -> None:
 
 
 def test_the_configuration_in_the_schema_is_the_models_less_what_the_chart_writes() -> None:
-    held = {path for path in properties(SCHEMA, SCHEMA["properties"]["config"])}
+    held = set(properties(SCHEMA, SCHEMA["properties"]["config"]))
     models = Config.model_json_schema()
-    wanted = {path for path in properties(models, models)}
+    wanted = set(properties(models, models))
     cut = {path for path in wanted if any(path == one or path.startswith(f"{one}.") for one in OWNED)}
     assert held == wanted - cut
     assert {one for one in OWNED if one not in wanted} == set()

@@ -25,8 +25,8 @@ spec:
         {{- include "onstream.env" . | nindent 8 }}
       {{- include "onstream.envFrom" .root | nindent 6 }}
       resources:
-        requests: {cpu: 500m, memory: 2Gi, ephemeral-storage: 2Gi}
-        limits: {cpu: "2", memory: 2Gi, ephemeral-storage: 2Gi}
+        requests: {cpu: 500m, memory: 2Gi, ephemeral-storage: 5Gi}
+        limits: {cpu: "2", memory: 2Gi, ephemeral-storage: 5Gi}
       securityContext:
         {{- include "onstream.containerSecurity" .root | nindent 8 }}
       volumeMounts:

@@ -150,6 +150,11 @@ readinessProbe:
 - {name: ONSTREAM__HEALTH__LISTEN, value: 0.0.0.0}
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),service.instance.id=$(POD_NAME),service.version={{ .root.Chart.AppVersion }}
+{{- if not (has .component (list "engine" "trainer")) }}
+# one thread: a pod sees all cores of its node, and may use a few
+- {name: OMP_NUM_THREADS, value: "1"}
+- {name: POLARS_MAX_THREADS, value: "1"}
+{{- end }}
 {{- include "onstream.telemetryEnv" .root }}
 {{- range $name, $value := .root.Values.store.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
