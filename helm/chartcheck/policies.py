@@ -120,7 +120,7 @@ def writable_folders_are_volumes(manifests: list[Manifest]) -> Iterator[str]:
                 yield f"{where}: emptyDir {volume['name']} has no limit"
 
 
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+_UNITS: dict[str, int] = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
     f"{prefix}i": 2 ** (10 * power) for power, prefix in enumerate("KMGT", 1)
 }
 
@@ -130,7 +130,8 @@ def num_bytes(quantity: str | int) -> float:
     found = re.fullmatch(r"([0-9.]+)([kKMGT]?i?)", str(quantity))
     if found is None:
         raise ValueError(f"a quantity of bytes is wanted, got {quantity!r}")
-    return float(found[1]) * _UNITS[found[2]]
+    unit: int = _UNITS[found[2]]
+    return float(found[1]) * unit
 
 
 def volumes_fit_their_limits(manifests: list[Manifest]) -> Iterator[str]:
