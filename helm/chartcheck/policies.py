@@ -130,8 +130,7 @@ def num_bytes(quantity: str | int) -> float:
     found = re.fullmatch(r"([0-9.]+)([kKMGT]?i?)", str(quantity))
     if found is None:
         raise ValueError(f"a quantity of bytes is wanted, got {quantity!r}")
-    unit: int = _UNITS[found[2]]
-    return float(found[1]) * unit
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def volumes_fit_their_limits(manifests: list[Manifest]) -> Iterator[str]:
@@ -269,6 +268,14 @@ def labels_are_complete(manifests: list[Manifest]) -> Iterator[str]:
             yield f"{one.get('kind', 'a pod')} {one['metadata'].get('name', '')}: lacks {lacking}"
 
 
+def names_leave_room(manifests: list[Manifest]) -> Iterator[str]:
+    """A StatefulSet's pods carry its name with a hash as a label, of at most 63 characters."""
+    for one in manifests:
+        room = 52 if one["kind"] == "StatefulSet" else 63
+        if len(one["metadata"]["name"]) > room:
+            yield f"{name_of(one)}: may have {room} characters, has {len(one['metadata']['name'])}"
+
+
 def everything_is_in_the_namespace(manifests: list[Manifest]) -> Iterator[str]:
     """But for PriorityClasses, which are the cluster's."""
     for one in manifests:
@@ -309,6 +316,7 @@ RULES: tuple[Rule, ...] = (
     services_name_ports_that_exist,
     no_secret_is_in_a_value,
     labels_are_complete,
+    names_leave_room,
     everything_is_in_the_namespace,
     every_pod_has_a_policy,
 )

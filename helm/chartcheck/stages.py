@@ -161,7 +161,7 @@ class Ray(Part):
     """Where the learner runs: a RayCluster of this release, or an address."""
 
     create: bool = Field(
-        True, description="a RayCluster (ray.io/v1; needs KubeRay 1.5.1 or later), with token authentication"
+        True, description="a RayCluster (ray.io/v1; needs KubeRay 1.6 or later), with token authentication"
     )
     version: str = Field("2.60.0", description="Ray's version in the trainer's image")
     address: str = Field(

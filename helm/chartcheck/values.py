@@ -190,7 +190,7 @@ class Values(Part):
     """All values."""
 
     nameOverride: str = Field("", description="in place of the chart's name in labels")
-    fullnameOverride: Annotated[str, Field(max_length=40)] = Field(
+    fullnameOverride: Annotated[str, Field(max_length=35)] = Field(
         "", description="in place of <release>-onstream in names"
     )
     podLabels: Texts = Field({}, description="more labels on every pod, for example azure.workload.identity/use")

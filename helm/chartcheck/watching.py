@@ -99,7 +99,7 @@ class NetworkPolicy(Part):
     )
     dns: tuple[Peer, ...] = Field(
         (Peer(namespaceSelector=Labels(matchLabels={"kubernetes.io/metadata.name": "kube-system"})),),
-        description="who answers names, on port 53",
+        description="who answers names, on port 53; with NodeLocal DNSCache add its address as an ipBlock",
     )
     kafka: Outside = Field(Outside(ports=(9092, 9093, 9094)), description="the brokers, all of them")
     store: Outside = Field(

@@ -218,6 +218,11 @@ def test_a_pod_monitor_without_anything_to_scrape_is_refused(rendered: Rendered)
         rendered(overlay={"telemetry": {"metrics": "none", "podMonitor": {"enabled": True}}})
 
 
+def test_metrics_that_would_go_nowhere_are_refused(rendered: Rendered) -> None:
+    with pytest.raises(ChartError, match=r"telemetry\.metrics: otlp needs telemetry\.endpoint"):
+        rendered(overlay={"telemetry": {"metrics": "otlp"}})
+
+
 def test_pods_send_to_the_releases_own_collector_where_there_is_one(rendered: Rendered) -> None:
     manifests = rendered("collector")
     senders = [c for c in containers(manifests) if c.component not in ("learner", "collector")]

@@ -5,9 +5,9 @@
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
 {{- else if contains "onstream" .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 35 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-onstream" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-onstream" .Release.Name | trunc 35 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -169,6 +169,9 @@ readinessProbe:
 {{- $endpoint := $telemetry.endpoint -}}
 {{- if $telemetry.collector.enabled -}}
 {{- $endpoint = printf "http://%s-collector.%s.svc:4318" (include "onstream.fullname" .) .Release.Namespace -}}
+{{- end -}}
+{{- if and (eq $telemetry.metrics "otlp") (not $endpoint) -}}
+{{- fail "telemetry.metrics: otlp needs telemetry.endpoint or telemetry.collector, or metrics go nowhere" -}}
 {{- end -}}
 {{- if $endpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ $endpoint | quote }}}
