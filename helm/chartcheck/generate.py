@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from chartcheck.tools import CHART
 from chartcheck.values import OWNED, Values
+from chartcheck.values_base import Placed
 from infra.config import Config
 
 _WIDTH = 110
@@ -46,11 +47,10 @@ def values_yaml() -> str:
 
 def _lines(part: BaseModel, depth: int) -> Iterator[str]:
     pad = "  " * depth
-    for name, field in type(part).model_fields.items():
+    for name, about in _described(part):
         if depth == 0:
             yield ""
-        for line in textwrap.wrap(_about(name, field.description), _WIDTH - len(pad)):
-            yield f"{pad}# {line}"
+        yield from (f"{pad}# {line}" for line in textwrap.wrap(about, _WIDTH - len(pad)))
         value = getattr(part, name)
         if isinstance(value, BaseModel):
             yield f"{pad}{name}:"
@@ -59,9 +59,13 @@ def _lines(part: BaseModel, depth: int) -> Iterator[str]:
             yield f"{pad}{name}: {_flow(value)}"
 
 
-def _about(name: str, description: str | None) -> str:
-    """A name that says it all, with its unit in it, is its own description."""
-    return " ".join((description or f"{name}, as Kubernetes has it").split())
+def _described(part: BaseModel) -> list[tuple[str, str]]:
+    """Names and descriptions, a component's own before what all components have. Raises `ValueError` without one."""
+    fields = type(part).model_fields
+    if bare := [name for name, field in fields.items() if not field.description]:
+        raise ValueError(f"{type(part).__name__}: every value needs a description, {bare} have none")
+    told = [(name, " ".join((field.description or "").split())) for name, field in fields.items()]
+    return sorted(told, key=lambda one: one[0] in Placed.model_fields)
 
 
 def _flow(value: Any) -> str:
@@ -153,9 +157,9 @@ def with_table(readme: str) -> str:
 
 
 def _rows(part: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
-    for name, field in type(part).model_fields.items():
+    for name, about in _described(part):
         value, path = getattr(part, name), f"{prefix}{name}"
         if isinstance(value, BaseModel):
             yield from _rows(value, f"{path}.")
         else:
-            yield path, _flow(value), _about(name, field.description).replace("|", "\\|")
+            yield path, _flow(value), about.replace("|", "\\|")

@@ -51,8 +51,8 @@ class Autoscaling(Part):
     """A HorizontalPodAutoscaler by CPU."""
 
     enabled: bool = Field(False, description="then `replicas` says nothing")
-    minReplicas: Many = 2
-    maxReplicas: Many = 10
+    minReplicas: Many = Field(2, description="at least")
+    maxReplicas: Many = Field(10, description="at most")
     targetCPUUtilizationPercentage: Many = Field(70, description="of the requested CPU")
 
 

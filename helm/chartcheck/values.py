@@ -64,7 +64,9 @@ class Images(Part):
     """The images, one for each target of this repository's Dockerfile."""
 
     registry: str = Field("", description="where you pushed them, for example registry.example.com/ml; required")
-    pullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pullPolicy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="of all images, the collector's too"
+    )
     pullSecrets: tuple[str, ...] = Field((), description="names of Secrets for that registry")
     engine: Image = Field(_image("engine"), description="with vLLM for GPUs")
     router: Image = Field(_image("router"), description="router, rollout, bootstrap and `helm test`; no vLLM")
@@ -87,8 +89,12 @@ class Model(Part):
 class KafkaSecurity(Part):
     """Who we are to the brokers. Passwords and keys come from Secrets, never from values."""
 
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL (TLS), SASL_PLAINTEXT (a password), SASL_SSL (both)"
+    )
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how the password is proved: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"
+    )
     username: str = Field("", description="for SASL; empty with `strimzi.user.create`: the KafkaUser's name")
     secret: str = Field(
         "",
@@ -115,7 +121,9 @@ class StrimziUser(Part):
     """A KafkaUser for this release."""
 
     create: bool = Field(False, description="a KafkaUser named as the release, with the rights it needs and no more")
-    authentication: Literal["scram-sha-512", "tls"] = "scram-sha-512"
+    authentication: Literal["scram-sha-512", "tls"] = Field(
+        "scram-sha-512", description="a password (scram-sha-512), or a certificate (tls)"
+    )
 
 
 class Strimzi(Part):
@@ -145,7 +153,7 @@ class ServiceAccounts(Part):
 
     annotations: Texts = Field({}, description="on all, for example eks.amazonaws.com/role-arn")
     componentAnnotations: Mapping[Component, Texts] = Field(
-        {}, description="on one component's, over those: {engine: {...}}. Engines only read the store"
+        {}, description="on one component's, over those: {trainer: {...}}; docs/deploy.md says who writes what"
     )
 
 

@@ -25,8 +25,8 @@ class Labelled(Part):
 class CollectorImage(Part):
     """The OpenTelemetry Collector's image."""
 
-    repository: str = "otel/opentelemetry-collector-contrib"
-    tag: str = "0.140.0"
+    repository: str = Field("otel/opentelemetry-collector-contrib", description="its whole name, with a registry")
+    tag: str = Field("0.140.0", description="its version")
     digest: str = Field("", description="sha256:... pins it")
 
 

@@ -190,11 +190,13 @@ def test_a_changed_file_restarts_whoever_reads_it(rendered: Rendered) -> None:
     assert stamp(rendered()) != stamp(rendered(overlay={"files": {"spec.yaml": "name: a"}}))
 
 
-def test_workload_identity_is_by_annotation_and_engines_may_have_less(rendered: Rendered) -> None:
+def test_workload_identity_is_by_annotation_and_a_component_may_have_its_own(rendered: Rendered) -> None:
     manifests = rendered("small-team")
     role = "eks.amazonaws.com/role-arn"
-    assert one(manifests, "ServiceAccount", "engine")["metadata"]["annotations"][role].endswith("onstream-read")
-    assert one(manifests, "ServiceAccount", "trainer")["metadata"]["annotations"][role].endswith("onstream-write")
+    assert one(manifests, "ServiceAccount", "engine")["metadata"]["annotations"][role].endswith("role/onstream")
+    assert one(manifests, "ServiceAccount", "trainer")["metadata"]["annotations"][role].endswith(
+        "role/onstream-publisher"
+    )
     assert "annotations" not in one(rendered(), "ServiceAccount", "engine")["metadata"]
 
 
