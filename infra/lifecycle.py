@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
+_LOOK_S = 0.2
 _NEW_OBJECTS = 1_000_000  # and not 700; a tenth of a second each time
 
 
@@ -74,6 +75,30 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Wait, or return early and `True` when stopped."""
         return self._event.wait(seconds)
+
+
+def run_until_stopped(work: Callable[[], None], stop: Stop, end_s: float) -> bool:
+    """Run `work`, which looks at `stop`, and give it `end_s` to return once that is set. `False`: it did not.
+
+    For work with waits that nothing can end: it is left to its thread, which ends with the process. Raises what `work`
+    raises.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 - raised where it was asked for
+            failed.append(exc)
+
+    thread = threading.Thread(target=run, name="work", daemon=True)
+    thread.start()
+    while thread.is_alive() and not stop.wait(_LOOK_S):
+        pass
+    thread.join(end_s)
+    if failed:
+        raise failed[0]
+    return not thread.is_alive()
 
 
 @dataclass(frozen=True)
