@@ -34,12 +34,8 @@ def targets() -> dict[str, str]:
 
 
 def test_the_file_lints() -> None:
-    found = subprocess.run(
-        [str(Path(sys.executable).with_name("hadolint")), str(ROOT / "Dockerfile")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    linter = Path(sys.executable).with_name("hadolint")
+    found = subprocess.run([str(linter), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (0, "")
 
 
