@@ -2,8 +2,8 @@
 
 A value is compact JSON; from `_WORTH_BYTES` on it is compressed, and begins with zstd's magic number, which no JSON
 does. That is done here and not left to the producer: a record is as small in a spool, under a key, and on the wire.
-The frame names the dictionary it was compressed with; those without one, which were written before there were any,
-are read as well.
+The frame names the dictionary it was compressed with. One without, as large values have, and all that was written
+before there were any, is read as well.
 """
 
 import threading
@@ -22,6 +22,7 @@ SEALED_HEADER = "sealed"  # the key a value is sealed under, `<subject>/<generat
 ERASED_HEADER = "erased"  # the subject whose key was gone
 LEVEL = 1  # of zstd: level 3 takes half as long again for a fiftieth of the bytes
 _WORTH_BYTES = 64  # no record is smaller; the frame itself takes 12
+_LARGE_BYTES = 16 << 10  # from here on a dictionary saves a twentieth, and takes as long again
 _MAX_PLAIN_BYTES = 256 << 20  # a record that unfolds to more is no record: it must not fill the memory
 _MAGIC = b"\x28\xb5\x2f\xfd"
 UNUSABLE = "unusable"  # header of a message whose value cannot be had any more, although it lies on the log; says why
@@ -36,6 +37,7 @@ class _Zstd(threading.local):
         known = dictionaries.load()
         newest = known[dictionaries.NUMBERS[-1]]
         self.compressor = zstandard.ZstdCompressor(level=LEVEL, dict_data=newest)
+        self.compressor_of_large = zstandard.ZstdCompressor(level=LEVEL)
         self.decompressors = {0: zstandard.ZstdDecompressor()}
         self.decompressors |= {number: zstandard.ZstdDecompressor(dict_data=one) for number, one in known.items()}
 
@@ -51,7 +53,9 @@ def encode(record: Record) -> tuple[bytes, Headers]:
 
 def packed(value: bytes) -> bytes:
     """JSON as a value holds it: compressed where that is worth it."""
-    return _zstd.compressor.compress(value) if len(value) >= _WORTH_BYTES else value
+    if len(value) < _WORTH_BYTES:
+        return value
+    return (_zstd.compressor if len(value) < _LARGE_BYTES else _zstd.compressor_of_large).compress(value)
 
 
 def plain(value: bytes) -> bytes:

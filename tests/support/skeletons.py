@@ -5,7 +5,7 @@ no language has, as frequent as in English: what a compressor can learn here are
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from infra.config import IngestConfig
@@ -114,9 +114,7 @@ class _Session:
                 messages.append({"role": "tool", "tool_call_id": _hex(rng, 4), "content": _text(rng, 10)})
             prompt = (*prompt, *token_ids)
 
-    def _trace(
-        self, messages: Sequence[Json], said: str, prompt: tuple[int, ...], token_ids: tuple[int, ...]
-    ) -> Trace:
+    def _trace(self, messages: Sequence[Json], said: str, prompt: tuple[int, ...], token_ids: tuple[int, ...]) -> Trace:
         rng, begun = self._rng, self._at
         took = rng.expovariate(0.3)
         self._at += took + rng.expovariate(0.02)

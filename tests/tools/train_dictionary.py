@@ -48,7 +48,9 @@ def _report(trained: zstandard.ZstdCompressionDict, drawn: Iterable[tuple[str, b
         for place, size in enumerate((len(plain), *(len(way.compress(plain)) for way in ways))):
             sizes[schema][place] += size
     for schema, (plain, without, with_it) in sizes.items():
-        print(f"{schema:12} {plain:9} bytes, compressed {without:9}, with dictionary {with_it:9}: {with_it / without:.2f}")
+        print(
+            f"{schema:12} {plain:9} bytes, compressed {without:9}, with dictionary {with_it:9}: {with_it / without:.2f}"
+        )
 
 
 if __name__ == "__main__":
