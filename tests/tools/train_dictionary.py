@@ -6,8 +6,9 @@ writes dictionary 2 beside the others in `ingest/records`, and prints what it ma
 on, in shares of what zstd makes of them without one. The same script, records and version of zstd give the same bytes.
 
 A dictionary that was shipped once is never changed or removed, since values on a log name it; asked for one that is
-listed, this says whether it would come out the same and writes nothing. Train one with the next number when the records' form has changed enough that the printed shares are worth it, and let
-`ingest.records.dictionaries` list it; older readers park what is compressed with it.
+listed, this says whether it would come out the same, and writes nothing. Train one with the next number when the
+records' form has changed so much that the printed shares are worth it, and list it in `ingest.records.dictionaries`;
+older readers park what is compressed with it.
 """
 
 import sys
@@ -25,7 +26,7 @@ import skeletons  # noqa: E402
 from ingest.records import codec, dictionaries  # noqa: E402
 
 NUM_SESSIONS = 1500
-NUM_BYTES = 8 << 10  # 12 and 16 KiB gain less than a hundredth more
+NUM_BYTES = 8 << 10  # 12 and 16 KiB gain a hundredth more
 SEGMENT = {"d": 8, "steps": 40, "f": 20, "accel": 1}  # zstd's own defaults, and its search for `k`
 
 

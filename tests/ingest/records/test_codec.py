@@ -112,6 +112,12 @@ def test_a_compressed_value_that_would_fill_the_memory_is_refused(monkeypatch: p
         codec.plain(zstandard.compress(bytes(10_000)))
 
 
+def test_a_compressed_value_that_does_not_say_how_large_it_is_is_refused() -> None:
+    silent = zstandard.ZstdCompressor(write_content_size=False).compress(golden("trace.v1.json"))
+    with pytest.raises(RecordError, match=r"may unfold to \d+ bytes, got \d+$"):
+        codec.plain(silent)
+
+
 def test_a_record_without_a_schema_is_refused() -> None:
     assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..3, got None"
 
