@@ -10,7 +10,7 @@ from infra.config import Config
 from infra.errors import LakeError
 from ingest.lake.content import Content, OnDemand, Sealer, Vault
 from ingest.lake.manifest import DataFile, Table, folder_name
-from ingest.lake.schema import IDENTITY, SCHEMAS, newest
+from ingest.lake.schema import IDENTITY, SCHEMAS, newest, newest_of
 from ingest.lake.storage import Storage
 from ingest.lake.table import Lake
 
@@ -75,7 +75,7 @@ class Reading:
         wanted = [name for name in SCHEMAS[table] if name in {*columns, *_needed(table)}]
         for part, following in _portions(ordered):
             held.append(self._lake.scan(table, part).select(wanted).collect())
-            known = newest(table, pl.concat(held).lazy()).collect()
+            known = newest_of(table, pl.concat(held))
             if following is not None:
                 at = pl.col("at").dt.timestamp("us")
                 edge = round((following.ends_at if newest_first else following.begins_at) * 1e6)
