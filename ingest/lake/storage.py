@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from infra.errors import LakeError
+from infra.errors import ConfigError, LakeError
 from ingest.lake.disk import PART, Disk, folder_of
 
 
@@ -21,6 +21,7 @@ class Storage:
     """Files below `url`, any fsspec URL or a local path. Paths are relative to it. Every failure is a `LakeError`."""
 
     def __init__(self, url: str) -> None:
+        """Raises `ConfigError` for a URL that no installed library serves."""
         folder = folder_of(url)
         self.is_local = folder is not None
         self._fs: Any  # a `Disk`, or one of fsspec's
@@ -103,8 +104,11 @@ class Storage:
 
 
 def _reach(url: str) -> tuple[Any, str]:
-    """A file system elsewhere, and the path in it that `url` names."""
+    """A file system elsewhere, and the path in it that `url` names. Raises `ConfigError`."""
     import fsspec  # type: ignore[import-untyped]  # takes long, and a lake on this machine does not need it
 
-    fs, root = fsspec.core.url_to_fs(url)
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as exc:
+        raise ConfigError(f"ingest.lake.url: {url}: {exc}") from exc
     return fs, root

@@ -8,7 +8,7 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from infra.errors import LakeError
+from infra.errors import ConfigError, LakeError
 from ingest.lake.disk import folder_of
 from ingest.lake.storage import Storage
 
@@ -91,3 +91,8 @@ def test_a_folder_here_is_the_one_that_fsspec_would_take(url: str) -> None:
 @pytest.mark.parametrize("url", ["s3://a/b", "memory://a", "simplecache::s3://a", "simplecache::file:///a"])
 def test_what_is_elsewhere_is_no_folder_here(url: str) -> None:
     assert folder_of(url) is None
+
+
+def test_a_url_that_no_library_serves_is_a_mistake_in_the_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"ingest.lake.url: nowhere://a: .*nowhere"):
+        Storage("nowhere://a")
