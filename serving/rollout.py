@@ -8,13 +8,13 @@ it is acted on, so a crash in between is made good by reconciling.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
 
 from infra import telemetry
-from infra.config import EngineSlot, RolloutConfig
+from infra.config import RolloutConfig
 from infra.errors import ControlError, OnstreamError
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
@@ -25,6 +25,7 @@ from ingest.store.versions import VersionStore
 from serving import evidence, gate, trial
 from serving.engines import EngineControl
 from serving.gate import Baseline, Standing, Verdict
+from serving.placement import place
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +36,6 @@ _NUM_CHAMPIONS = 5  # stable, and those that a rollback may return to
 
 class FencedError(OnstreamError, RuntimeError):
     """Another rollout process took over the release log."""
-
-
-def place(slots: Iterable[EngineSlot], stable: int, config: RolloutConfig) -> dict[str, int]:
-    """Engine -> version while no trial runs. An engine left out takes no users, and holds stable ready."""
-    return {slot.id: stable for slot in slots if slot.arm == "stable" or config.idle_candidates_serve}
 
 
 def freeze(baselines: Mapping[str, Baseline]) -> dict[str, float]:
