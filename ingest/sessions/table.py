@@ -105,6 +105,7 @@ class _Session:
     opened_at: float
     last_at: float
     arrived_at: float
+    last_began: float = float("-inf")
     ended_at: float | None = None
     traces: dict[str, Held] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)
@@ -116,10 +117,6 @@ class _Session:
     subjects: set[str] = field(default_factory=set)
     is_open: bool = True
     looked_at: float = float("inf")
-
-    def has_later_than(self, at: float) -> bool:
-        """Whether a trace that began after `at` is here already."""
-        return any(held.trace.started_at > at for held in self.traces.values())
 
     def end(self, config: IngestConfig) -> tuple[float, CloseReason]:
         """When it closes, as its records stand, and why."""
@@ -167,8 +164,9 @@ class SessionTable:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
-        if (self._closed_at(key) or began) > began or session.has_later_than(ended):
+        if (self._closed_at(key) or began) > began or session.last_began > ended:
             session.late.add(trace.trace_id)
+        session.last_began = max(session.last_began, trace.started_at)
         session.traces[trace.trace_id] = Held.of(trace, message)
         session.messages.clear()
         session.headers = message.headers
