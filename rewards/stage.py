@@ -247,5 +247,6 @@ def run(log: EventLog, config: Config, scoring: Scoring, asking: Asking, stop: S
     try:
         while not stop.is_set():
             stage.step()
+            stop.pulse.beat()
     finally:
         stage.close()

@@ -16,6 +16,7 @@ import httpx
 from infra import telemetry
 from infra.config import RolloutConfig
 from infra.errors import ControlError, OnstreamError
+from infra.lifecycle import Pulse
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
 from ingest.records.events import Release, ReleaseKind, Reward, TrialState, Version
@@ -64,7 +65,9 @@ class Rollout:
         config: RolloutConfig,
         evidence_file: Path,
         now: Callable[[], float] = time.time,
+        pulse: Pulse | None = None,
     ) -> None:
+        self._pulse = pulse or Pulse()
         self._log, self._store, self._engines, self._config, self._now = log, store, engines, config, now
         self.served = Served()
         self.standing: Standing | None = None
@@ -292,6 +295,7 @@ class Rollout:
 
     def _load(self, name: str, version: int) -> None:
         took = self._engines[name].load(version)
+        self._pulse.go_on()
         self._release(
             ReleaseKind.ANNOUNCED,
             f"{name} serves version {version} after a pause of {took['pause_s'] * 1000:.0f} ms",

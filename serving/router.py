@@ -332,6 +332,13 @@ class Router:
         is_up = any(self.health.is_up(name) for name in self._slots)
         return JSONResponse({"status": "ok" if is_up else "no engine answers"}, 200 if is_up else 503)
 
+    @property
+    def trouble(self) -> str:
+        """Why this router is of no use to users now; empty: some engine answers."""
+        if self._is_starting or not any(self.health.is_up(name) for name in self._slots):
+            return "no engine answers"
+        return ""
+
     def application(self) -> Starlette:
         return Starlette(
             routes=[

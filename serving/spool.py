@@ -160,17 +160,23 @@ class Shipper(threading.Thread):
 
     def run(self) -> None:
         waits = backoff_s(0.2, 10.0)
-        while not self._stop_flag.is_set():
+        while True:
+            is_last = self._stop_flag.is_set()
             try:
                 self.ship()
                 waits = backoff_s(0.2, 10.0)
             except LogError as exc:
                 logger.warning("spool: %d bytes wait for the event log: %s", self._spool.held_bytes(), exc)
-                self._stop_flag.wait(next(waits))
+                if self._stop_flag.wait(next(waits)):
+                    break
                 continue
+            if is_last:
+                break
             telemetry.gauge(telemetry.SPOOL_BYTES, self._spool.held_bytes())
             self._spool.arrived.wait(0.5)
             self._spool.arrived.clear()
+        if self._log is not None:
+            self._log.close()
 
     def ship(self) -> int:
         """Move everything pending; how many frames that was. Raises `LogError`."""
@@ -193,14 +199,12 @@ class Shipper(threading.Thread):
         return len(batch)
 
     def finish(self, timeout_s: float) -> None:
-        """Stop, and ship what is left if the broker lets us; what stays on disk ships at the next start."""
+        """Stop, and ship for so long what is left; what stays on disk ships at the next start.
+
+        The thread ends with the process where a broker keeps it waiting: a frame in flight is sent again then.
+        """
         self._stop_flag.set()
         self._spool.arrived.set()
         self.join(timeout_s)
-        try:
-            if not self.is_alive():
-                self.ship()
-        except LogError as exc:
-            logger.warning("spool: %d bytes stay on disk: %s", self._spool.held_bytes(), exc)
-        if self._log is not None:
-            self._log.close()
+        if self.is_alive():
+            logger.warning("spool: its last frames may stay on disk until the next start")

@@ -15,16 +15,14 @@ Every trace of a batch's rewards gets its fate with the batch, those that did no
 the inbox in which nothing can train do not wait for a batch: steps 3, 4, 6, 7 and 8 without an update.
 """
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from infra import telemetry
 from infra.config import Config
-from infra.files import replace_text
 from infra.lifecycle import Stop
 from ingest.log import fates
 from ingest.log.protocol import EventLog
@@ -84,7 +82,7 @@ class Trainer:
         self._inbox = Inbox(log, self.state.positions, self.state.fated, tasks, altered)
         self._releases = ReleaseFollower(log)
         self._settle_at = now() + SETTLE_S
-        self._status: dict[str, object] = {}
+        self.status: Mapping[str, object] = {"phase": self.phase.value}
 
     def run(self) -> None:
         """Until stopped. Raises `LogError` and `StoreError`; a new `Trainer` then goes on from the checkpoint."""
@@ -92,6 +90,7 @@ class Trainer:
             self.recover()
             while not self._stop.is_set():
                 self.tick()
+                self._stop.pulse.beat()
         finally:
             self.close()
 
@@ -342,9 +341,9 @@ class Trainer:
         self.phase = phases.step(self.phase, phase)
 
     def _show(self) -> None:
-        """`status.json`, for status screens."""
+        """How far it is, for whoever asks at `trainer.port`."""
         state = self.state
-        status: dict[str, object] = {
+        self.status = {
             "phase": self.phase.value,
             "turns_collected": self._inbox.num_eligible,
             "turns_needed": self._config.trainer.batch_turns,
@@ -353,9 +352,6 @@ class Trainer:
             "candidate": state.candidate.version if state.candidate else None,
             "mean_reward": state.mean_reward,
         }
-        if status != self._status:
-            self._status = status
-            replace_text(self._folder / "status.json", json.dumps({**status, "at": self._now()}))
 
 
 def _fate(trace_id: str, turn: Ineligible, at: float) -> Fate:

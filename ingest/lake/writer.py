@@ -196,6 +196,7 @@ def run(log: EventLog, lake: Lake, vault: Vault, config: Config, stop: Stop) -> 
     try:
         while not stop.is_set():
             stage.step()
+            stop.pulse.beat()
         stage.flush()
     finally:
         stage.close()

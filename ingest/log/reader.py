@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from infra import telemetry
 from infra.errors import ErasedError, LogError, NewerError, OnstreamError, RecordError
-from infra.lifecycle import Stop, backoff_s
+from infra.lifecycle import Pulse, Stop, backoff_s
 from ingest.log import letters
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message, Positions, Receipt
@@ -188,14 +188,19 @@ class Follower:
 
 
 def outlast_outages(
-    stop: Stop, run: Callable[[], None], outages: tuple[type[OnstreamError], ...] = (LogError,)
+    stop: Stop,
+    run: Callable[[], None],
+    outages: tuple[type[OnstreamError], ...] = (LogError,),
+    pulse: Pulse | None = None,
 ) -> None:
     """Call `run` until it returns or `stop` is set; begin it anew, after a wait, whenever the log fails.
 
     `outages` are the errors that say so, and those of what else a stage writes to.
 
-    `run` makes its own consumers and state from what the log has committed, so beginning anew is a restart.
+    `run` makes its own consumers and state from what the log has committed, so beginning anew is a restart. `pulse` is
+    beaten while waiting, with the outage as its trouble: being without a broker is not being stuck.
     """
+    pulse = pulse or Pulse()
     waits = backoff_s(0.5, 15.0)
     while not stop.is_set():
         begun = time.monotonic()
@@ -207,4 +212,5 @@ def outlast_outages(
                 waits = backoff_s(0.5, 15.0)
             wait = next(waits)
             logger.warning("%s; trying again in %.1f s", exc, wait)
+            pulse.beat(str(exc))
             stop.wait(wait)

@@ -318,5 +318,6 @@ def run(log: EventLog, config: Config, stop: Stop) -> None:
     try:
         while not stop.is_set():
             stage.step()
+            stop.pulse.beat()
     finally:
         stage.close()
