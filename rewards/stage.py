@@ -33,11 +33,12 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
+from infra.telemetry import metrics, names
 from ingest.log import fates
 from ingest.log.index import Index, index_path
 from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Erased, Reader, place, send
-from ingest.log.topics import READERS, REWARDS
+from ingest.log.topics import READERS, REWARDS, TRAJECTORIES
 from ingest.records.events import Component, Headers, Reward, Source, Trajectory, session_key
 from rewards.asking import Asking
 from rewards.evaluate import Key, Question, ask, reward, reward_id
@@ -149,7 +150,6 @@ class Stage:
         for name in ready:
             self._write(self._waiting[name])
             del self._waiting[name]
-        telemetry.gauge(telemetry.REWARDS_WAITING, len(self._waiting))
         return len(ready)
 
     def _hear(self) -> None:
@@ -176,9 +176,9 @@ class Stage:
 
     def _write(self, waiting: _Waiting) -> None:
         trajectory = waiting.trajectory
-        with telemetry.span(telemetry.SCORE, parent=waiting.headers) as span:
-            span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
-            span.set_attribute("onstream.turns", len(trajectory.turns))
+        with telemetry.span(names.SCORE, parent=waiting.headers, of=TRAJECTORIES.name) as span:
+            span.set_attribute(names.TRAJECTORY, trajectory.trajectory_id)
+            span.set_attribute(names.NUM_TURNS, len(trajectory.turns))
             source = Source(partition=waiting.where[1], offset=waiting.offset)
             made = reward(self._scoring, trajectory, waiting.outcomes, self._clock(), source)
             try:
@@ -187,10 +187,10 @@ class Stage:
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), made.at)
                 return
-        telemetry.count(telemetry.REWARDS_MADE, 1, signal="yes" if made.has_signal else "no")
+        telemetry.count(metrics.REWARDS_MADE, 1, {names.HAS_SIGNAL: made.has_signal})
         for component in made.components:
             if component.unscored is not None:
-                telemetry.count(telemetry.UNSCORED, 1, component=component.name)
+                telemetry.count(metrics.UNSCORED, 1, {names.COMPONENT: component.name})
         logger.info("session %s: %s", trajectory.session_id, told(made))
 
     def note(self) -> None:

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import telemetry
 from infra.errors import StoreError
+from infra.telemetry import metrics, names
 from ingest.log import topics
 from ingest.privacy.generations import DataKey
 from ingest.privacy.intake import Intake, Pieces, without_user
@@ -150,7 +151,7 @@ class Capture:
         for number, reply in enumerate(exchange.replies.values()):
             trace = self._trace(exchange, reply, number)
             self._recent.store(trace, partial(self._write, key))
-            telemetry.count(telemetry.TRACES_CAPTURED, 1, arm=trace.assignment.arm)
+            telemetry.count(metrics.TRACES_CAPTURED, 1, {names.ARM: trace.assignment.arm.value})
 
     def _write(self, key: DataKey | None, stored: Trace) -> bytes | None:
         discreet = self._intake.redact_trace(stored, self._pieces)
@@ -235,13 +236,13 @@ class CaptureMiddleware:
         http = HttpHeaders(scope=scope)
         identity = headers.read(http)
         if not identity.is_captured:
-            telemetry.count(telemetry.TRACES_REFUSED, 1)
+            telemetry.count(metrics.TRACES_UNCONSENTED)
             await self._app(scope, receive, send)
             return
         exchange = Exchange(identity, scope["path"], time.time())
         self._capture.find_key(exchange)
         token = _current.set(exchange)
-        with telemetry.span(telemetry.CHAT, parent=dict(http)):
+        with telemetry.span(names.GENERATE, parent=dict(http), of="chat"):
             try:
                 await self._app(scope, _listen(receive, exchange), self._watch(send, exchange))
             finally:
@@ -277,7 +278,7 @@ class CaptureMiddleware:
             self._capture.finish(exchange, key.result() if key else None)
         except Exception:  # a defect in capture must never become a failed request; it is logged and counted
             logger.exception("capture: trace %s lost", exchange.identity.trace_id)
-            telemetry.count(telemetry.TRACES_DROPPED, 1)
+            telemetry.count(metrics.TRACES_DROPPED)
 
 
 def _listen(receive: Receive, exchange: Exchange) -> Receive:

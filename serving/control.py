@@ -32,6 +32,7 @@ from starlette.routing import Route
 
 from infra import telemetry
 from infra.errors import ControlError, OnstreamError, StoreError
+from infra.telemetry import metrics, names
 from ingest.records.events import Version
 from ingest.store.versions import VersionStore
 from serving.capture import Capture
@@ -83,11 +84,11 @@ class Loader:
             folder = await asyncio.to_thread(self._store.fetch, manifest, self._cache)
             await asyncio.to_thread(check_finite, folder, version)
             fetched = time.monotonic()
-            with telemetry.span(telemetry.SWAP, {"onstream.version": version}):
+            with telemetry.span(names.SWAP, {names.VERSION: version}):
                 await self._swap(manifest, folder, engine, capture)
             swap = Swap(version, manifest.digest, fetched - begun, time.monotonic() - fetched)
-            telemetry.record(telemetry.SWAP_PAUSE, swap.pause_s)
-            telemetry.record(telemetry.SWAP_DURATION, swap.fetch_s + swap.pause_s)
+            telemetry.record(metrics.SWAP_PAUSE, swap.pause_s)
+            telemetry.record(metrics.SWAP_DURATION, swap.fetch_s + swap.pause_s)
             remember(self._cache, version)
             await asyncio.to_thread(self._evict)
             return swap

@@ -16,6 +16,7 @@ import httpx
 from infra import telemetry
 from infra.config import EngineSlot, RolloutConfig
 from infra.errors import ControlError, OnstreamError
+from infra.telemetry import metrics, names
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
 from ingest.records.events import Release, ReleaseKind, Reward, TrialState, Version
@@ -226,8 +227,6 @@ class Rollout:
         )
         standing.numbers["units.excluded"] = float(len(self.evidence.excluded.get(candidate, ())))
         self.standing = standing
-        telemetry.gauge(telemetry.TRIAL_LOG_E, standing.numbers.get("log_e.reward", 0.0), version=candidate)
-        telemetry.gauge(telemetry.TRIAL_USERS_NEEDED, standing.numbers["users_needed.promote"], version=candidate)
         if standing.verdict is Verdict.PROMOTE:
             self._promote(candidate, standing)
         elif standing.verdict is Verdict.REJECT:
@@ -264,7 +263,7 @@ class Rollout:
 
     def _move(self, now: TrialState, then: TrialState, reason: str, **what: object) -> None:
         self._release(ReleaseKind.TRIAL, reason, state=trial.step(now, then), **what)
-        telemetry.count(telemetry.RELEASES, 1, state=then)
+        telemetry.count(metrics.RELEASES, 1, {names.STATE: then.value})
 
     # -- writing and doing
 
@@ -273,7 +272,7 @@ class Rollout:
         release = Release.model_validate(
             {"release": self.served.last + 1, "kind": kind, "reason": reason, "at": self._now(), **fields}
         )
-        with telemetry.span(telemetry.DECIDE, {"onstream.release": release.release, "onstream.kind": kind}):
+        with telemetry.span(names.DECIDE, {names.RELEASE: release.release, names.RELEASE_KIND: kind.value}):
             reader.send(self._log, topics.RELEASES, "", release)
             self._log.flush(_FLUSH_S)
         self._apply(release)

@@ -29,6 +29,7 @@ from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
 from infra.errors import StoreError
 from infra.lifecycle import Deadline
+from infra.telemetry import metrics, names
 from ingest.log import topics
 from ingest.privacy.intake import Intake, user_in
 from ingest.records.events import Consent, Feedback, Headers, TurnKind, key_of, session_key
@@ -144,8 +145,8 @@ class Router:
             return refused.response()
         except ClientDisconnect:
             return Response(status_code=499)
-        with telemetry.span(telemetry.CHAT, parent=dict(request.headers)):
-            telemetry.count(telemetry.REQUESTS, 1, arm=identity.assignment.arm)
+        with telemetry.span(names.REQUEST, parent=dict(request.headers), of=request.url.path):
+            telemetry.count(metrics.REQUESTS, 1, {names.ARM: identity.assignment.arm.value})
             answer = await self._serve(request, identity, body)
             answer.headers[headers.SESSION] = session
             return answer
@@ -202,7 +203,7 @@ class Router:
                     self._note(name, is_up=False)
                 tried += 1
                 self.counts["retries"] += 1
-                telemetry.count(telemetry.RETRIES, 1, engine=name)
+                telemetry.count(metrics.RETRIES, 1, {names.ENGINE: name})
             if self._is_starting:
                 return Refused(503, "the engines are starting: GET /health answers 200 once one is up").response()
             if deadline.passed():
@@ -239,7 +240,7 @@ class Router:
         except BaseException:  # also cancellation: the connection must not stay half read
             answer.close()
             raise
-        telemetry.record(telemetry.FIRST_BYTE, time.monotonic() - begun, engine=slot.id)
+        telemetry.record(metrics.FIRST_BYTE, time.monotonic() - begun, {names.ENGINE: slot.id})
         return _Stream(self._stream(first, chunks, answer, identity), answer.status, back)
 
     async def _stream(
@@ -265,13 +266,13 @@ class Router:
             value, schema = await self._closed(record)
         except Refused as refused:
             return refused.response()
-        with telemetry.span(telemetry.FEEDBACK, parent=dict(request.headers)):
+        with telemetry.span(names.FEEDBACK_GIVEN, parent=dict(request.headers)):
             carried = schema | telemetry.headers_out()
         key = key_of(session_id=record.session_id, trace_id=record.trace_id)
         if not self._spool.put(topics.FEEDBACK.name, key, value, carried):
             return Refused(503, "feedback cannot be stored now; send it again later").response()
         self.counts["feedback"] += 1
-        telemetry.count(telemetry.FEEDBACK_TAKEN, 1)
+        telemetry.count(metrics.FEEDBACK_TAKEN)
         return JSONResponse({"feedback_id": record.feedback_id}, 202)
 
     async def _closed(self, record: Feedback) -> tuple[bytes, Headers]:

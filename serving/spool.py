@@ -25,6 +25,7 @@ from typing import NamedTuple
 from infra import telemetry
 from infra.errors import LogError
 from infra.lifecycle import Stop, backoff_s
+from infra.telemetry import metrics
 from ingest.log.protocol import EventLog
 from ingest.records.events import Headers
 
@@ -87,7 +88,7 @@ class Spool:
     def _drop(self, why: str) -> bool:
         self.num_dropped += 1
         logger.error("spool %s: dropped record %d: %s", self._folder, self.num_dropped, why)
-        telemetry.count(telemetry.TRACES_DROPPED, 1)
+        telemetry.count(metrics.TRACES_DROPPED)
         return False
 
     def _next_segment(self) -> None:
@@ -159,6 +160,7 @@ class Shipper(threading.Thread):
         self._log: EventLog | None = None
 
     def run(self) -> None:
+        telemetry.observe(metrics.SPOOL_BYTES, self._spool.held_bytes)
         waits = backoff_s(0.2, 10.0)
         while not self._stop_flag.is_set():
             try:
@@ -168,7 +170,6 @@ class Shipper(threading.Thread):
                 logger.warning("spool: %d bytes wait for the event log: %s", self._spool.held_bytes(), exc)
                 self._stop_flag.wait(next(waits))
                 continue
-            telemetry.gauge(telemetry.SPOOL_BYTES, self._spool.held_bytes())
             self._spool.arrived.wait(0.5)
             self._spool.arrived.clear()
 

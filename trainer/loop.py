@@ -26,6 +26,8 @@ from infra import telemetry
 from infra.config import Config
 from infra.files import replace_text
 from infra.lifecycle import Stop
+from infra.telemetry import metrics as measured
+from infra.telemetry import names
 from ingest.log import fates
 from ingest.log.protocol import EventLog
 from ingest.records.events import Fate, FateKind
@@ -214,9 +216,9 @@ class Trainer:
 
     def _train(self, batch: Batch, number: int) -> UpdateMetrics:
         began = time.monotonic()
-        with telemetry.span(telemetry.UPDATE, {"onstream.version": number, "onstream.turns": len(batch.turns)}):
+        with telemetry.span(names.UPDATE, {names.VERSION: number, names.NUM_TURNS: len(batch.turns)}):
             metrics = self._policy.update(batch.minibatches)
-        telemetry.record(telemetry.UPDATE_DURATION, time.monotonic() - began)
+        telemetry.record(measured.UPDATE_DURATION, time.monotonic() - began)
         return metrics
 
     def _accept(self, batch: Batch, number: int, metrics: UpdateMetrics) -> None:
@@ -260,8 +262,8 @@ class Trainer:
             mean_reward=batch.mean_reward,
         )
         self._enter(Phase.TRIAL)
-        telemetry.count(telemetry.TURNS_TRAINED, len(batch.turns))
-        telemetry.gauge(telemetry.REWARD_MEAN, batch.mean_reward)
+        telemetry.count(measured.TURNS_TRAINED, len(batch.turns))
+        telemetry.gauge(measured.REWARD_MEAN, batch.mean_reward)
         _tell_fairness(batch.fairness)
         logger.info(
             "batch %d turns, mean reward %.3f, %d steps, loss %.4f, kl %.5f, ess %.2f, clipped %.3f, grad norm %.3f, "
@@ -365,9 +367,9 @@ def _fate(trace_id: str, turn: Ineligible, at: float) -> Fate:
 def _tell_fairness(fairness: Fairness) -> None:
     """The bounds that hold for the batch just trained."""
     capped, numbers = fairness.capped, fairness.numbers()
-    telemetry.count(telemetry.TURNS_NEAR_DUPLICATE, fairness.num_near_duplicates)
-    telemetry.gauge(telemetry.BATCH_USER_SHARE, capped.user_share)
-    telemetry.gauge(telemetry.BATCH_TENANT_SHARE, capped.tenant_share)
+    telemetry.count(measured.TURNS_NEAR_DUPLICATE, fairness.num_near_duplicates)
+    telemetry.gauge(measured.BATCH_USER_SHARE, capped.user_share)
+    telemetry.gauge(measured.BATCH_TENANT_SHARE, capped.tenant_share)
     logger.info(
         "one user has at most %.3f of the batch's weighted advantages (bound %.3f over %d users, %.3f without it), one "
         "tenant %.3f (bound %.3f over %d); %d near duplicates are down-weighted; %.1f of %d turns count in effect",
@@ -387,4 +389,4 @@ def _tell_fairness(fairness: Fairness) -> None:
 def _count_refused(fates: tuple[Fate, ...]) -> None:
     for fate in fates:
         if fate.kind is not FateKind.TRAINED:
-            telemetry.count(telemetry.TRACES_REFUSED, 1, reason=fate.reason)
+            telemetry.count(measured.TURNS_INELIGIBLE, 1, {names.CAUSE: fate.reason.partition(":")[0]})

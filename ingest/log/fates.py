@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable
 
-from infra import telemetry
 from ingest.log.protocol import EventLog
 from ingest.log.reader import send
 from ingest.log.topics import FATES
@@ -38,4 +37,3 @@ def dead_letter(log: EventLog, trajectory: Trajectory, reason: str, at: float) -
     logger.error("trajectory %s: %d traces dead-lettered: %s", trajectory.trajectory_id, len(trajectory.turns), reason)
     traces = tuple(turn.trace_id for turn in trajectory.turns)
     tell(log, [Fate(trace_ids=traces, kind=FateKind.DEAD_LETTERED, reason=reason, at=at)])
-    telemetry.count(telemetry.DEAD_LETTERS, len(trajectory.turns), topic=FATES.name)

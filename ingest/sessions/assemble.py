@@ -35,6 +35,7 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import ErasedError, RecordError
 from infra.lifecycle import Stop
+from infra.telemetry import metrics, names
 from ingest.log import fates, letters
 from ingest.log.index import Index, index_path
 from ingest.log.letters import Failure
@@ -169,7 +170,7 @@ class Assembler:
         told = f"feedback {feedback.feedback_id}: nothing is known of {named}: {why}"
         logger.warning("%s: dead-lettered: %s", place(unclaimed.message), told)
         letters.bury(self._log, GROUP, unclaimed.message, Failure.UNCLAIMED, told)
-        telemetry.count(telemetry.FEEDBACK_UNCLAIMED, 1)
+        telemetry.count(metrics.FEEDBACK_UNCLAIMED)
 
     def _saw(self, where: Where, at: float) -> None:
         self._seen_until[where] = max(at, self._seen_until.get(where, at))
@@ -213,7 +214,7 @@ class Assembler:
         about = [headers, *(message.headers for _, message in late)]
         subjects = {name for one in about for name in one.get(SUBJECT_HEADER, "").split()}
         self._write(Closed(message.key, revised, message.headers, tuple(sorted(subjects))))
-        telemetry.count(telemetry.FEEDBACK_LATE, len(late))
+        telemetry.count(metrics.FEEDBACK_LATE, len(late))
         return True
 
     def _note_late(self, late: Sequence[LateFeedback]) -> None:
@@ -222,7 +223,7 @@ class Assembler:
             told = f"feedback {feedback.feedback_id}: came after its session closed"
             logger.info("%s: %s", place(message), told)
             letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
-            telemetry.count(telemetry.FEEDBACK_LATE, 1)
+            telemetry.count(metrics.FEEDBACK_LATE)
 
     def _look_up(self, records: Iterable[Record | Erased | None]) -> None:
         """Ask the index once for what a batch will ask of it id by id: nothing is noted while it is laid."""
@@ -238,9 +239,9 @@ class Assembler:
 
     def _write(self, closed: Closed) -> None:
         trajectory = closed.trajectory
-        with telemetry.span(telemetry.CLOSE_SESSION, parent=closed.headers) as span:
-            span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
-            span.set_attribute("onstream.turns", len(trajectory.turns))
+        with telemetry.span(names.CLOSE_SESSION, parent=closed.headers, of=TRACES.name) as span:
+            span.set_attribute(names.TRAJECTORY, trajectory.trajectory_id)
+            span.set_attribute(names.NUM_TURNS, len(trajectory.turns))
             traces = [turn.trace_id for turn in trajectory.turns]
             about = labels(closed.subjects, traces)
             try:
@@ -251,7 +252,7 @@ class Assembler:
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), self._clock())
                 return
-        telemetry.count(telemetry.TRAJECTORIES_CLOSED, 1, reason=trajectory.closed.value)
+        telemetry.count(metrics.TRAJECTORIES_CLOSED, 1, {names.CLOSED: trajectory.closed.value})
         logger.info(
             "session %s closed (%s): trajectory %s, revision %d, %d turns, %d feedback",
             trajectory.session_id,
