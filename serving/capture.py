@@ -32,6 +32,7 @@ from ingest.privacy.generations import DataKey
 from ingest.privacy.intake import Intake, Pieces, without_user
 from ingest.records.events import Consent, Sampling, Trace, VersionSpan, session_key
 from serving import headers
+from serving.generations import Generations
 from serving.headers import Identity
 from serving.recent import Recent
 from serving.spool import Spool
@@ -57,6 +58,7 @@ class Reply:
     text: list[str] = field(default_factory=list)
     spans: tuple[VersionSpan, ...] = ()
     finish_reason: str = ABORTED
+    first_at: float | None = None  # of a streamed reply's first token, on the monotonic clock
 
 
 @dataclass
@@ -72,6 +74,10 @@ class Exchange:
     replies: dict[tuple[str, int], Reply] = field(default_factory=dict)
     key: "asyncio.Future[DataKey | None] | None" = None
 
+    def sampled(self) -> list[Reply]:
+        """In the order that they began."""
+        return list(self.replies.values())
+
 
 _current: ContextVar[Exchange | None] = ContextVar("onstream_exchange", default=None)
 
@@ -84,10 +90,18 @@ class Capture:
     """
 
     def __init__(
-        self, spool: Spool, engine_id: str, version: int, recent: Recent, intake: Intake, pieces: Pieces
+        self,
+        spool: Spool,
+        engine_id: str,
+        version: int,
+        recent: Recent,
+        intake: Intake,
+        pieces: Pieces,
+        model: str = "",
     ) -> None:
         self._spool, self._engine_id, self._recent, self._intake = spool, engine_id, recent, intake
         self._pieces = pieces
+        self.generations = Generations(engine_id, model)
         self.version = version
         self.epoch = 0
 
@@ -122,6 +136,8 @@ class Capture:
                 sampling = Sampling(temperature=params.temperature, top_p=params.top_p, max_tokens=params.max_tokens)
                 reply = Reply(tuple(output.prompt_token_ids or ()), sampling, self.version)
                 exchange.replies[request_id, part.index] = reply
+            if is_delta and reply.first_at is None and part.token_ids:
+                reply.first_at = time.monotonic()
             if not is_delta:
                 reply.token_ids.clear()
                 reply.logprobs.clear()
@@ -242,9 +258,9 @@ class CaptureMiddleware:
         exchange = Exchange(identity, scope["path"], time.time())
         self._capture.find_key(exchange)
         token = _current.set(exchange)
-        with telemetry.span(names.GENERATE, parent=dict(http), of="chat"):
+        with self._capture.generations.telling(scope, exchange) as inner:
             try:
-                await self._app(scope, _listen(receive, exchange), self._watch(send, exchange))
+                await self._app(inner, _listen(receive, exchange), self._watch(send, exchange))
             finally:
                 _current.reset(token)
                 self._close(exchange)

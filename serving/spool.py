@@ -25,7 +25,7 @@ from typing import NamedTuple
 from infra import telemetry
 from infra.errors import LogError
 from infra.lifecycle import Stop, backoff_s
-from infra.telemetry import metrics
+from infra.telemetry import metrics, names
 from ingest.log.protocol import EventLog
 from ingest.records.events import Headers
 
@@ -187,10 +187,14 @@ class Shipper(threading.Thread):
     def _send(self, batch: list[Frame]) -> int:
         if self._log is None:
             self._log = self._open_log()
-        for frame in batch:
-            self._log.append(frame.topic, frame.key, frame.value, frame.headers)
-        self._log.flush(_FLUSH_S)
+        topic = batch[0].topic  # an engine spools traces and a router feedback
+        about: names.Told = {**names.messaging("send", topic), names.BATCH_COUNT: len(batch)}
+        with telemetry.span(names.SHIP, about, links=(frame.headers for frame in batch), of=topic):
+            for frame in batch:
+                self._log.append(frame.topic, frame.key, frame.value, frame.headers)
+            self._log.flush(_FLUSH_S)
         self._spool.mark(batch[-1])
+        telemetry.count(metrics.SENT, len(batch), names.messaging("send", topic))
         return len(batch)
 
     def finish(self, timeout_s: float) -> None:

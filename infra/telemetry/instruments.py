@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.util.types import AttributeValue
 
 from infra.telemetry.metrics import METRICS, Kind, Metric
 
-Labels = Mapping[str, str | bool | int | float]
+Labels = Mapping[str, AttributeValue]
 Read = Callable[[], float | Iterable[tuple[float, Labels]]]
 """What a state is now: one number, or one for each set of labels."""
 

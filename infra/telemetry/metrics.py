@@ -66,7 +66,9 @@ _LOOP_S = (60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28
 _PROMOTIONS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 _GEN_AI = (names.OPERATION, names.PROVIDER, names.REQUEST_MODEL, names.ARM)
-_CONSUMED = (names.MESSAGING_SYSTEM, names.MESSAGING_OPERATION, names.DESTINATION, names.GROUP)
+_CONSUMED = (
+    *(names.MESSAGING_SYSTEM, names.MESSAGING_OPERATION, names.MESSAGING_TYPE, names.DESTINATION, names.GROUP),
+)
 
 # -- router
 
@@ -108,7 +110,7 @@ SENT = _counter(
     "messaging.client.sent.messages",
     "{message}",
     "records appended",
-    *(names.MESSAGING_SYSTEM, names.MESSAGING_OPERATION, names.DESTINATION),
+    *(names.MESSAGING_SYSTEM, names.MESSAGING_OPERATION, names.MESSAGING_TYPE, names.DESTINATION),
 )
 CONSUMED = _counter("messaging.client.consumed.messages", "{message}", "records read", *_CONSUMED)
 PROCESS_DURATION = _histogram(

@@ -37,6 +37,7 @@ TRAJECTORY = "onstream.trajectory.id"
 VERSION = "onstream.version"
 
 CONVERSATION = "gen_ai.conversation.id"
+EVALUATION = "gen_ai.evaluation.name"
 FINISH_REASONS = "gen_ai.response.finish_reasons"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 MAX_TOKENS = "gen_ai.request.max_tokens"
@@ -44,6 +45,8 @@ OPERATION = "gen_ai.operation.name"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 PROVIDER = "gen_ai.provider.name"
 REQUEST_MODEL = "gen_ai.request.model"
+RESPONSE = "gen_ai.response.id"
+SCORE_VALUE = "gen_ai.evaluation.score.value"
 STREAM = "gen_ai.request.stream"
 TEMPERATURE = "gen_ai.request.temperature"
 TOP_P = "gen_ai.request.top_p"
@@ -81,6 +84,7 @@ ATTRIBUTES: dict[str, str] = {
     TRAJECTORY: "a trajectory's id",
     VERSION: "a version's number",
     CONVERSATION: "a session's key: a hash, as a client may put anything into its session's name",
+    EVALUATION: "a component of the reward spec, in an event of `process trajectories`",
     FINISH_REASONS: "why generation ended, one for each reply",
     INPUT_TOKENS: "tokens of the prompt",
     MAX_TOKENS: "tokens that the request allowed",
@@ -88,6 +92,8 @@ ATTRIBUTES: dict[str, str] = {
     OUTPUT_TOKENS: "tokens sampled",
     PROVIDER: "vllm",
     REQUEST_MODEL: "the model's name in the configuration",
+    RESPONSE: "the trace that was evaluated",
+    SCORE_VALUE: "what the component said of it",
     STREAM: "whether the reply was streamed",
     TEMPERATURE: "of sampling",
     TOP_P: "of sampling",
@@ -105,6 +111,12 @@ ATTRIBUTES: dict[str, str] = {
     STATUS: "of the answer",
 }
 """Attribute -> what it says. None of them is ever content, a user's name or a session's name."""
+
+# -- events of spans
+
+EVALUATED = "gen_ai.evaluation.result"
+"""A component's number for a turn, in the span that scored it, with EVALUATION, SCORE_VALUE and RESPONSE."""
+MAX_EVENTS = 128
 
 # -- spans
 
@@ -138,14 +150,11 @@ class SpanName:
 _KAFKA = (MESSAGING_SYSTEM, MESSAGING_OPERATION, MESSAGING_TYPE, DESTINATION)
 
 REQUEST = SpanName(
-    "POST {}",
+    "{}",
     SpanRole.SERVER,
-    "a user's request at the router, to the end of its answer",
+    "a request at the router, to the end of its answer; feedback too, as `POST /v1/feedback`",
     (METHOD, ROUTE, STATUS, ERROR, OPERATION, CONVERSATION, TRACE, ARM, ENGINE, RETRIES),
-    "/v1/chat/completions",
-)
-FEEDBACK_GIVEN = SpanName(
-    "POST /v1/feedback", SpanRole.SERVER, "feedback at the router", (METHOD, ROUTE, STATUS, CONVERSATION)
+    "POST /v1/chat/completions",
 )
 GENERATE = SpanName(
     "{}",
@@ -176,7 +185,7 @@ SCORE = SpanName(
     "process {}",
     SpanRole.CONSUMER,
     "a trajectory gets its reward",
-    (*_KAFKA, GROUP, PARTITION, OFFSET, TRAJECTORY, NUM_TURNS, HAS_SIGNAL, ERROR),
+    (*_KAFKA, GROUP, PARTITION, OFFSET, TRAJECTORY, NUM_TURNS, HAS_SIGNAL, EVALUATION, SCORE_VALUE, RESPONSE, ERROR),
     "trajectories",
 )
 TRAIN = SpanName(
@@ -194,8 +203,23 @@ DECIDE = SpanName(
     "the rollout writes a release; about a version, it is in the trace of that version's training step",
     (RELEASE, RELEASE_KIND, VERSION, STATE, ERROR),
 )
+LOAD = SpanName("load version", SpanRole.CLIENT, "the rollout has an engine load a version", (VERSION, ENGINE, ERROR))
 SWAP = SpanName("swap weights", SpanRole.SERVER, "an engine loads a version", (VERSION, ENGINE, ERROR))
 
 SPANS: tuple[SpanName, ...] = (
-    *(REQUEST, FEEDBACK_GIVEN, GENERATE, SEND, SHIP, CLOSE_SESSION, SCORE, TRAIN, UPDATE, PUBLISH, DECIDE, SWAP),
+    *(REQUEST, GENERATE, SHIP, CLOSE_SESSION, SEND, SCORE, TRAIN, UPDATE, PUBLISH, DECIDE, LOAD, SWAP),
 )
+
+
+Told = dict[str, str | bool | int | float | tuple[str, ...]]
+"""Attributes, as they are gathered."""
+
+
+def messaging(operation: str, topic: str) -> Told:
+    """What is said of an operation on a topic: `send` or `process`."""
+    return {
+        MESSAGING_SYSTEM: "kafka",
+        MESSAGING_OPERATION: operation,
+        MESSAGING_TYPE: operation,
+        DESTINATION: topic,
+    }

@@ -30,17 +30,22 @@ _KNOWN = {
     "METRICS": ("otlp", "console", "prometheus", "none"),
     "LOGS": ("otlp", "console", "none"),
 }
-_PROTOCOL = "http/protobuf"
+PROTOCOL = "http/protobuf"
+_DEFAULT_TRACES = "http://localhost:4318/v1/traces"
 
 
-def setup(stage: str, instance: str = "", environ: Mapping[str, str] | None = None) -> None:
+def setup(stage: str, instance: str = "", environ: Mapping[str, str] | None = None, is_brief: bool = False) -> None:
     """Begin to send what this process's variables ask for. `instance` names it among those of its stage.
+
+    `is_brief`: it ends before Prometheus would come by, and needs no port for it.
 
     Raises:
         StartError: a variable asks for what there is not, or the Prometheus port is taken.
     """
     env = os.environ if environ is None else environ
     asked = {signal: exporters(env, signal) for signal in _KNOWN}
+    if is_brief:
+        asked["METRICS"] = tuple(name for name in asked["METRICS"] if name != "prometheus")
     if not any(asked.values()):
         return
     resource = _resource(stage, instance)
@@ -72,7 +77,7 @@ def exporters(env: Mapping[str, str], signal: str) -> tuple[str, ...]:
 
 
 def endpoint(env: Mapping[str, str], signal: str) -> str:
-    """Where a signal goes by OTLP, as its variables say; empty where none does."""
+    """Where a signal goes by OTLP, as its variables say; empty where none does, which is this machine's 4318."""
     whole = env.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     if whole:
         return whole
@@ -80,11 +85,18 @@ def endpoint(env: Mapping[str, str], signal: str) -> str:
     return f"{base.rstrip('/')}/v1/{signal.lower()}" if base else ""
 
 
+def otlp_traces(env: Mapping[str, str]) -> str:
+    """The URL that spans go to by OTLP; empty where they do not."""
+    if "otlp" not in exporters(env, "TRACES"):
+        return ""
+    return endpoint(env, "TRACES") or _DEFAULT_TRACES
+
+
 def _require_http(env: Mapping[str, str], signal: str) -> None:
     for name in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         said = env.get(name)
-        if said and said != _PROTOCOL:
-            raise StartError(f"{name}: only {_PROTOCOL} is spoken here (a collector's port 4318), got {said!r:.80}")
+        if said and said != PROTOCOL:
+            raise StartError(f"{name}: only {PROTOCOL} is spoken here (a collector's port 4318), got {said!r:.80}")
 
 
 def _resource(stage: str, instance: str) -> "Resource":

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterable
 
+from infra import telemetry
+from infra.telemetry import metrics, names
 from ingest.log.protocol import EventLog
-from ingest.log.reader import send
+from ingest.log.reader import append
 from ingest.log.topics import FATES
 from ingest.records.events import Fate, FateKind, Trajectory, key_of
 
@@ -19,7 +21,8 @@ def tell(log: EventLog, fates: Iterable[Fate]) -> None:
             alike = fate.model_copy(update={"trace_ids": ()})
             together.setdefault((key_of(session_id=None, trace_id=trace_id), alike), []).append(trace_id)
     for (key, alike), trace_ids in together.items():
-        send(log, FATES, key, alike.model_copy(update={"trace_ids": tuple(trace_ids)}))
+        append(log, FATES, key, alike.model_copy(update={"trace_ids": tuple(trace_ids)}))
+        telemetry.count(metrics.FATES, len(trace_ids), {names.FATE: alike.kind.value})
 
 
 ERASED = "erased"

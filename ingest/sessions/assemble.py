@@ -91,6 +91,7 @@ class Assembler:
         self._polled = 0
         self._next_tick = clock()
         self._looked_up: dict[str, float | None] = {}
+        telemetry.observe(metrics.OPEN_SESSIONS, lambda: len(self.table))
 
     def step(self, timeout_s: float = POLL_S) -> None:
         """Poll once; close, flush and commit when it is time to."""
@@ -213,7 +214,7 @@ class Assembler:
         revised = amended(before, (feedback for feedback, _ in late), now)
         about = [headers, *(message.headers for _, message in late)]
         subjects = {name for one in about for name in one.get(SUBJECT_HEADER, "").split()}
-        self._write(Closed(message.key, revised, message.headers, tuple(sorted(subjects))))
+        self._write(Closed(message.key, revised, message.headers, tuple(sorted(subjects)), tuple(about[:-1])))
         telemetry.count(metrics.FEEDBACK_LATE, len(late))
         return True
 
@@ -239,9 +240,16 @@ class Assembler:
 
     def _write(self, closed: Closed) -> None:
         trajectory = closed.trajectory
-        with telemetry.span(names.CLOSE_SESSION, parent=closed.headers, of=TRACES.name) as span:
-            span.set_attribute(names.TRAJECTORY, trajectory.trajectory_id)
-            span.set_attribute(names.NUM_TURNS, len(trajectory.turns))
+        begun, about_messages = time.monotonic(), names.messaging("process", TRACES.name) | {names.GROUP: GROUP}
+        told: names.Told = {
+            names.BATCH_COUNT: len(trajectory.turns) + len(trajectory.feedback),
+            names.TRAJECTORY: trajectory.trajectory_id,
+            names.NUM_TURNS: len(trajectory.turns),
+            names.CLOSED: trajectory.closed.value,
+        }
+        with telemetry.span(
+            names.CLOSE_SESSION, about_messages | told, closed.headers, closed.contexts, of=TRACES.name
+        ):
             traces = [turn.trace_id for turn in trajectory.turns]
             about = labels(closed.subjects, traces)
             try:
@@ -252,6 +260,7 @@ class Assembler:
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), self._clock())
                 return
+        telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, about_messages)
         telemetry.count(metrics.TRAJECTORIES_CLOSED, 1, {names.CLOSED: trajectory.closed.value})
         logger.info(
             "session %s closed (%s): trajectory %s, revision %d, %d turns, %d feedback",

@@ -1,5 +1,6 @@
 """Telemetry that a test can read: providers of its own, in place of the process's."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from infra.telemetry import instruments, spans
-from infra.telemetry.metrics import Metric
+from infra.telemetry.metrics import METRICS, Metric
+from infra.telemetry.names import SPANS, SpanName
 
 Labels = frozenset[tuple[str, Any]]
 
@@ -62,6 +64,22 @@ class Told:
         assert len(found) == 1, f"{metric.name} {labels}: {len(found)} points of {self.points(metric)}"
         return found[0]
 
+    def check(self) -> None:
+        """What was told is what the tables of names say."""
+        for span in self.spans:
+            known = [one for one in SPANS if one.role == span.kind.name.lower() and _matches(one, span.name)]
+            assert known, f"no such span: {span.kind.name} {span.name}"
+            allowed = {name for one in known for name in one.attributes}
+            told = {*(span.attributes or {}), *(name for event in span.events for name in event.attributes or {})}
+            assert told <= allowed, f"{span.name}: {sorted(told - allowed)}"
+        for metric in METRICS:
+            told = {name for labels in self.points(metric) for name, _ in labels}
+            assert told <= set(metric.attributes), f"{metric.name}: {sorted(told - set(metric.attributes))}"
+
+
+def _matches(name: SpanName, told: str) -> bool:
+    return re.fullmatch(re.escape(name.name).replace(r"\{\}", ".+"), told) is not None
+
 
 @contextmanager
 def telling() -> Iterator[Told]:
@@ -71,6 +89,7 @@ def telling() -> Iterator[Told]:
     instruments.install(told.meters.get_meter("tests"))
     try:
         yield told
+        told.check()
     finally:
         spans.install(None)
         instruments.install(None)

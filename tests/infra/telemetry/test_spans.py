@@ -28,7 +28,7 @@ def test_while_off_a_parents_context_is_passed_on() -> None:
 
 
 def test_span_context_survives_record_headers(told: Told) -> None:
-    with telemetry.span(names.REQUEST, of="/v1/completions"):
+    with telemetry.span(names.REQUEST, of="POST /v1/completions"):
         headers = telemetry.headers_out() | {"schema": "trace/1"}
     with telemetry.span(names.CLOSE_SESSION, {names.NUM_TURNS: 2}, parent=headers, of="traces"):
         pass
@@ -66,7 +66,9 @@ def test_no_headers_go_out_outside_a_span(told: Told) -> None:
 def test_a_clients_own_words_do_not_travel_with_the_context(told: Told) -> None:
     token = context.attach(baggage.set_baggage("name", "somebody"))
     try:
-        with telemetry.span(names.SCORE, parent=PARENT | {"tracestate": "who=somebody", "baggage": "who=somebody"}):
+        with telemetry.span(
+            names.SCORE, parent=PARENT | {"tracestate": "who=somebody", "baggage": "who=somebody"}, of="x"
+        ):
             out = telemetry.headers_out()
     finally:
         context.detach(token)
