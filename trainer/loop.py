@@ -218,8 +218,8 @@ class Trainer:
             if reason is not None:
                 self._discard(batch, number, reason)
                 return
+            telling.trained(batch, served)
             self._accept(batch, number, metrics, used)
-        telling.trained(batch, served)
 
     def _ruled_out(self, turn: EligibleTurn, served: Served) -> Ineligible | None:
         found = eligibility_of(turn, served, None, self._config.trainer.max_staleness)
