@@ -8,8 +8,11 @@ CONFIG ?= examples/demo/onstream.yaml
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 
+PINNING := --quiet --upgrade --python-version $(PYTHON_VERSION) --python-platform x86_64-manylinux_2_28 \
+	--override overrides.txt --no-annotate --no-header
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check chart bench clean
+.PHONY: help install demo up test check chart bench pins clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -51,6 +54,10 @@ $(VENV)/.bench: $(STAMP)
 
 bench: $(VENV)/.bench .onstream/model  ## benchmarks, each with sides compared in one run (NAME=swap)
 	@for file in tests/bench/bench_$(or $(NAME),*).py; do $(BIN)/python $$file || exit 1; done
+
+pins: | $(STAMP)  ## write anew what images are built from, images/constraints-*.txt
+	@env -u UV_FIND_LINKS uv pip compile $(PINNING) --extra gpu --extra stores pyproject.toml -o images/constraints-gpu.txt
+	@uv pip compile $(PINNING) $(TORCH) --extra cpu --extra demo --extra stores pyproject.toml -o images/constraints-cpu.txt
 
 clean:  ## remove the environment and everything a run left
 	rm -rf $(VENV) .onstream build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -8,9 +8,13 @@ import logging
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
-from infra import config
+from infra import lifecycle
 from infra.errors import OnstreamError
+
+if TYPE_CHECKING:  # pydantic is imported by what reads a configuration: `--help` does not
+    from infra.config import Config
 
 GROUP = "onstream.commands"
 DEFAULT_CONFIG = "onstream.yaml"
@@ -40,8 +44,15 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", "-c", default=DEFAULT_CONFIG, help="the configuration file (%(default)s)")
 
 
-def guarded(path: str, run: Callable[[config.Config], int | None], verbose: bool = True) -> int:
-    """Load the configuration and call `run` with it; a mistake of the user's is one message, not a stack trace."""
+def guarded(path: str, run: "Callable[[Config], int | None]", verbose: bool = True) -> int:
+    """Load the configuration and call `run` with it; a mistake of the user's is one message, not a stack trace.
+
+    A stage is `verbose`; a command says only what is wrong, and ends soon.
+    """
+    if not verbose:
+        lifecycle.collect_little()
+    from infra import config  # after the collector was told
+
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

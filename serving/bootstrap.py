@@ -13,7 +13,7 @@ from ingest.log.protocol import EventLog
 from ingest.records.events import Release, ReleaseKind, Version
 from ingest.store import releases
 from ingest.store.versions import VersionStore
-from serving.rollout import place
+from serving.placement import place
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from infra import health
 from infra.config import Config, EngineSlot
 from infra.errors import LogError, StartError
 from infra.lifecycle import Pulse, Stop
+from infra.telemetry.providers import PROTOCOL, otlp_traces
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.privacy.intake import Intake
@@ -107,7 +108,8 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         await engine.update_weight_version(str(manifest.version))
         recent = Recent(config.serving.capture.recent_bytes, config.ingest.inactivity_s)
         pieces = Vocabulary(copy.deepcopy(engine.get_tokenizer()))  # vLLM's own serves another thread
-        capture, users = Capture(spool, slot.id, manifest.version, recent, intake, pieces), Users()
+        capture = Capture(spool, slot.id, manifest.version, recent, intake, pieces, config.model.name)
+        users = Users()
         if current_platform.is_cpu():
             engine.generate = without_seeds(engine.generate)
         engine.generate = capture.wrap(engine.generate)
@@ -197,6 +199,7 @@ def vllm_args(config: Config, slot: EngineSlot, folder: Path) -> Any:
         *("--max-model-len", str(engine.max_model_len), "--max-num-seqs", str(engine.max_num_seqs)),
         *("--dtype", engine.dtype, "--enforce-eager", "--enable-prefix-caching"),
         *("--weight-transfer-config", json.dumps({"backend": BACKEND})),
+        *_tracing(),
         *engine.extra_args,
     ]
     parser = make_arg_parser(FlexibleArgumentParser())
@@ -208,6 +211,12 @@ def vllm_args(config: Config, slot: EngineSlot, folder: Path) -> Any:
     return args
 
 
+def _tracing() -> tuple[str, ...]:
+    """Where vLLM sends its own spans, of every request: to where ours go by OTLP."""
+    where = otlp_traces(os.environ)
+    return ("--otlp-traces-endpoint", where) if where else ()
+
+
 def vllm_environment(config: Config, slot: EngineSlot) -> dict[str, str]:
     """What vLLM reads from the environment before it is imported."""
     wanted = {
@@ -215,6 +224,8 @@ def vllm_environment(config: Config, slot: EngineSlot) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CONFIGURE_LOGGING": os.environ.get("VLLM_CONFIGURE_LOGGING", "1"),
     }
+    if otlp_traces(os.environ):
+        wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = PROTOCOL  # vLLM's own default is gRPC
     if slot.cpus is not None:
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = slot.cpus
     return wanted

@@ -13,7 +13,7 @@ import uvicorn
 from infra import answers, health
 from infra.config import Config, RouterConfig
 from infra.errors import NewerError
-from infra.lifecycle import Pulse, Stop
+from infra.lifecycle import Pulse, Stop, run_until_stopped
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
@@ -26,6 +26,8 @@ from serving.ports import require_free
 from serving.rollout import Rollout
 from serving.router import Router
 from serving.spool import Shipper, Spool
+
+_ROLLOUT_END_S = 15.0  # a tick and the evidence; a load may take 600 s, and is made good by reconciling
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +122,11 @@ def run_rollout(config: Config) -> None:
             rollout.close()
             log.close()
 
-    outlast_outages(stop, control, pulse=stop.pulse)
+    def work() -> None:
+        outlast_outages(stop, control, pulse=stop.pulse)
+
+    if not run_until_stopped(work, stop, _ROLLOUT_END_S):
+        logger.warning("rollout: what an engine is loading is left to it; the next controller reads what it serves")
 
 
 def state_of(rollout: Rollout | None) -> dict[str, object]:

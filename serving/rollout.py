@@ -8,24 +8,26 @@ it is acted on, so a crash in between is made good by reconciling.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
 
 from infra import telemetry
-from infra.config import EngineSlot, RolloutConfig
+from infra.config import RolloutConfig
 from infra.errors import ControlError, OnstreamError
 from infra.lifecycle import Pulse
+from infra.telemetry import metrics, names
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Release, ReleaseKind, Reward, TrialState, Version
+from ingest.records.events import Headers, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
-from serving import evidence, gate, trial
+from serving import evidence, gate, telling, trial
 from serving.engines import EngineControl
 from serving.gate import Baseline, Standing, Verdict
+from serving.placement import place
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,6 @@ _NUM_CHAMPIONS = 5  # stable, and those that a rollback may return to
 
 class FencedError(OnstreamError, RuntimeError):
     """Another rollout process took over the release log."""
-
-
-def place(slots: Iterable[EngineSlot], stable: int, config: RolloutConfig) -> dict[str, int]:
-    """Engine -> version while no trial runs. An engine left out takes no users, and holds stable ready."""
-    return {slot.id: stable for slot in slots if slot.arm == "stable" or config.idle_candidates_serve}
 
 
 def _changed(before: Mapping[str, int], after: Mapping[str, int]) -> str:
@@ -66,6 +63,14 @@ def thaw(numbers: Mapping[str, float]) -> dict[str, Baseline]:
     return {name: Baseline(numbers[f"champion.{name}.mean"], numbers[f"champion.{name}.variance"]) for name in names}
 
 
+def _about(release: Release) -> names.Told:
+    """A release, as its span tells it."""
+    about: names.Told = {names.RELEASE: release.release, names.RELEASE_KIND: release.kind.value}
+    if release.candidate is not None and release.state is not None:
+        about |= {names.VERSION: release.candidate, names.STATE: release.state.value}
+    return about
+
+
 class Rollout:
     """One controller. `now` is Unix time; `engines` are its hands."""
 
@@ -89,6 +94,8 @@ class Rollout:
         self._begun: Release | None = None  # the canary's first release: frozen baselines, start of its clock
         self._evaluating_since = 0.0
         self._waiting: dict[int, Version] = {}
+        self._contexts: dict[int, Headers] = {}  # of versions: the trace context that each was published in
+        self._taught_at: float | None = None  # while a promoted version loads: when the feedback of its batch was given
         self._epoch = 0  # of this writer; none before it claimed one
         taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
         self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES), taken)
@@ -102,6 +109,7 @@ class Rollout:
         head = releases.read(self._log)
         if head.stable is None:
             raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
+        telling.observe(self)
         while (self.served.epoch, self.served.last) < (head.epoch, head.last):
             self._read(timeout_s=self._config.tick_s)
         self._epoch = self.served.epoch + 1
@@ -124,12 +132,13 @@ class Rollout:
     # -- reading
 
     def _read(self, timeout_s: float) -> int:
-        records = self._follower.poll(timeout_s)
-        for record in records:
+        records = self._follower.read(timeout_s)
+        for record, headers in records:
             if isinstance(record, Reward):
                 self.evidence.add(record)
             elif isinstance(record, Version):
                 self._waiting[record.version] = record
+                self._contexts[record.version] = telemetry.context_in(headers)
             elif isinstance(record, Release):
                 if self._epoch and record.epoch > self._epoch:
                     raise FencedError(f"epoch {record.epoch} writes releases now; this process had {self._epoch}")
@@ -245,8 +254,6 @@ class Rollout:
         )
         standing.numbers["units.excluded"] = float(len(self.evidence.excluded.get(candidate, ())))
         self.standing = standing
-        telemetry.gauge(telemetry.TRIAL_LOG_E, standing.numbers.get("log_e.reward", 0.0), version=candidate)
-        telemetry.gauge(telemetry.TRIAL_USERS_NEEDED, standing.numbers["users_needed.promote"], version=candidate)
         if standing.verdict is Verdict.PROMOTE:
             self._promote(candidate, standing)
         elif standing.verdict is Verdict.REJECT:
@@ -285,6 +292,7 @@ class Rollout:
             engines=place((engine.slot for engine in self._engines.values()), candidate, self._config),
             numbers=standing.numbers,
         )
+        self._taught_at = self._store.read(candidate).metrics.get("feedback_at.median")
 
     def _reject(self, reason: str, numbers: Mapping[str, float], state: TrialState = TrialState.REJECTED) -> None:
         now = self.served.state
@@ -293,7 +301,7 @@ class Rollout:
 
     def _move(self, now: TrialState, then: TrialState, reason: str, **what: object) -> None:
         self._release(ReleaseKind.TRIAL, reason, state=trial.step(now, then), **what)
-        telemetry.count(telemetry.RELEASES, 1, state=then)
+        telemetry.count(metrics.RELEASES, 1, {names.STATE: then.value})
 
     # -- writing and doing
 
@@ -302,7 +310,7 @@ class Rollout:
         release = Release.model_validate(
             {"release": self.served.last + 1, "kind": kind, "reason": reason, "at": self._now(), **fields}
         )
-        with telemetry.span(telemetry.DECIDE, {"onstream.release": release.release, "onstream.kind": kind}):
+        with telemetry.span(names.DECIDE, _about(release), parent=self._context_of(release)):
             reader.send(self._log, topics.RELEASES, "", release)
             self._log.flush(_FLUSH_S)
         self._apply(release)
@@ -311,27 +319,41 @@ class Rollout:
 
     def _reconcile(self) -> None:
         """Load what the log says into every engine that serves something else, one engine after the other."""
+        is_whole = True
         for name, engine in self._engines.items():
             if self.served.state is TrialState.EVALUATING and engine.slot.arm == "candidate":
                 continue
             wanted = self.served.engines.get(name, self._stable)
             status = engine.status()
             if status is None or status.version == wanted:
+                is_whole = is_whole and status is not None
                 continue
             try:
                 self._load(name, wanted)
             except (ControlError, httpx.TransportError) as exc:
+                is_whole = False
                 logger.error("%s: version %d not loaded, trying again: %s", name, wanted, exc)
+        if is_whole and self._taught_at is not None:
+            telemetry.record(metrics.FEEDBACK_TO_SERVING, self._now() - self._taught_at)
+            self._taught_at = None
 
     def _load(self, name: str, version: int) -> None:
-        took = self._engines[name].load(version)
-        self._pulse.go_on()
-        self._release(
-            ReleaseKind.ANNOUNCED,
-            f"{name} serves version {version} after a pause of {took['pause_s'] * 1000:.0f} ms",
-            engines={name: version},
-            numbers=took,
-        )
+        about: names.Told = {names.VERSION: version, names.ENGINE: name}
+        with telemetry.span(names.LOAD, about, parent=self._contexts.get(version)):
+            took = self._engines[name].load(version)
+            self._pulse.go_on()
+            self._release(
+                ReleaseKind.ANNOUNCED,
+                f"{name} serves version {version} after a pause of {took['pause_s'] * 1000:.0f} ms",
+                engines={name: version},
+                numbers=took,
+            )
+
+    def _context_of(self, release: Release) -> Headers | None:
+        """The trace of the version that a release is about; inside a span, that."""
+        if release.candidate is None or telemetry.current().is_recording():
+            return None
+        return self._contexts.get(release.candidate)
 
     def _keep(self) -> None:
         """Keep the evidence, and what was read of the rewards topic: a restart reads on from there."""

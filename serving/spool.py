@@ -25,6 +25,7 @@ from typing import NamedTuple
 from infra import telemetry
 from infra.errors import LogError
 from infra.lifecycle import Stop, backoff_s
+from infra.telemetry import metrics, names
 from ingest.log.protocol import EventLog
 from ingest.records.events import Headers
 
@@ -87,7 +88,7 @@ class Spool:
     def _drop(self, why: str) -> bool:
         self.num_dropped += 1
         logger.error("spool %s: dropped record %d: %s", self._folder, self.num_dropped, why)
-        telemetry.count(telemetry.TRACES_DROPPED, 1)
+        telemetry.count(metrics.TRACES_DROPPED)
         return False
 
     def _next_segment(self) -> None:
@@ -159,6 +160,7 @@ class Shipper(threading.Thread):
         self._log: EventLog | None = None
 
     def run(self) -> None:
+        telemetry.observe(metrics.SPOOL_BYTES, self._spool.held_bytes)
         waits = backoff_s(0.2, 10.0)
         while True:
             is_last = self._stop_flag.is_set()
@@ -172,7 +174,6 @@ class Shipper(threading.Thread):
                 continue
             if is_last:
                 break
-            telemetry.gauge(telemetry.SPOOL_BYTES, self._spool.held_bytes())
             self._spool.arrived.wait(0.5)
             self._spool.arrived.clear()
         if self._log is not None:
@@ -192,10 +193,14 @@ class Shipper(threading.Thread):
     def _send(self, batch: list[Frame]) -> int:
         if self._log is None:
             self._log = self._open_log()
-        for frame in batch:
-            self._log.append(frame.topic, frame.key, frame.value, frame.headers)
-        self._log.flush(_FLUSH_S)
+        topic = batch[0].topic  # an engine spools traces and a router feedback
+        about: names.Told = {**names.messaging("send", topic), names.BATCH_COUNT: len(batch)}
+        with telemetry.span(names.SHIP, about, links=(frame.headers for frame in batch), of=topic):
+            for frame in batch:
+                self._log.append(frame.topic, frame.key, frame.value, frame.headers)
+            self._log.flush(_FLUSH_S)
         self._spool.mark(batch[-1])
+        telemetry.count(metrics.SENT, len(batch), names.messaging("send", topic))
         return len(batch)
 
     def finish(self, timeout_s: float) -> None:

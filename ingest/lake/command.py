@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from infra import cli
-from infra.config import Config
 from infra.errors import ConfigError
 
-if TYPE_CHECKING:  # polars and rich are imported by what needs them: `--help` does not
+if TYPE_CHECKING:  # pydantic, polars and rich are imported by what needs them: `--help` does not
     from rich.console import Console, RenderableType
 
+    from infra.config import Config
     from ingest.lake.reading import Reading
 
 PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     run: Callable[[Config, argparse.Namespace], int] = args.run
 
-    def guarded(config: Config) -> int:
+    def guarded(config: "Config") -> int:
         from ingest.lake.reading import told_plainly
 
         try:
@@ -74,7 +74,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _list(config: Config, args: argparse.Namespace) -> int:
+def _list(config: "Config", args: argparse.Namespace) -> int:
     from ingest.lake import filters, listing, screen
 
     asked, reading = filters.read(args, time.time()), _reading(config)
@@ -92,7 +92,7 @@ def _list(config: Config, args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(config: Config, args: argparse.Namespace) -> int:
+def _show(config: "Config", args: argparse.Namespace) -> int:
     from ingest.lake import screen, transcript
     from ingest.records.ids import is_trace_id, trace_of
 
@@ -107,7 +107,7 @@ def _show(config: Config, args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(config: Config, args: argparse.Namespace) -> int:
+def _export(config: "Config", args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -150,7 +150,7 @@ def _put(lines: Iterator[str], file: IO[str]) -> int:
     return num
 
 
-def _sql(config: Config, args: argparse.Namespace) -> int:
+def _sql(config: "Config", args: argparse.Namespace) -> int:
     from ingest.lake import query, screen
 
     for part in screen.frame(query.sql(_reading(config), args.query), args.limit, _console().width):
@@ -158,7 +158,7 @@ def _sql(config: Config, args: argparse.Namespace) -> int:
     return 0
 
 
-def _reading(config: Config) -> "Reading":
+def _reading(config: "Config") -> "Reading":
     from ingest.lake.reading import Reading
 
     return Reading.of(config)

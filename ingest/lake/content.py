@@ -9,8 +9,9 @@ A `Sealer` holds the keys. A row whose key is gone is *erased*: its metadata sta
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import zstandard
@@ -40,6 +41,23 @@ class NoSeal:
 
     def unseal(self, _subject: str, _generation: str, data: bytes) -> bytes | None:
         return data
+
+
+class OnDemand:
+    """The sealer that `make` makes, when it is asked first: what opens no content needs no keys."""
+
+    def __init__(self, make: Callable[[], Sealer]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Sealer:
+        return self._make()
+
+    def seal(self, subject: str, data: bytes) -> tuple[str, bytes]:
+        return self._made.seal(subject, data)
+
+    def unseal(self, subject: str, generation: str, data: bytes) -> bytes | None:
+        return self._made.unseal(subject, generation, data)
 
 
 @dataclass(frozen=True)

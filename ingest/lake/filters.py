@@ -5,10 +5,8 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import polars as pl
-
 from infra.errors import ConfigError
-from ingest.records.events import FateKind, TurnKind
+from ingest.records.kinds import FateKind, TurnKind
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -28,34 +26,6 @@ class Filters:
     min_reward: float | None = None
     max_reward: float | None = None
     text: str | None = None
-
-    def of_turn(self) -> pl.Expr:
-        """What can be told from the columns of a turn."""
-        wanted = [pl.lit(True)]
-        if self.tenant is not None:
-            wanted.append(pl.col("tenant") == self.tenant)
-        if self.user is not None:
-            wanted.append(pl.col("user") == self.user)
-        if self.since is not None:
-            wanted.append(pl.col("at").dt.timestamp("us") >= round(self.since * 1e6))
-        if self.until is not None:
-            wanted.append(pl.col("at").dt.timestamp("us") < round(self.until * 1e6))
-        if self.version is not None:
-            wanted.append(pl.col("versions").list.contains(self.version))
-        if self.kind is not None:
-            wanted.append(pl.col("kind") == self.kind.value)
-        return pl.all_horizontal(wanted)
-
-    def of_outcome(self) -> pl.Expr:
-        """What its fate and its reward, the columns `fate` and `reward`, must be."""
-        wanted = [pl.lit(True)]
-        if self.fate is not None:
-            wanted.append((pl.col("fate") == self.fate.value).fill_null(False))
-        if self.min_reward is not None:
-            wanted.append((pl.col("reward") >= self.min_reward).fill_null(False))
-        if self.max_reward is not None:
-            wanted.append((pl.col("reward") <= self.max_reward).fill_null(False))
-        return pl.all_horizontal(wanted)
 
     @property
     def asks_outcome(self) -> bool:

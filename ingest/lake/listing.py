@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ingest.lake import conditions
 from ingest.lake.content import Content
 from ingest.lake.filters import Filters
 from ingest.lake.manifest import Table
@@ -62,9 +63,9 @@ def matching(
     wanted = [*columns, *(name for name in CONTENT if filters.text is not None and name not in columns)]
     files = reading.files(Table.TURNS, filters.since, filters.until, filters.tenant)
     for frame in reading.runs(Table.TURNS, files, wanted, newest_first=newest_first):
-        found = frame.filter(filters.of_turn())
+        found = frame.filter(conditions.of_turn(filters))
         if filters.asks_outcome:
-            found = with_outcomes(reading, found).filter(filters.of_outcome())
+            found = with_outcomes(reading, found).filter(conditions.of_outcome(filters))
         if filters.text is not None:
             contents = reading.contents(found)
             found = found.filter(pl.Series([says(content, filters.text) for content in contents], dtype=pl.Boolean))

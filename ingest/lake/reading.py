@@ -8,13 +8,11 @@ from polars.exceptions import PolarsError
 
 from infra.config import Config
 from infra.errors import LakeError
-from ingest.lake.content import Content, Vault
+from ingest.lake.content import Content, OnDemand, Sealer, Vault
 from ingest.lake.manifest import DataFile, Table, folder_name
-from ingest.lake.schema import IDENTITY, SCHEMAS, newest
-from ingest.lake.sealing import Keys
+from ingest.lake.schema import IDENTITY, SCHEMAS, newest, newest_of
 from ingest.lake.storage import Storage
 from ingest.lake.table import Lake
-from ingest.privacy.keys import KeyStore
 
 CONTENT = ("subject", "key_generation", "content")
 _STEP_ROWS = 20_000
@@ -40,8 +38,11 @@ class Reading:
 
     @classmethod
     def of(cls, config: Config) -> "Reading":
-        """The lake that a configuration names, with its keys. Raises as the class does."""
-        return cls(Lake(Storage(config.ingest.lake.url)), Vault(Keys(KeyStore.of(config))))
+        """The lake that a configuration names, with its keys, which are looked for when a content is opened.
+
+        Raises as the class does; opening contents may raise `ConfigError`, too.
+        """
+        return cls(Lake(Storage(config.ingest.lake.url)), Vault(OnDemand(lambda: _keys(config))))
 
     def files(
         self, table: Table, since: float | None = None, until: float | None = None, tenant: str | None = None
@@ -74,7 +75,7 @@ class Reading:
         wanted = [name for name in SCHEMAS[table] if name in {*columns, *_needed(table)}]
         for part, following in _portions(ordered):
             held.append(self._lake.scan(table, part).select(wanted).collect())
-            known = newest(table, pl.concat(held).lazy()).collect()
+            known = newest_of(table, pl.concat(held))
             if following is not None:
                 at = pl.col("at").dt.timestamp("us")
                 edge = round((following.ends_at if newest_first else following.begins_at) * 1e6)
@@ -96,6 +97,13 @@ class Reading:
         scanned = self._lake.scan(Table.TURNS, files).filter(pl.col("trace_id").is_in(rows["trace_id"].to_list()))
         found = newest(Table.TURNS, scanned.select("at", "revision", "offset", "trace_id", *CONTENT)).collect()
         return rows.join(found.select("trace_id", *CONTENT), on="trace_id", how="left", maintain_order="left")
+
+
+def _keys(config: Config) -> Sealer:
+    from ingest.lake.sealing import Keys  # cryptography takes long, and a list of turns opens nothing
+    from ingest.privacy.keys import KeyStore
+
+    return Keys(KeyStore.of(config))
 
 
 def _needed(table: Table) -> Iterable[str]:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 from rich import box
@@ -15,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.lake.content import Content
-from ingest.lake.transcript import SessionTold, TurnTold, Values
+
+if TYPE_CHECKING:  # a page of turns is shown without them
+    from ingest.lake.transcript import SessionTold, TurnTold, Values
 
 SHORT_ID = 23  # a trace's id: its session's key, a dash, and enough to tell it from its session's other traces
 _WIDTHS = {"time": 16, "trace": SHORT_ID, "reward": 6}
@@ -70,13 +72,13 @@ def _versions(versions: list[int]) -> str:
     return ">".join(map(str, dict.fromkeys(versions))) or "?"
 
 
-def _tokens(row: Values) -> str:
+def _tokens(row: "Values") -> str:
     """With a mark for a reply that did not end by itself."""
     mark = "" if row["status"] == 200 and row["finish_reason"] in ("stop", "tool_calls") else "!"
     return f"{mark}{row['num_tokens']}"
 
 
-def _fate(row: Values) -> str:
+def _fate(row: "Values") -> str:
     if row["fate"] is None:
         return "none yet"
     return str(row["fate"]).replace("_", " ") + (
@@ -126,7 +128,7 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def session(told: SessionTold, asked_trace: str) -> Iterator[RenderableType]:
+def session(told: "SessionTold", asked_trace: str) -> Iterator[RenderableType]:
     """A session as it was said. `asked_trace` is what a trace's id that was asked for begins with, or empty."""
     row = told.row
     yield Rule(Text(_clean(f"session {row['session_id']}"), "bold"), characters="━", align="left")
@@ -136,7 +138,7 @@ def session(told: SessionTold, asked_trace: str) -> Iterator[RenderableType]:
         yield Padding(_grid([*_said(turn), *_judged(turn)]), (0, 0, 1, 2))
 
 
-def _header(told: SessionTold) -> Iterator[Row]:
+def _header(told: "SessionTold") -> Iterator[Row]:
     row = told.row
     whose = [f"tenant {row['tenant']}", *([f"user {row['user']}"] if row["user"] else [])]
     yield "whose", " · ".join([*whose, f"{row['arm'] or 'no one'} arm", *(["held out"] if row["held_out"] else [])])
@@ -152,7 +154,7 @@ def _header(told: SessionTold) -> Iterator[Row]:
         yield "reward", "none in the lake yet"
 
 
-def _heading(turn: TurnTold, is_asked: bool) -> Text:
+def _heading(turn: "TurnTold", is_asked: bool) -> Text:
     row = turn.row
     ending = row["finish_reason"] if row["status"] == 200 else f"{row['finish_reason']}, status {row['status']}"
     version = f"version {_versions(row['versions'])}"
@@ -164,14 +166,14 @@ def _heading(turn: TurnTold, is_asked: bool) -> Text:
     return heading
 
 
-def _flags(row: Values) -> Iterator[str]:
+def _flags(row: "Values") -> Iterator[str]:
     if row["altered"]:
         yield "altered on its way to the user"
     if row["consent"]:
         yield f"consent {row['consent']}"
 
 
-def _said(turn: TurnTold) -> Iterator[Row]:
+def _said(turn: "TurnTold") -> Iterator[Row]:
     if turn.content is None:
         yield "content", ERASED
         return
@@ -186,7 +188,7 @@ def _said(turn: TurnTold) -> Iterator[Row]:
     yield from (("calls", _call(call)) for call in text["tool_calls"])
 
 
-def _judged(turn: TurnTold) -> Iterator[Row]:
+def _judged(turn: "TurnTold") -> Iterator[Row]:
     for one in turn.feedback:
         yield "feedback", _opinion(*one)
     if turn.reward is not None:
@@ -197,7 +199,7 @@ def _judged(turn: TurnTold) -> Iterator[Row]:
         yield "fate", told + (f": {turn.fate['reason']}" if turn.fate["reason"] else "")
 
 
-def _opinion(row: Values, content: Content | None) -> str:
+def _opinion(row: "Values", content: Content | None) -> str:
     comment = ""
     if row["subject"] is not None:
         comment = f' "{content.text["comment"]}"' if content is not None else f" {ERASED}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from ingest.lake import conditions
 from ingest.lake.content import Content
 from ingest.lake.filters import Filters
 from ingest.lake.manifest import Table
@@ -49,7 +50,7 @@ def pick(reading: Reading, filters: Filters, limit: int | None = None, *, is_sam
     `feedback_to`, the times of its session's feedback.
     """
     files = reading.files(Table.SESSIONS, filters.since, filters.until, filters.tenant)
-    sessions = reading.rows(Table.SESSIONS, files, filters.of_turn()).drop("chains").collect()
+    sessions = reading.rows(Table.SESSIONS, files, conditions.of_turn(filters)).drop("chains").collect()
     others = pl.col("at").shift(1), pl.col("at").shift(-1)
     sessions = sessions.with_columns(preceding=others[0].over("session_key"), following=others[1].over("session_key"))
     if limit is not None and limit < sessions.height:

@@ -9,33 +9,29 @@
 Where a put fails, or its answer was lost and it was sent again, the file that is there tells whose it is.
 """
 
-import os
 import uuid
 from pathlib import Path
+from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
-from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
-
-from infra.errors import LakeError
-
-PART = ".part"
+from infra.errors import ConfigError, LakeError
+from ingest.lake.disk import PART, Disk, folder_of
 
 
 class Storage:
     """Files below `url`, any fsspec URL or a local path. Paths are relative to it. Every failure is a `LakeError`."""
 
     def __init__(self, url: str) -> None:
-        self._fs, self.root = fsspec.core.url_to_fs(url)
-        self.is_local = isinstance(self._fs, LocalFileSystem)
+        """Raises `ConfigError` for a URL that no installed library serves."""
+        folder = folder_of(url)
+        self.is_local = folder is not None
+        self._fs: Any  # a `Disk`, or one of fsspec's
+        self._fs, self.root = _reach(url) if folder is None else (Disk(), folder)
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file that nobody refers to yet. On a local disk it is synced; a crash may leave half of it."""
         try:
             self._fs.makedirs(self.full(path).rpartition("/")[0], exist_ok=True)
-            if self.is_local:
-                _write_synced(Path(self.full(path)), data)
-            else:
-                self._fs.pipe_file(self.full(path), data)
+            self._fs.pipe_file(self.full(path), data)
         except OSError as exc:
             raise LakeError(f"lake: {self.full(path)}: not written: {exc}") from exc
 
@@ -45,7 +41,7 @@ class Storage:
         try:
             self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
             if self.is_local:
-                return _link(Path(full), data)
+                return bool(self._fs.link_file(full, data))
             self._fs.pipe_file(full, data, mode="create")
         except OSError as exc:  # s3fs tells a condition that was not met so, too
             held = None if self.is_local else self.read(path)
@@ -78,8 +74,6 @@ class Storage:
     def names(self, folder: str) -> list[str]:
         """Names of the files right below a folder; none where it does not exist."""
         try:
-            if self.is_local:
-                return [path.name for path in Path(self.full(folder)).iterdir()]
             self._fs.invalidate_cache()  # listings are cached, and other processes write
             return [path.rpartition("/")[2] for path in self._fs.ls(self.full(folder), detail=False)]
         except FileNotFoundError:
@@ -109,25 +103,12 @@ class Storage:
         return f"{self.root}/{path}"
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _reach(url: str) -> tuple[Any, str]:
+    """A file system elsewhere, and the path in it that `url` names. Raises `ConfigError`."""
+    import fsspec  # type: ignore[import-untyped]  # takes long, and a lake on this machine does not need it
 
-
-def _link(path: Path, data: bytes) -> bool:
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
-    _write_synced(part, data)
     try:
-        path.hardlink_to(part)
-    except FileExistsError:
-        return False
-    finally:
-        part.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return True
+        fs, root = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as exc:
+        raise ConfigError(f"ingest.lake.url: {url}: {exc}") from exc
+    return fs, root

@@ -4,6 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from infra.errors import RecordError
+from ingest.records import codec
+
 _HEX_BYTES = 256
 _ROW_BYTES = 16
 _MAX_FIELDS = 40
@@ -15,7 +18,7 @@ def form(value: bytes) -> Iterator[str]:
     if isinstance(held, str):
         yield f"{len(value):,} bytes, {held}"
         return
-    yield f"{len(value):,} bytes of JSON"
+    yield f"{len(codec.plain(value)):,} bytes of JSON"
     if not isinstance(held[0], dict):
         yield f"  {_kind(held[0])}"
         return
@@ -42,9 +45,11 @@ def content(value: bytes) -> Iterator[str]:
 
 
 def _parsed(value: bytes) -> tuple[Any] | str:
-    """The JSON value, or what it is instead."""
+    """The JSON value, unfolded where it is compressed, or what it is instead."""
     try:
-        return (json.loads(value.decode()),)
+        return (json.loads(codec.plain(value).decode()),)
+    except RecordError as exc:
+        return str(exc)
     except UnicodeDecodeError as exc:
         return f"no text: byte {exc.start} is no UTF-8"
     except json.JSONDecodeError as exc:

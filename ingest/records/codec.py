@@ -2,6 +2,8 @@
 
 A value is compact JSON; from `_WORTH_BYTES` on it is compressed, and begins with zstd's magic number, which no JSON
 does. That is done here and not left to the producer: a record is as small in a spool, under a key, and on the wire.
+The frame names the dictionary it was compressed with. One without, as large values have, and all that was written
+before there were any, is read as well.
 """
 
 import threading
@@ -11,14 +13,16 @@ import zstandard
 from pydantic import BaseModel, ValidationError
 
 from infra.errors import ErasedError, NewerError, RecordError
+from ingest.records import dictionaries
 from ingest.records.events import AnyRecord, Headers, Record
 
 SCHEMA_HEADER = "schema"
 SUBJECT_HEADER = "subject"  # whom a value is about: it is sealed under their key before it is written
 SEALED_HEADER = "sealed"  # the key a value is sealed under, `<subject>/<generation>`: see `ingest.privacy.sealed_log`
 ERASED_HEADER = "erased"  # the subject whose key was gone
-_WORTH_BYTES = 256
-_LEVEL = 1  # of zstd: level 3 takes twice the time for a fiftieth of the bytes
+LEVEL = 1  # of zstd: level 3 takes half as long again for a fiftieth of the bytes
+_WORTH_BYTES = 64  # no record is smaller; the frame itself takes 12
+_LARGE_BYTES = 16 << 10  # from here on a dictionary saves a twentieth, and takes as long again
 _MAX_PLAIN_BYTES = 256 << 20  # a record that unfolds to more is no record: it must not fill the memory
 _MAGIC = b"\x28\xb5\x2f\xfd"
 UNUSABLE = "unusable"  # header of a message whose value cannot be had any more, although it lies on the log; says why
@@ -30,8 +34,12 @@ class _Zstd(threading.local):
     """zstd's contexts, which serve one thread at a time."""
 
     def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor()
+        known = dictionaries.load()
+        newest = known[dictionaries.NUMBERS[-1]]
+        self.compressor = zstandard.ZstdCompressor(level=LEVEL, dict_data=newest)
+        self.compressor_of_large = zstandard.ZstdCompressor(level=LEVEL)
+        self.decompressors = {0: zstandard.ZstdDecompressor()}
+        self.decompressors |= {number: zstandard.ZstdDecompressor(dict_data=one) for number, one in known.items()}
 
 
 _zstd = _Zstd()
@@ -45,22 +53,30 @@ def encode(record: Record) -> tuple[bytes, Headers]:
 
 def packed(value: bytes) -> bytes:
     """JSON as a value holds it: compressed where that is worth it."""
-    return _zstd.compressor.compress(value) if len(value) >= _WORTH_BYTES else value
+    if len(value) < _WORTH_BYTES:
+        return value
+    return (_zstd.compressor if len(value) < _LARGE_BYTES else _zstd.compressor_of_large).compress(value)
 
 
 def plain(value: bytes) -> bytes:
     """A value's JSON.
 
     Raises:
+        NewerError: it is compressed with a dictionary that this reader does not have.
         RecordError: it is compressed, and damaged or larger than any record.
     """
     if not value.startswith(_MAGIC):
         return value
     try:
-        num_bytes = zstandard.frame_content_size(value)
-        if not 0 <= num_bytes <= _MAX_PLAIN_BYTES:
-            raise RecordError(f"a compressed record may unfold to {_MAX_PLAIN_BYTES} bytes, got {num_bytes}")
-        return _zstd.decompressor.decompress(value)
+        frame = zstandard.get_frame_parameters(value)
+        if frame.content_size > _MAX_PLAIN_BYTES:
+            raise RecordError(f"a compressed record may unfold to {_MAX_PLAIN_BYTES} bytes, got {frame.content_size}")
+        decompressor = _zstd.decompressors.get(frame.dict_id)
+        if decompressor is None:
+            known = ", ".join(map(str, dictionaries.NUMBERS))
+            told = f"compressed with dictionary {frame.dict_id}, this reader knows {known}; upgrade the reader"
+            raise NewerError(told)
+        return decompressor.decompress(value)
     except zstandard.ZstdError as exc:
         raise RecordError(f"a compressed record cannot be unfolded: {exc}") from exc
 
@@ -70,7 +86,7 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
 
     Raises:
         ErasedError: it was sealed, and its subject has been erased since.
-        NewerError: a version newer than this reader.
+        NewerError: a version, or a dictionary, newer than this reader.
         RecordError: still sealed, another schema, no version there ever was, bytes that do not validate, or none to be
             had.
     """

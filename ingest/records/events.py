@@ -7,12 +7,20 @@ version ever written, and each must stay readable. Token ids are uint32 and log-
 
 import hashlib
 from collections.abc import Iterable
-from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ingest.records.kinds import Arm as Arm
+from ingest.records.kinds import ChainMark as ChainMark
+from ingest.records.kinds import CloseReason as CloseReason
+from ingest.records.kinds import Consent as Consent
+from ingest.records.kinds import FateKind as FateKind
+from ingest.records.kinds import LinkKind as LinkKind
+from ingest.records.kinds import ReleaseKind as ReleaseKind
+from ingest.records.kinds import TrialState as TrialState
+from ingest.records.kinds import TurnKind as TurnKind
 from ingest.records.packing import Logprobs, TokenIds
 
 Headers = dict[str, str]
@@ -20,83 +28,6 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 SESSION_END = "session_end"
 """The name of feedback by which a client says that its session is over; its value says nothing."""
-
-
-class Arm(StrEnum):
-    """Which of the two served versions a session was given."""
-
-    STABLE = "stable"
-    CANDIDATE = "candidate"
-
-
-class TurnKind(StrEnum):
-    """What a trace is inside its session."""
-
-    MAIN = "main"
-    SUMMARY = "summary"
-    SIDE = "side"
-
-
-class CloseReason(StrEnum):
-    """Why a session became a trajectory."""
-
-    INACTIVE = "inactive"
-    HORIZON = "horizon"
-    ENDED = "ended"
-
-
-class LinkKind(StrEnum):
-    """How a chain goes on from an earlier one of its session, where it does not extend it token for token."""
-
-    COMPACTION = "compaction"
-    BRANCH = "branch"
-    REWRITE = "rewrite"
-
-
-class ChainMark(StrEnum):
-    """What is known to be wrong with a chain. A mark changes nothing else: what is missing is not guessed."""
-
-    MISSING = "missing"
-    LATE = "late"
-    DUPLICATED = "duplicated"
-
-
-class Consent(StrEnum):
-    """Why a trace may be kept: its client said so, or the configuration assumes it of clients that say nothing."""
-
-    GIVEN = "given"
-    ASSUMED = "assumed"
-
-
-class FateKind(StrEnum):
-    """How a trace ended. Every trace ends in exactly one of these."""
-
-    TRAINED = "trained"
-    HELD_OUT = "held_out"
-    REFUSED = "refused"
-    EXPIRED = "expired"
-    DEAD_LETTERED = "dead_lettered"
-
-
-class TrialState(StrEnum):
-    """A candidate's life. The steps allowed between them are in `serving/trial.py`."""
-
-    PUBLISHED = "published"
-    EVALUATING = "evaluating"
-    CANARY = "canary"
-    PROMOTED = "promoted"
-    REJECTED = "rejected"
-    ROLLED_BACK = "rolled_back"
-    EXPIRED = "expired"
-
-
-class ReleaseKind(StrEnum):
-    """What a release says: who writes now, what is served, how a trial moved, what an engine confirmed."""
-
-    CLAIM = "claim"
-    BOOTSTRAP = "bootstrap"
-    TRIAL = "trial"
-    ANNOUNCED = "announced"
 
 
 class Frozen(BaseModel):

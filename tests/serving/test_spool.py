@@ -100,10 +100,11 @@ def test_shipped_segments_leave_the_disk(tmp_path: Path) -> None:
 
 
 def test_what_was_put_until_the_end_is_shipped_before_it(tmp_path: Path) -> None:
-    held, log = spool(tmp_path), InMemoryLog()
-    shipper = Shipper(held, lambda: log, Stop())
-    shipper.start()
+    held, log, stop = spool(tmp_path), InMemoryLog(), Stop()
+    shipper = Shipper(held, lambda: log, stop)
     fill(held, 0, 50)
+    stop.set()
+    shipper.start()
     shipper.finish(10.0)
     assert not shipper.is_alive()
     assert values(log) == [f"value {n}".encode() for n in range(50)]

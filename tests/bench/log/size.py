@@ -1,6 +1,7 @@
 """Bytes on the log per session: the release before against this one, each side made by its own code.
 
 record bytes   key, value and headers of every record, as they are handed to the producer
+unsealed       the same with `privacy.seal: false`; all other figures are of sealed records, as is the default
 alone          record batches of one record each, after the producer's compression: a quiet log
 full           record batches as full as they get, sessions side by side: the busiest log
 """
@@ -57,8 +58,11 @@ def compare(advance: Callable[[], None]) -> dict[str, float | None]:
         _release_before(Path(folder))
         for num_turns in TURNS:
             drawn = list(sessions(NUM_SESSIONS, num_turns))
-            before, now = (made(root, drawn) for root in (Path(folder), bench.ROOT))
+            before, now = made(Path(folder), drawn), made(bench.ROOT, drawn, "sealed")
             figures |= _figures(num_turns, before, now)
+            open_bytes = _plain(made(bench.ROOT, drawn)) / NUM_SESSIONS
+            figures[f"unsealed_bytes_now_{num_turns}"] = round(open_bytes)
+            figures[f"unsealed_bytes_ratio_{num_turns}"] = round(open_bytes * NUM_SESSIONS / _plain(before), 4)
             advance()
     return figures
 
@@ -135,11 +139,11 @@ def _release_before(folder: Path) -> None:
         tree.extractall(folder, filter="data")
 
 
-def made(root: Path, drawn: Sequence[Drawn]) -> list[Written]:
-    """The records that the release in `root` makes of sessions."""
+def made(root: Path, drawn: Sequence[Drawn], *asked: str) -> list[Written]:
+    """The records that the release in `root` makes of sessions; `asked` is what `record.py` is told."""
     lines = "\n".join(json.dumps(session) for session in drawn)
     environ = os.environ | {"PYTHONPATH": str(root)}
-    program = [sys.executable, str(Path(__file__).with_name("record.py"))]
+    program = [sys.executable, str(Path(__file__).with_name("record.py")), *asked]
     answer = subprocess.run(program, input=lines, env=environ, cwd=root, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-2000:]
     return [_read(line) for line in answer.stdout.splitlines()]

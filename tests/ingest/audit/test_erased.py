@@ -77,6 +77,17 @@ def test_an_erased_trace_has_the_time_of_the_newest_before_it_and_is_unexplained
     assert line.startswith(f"{trace.trace_id}: is in no trajectory")
 
 
+@pytest.mark.parametrize("spelling", ["00112233445566778899aabbccddeeff", ":ABEiM0RVZneImaq7zN3u_w"])
+def test_an_erased_trace_is_known_by_its_id_however_its_header_spells_that(
+    world: World, make_trace: MakeTrace, spelling: str
+) -> None:
+    name = f"{session_key('s')}-00112233445566778899aabbccddeeff"
+    world.put(TRACES, make_trace(trace_id=name), spelling)
+    world.put(FATES, Fate(trace_ids=(name,), kind=FateKind.EXPIRED, reason="", at=1.0))
+    world.keys.erase(ANNA)
+    assert world.taken(5000.0).by_fate == {FateKind.EXPIRED: 1}
+
+
 def test_an_erased_trace_delivered_twice_counts_once(world: World, make_trace: MakeTrace) -> None:
     for _ in range(2):
         world.put_trace(trace := make_trace())

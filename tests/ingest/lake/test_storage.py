@@ -4,9 +4,12 @@ import threading
 import uuid
 from pathlib import Path
 
+import fsspec  # type: ignore[import-untyped]
 import pytest
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from infra.errors import LakeError
+from infra.errors import ConfigError, LakeError
+from ingest.lake.disk import folder_of
 from ingest.lake.storage import Storage
 
 
@@ -74,3 +77,22 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("a file")
     with pytest.raises(LakeError, match=r"lake/a/1.json: not created"):
         Storage(str(tmp_path / "lake")).create("a/1.json", b"")
+
+
+@pytest.mark.parametrize(
+    "url", ["/a/b", "/a/b/", "a/b", "./a", "~/a", "file:///a/b", "local:///a/b", "file:/a/b", "/a b/ü", "/a#b?c"]
+)
+def test_a_folder_here_is_the_one_that_fsspec_would_take(url: str) -> None:
+    fs, root = fsspec.core.url_to_fs(url)
+    assert isinstance(fs, LocalFileSystem)
+    assert folder_of(url) == root
+
+
+@pytest.mark.parametrize("url", ["s3://a/b", "memory://a", "simplecache::s3://a", "simplecache::file:///a"])
+def test_what_is_elsewhere_is_no_folder_here(url: str) -> None:
+    assert folder_of(url) is None
+
+
+def test_a_url_that_no_library_serves_is_a_mistake_in_the_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"ingest.lake.url: nowhere://a: .*nowhere"):
+        Storage("nowhere://a")

@@ -301,7 +301,7 @@ def test_a_letter_too_large_for_a_record_comes_back_whole(
     log: InMemoryLog, tmp_path: Any, make_feedback: MakeFeedback
 ) -> None:
     claiming = ClaimLog(log, Claims(str(tmp_path), 3600.0), max_record_bytes=100)
-    feedback = make_feedback(9, session_id="s", comment="long " * 100)
+    feedback = make_feedback(9, session_id="s", comment=" ".join(map(str, range(100))))
     value, headers = codec.encode(feedback)
     leave(claiming, 9, value, headers, Failure.UNREADABLE, "an older reader could not read it")
     wanted = choose.Wanted(place=Place.parse("feedback/0@9"))

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ingest.letters import payload
+from ingest.records import codec
 
 SECRET = "my number is 0171"
 
@@ -42,6 +43,18 @@ def test_the_form_names_fields_with_their_types_and_sizes_and_ids_as_they_are() 
 def test_the_content_of_json_is_itself() -> None:
     value = {"comment": SECRET, "of": [1, {"a": None}]}
     assert json.loads("\n".join(payload.content(json.dumps(value).encode()))) == value
+
+
+def test_a_compressed_payload_is_shown_as_what_it_unfolds_to_and_a_damaged_one_as_it_lies() -> None:
+    value = b'{"tenant":"acme","comment":"' + b"secret " * 30 + b'"}'
+    packed = codec.packed(value)
+    assert packed != value
+    assert (list(payload.form(packed)), list(payload.content(packed))) == (
+        list(payload.form(value)),
+        list(payload.content(value)),
+    )
+    told, *rows = payload.content(packed[:20])
+    assert told.startswith("20 bytes, a compressed record cannot be unfolded") and "28 b5 2f fd" in rows[0]
 
 
 def test_the_content_of_what_is_no_text_is_its_first_bytes_in_hexadecimal() -> None:

@@ -229,6 +229,19 @@ def test_a_record_of_a_newer_version_is_parked_and_is_no_dead_letter(log: InMemo
     assert list(log.replay(DLQ)) == []
 
 
+def test_a_record_compressed_with_a_dictionary_of_a_newer_release_is_parked_until_a_reader_has_that(
+    log: InMemoryLog, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value, headers = codec.encode(make_trace())
+    log.append(TRACES.name, "s", value, headers)
+    with monkeypatch.context() as older:
+        older.setattr(codec._zstd, "decompressors", {0: codec._zstd.decompressors[0]})
+        assert read(log) == []
+        (letter,) = letters.each(log, PARKED)
+        assert "compressed with dictionary 1" in letter.told and list(log.replay(DLQ)) == []
+    assert read(log) == [make_trace()]
+
+
 def test_what_is_parked_stays_while_no_reader_knows_its_version(log: InMemoryLog, make_trace: MakeTrace) -> None:
     put_newer(log, make_trace())
     assert [read(log), read(log)] == [[], []]

@@ -10,7 +10,7 @@ import zstandard
 
 from infra.errors import ErasedError, NewerError, RecordError
 from ingest.log.topics import ALL
-from ingest.records import codec
+from ingest.records import codec, dictionaries
 from ingest.records.events import Record, Trace, Trajectory
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -76,6 +76,29 @@ def test_a_large_value_is_compressed_and_a_small_one_is_as_it_was() -> None:
     assert codec.plain(b'{"a":1}') == b'{"a":1}'
 
 
+def dictionary_of(value: bytes) -> int:
+    return zstandard.get_frame_parameters(value).dict_id
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+def test_a_value_that_was_compressed_without_a_dictionary_stays_readable(name: str) -> None:
+    old = zstandard.compress(golden(name), level=1)
+    assert dictionary_of(old) == 0 and codec.plain(old) == golden(name)
+
+
+def test_a_value_names_the_newest_dictionary_and_a_large_one_none() -> None:
+    assert dictionary_of(codec.packed(golden("fate.v2.json"))) == dictionaries.NUMBERS[-1]
+    assert dictionary_of(codec.packed(golden("trace.v3.json").ljust(codec._LARGE_BYTES))) == 0
+
+
+def test_a_value_compressed_with_a_dictionary_that_is_not_here_is_newer_and_not_damaged() -> None:
+    words = [bytes([65 + n % 26, 66 + n % 7, 67 + n % 5]) * 20 for n in range(500)]
+    value = zstandard.ZstdCompressor(dict_data=zstandard.train_dictionary(1024, words, dict_id=7)).compress(words[0])
+    with pytest.raises(NewerError) as raised:
+        codec.decode(value, {codec.SCHEMA_HEADER: "trace/3"}, Trace)
+    assert str(raised.value) == "compressed with dictionary 7, this reader knows 1; upgrade the reader"
+
+
 @pytest.mark.parametrize("cut", [5, 12, 40])
 def test_a_compressed_value_that_is_damaged_is_refused(cut: int) -> None:
     value, headers = codec.encode(codec.decode(golden("trace.v3.json"), {codec.SCHEMA_HEADER: "trace/3"}, Trace))
@@ -87,6 +110,12 @@ def test_a_compressed_value_that_would_fill_the_memory_is_refused(monkeypatch: p
     monkeypatch.setattr(codec, "_MAX_PLAIN_BYTES", 9_999)
     with pytest.raises(RecordError, match="may unfold to 9999 bytes, got 10000"):
         codec.plain(zstandard.compress(bytes(10_000)))
+
+
+def test_a_compressed_value_that_does_not_say_how_large_it_is_is_refused() -> None:
+    silent = zstandard.ZstdCompressor(write_content_size=False).compress(golden("trace.v1.json"))
+    with pytest.raises(RecordError, match=r"may unfold to \d+ bytes, got \d+$"):
+        codec.plain(silent)
 
 
 def test_a_record_without_a_schema_is_refused() -> None:
