@@ -76,11 +76,14 @@ class KeyStore:
         Raises:
             ConfigError: they are another secret's, or some are still wrapped under one that is no longer given.
         """
-        mine, found = self._secret.fingerprint, self._files.names(_MARKERS)
-        if mine not in found:
+        mine, found = self._secret.fingerprint, self._marks()
+        is_first = not found
+        if is_first:
             self._files.put(_MARKERS, mine, generations.wrap(_MARK, mine, self._secret))
-            found = self._files.names(_MARKERS)
-        if others := sorted({name for name in found if not name.endswith(".part")} - {mine}):
+            found = self._marks()
+        if others := sorted(found - {mine}):
+            if is_first:  # two came first: whoever is right must not find the other's mark
+                self._files.remove(_MARKERS, mine)
             raise ConfigError(f"keys at {self._files.url}: made with secret {', '.join(others)}, got secret {mine}")
         try:
             generations.unwrap(self._files.read(_MARKERS, mine) or b"", mine, self._secret)
@@ -88,6 +91,9 @@ class KeyStore:
             rule = "the secret must hold the line they were wrapped under until `onstream keys rewrap` is through"
             raise ConfigError(f"keys at {self._files.url}: {rule}") from exc
         self._is_verified = True
+
+    def _marks(self) -> set[str]:
+        return {name for name in self._files.names(_MARKERS) if not name.endswith(".part")}
 
     def key_for(self, subject: str) -> DataKey:
         """The key to seal under now, made where there is none.

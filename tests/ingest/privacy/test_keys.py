@@ -206,9 +206,8 @@ def test_another_secret_is_refused_before_anything_is_read_or_written(store: Key
 
 def test_another_wrapping_line_is_refused_with_what_is_needed(store: KeyStore, url: str) -> None:
     store.key_for(USER)
-    with pytest.raises(
-        ConfigError, match="must hold the line they were wrapped under until `onstream keys rewrap` is through"
-    ):
+    needed = "must hold the line they were wrapped under until `onstream keys rewrap` is through"
+    with pytest.raises(ConfigError, match=needed):
         KeyStore(url, Secret.parse(f"{NAMING}\n{NEW}", "test")).verify()
 
 
