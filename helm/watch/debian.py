@@ -1,0 +1,85 @@
+"""Prometheus and promtool from Debian's package, without installing it: fetched once into `.onstream/tools`.
+
+What is on PATH goes first. apt checks what it fetches against Debian's signatures; where it has no lists of packages
+yet, it makes its own beside the tools, so root is not needed.
+"""
+
+import getpass
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / ".onstream" / "tools"
+PACKAGE = "prometheus"
+_NAMES = ("prometheus", "promtool")
+
+
+class ToolError(OSError):
+    """A tool is not here and cannot be fetched."""
+
+
+def prometheus() -> Path:
+    """The server. Raises `ToolError`."""
+    return _tool("prometheus")
+
+
+def promtool() -> Path:
+    """What checks and tests rules. Raises `ToolError`."""
+    return _tool("promtool")
+
+
+def can_have() -> bool:
+    """Whether the tools are here, or apt is, to fetch them."""
+    return all(_here(name) for name in _NAMES) or shutil.which("apt-get") is not None
+
+
+def _here(name: str) -> Path | None:
+    on_path = shutil.which(name)
+    if on_path:
+        return Path(on_path)
+    fetched = TOOLS / name
+    return fetched if fetched.exists() else None
+
+
+def _tool(name: str) -> Path:
+    found = _here(name)
+    if found is None:
+        _fetch()
+        found = TOOLS / name
+    return found
+
+
+def _fetch() -> None:
+    apt, dpkg = shutil.which("apt-get"), shutil.which("dpkg-deb")
+    if apt is None or dpkg is None:
+        raise ToolError(f"{' and '.join(_NAMES)} are not on PATH, and there is no apt to fetch Debian's {PACKAGE} with")
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
+        package = _download(apt, Path(folder))
+        unpacked = Path(folder) / "unpacked"
+        _run([dpkg, "--extract", str(package), str(unpacked)])
+        for name in _NAMES:
+            (unpacked / "usr" / "bin" / name).replace(TOOLS / name)
+
+
+def _download(apt: str, folder: Path) -> Path:
+    """The package's file. Raises `ToolError`."""
+    lists, cache = folder / "lists", folder / "cache"
+    for path in (lists / "partial", cache / "archives" / "partial"):
+        path.mkdir(parents=True)
+    mine = ["-o", f"APT::Sandbox::User={getpass.getuser()}", "-o", f"Dir::Cache={cache}"]
+    try:
+        _run([apt, "-qq", *mine, "download", PACKAGE], folder)
+    except ToolError:
+        mine += ["-o", f"Dir::State::Lists={lists}"]
+        _run([apt, "-qq", *mine, "update"], folder)
+        _run([apt, "-qq", *mine, "download", PACKAGE], folder)
+    return next(folder.glob(f"{PACKAGE}_*.deb"))
+
+
+def _run(command: list[str], folder: Path | None = None) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ToolError(f"{' '.join(command)}: {done.stderr.strip()}")
