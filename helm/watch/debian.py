@@ -1,4 +1,4 @@
-"""Prometheus and promtool from Debian's package, without installing it: fetched once into `.onstream/tools`.
+"""Prometheus and promtool from Debian's packages, without installing them: fetched once into `.onstream/tools`.
 
 What is on PATH goes first. apt checks what it fetches against Debian's signatures; where it has no lists of packages
 yet, it makes its own beside the tools, so root is not needed.
@@ -12,8 +12,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".onstream" / "tools"
-PACKAGE = "prometheus"
+UNPACKED = TOOLS / "prometheus"
 _NAMES = ("prometheus", "promtool")
+_PACKAGES = (
+    "prometheus",
+    # what Debian's pages of Prometheus are made with
+    *("fonts-glyphicons-halflings", "libjs-bootstrap4", "libjs-d3", "libjs-eonasdan-bootstrap-datetimepicker"),
+    *("libjs-jquery", "libjs-jquery-hotkeys", "libjs-moment", "libjs-moment-timezone", "libjs-mustache"),
+    *("libjs-popper.js", "libjs-rickshaw"),
+)
 
 
 class ToolError(OSError):
@@ -39,7 +46,7 @@ def _here(name: str) -> Path | None:
     on_path = shutil.which(name)
     if on_path:
         return Path(on_path)
-    fetched = TOOLS / name
+    fetched = UNPACKED / "usr" / "bin" / name
     return fetched if fetched.exists() else None
 
 
@@ -47,36 +54,36 @@ def _tool(name: str) -> Path:
     found = _here(name)
     if found is None:
         _fetch()
-        found = TOOLS / name
+        found = UNPACKED / "usr" / "bin" / name
     return found
 
 
 def _fetch() -> None:
     apt, dpkg = shutil.which("apt-get"), shutil.which("dpkg-deb")
     if apt is None or dpkg is None:
-        raise ToolError(f"{' and '.join(_NAMES)} are not on PATH, and there is no apt to fetch Debian's {PACKAGE} with")
+        raise ToolError(f"{' and '.join(_NAMES)} are not on PATH, and there is no apt to fetch Debian's packages with")
     TOOLS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
-        package = _download(apt, Path(folder))
         unpacked = Path(folder) / "unpacked"
-        _run([dpkg, "--extract", str(package), str(unpacked)])
-        for name in _NAMES:
-            (unpacked / "usr" / "bin" / name).replace(TOOLS / name)
+        for package in _download(apt, Path(folder)):
+            _run([dpkg, "--extract", str(package), str(unpacked)])
+        shutil.rmtree(UNPACKED, ignore_errors=True)
+        unpacked.replace(UNPACKED)
 
 
-def _download(apt: str, folder: Path) -> Path:
-    """The package's file. Raises `ToolError`."""
+def _download(apt: str, folder: Path) -> list[Path]:
+    """The packages' files. Raises `ToolError`."""
     lists, cache = folder / "lists", folder / "cache"
     for path in (lists / "partial", cache / "archives" / "partial"):
         path.mkdir(parents=True)
     mine = ["-o", f"APT::Sandbox::User={getpass.getuser()}", "-o", f"Dir::Cache={cache}"]
     try:
-        _run([apt, "-qq", *mine, "download", PACKAGE], folder)
+        _run([apt, "-qq", *mine, "download", *_PACKAGES], folder)
     except ToolError:
         mine += ["-o", f"Dir::State::Lists={lists}"]
         _run([apt, "-qq", *mine, "update"], folder)
-        _run([apt, "-qq", *mine, "download", PACKAGE], folder)
-    return next(folder.glob(f"{PACKAGE}_*.deb"))
+        _run([apt, "-qq", *mine, "download", *_PACKAGES], folder)
+    return sorted(folder.glob("*.deb"))
 
 
 def _run(command: list[str], folder: Path | None = None) -> None:

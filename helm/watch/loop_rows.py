@@ -22,7 +22,12 @@ LOOP = Row(
             "Processes that answer",
             "By stage. A stage without a line sends no metrics.",
             Unit.COUNT,
-            (Query('count by (service_name) (target_info{service_namespace="onstream", namespace=~"$namespace"})'),),
+            (
+                Query(
+                    'count by (service_name) (target_info{service_namespace="onstream", namespace=~"$namespace"})',
+                    "{{service_name}}",
+                ),
+            ),
         ),
         Panel(
             "Feedback to serving",
@@ -134,7 +139,10 @@ TRAINER = Row(
             "Effective sample size",
             "Of the last update, as a share of its tokens; below 0.3 it is discarded.",
             Unit.SHARE,
-            (gauge("min", "onstream_trainer_ess"), gauge("max", "onstream_trainer_clip_share", legend="clipped")),
+            (
+                gauge("min", "onstream_trainer_ess", legend="effective"),
+                gauge("max", "onstream_trainer_clip_share", legend="clipped"),
+            ),
         ),
         Panel(
             "KL",

@@ -30,7 +30,7 @@ class Look(StrEnum):
 
 @dataclass(frozen=True)
 class Query:
-    """An expression, and what its series are called: `{{label}}` is replaced."""
+    """An expression, and what its series are called: `{{label}}` is replaced; empty: as the panel is."""
 
     expr: str
     legend: str = ""
@@ -125,16 +125,16 @@ def _panel(panel: Panel) -> dict[str, Any]:
             "overrides": [],
         },
         "options": {"calculate": False} if panel.look is Look.BUCKETS else {},
-        "targets": [_target(index, query, panel.look) for index, query in enumerate(panel.queries)],
+        "targets": [_target(index, query, panel) for index, query in enumerate(panel.queries)],
     }
 
 
-def _target(index: int, query: Query, look: Look) -> dict[str, Any]:
-    shape = "heatmap" if look is Look.BUCKETS else "time_series"
+def _target(index: int, query: Query, panel: Panel) -> dict[str, Any]:
+    shape = "heatmap" if panel.look is Look.BUCKETS else "time_series"
     return {
         "refId": chr(ord("A") + index),
         "datasource": _SOURCE,
         "expr": query.expr,
-        "legendFormat": query.legend or "__auto",
+        "legendFormat": query.legend or panel.title,
         "format": shape,
     }

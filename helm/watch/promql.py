@@ -16,13 +16,13 @@ def by(function: str, metric: str, *labels: str) -> str:
 
 def gauge(function: str, metric: str, *labels: str, legend: str = "") -> Query:
     """A state, over all processes."""
-    return Query(by(function, metric, *labels), legend or _legend(labels) or function)
+    return Query(by(function, metric, *labels), legend or _legend(labels))
 
 
 def rate(metric: str, *labels: str, legend: str = "") -> Query:
     """A counter, a second."""
     grouped = f"sum by ({', '.join(labels)})" if labels else "sum"
-    return Query(f"{grouped} (rate({by('', metric)}[$__rate_interval]))", legend or _legend(labels) or "all")
+    return Query(f"{grouped} (rate({by('', metric)}[$__rate_interval]))", legend or _legend(labels))
 
 
 def quantile(share: float, metric: str, *labels: str, window: str = "$__rate_interval") -> Query:
