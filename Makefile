@@ -12,7 +12,7 @@ PINNING := --quiet --upgrade --python-version $(PYTHON_VERSION) --python-platfor
 	--override overrides.txt --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check bench pins clean
+.PHONY: help install demo up test check chart bench pins clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,11 +38,14 @@ up: $(STAMP) .onstream/model  ## the same system for your own client, until Ctrl
 test: $(STAMP) .onstream/model  ## every test, with real vLLM, broker and Ray (ARGS='-k gate')
 	@$(BIN)/pytest $(ARGS)
 
-check: $(STAMP)  ## ruff, mypy --strict, import contracts
+check: $(STAMP) chart  ## ruff, mypy --strict, import contracts, and the chart
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+chart: $(STAMP)  ## the Helm chart: lint, render, validate, scan (ARGS=--write makes its generated files)
+	@PYTHONPATH=helm $(BIN)/python -m chartcheck $(ARGS)
 
 $(VENV)/.bench: $(STAMP)
 	@echo "installing what benchmarks compare with"

@@ -1,0 +1,99 @@
+{{/* onstream.yaml: values.config, and over it what the chart decides. The same for every process. */}}
+
+{{- define "onstream.engineSlots" -}}
+{{- $fullname := include "onstream.fullname" . -}}
+{{- range $arm := list "stable" "candidate" }}
+{{- $pool := index $.Values.engines $arm }}
+{{- $scores := or (eq $.Values.engines.scoring "all") (eq $.Values.engines.scoring $arm) }}
+{{- range $ordinal := until (int $pool.replicas) }}
+- id: {{ $fullname }}-engine-{{ $arm }}-{{ $ordinal }}
+  arm: {{ $arm }}
+  host: {{ $fullname }}-engine-{{ $arm }}-{{ $ordinal }}.{{ $fullname }}-engine-{{ $arm }}.{{ $.Release.Namespace }}.svc
+  port: 8000
+  control_port: 8100
+  {{- if $scores }}
+  scoring_port: 8200
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "onstream.logSecurity" -}}
+{{- $security := .Values.kafka.security -}}
+protocol: {{ $security.protocol }}
+{{- if hasPrefix "SASL" $security.protocol }}
+mechanism: {{ $security.mechanism }}
+username: {{ include "onstream.kafkaUsername" . | quote }}
+password_file: /etc/onstream/secrets/kafka/password
+{{- end }}
+{{- if hasSuffix "SSL" $security.protocol }}
+check_hostname: {{ $security.checkHostname }}
+{{- if $security.caSecret }}
+ca_file: /etc/onstream/secrets/kafka/ca.pem
+{{- end }}
+{{- if $security.certificateKey }}
+cert_file: /etc/onstream/secrets/kafka/certificate.pem
+key_file: /etc/onstream/secrets/kafka/key.pem
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "onstream.owned" -}}
+{{- $fullname := include "onstream.fullname" . -}}
+{{- $store := required "store.uri: name the object store, for example s3://bucket/onstream" .Values.store.uri | trimSuffix "/" -}}
+run_dir: /var/lib/onstream
+model:
+  name: {{ .Values.model.name | quote }}
+  path: {{ .Values.model.path | quote }}
+log:
+  brokers: {{ required "kafka.brokers: name the brokers, host:port" .Values.kafka.brokers | quote }}
+  local: false
+  security:
+    {{- include "onstream.logSecurity" . | nindent 4 }}
+store:
+  url: {{ $store }}/store
+serving:
+  engine:
+    listen: 0.0.0.0
+  engines:
+    {{- include "onstream.engineSlots" . | nindent 4 }}
+  router:
+    host: {{ $fullname }}-router.{{ .Release.Namespace }}.svc
+    listen: 0.0.0.0
+    port: 8000
+  rollout:
+    host: {{ $fullname }}-rollout.{{ .Release.Namespace }}.svc
+    listen: 0.0.0.0
+    port: 8100
+ingest:
+  lake:
+    enabled: {{ .Values.lake.enabled }}
+    {{- if not (dig "ingest" "lake" "url" "" .Values.config) }}
+    url: {{ $store }}/lake
+    {{- end }}
+privacy:
+  {{- if not (dig "privacy" "keys_url" "" .Values.config) }}
+  keys_url: {{ $store }}/keys
+  {{- end }}
+  secret_file: /etc/onstream/secrets/privacy/secret
+trainer:
+  host: {{ $fullname }}-trainer.{{ .Release.Namespace }}.svc
+  listen: 0.0.0.0
+  port: 8200
+  ray_address: {{ include "onstream.rayAddress" . }}
+{{- end -}}
+
+{{- define "onstream.config" -}}
+{{- mergeOverwrite (deepCopy .Values.config) (include "onstream.owned" . | fromYaml) | toYaml -}}
+{{- end -}}
+
+{{/* Of all that a process reads at its start: a change replaces its pods. */}}
+{{- define "onstream.checksum" -}}
+{{- list (include "onstream.config" . | fromYaml) .Values.files | toJson | sha256sum -}}
+{{- end -}}
+
+{{/* Engines know neither the other engines nor the gate: adding an engine restarts none. */}}
+{{- define "onstream.engineChecksum" -}}
+{{- $config := include "onstream.config" . | fromYaml -}}
+{{- list $config.model $config.log $config.store $config.privacy $config.health $config.serving.engine $config.serving.capture $config.ingest.inactivity_s | toJson | sha256sum -}}
+{{- end -}}
