@@ -299,7 +299,7 @@ class Router:
         try:
             return await asyncio.to_thread(self._intake.close_feedback, self._intake.redact_feedback(record))
         except StoreError as exc:
-            logger.error("feedback %s: not taken: %s", record.feedback_id, exc)
+            logger.error("feedback %s: not taken: %s", telemetry.Local(record.feedback_id), exc)
             raise Refused(503, "feedback cannot be stored now; send it again later") from exc
 
     def _feedback(self, request: Request, tenant: str, body: bytes) -> Feedback:

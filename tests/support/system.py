@@ -6,14 +6,15 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import yaml
+from otlp import Receiver
 from ports import free_ports
 from processes import is_alive
 
@@ -43,7 +44,7 @@ guardrails: [{name: completed, scorer: reply, params: {finish_reasons: [stop, le
 """
 
 
-def write_config(folder: Path, model: Path) -> Path:
+def write_config(folder: Path, model: Path, trainer: Mapping[str, Any] | None = None) -> Path:
     broker, router, rollout, *engines = free_ports(9)
     spec = folder / "spec.yaml"
     spec.write_text(SPEC)
@@ -69,7 +70,7 @@ def write_config(folder: Path, model: Path) -> Path:
         "ingest": {"inactivity_s": 4.0, "held_out_share": 0.1},
         "rewards": {"spec": str(spec)},
         "trainer": {
-            "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0,
+            "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0, **(trainer or {}),
         },
     }  # fmt: skip
     path = folder / "onstream.yaml"
@@ -80,14 +81,20 @@ def write_config(folder: Path, model: Path) -> Path:
 class System:
     """A running system. A thread ticks its supervisor."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path, trainer: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        path = write_config(folder, model)
+        path = write_config(folder, model, trainer)
         self.config: Config = config.load(path, {})
         os.environ[CONTROL_TOKEN_VAR] = TOKEN
         os.environ[SCORING_TOKEN_VAR] = SCORERS_TOKEN
-        self._telemetry = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}  # into the logs
+        self.receiver = Receiver(folder / "telemetry.bin")  # below what tests look through for what must not be written
+        self._telemetry = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "500",
+            "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+        }
         os.environ.update(self._telemetry)
+        self._receiving = ExitStack()
         self.lines: list[str] = []
         self.supervisor = Supervisor(self.config, path, self.lines.append)
         self._over = threading.Event()
@@ -98,6 +105,7 @@ class System:
         self.store = VersionStore(self.config.store.url)
 
     def start(self) -> None:
+        self._receiving.enter_context(self.receiver)
         self.supervisor.start()
         self._ticker.start()
         self.until(self.supervisor.is_ready, 280.0, "everything is ready")
@@ -110,6 +118,7 @@ class System:
         self._over.set()
         self._ticker.join()
         self.supervisor.stop()
+        self._receiving.close()
         for name in self._telemetry:
             del os.environ[name]
 

@@ -111,6 +111,18 @@ def test_a_log_line_says_what_failed_and_nothing_of_what_it_was_about() -> None:
     assert "invalid literal" not in told
 
 
+def test_what_a_client_worded_and_what_an_exception_says_stay_in_the_process_s_own_log() -> None:
+    program = (
+        "import logging\n"
+        "line = 'session %s closed after %d turns, %s: %s'\n"
+        "args = (telemetry.Local('what a user typed'), 3, 'engine-0', ValueError('what a user typed'))\n"
+        "logging.getLogger('ingest').warning(line, *args)\n"
+    )
+    told = run(program, {"OTEL_LOGS_EXPORTER": "console"})
+    assert '"session (kept local) closed after 3 turns, engine-0: ValueError"' in told
+    assert "what a user typed" not in told
+
+
 def test_other_libraries_lines_are_not_sent() -> None:
     program = "import logging\nlogging.getLogger('vllm').error('what a user typed')\n"
     assert "what a user typed" not in run(program, {"OTEL_LOGS_EXPORTER": "console"})
