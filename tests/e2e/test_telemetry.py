@@ -137,14 +137,10 @@ def test_log_lines_are_sent_with_the_trace_that_they_were_written_in(system: Sys
 
 def test_metrics_of_every_stage_come_with_the_labels_of_the_table(system: System, trained: str) -> None:
     stages = {f"onstream-{one}" for one in ("router", "engine", "ingest", "lake", "rewards", "trainer", "rollout")}
-    import time
-
-    t = time.time()
-    while time.time() - t < 30 and not {service for service, _ in system.receiver.metrics} >= stages:
-        time.sleep(1)
-    assert stages - {service for service, _ in system.receiver.metrics} == set(), [
-        l.service for l in system.receiver.lines
-    ]
+    for stage in stages:
+        system.until(
+            lambda one=stage: one in {told for told, _ in system.receiver.metrics}, 30.0, f"metrics of {stage}"
+        )
     table = {metric.name: metric for metric in METRICS}
     mine = {name: labels for (_, name), labels in system.receiver.metrics.items() if name in table}
     assert all(labels <= set(table[name].attributes) for name, labels in mine.items())

@@ -27,7 +27,7 @@ from infra.lifecycle import Stop
 from infra.telemetry import metrics
 from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
-from ingest.records.events import Release, ReleaseKind, TrialState
+from ingest.records.events import FEEDBACK_AT, Release, ReleaseKind, TrialState
 from ingest.sessions.assemble import Assembler
 from ingest.store import releases
 from ingest.store.versions import VersionStore
@@ -367,4 +367,5 @@ async def test_the_loop_is_measured_at_every_stage(told: Told, loop: tuple[World
     assert (
         told.value(metrics.CONSUMED, **{"destination.name": "rewards"}) == SESSIONS * 2
     )  # by a trainer that was killed too
-    assert world.store.read(1).metrics["feedback_at.median"] > 0
+    assert told.value(metrics.LAG, **{"group.name": "ingest", "destination.name": "traces"}) >= 0
+    assert world.store.read(1).metrics[FEEDBACK_AT] > 0

@@ -47,7 +47,7 @@ def test_a_trials_evidence_is_told_by_outcome_beside_its_threshold() -> None:
         assert told.value(metrics.TRIAL_AGE) == 7.0
         assert (told.value(metrics.TRIAL_CANDIDATE), told.value(metrics.TRIAL_SHARE)) == (3, 0.5)
         assert told.value(metrics.STABLE_VERSION) == 2
-        assert {value for value in told.points(metrics.ASSIGNED_VERSION).values()} == {2, 3}
+        assert set(told.points(metrics.ASSIGNED_VERSION).values()) == {2, 3}
         states = told.points(metrics.TRIAL_STATE)
         assert sum(states.values()) == 1 and told.value(metrics.TRIAL_STATE, state="canary") == 1
 
