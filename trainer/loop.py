@@ -89,9 +89,7 @@ class Trainer:
         self._settle_at = now() + SETTLE_S
         self._status: dict[str, object] = {}
         telemetry.observe(measured.TURNS_COLLECTED, lambda: self._inbox.num_eligible)
-        telemetry.observe(
-            measured.TRAINER_PHASE, lambda: [(int(one is self.phase), {names.PHASE: one.value}) for one in Phase]
-        )
+        telemetry.observe(measured.TRAINER_PHASE, lambda: telling.phases(self.phase))
 
     def run(self) -> None:
         """Until stopped. Raises `LogError` and `StoreError`; a new `Trainer` then goes on from the checkpoint."""

@@ -107,7 +107,8 @@ async def upstream(port: int) -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while told := await reader.readuntil(b"\r\n\r\n"):
-            (length,) = (int(line[15:]) for line in told.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            lines = told.lower().split(b"\r\n")
+            length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
             await reader.readexactly(length)
             writer.write(head + content)
 
