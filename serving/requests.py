@@ -60,7 +60,6 @@ class RequestsMiddleware:
             return
         begun, where = time.monotonic(), route(scope["path"])
         about: names.Told = {names.METHOD: scope["method"], names.ROUTE: where}
-        told = {**about, names.OPERATION: operation(where)}
         answer: dict[str, int] = {}
 
         async def noting(message: Message) -> None:
@@ -68,7 +67,7 @@ class RequestsMiddleware:
                 answer[names.STATUS] = message["status"]
             await send(message)
 
-        with telemetry.span(names.REQUEST, told, context_of(scope), of=f"{scope['method']} {where}") as span:
+        with telemetry.span(names.REQUEST, about, context_of(scope), of=f"{scope['method']} {where}") as span:
             try:
                 await self._app(scope, receive, noting)
             finally:

@@ -34,7 +34,7 @@ from infra.lifecycle import Deadline
 from infra.telemetry import metrics, names
 from ingest.log import topics
 from ingest.privacy.intake import Intake, user_in
-from ingest.records.events import Consent, Feedback, Headers, TurnKind, key_of, session_key
+from ingest.records.events import Arm, Consent, Feedback, Headers, TurnKind, key_of, session_key
 from ingest.records.ids import trace_of
 from ingest.store.releases import Served
 from serving import headers
@@ -103,6 +103,7 @@ class Router:
         self.served = Served()
         self.health = Health()
         self.counts: Counter[str] = Counter()
+        self._given: Counter[Arm] = Counter()
         self._session: aiohttp.ClientSession | None = None
         self._is_starting = True  # until an engine has answered
 
@@ -110,6 +111,9 @@ class Router:
 
     async def start(self) -> None:
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=self._config.connect_timeout_s)
+        telemetry.observe(
+            metrics.REQUESTS, lambda: [(num, {names.ARM: arm.value}) for arm, num in tuple(self._given.items())]
+        )
         telemetry.observe(metrics.CANDIDATE_SHARE, lambda: self.served.share)
         telemetry.observe(
             metrics.ENGINE_UP, lambda: [(int(self.health.is_up(name)), {names.ENGINE: name}) for name in self._slots]
@@ -160,6 +164,7 @@ class Router:
             return refused.response()
         except ClientDisconnect:
             return Response(status_code=499)
+        self._given[identity.assignment.arm] += 1
         _tell(identity)
         answer = await self._serve(request, identity, body)
         answer.headers[headers.SESSION] = session
@@ -374,13 +379,10 @@ class _Stream(StreamingResponse):
 
 
 def _tell(identity: Identity) -> None:
-    """Whose request this is, by what is no name: a session's name is the client's own text, and its key is a hash."""
-    telemetry.count(metrics.REQUESTS, 1, {names.ARM: identity.assignment.arm.value})
+    """Whose request this is. No session: its name is the client's own text, and a trace's id begins with its key."""
     now = telemetry.current()
     if now.is_recording():
-        now.set_attribute(names.TRACE, identity.trace_id)
-        now.set_attribute(names.CONVERSATION, session_key(identity.session_id))
-        now.set_attribute(names.ARM, identity.assignment.arm.value)
+        now.set_attributes({names.TRACE: identity.trace_id, names.ARM: identity.assignment.arm.value})
 
 
 def _session(request: Request) -> str:

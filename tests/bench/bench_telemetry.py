@@ -1,9 +1,14 @@
 """What telemetry costs: throughput with traces, metrics and logs all going out by OTLP, against telemetry off.
 
-At the router, two router processes before one upstream that answers at once, so that the router is what is measured.
-At the engine, one engine whose telemetry (ours and vLLM's own) is switched on and off between blocks. Blocks of both
-sides alternate in pairs, the order within a pair drawn. Users and the collector are processes of their own; what is
-measured has a core for itself. The intervals are those of a bootstrap over pairs.
+At the router, two router processes before one upstream that answers at once, asked as `bench_router` asks: one request
+after another, by a client such as users have. Beside that, without a target, the same with routers that are saturated
+on a core of their own, and what a request costs them there: Python's SDK takes its time for every span, so whoever runs
+a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten.
+
+At the engine, one engine whose telemetry (ours and vLLM's own) is switched on and off between blocks.
+
+Blocks of all sides alternate in rounds, their order within a round drawn. Users, upstream and collector are processes
+of their own. The intervals are those of a bootstrap over rounds.
 
     python tests/bench/bench_telemetry.py [--quick] [--router] [--engine]
 """
@@ -17,12 +22,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import numpy as np
 import psutil
 import yaml
@@ -33,24 +41,34 @@ import bench
 from ports import free_port, free_ports
 from rich.progress import track
 
-TARGETS = {"router_throughput_ratio": (">=", 0.97), "engine_throughput_ratio": (">=", 0.99)}
-ROUTER_PAIRS, ROUTER_BLOCK_S, ROUTER_USERS = 20, 3.0, 16
-ENGINE_PAIRS, ENGINE_REQUESTS, ENGINE_USERS, REPLY_TOKENS = 12, 32, 8, 48
+
+class Side(StrEnum):
+    """How telemetry is set."""
+
+    ON = "on"
+    TENTH = "tenth"
+    OFF = "off"
+
+
+TARGETS = {"router_ratio_on": (">=", 0.97), "engine_ratio_on": (">=", 0.99)}
+ROUTER_ROUNDS, ROUTER_BLOCK_S = 30, 2.0
+SATURATED_ROUNDS, SATURATED_BLOCK_S, SATURATED_USERS = 10, 3.0, 16
+ENGINE_ROUNDS, ENGINE_REQUESTS, ENGINE_USERS, REPLY_TOKENS = 12, 32, 8, 48
 SUPPORT = Path(__file__).parents[1] / "support"
-ON, OFF = True, False
-Block = Callable[[bool], Awaitable[float]]
+MESSAGES = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+Block = Callable[[Side], Awaitable[float]]
 
 
 # -- children
 
 
 @contextmanager
-def child(*argv: str, env: dict[str, str] | None = None, cpu: int | None = None) -> Any:
-    """A process for the length of a block, on a core of its own where there are several."""
+def child(*argv: str, env: dict[str, str] | None = None, core: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the length of a block, on one core where there are several."""
     process = subprocess.Popen(argv, env=os.environ | (env or {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     cores = sorted(os.sched_getaffinity(0))
-    if cpu is not None and len(cores) > 1:
-        os.sched_setaffinity(process.pid, {cores[cpu]})
+    if core is not None and len(cores) > 1:
+        os.sched_setaffinity(process.pid, {cores[core]})
     try:
         yield process
     finally:
@@ -58,59 +76,84 @@ def child(*argv: str, env: dict[str, str] | None = None, cpu: int | None = None)
         process.wait()
 
 
-def asked(process: subprocess.Popen[bytes], **what: Any) -> dict[str, Any]:
-    """Give a child of this file a line, and wait for its answer."""
+@contextmanager
+def mine(*argv: str, core: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this file."""
+    with child(sys.executable, __file__, *argv, core=core) as process:
+        yield process
+
+
+def told(process: subprocess.Popen[bytes], **what: Any) -> float:
+    """Give a process of this file a line, and wait for the number that it answers with."""
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(json.dumps(what).encode() + b"\n")
     process.stdin.flush()
-    found: dict[str, Any] = json.loads(process.stdout.readline())
-    return found
+    return float(process.stdout.readline())
 
 
-def exporting(port: int) -> dict[str, str]:
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
+def settings(side: Side, collector: int) -> dict[str, str]:
+    if side is Side.OFF:
+        return {"OTEL_SDK_DISABLED": "true"}
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}"}
+    if side is Side.TENTH:
+        asked |= {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+    return asked
 
 
-# -- users: a line of standard input is what to ask for, a line of standard output how many answers in how long
+# -- users: a line of standard input is what to ask, a line of standard output how many answers came in a second
 
 
-async def users() -> None:
-    loop = asyncio.get_running_loop()
+async def lines() -> AsyncIterator[dict[str, Any]]:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        yield json.loads(line)
+
+
+async def one_user() -> None:
+    """One request after another, for some seconds."""
+    async with httpx.AsyncClient(timeout=30.0) as client:
+        async for asked in lines():
+            begun, num = time.perf_counter(), 0
+            while time.perf_counter() - begun < asked["seconds"]:
+                answer = await client.post(asked["url"], json=asked["body"])
+                assert answer.status_code == 200, answer.text
+                num += 1
+            print(num / (time.perf_counter() - begun), flush=True)
+
+
+async def many_users() -> None:
+    """`users` at a time, for some seconds or until `requests` are answered."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            print(json.dumps(await ask(session, **json.loads(line))), flush=True)
+        async for asked in lines():
+            begun, given = time.perf_counter(), iter(range(asked.get("requests") or 1 << 30))
+            until = begun + asked.get("seconds", 1e9)
+            nums = await asyncio.gather(*(user(session, asked, given, until) for _ in range(asked["users"])))
+            print(sum(nums) / (time.perf_counter() - begun), flush=True)
 
 
-async def ask(
-    session: aiohttp.ClientSession, url: str, body: dict[str, Any], num_users: int, seconds: float, num_requests: int
-) -> dict[str, float]:
-    """`num_requests` answers, or as many as come in `seconds`, by so many users at a time."""
-    begun, given, done = time.perf_counter(), 0, 0
-
-    async def user() -> None:
-        nonlocal given, done
-        while given < num_requests if num_requests else time.perf_counter() - begun < seconds:
-            given += 1
-            async with session.post(url, json=body) as answer:
-                await answer.read()
-                assert answer.status == 200, answer.status
-            done += 1
-
-    await asyncio.gather(*(user() for _ in range(num_users)))
-    return {"num": done, "seconds": time.perf_counter() - begun}
+async def user(session: aiohttp.ClientSession, asked: dict[str, Any], given: Iterator[int], until: float) -> int:
+    num = 0
+    while time.perf_counter() < until and next(given, None) is not None:
+        async with session.post(asked["url"], json=asked["body"]) as answer:
+            await answer.read()
+            assert answer.status == 200, answer.status
+        num += 1
+    return num
 
 
 async def upstream(port: int) -> None:
     """An engine that answers at once, and costs next to nothing."""
     content = b'{"id":"chatcmpl-x","choices":[{"message":{"role":"assistant","content":"hello"}}]}'
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(content)
+    whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(content) + content
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while told := await reader.readuntil(b"\r\n\r\n"):
-            lines = told.lower().split(b"\r\n")
-            length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
-            await reader.readexactly(length)
-            writer.write(head + content)
+        try:
+            while True:
+                heads = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+                length = next((int(line[15:]) for line in heads if line.startswith(b"content-length:")), 0)
+                await reader.readexactly(length)
+                writer.write(whole)
+        except asyncio.IncompleteReadError:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", port)
     await server.serve_forever()
@@ -119,72 +162,85 @@ async def upstream(port: int) -> None:
 # -- the router
 
 
-async def router(pairs: int) -> dict[str, float]:
-    collector, engine, *ports = free_ports(4)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        child(sys.executable, str(SUPPORT / "otlp.py"), str(collector), cpu=-1),
-        child(sys.executable, __file__, "upstream", str(engine), cpu=-1),
-        child(sys.executable, __file__, "users", cpu=-1) as talking,
-        child(*routing(Path(folder), engine, ports[0]), env=exporting(collector), cpu=0) as on,
-        child(*routing(Path(folder), engine, ports[1]), env={"OTEL_SDK_DISABLED": "true"}, cpu=0) as off,
-    ):
-        sides = {ON: (ports[0], psutil.Process(on.pid)), OFF: (ports[1], psutil.Process(off.pid))}
-        used = {ON: [0.0, 0.0], OFF: [0.0, 0.0]}
-        for port, _ in sides.values():
+async def router(rounds: int, saturated_rounds: int) -> dict[str, float]:
+    collector, engine, *ports = free_ports(2 + len(Side))
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        held.enter_context(child(sys.executable, str(SUPPORT / "otlp.py"), str(collector), core=-1))
+        held.enter_context(mine("upstream", str(engine), core=-1))
+        one, many = (held.enter_context(mine(name, core=-1)) for name in ("one_user", "many_users"))
+        processes, urls = {}, {}
+        for side, port in zip(Side, ports, strict=True):
+            routing = child(*routed(folder, engine, port), env=settings(side, collector), core=0)
+            processes[side] = psutil.Process(held.enter_context(routing).pid)
+            urls[side] = f"http://127.0.0.1:{port}/v1/chat/completions"
             await answers(f"http://127.0.0.1:{port}/health")
 
-        async def block(is_on: bool) -> float:
-            port, process = sides[is_on]
-            before = sum(process.cpu_times()[:2])
-            seen = asked(
-                talking, url=f"http://127.0.0.1:{port}/v1/chat/completions", num_users=ROUTER_USERS, num_requests=0,
-                seconds=ROUTER_BLOCK_S, body={"model": "m", "messages": [{"role": "user", "content": "hi"}]},
-            )  # fmt: skip
-            used[is_on][0] += sum(process.cpu_times()[:2]) - before
-            used[is_on][1] += seen["num"]
-            return float(seen["num"] / seen["seconds"])
+        async def alone(side: Side) -> float:
+            return told(one, url=urls[side], body=MESSAGES, seconds=ROUTER_BLOCK_S)
 
-        found = await compared("router", block, pairs)
-    cost = {side: cpu_s / num * 1000 for side, (cpu_s, num) in used.items()}
-    return found | {"router_cpu_ms_on": cost[ON], "router_cpu_ms_off": cost[OFF]}
+        used = {side: [0.0, 0.0] for side in Side}
+
+        async def saturated(side: Side) -> float:
+            before, begun = sum(processes[side].cpu_times()[:2]), time.perf_counter()
+            rate = told(many, url=urls[side], body=MESSAGES, users=SATURATED_USERS, seconds=SATURATED_BLOCK_S)
+            used[side][0] += sum(processes[side].cpu_times()[:2]) - before
+            used[side][1] += rate * (time.perf_counter() - begun)
+            return rate
+
+        found = await compared("router", alone, (Side.ON, Side.OFF), rounds)
+        found |= await compared("router_saturated", saturated, tuple(Side), saturated_rounds)
+    return found | {f"router_saturated_cpu_ms_{side}": cpu_s / num * 1000 for side, (cpu_s, num) in used.items()}
 
 
-def routing(folder: Path, engine: int, port: int) -> tuple[str, ...]:
+def routed(folder: Path, engine: int, port: int) -> tuple[str, ...]:
+    """The command of a router before the upstream."""
     path = folder / f"{port}.yaml"
-    slots = [
-        {"id": arm, "arm": arm, "host": host, "port": engine, "control_port": 1}
-        for arm, host in (("stable", "127.0.0.1"), ("candidate", "localhost"))
-    ]
-    given = {
-        "run_dir": str(folder / str(port)), "model": {"path": str(folder)},
-        "log": {"brokers": f"127.0.0.1:{free_port()}"},
-        "serving": {"engines": slots, "router": {"port": port}, "rollout": {"port": free_port()}},
-    }  # fmt: skip
+    hosts = {"stable": "127.0.0.1", "candidate": "localhost"}
+    slots = [{"id": a, "arm": a, "host": host, "port": engine, "control_port": 1} for a, host in hosts.items()]
+    serving = {"engines": slots, "router": {"port": port}, "rollout": {"port": free_port()}}
+    log = {"brokers": f"127.0.0.1:{free_port()}"}
+    given = {"run_dir": str(folder / str(port)), "model": {"path": str(folder)}, "log": log, "serving": serving}
     path.write_text(yaml.safe_dump(given))
     return sys.executable, "-m", "serving", "router", "--config", str(path)
 
 
 async def answers(url: str) -> None:
-    async with aiohttp.ClientSession() as session:
-        for _ in range(300):
-            try:
-                async with session.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.1)
+    for _ in range(300):
+        try:
+            if httpx.get(url).status_code == 200:  # noqa: ASYNC210 - nothing else runs yet
+                return
+        except httpx.HTTPError:
+            pass
+        await asyncio.sleep(0.1)
     raise AssertionError(f"{url} does not answer")
 
 
 # -- the engine
 
 
+async def engine(rounds: int) -> dict[str, float]:
+    collector = free_port()
+    with (
+        child(sys.executable, str(SUPPORT / "otlp.py"), str(collector), core=-1),
+        mine("many_users", core=-1) as many,
+    ):
+        async with engine_running(collector) as (running, switch):
+
+            async def block(side: Side) -> float:
+                switch(side is Side.ON)
+                words = {"messages": [{"role": "user", "content": f"Tell me about the number {random.random()}."}]}
+                body = {"model": running.model, "stream": True, "max_tokens": REPLY_TOKENS, "ignore_eos": True} | words
+                ask = partial(told, many, url=f"{running.url}/v1/chat/completions", body=body, users=ENGINE_USERS)
+                return REPLY_TOKENS * await asyncio.to_thread(ask, requests=ENGINE_REQUESTS)
+
+            return await compared("engine", block, (Side.ON, Side.OFF), rounds)
+
+
 @asynccontextmanager
 async def engine_running(collector: int) -> AsyncIterator[tuple[Any, Callable[[bool], None]]]:
     """An engine, and what switches telemetry on and off in it."""
-    os.environ |= exporting(collector)
+    os.environ |= settings(Side.ON, collector)
     from engine import scoring_engine
 
     from infra import telemetry
@@ -201,58 +257,36 @@ async def engine_running(collector: int) -> AsyncIterator[tuple[Any, Callable[[b
         yield running, switch
 
 
-async def engine(pairs: int) -> dict[str, float]:
-    collector = free_port()
-    with (
-        child(sys.executable, str(SUPPORT / "otlp.py"), str(collector), cpu=-1),
-        child(sys.executable, __file__, "users", cpu=-1) as talking,
-    ):
-        async with engine_running(collector) as (running, switch):
-
-            async def block(is_on: bool) -> float:
-                switch(is_on)
-                words = f"Tell me about the number {random.random()}."
-                body = {
-                    "model": running.model, "messages": [{"role": "user", "content": words}], "stream": True,
-                    "max_tokens": REPLY_TOKENS, "ignore_eos": True,
-                }  # fmt: skip
-                seen = await asyncio.to_thread(
-                    asked, talking, url=f"{running.url}/v1/chat/completions", num_users=ENGINE_USERS, seconds=0,
-                    num_requests=ENGINE_REQUESTS, body=body,
-                )  # fmt: skip
-                return float(seen["num"] * REPLY_TOKENS / seen["seconds"])
-
-            return await compared("engine", block, pairs)
-
-
 # -- the run
 
 
-async def compared(name: str, block: Block, pairs: int) -> dict[str, float]:
-    """Throughput of both sides, and the ratio of their sums over all pairs, with its interval."""
-    for is_on in (ON, OFF):
-        await block(is_on)  # warm
-    seen: list[tuple[float, float]] = []
-    for _ in track(range(pairs), f"{name}, pairs of blocks"):
-        order = random.sample([ON, OFF], 2)
-        rate = {is_on: await block(is_on) for is_on in order}
-        seen.append((rate[ON], rate[OFF]))
-    on, off = (np.array([pair[side] for pair in seen]) for side in (0, 1))
-    drawn = np.random.default_rng(0).integers(0, pairs, (2000, pairs))
-    low, high = np.percentile(on[drawn].sum(axis=1) / off[drawn].sum(axis=1), [2.5, 97.5])
-    return {
-        f"{name}_throughput_ratio": float(on.sum() / off.sum()),
-        f"{name}_throughput_ratio_low": float(low),
-        f"{name}_throughput_ratio_high": float(high),
-        f"{name}_per_s_on": float(on.mean()),
-        f"{name}_per_s_off": float(off.mean()),
-    }
+async def compared(name: str, block: Block, sides: Sequence[Side], rounds: int) -> dict[str, float]:
+    """Each side's throughput, and its ratio to that without telemetry over all rounds, with an interval."""
+    for side in sides:
+        await block(side)  # warm
+    seen: dict[Side, list[float]] = {side: [] for side in sides}
+    for _ in track(range(rounds), name):
+        for side in random.sample(sides, len(sides)):
+            seen[side].append(await block(side))
+    drawn = np.random.default_rng(0).integers(0, rounds, (2000, rounds))
+    off = np.array(seen[Side.OFF])
+    found = {f"{name}_per_s_{side}": float(np.mean(seen[side])) for side in sides}
+    for side in sides:
+        if side is not Side.OFF:
+            rates = np.array(seen[side])
+            low, high = np.percentile(rates[drawn].sum(axis=1) / off[drawn].sum(axis=1), [2.5, 97.5])
+            found[f"{name}_ratio_{side}"] = float(rates.sum() / off.sum())
+            found |= {f"{name}_ratio_{side}_low": float(low), f"{name}_ratio_{side}_high": float(high)}
+    return found
 
 
 def main() -> None:
     match sys.argv[1:]:
-        case ["users"]:
-            asyncio.run(users())
+        case ["one_user"]:
+            asyncio.run(one_user())
+            return
+        case ["many_users"]:
+            asyncio.run(many_users())
             return
         case ["upstream", port]:
             asyncio.run(upstream(int(port)))
@@ -261,12 +295,11 @@ def main() -> None:
     for flag in ("quick", "router", "engine"):
         parser.add_argument(f"--{flag}", action="store_true")
     args = parser.parse_args()
-    is_whole = args.router == args.engine
-    figures: dict[str, float] = {}
-    if is_whole or args.router:
-        figures |= asyncio.run(router(2 if args.quick else ROUTER_PAIRS))
-    if is_whole or args.engine:
-        figures |= asyncio.run(engine(2 if args.quick else ENGINE_PAIRS))
+    both, figures = args.router == args.engine, dict[str, float]()
+    if both or args.router:
+        figures |= asyncio.run(router(*((3, 2) if args.quick else (ROUTER_ROUNDS, SATURATED_ROUNDS))))
+    if both or args.engine:
+        figures |= asyncio.run(engine(2 if args.quick else ENGINE_ROUNDS))
     targets = {name: target for name, target in TARGETS.items() if name in figures}
     bench.report("telemetry", {name: round(value, 4) for name, value in figures.items()}, targets)
 

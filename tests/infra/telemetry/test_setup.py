@@ -172,12 +172,12 @@ def test_prometheus_reads_metrics_where_the_standard_variables_say() -> None:
     environ = {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1"}
     program = (
         "import urllib.request\n"
-        "telemetry.count(metrics.REQUESTS, 2, {names.ARM: 'stable'})\n"
+        "telemetry.count(metrics.TRACES_CAPTURED, 2, {names.ARM: 'stable'})\n"
         "telemetry.observe(metrics.SPOOL_BYTES, lambda: 7)\n"
         f"print(urllib.request.urlopen('http://127.0.0.1:{port}/metrics').read().decode())\n"
     )
     told = run(program, environ | {"OTEL_EXPORTER_PROMETHEUS_PORT": str(port)})
-    assert "onstream_router_requests_total{" in told
+    assert "onstream_traces_captured_total{" in told
     assert 'onstream_arm="stable"' in told
     (line,) = (line for line in told.splitlines() if line.startswith("onstream_spool_size_bytes"))
     assert line.endswith(" 7.0")
