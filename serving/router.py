@@ -39,7 +39,7 @@ from ingest.records.ids import trace_of
 from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
-from serving.requests import RequestsMiddleware
+from serving.requests import OWN_WORDS, RequestsMiddleware
 from serving.routing import Health, assign, order
 from serving.spool import Spool
 
@@ -427,6 +427,7 @@ def _told(failure: Exception) -> str:
 def _outgoing(request: Request, identity: Identity) -> dict[str, str]:
     """The client's headers, without what only the router may say, and with what it says."""
     drop = _HOP_BY_HOP | set(headers.FROM_ROUTER) | {headers.USER, "authorization", "accept-encoding"}
+    drop = drop | OWN_WORDS if telemetry.is_tracing() else drop
     kept = {name: value for name, value in request.headers.items() if name not in drop}
     return kept | headers.write(identity) | telemetry.headers_out()
 

@@ -127,5 +127,5 @@ async def test_without_telemetry_a_clients_context_reaches_the_engine_as_it_is(
     context = f"00-{'a' * 32}-{'b' * 16}-01"
     async with upstream.serving():
         made = await front(upstream)
-        await made.chat(traceparent=context)
-    assert upstream.seen[0]["traceparent"] == context
+        await made.chat(traceparent=context, tracestate="a=b")
+    assert (upstream.seen[0]["traceparent"], upstream.seen[0]["tracestate"]) == (context, "a=b")
