@@ -20,7 +20,7 @@ from infra.lifecycle import Pulse
 from infra.telemetry import metrics, names
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Headers, Release, ReleaseKind, Reward, TrialState, Version
+from ingest.records.events import FEEDBACK_AT, Headers, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
@@ -95,7 +95,8 @@ class Rollout:
         self._evaluating_since = 0.0
         self._waiting: dict[int, Version] = {}
         self._contexts: dict[int, Headers] = {}  # of versions: the trace context that each was published in
-        self._taught_at: float | None = None  # while a promoted version loads: when the feedback of its batch was given
+        self._feedback_at: dict[int, float] = {}  # of versions: when the feedback that each learnt from was given
+        self._taught_at: float | None = None  # while a promoted version loads: its `_feedback_at`
         self._epoch = 0  # of this writer; none before it claimed one
         taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
         self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES), taken)
@@ -139,6 +140,8 @@ class Rollout:
             elif isinstance(record, Version):
                 self._waiting[record.version] = record
                 self._contexts[record.version] = telemetry.context_in(headers)
+                if FEEDBACK_AT in record.metrics:
+                    self._feedback_at[record.version] = record.metrics[FEEDBACK_AT]
             elif isinstance(record, Release):
                 if self._epoch and record.epoch > self._epoch:
                     raise FencedError(f"epoch {record.epoch} writes releases now; this process had {self._epoch}")
@@ -292,7 +295,7 @@ class Rollout:
             engines=place((engine.slot for engine in self._engines.values()), candidate, self._config),
             numbers=standing.numbers,
         )
-        self._taught_at = self._store.read(candidate).metrics.get("feedback_at.median")
+        self._taught_at = self._feedback_at.get(candidate)
 
     def _reject(self, reason: str, numbers: Mapping[str, float], state: TrialState = TrialState.REJECTED) -> None:
         now = self.served.state

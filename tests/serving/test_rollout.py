@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from told import telling
 
 from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
 from infra.errors import ControlError, NewerError
+from infra.telemetry import metrics
 from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
 from ingest.records.events import (
+    FEEDBACK_AT,
     Arm,
     Assignment,
     CloseReason,
@@ -86,12 +89,12 @@ class World:
         self.rollout.start()
         return self.rollout
 
-    def publish(self, number: int, parent: int | None) -> Version:
+    def publish(self, number: int, parent: int | None, metrics: dict[str, float] | None = None) -> Version:
         folder = self.folder / f"v{number}"
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(bytes([number]))
         version = self.store.publish(
-            number, folder, self.store.read(parent) if parent is not None else None, {}, {}, 0.0
+            number, folder, self.store.read(parent) if parent is not None else None, {}, metrics or {}, 0.0
         )
         reader.send(self.log, topics.VERSIONS, "", version)
         return version
@@ -142,9 +145,9 @@ class World:
         for _ in range(num):
             self.rollout.tick()
 
-    def to_canary(self) -> None:
+    def to_canary(self, metrics: dict[str, float] | None = None) -> None:
         self.champion()
-        self.publish(1, parent=0)
+        self.publish(1, parent=0, metrics=metrics)
         self.ticks(3)
         assert self.served.state is TrialState.CANARY
 
@@ -195,6 +198,23 @@ def test_a_better_candidate_is_promoted_and_swapped_into_every_engine(world: Wor
     assert last.numbers["log_e.reward"] >= last.numbers["log_threshold"]
     announced = [r for r in world.released if r.kind is ReleaseKind.ANNOUNCED]
     assert {name for r in announced for name in r.engines} == {"s", "c"}
+
+
+def test_what_feedback_taught_is_served_once_the_last_engine_serves_it_and_that_is_told_once(world: World) -> None:
+    with telling() as told:
+        world.restarted()
+        world.to_canary({FEEDBACK_AT: world.now - 300.0})
+        world.trial_sessions(20, stable=0.5, candidate=0.9)
+        world.ticks()
+        world.trial_sessions(140, stable=0.5, candidate=0.9)
+        world.hands["s"].is_up = False
+        world.ticks()
+        assert world.served.promoted == (1,) and told.points(metrics.FEEDBACK_TO_SERVING) == {}
+        world.hands["s"].is_up, world.now = True, world.now + 100.0
+        world.ticks()
+        taken = told.value(metrics.FEEDBACK_TO_SERVING)
+        assert (taken.count, taken.sum) == (1, 400.0)
+        assert told.value(metrics.RELEASES, state="promoted") == 1
 
 
 def test_a_worse_candidate_is_rejected_and_its_engine_returns_to_stable(world: World) -> None:
