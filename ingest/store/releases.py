@@ -123,8 +123,8 @@ class ReleaseFollower:
         self.served = known or Served()
 
     def catch_up(self) -> Served:
-        """Everything on the log at the time of the call. Raises `LogError`."""
-        for release in replay(self._log, RELEASES, Release):
+        """Everything on the log at the time of the call: what `poll` has not read yet. Raises `LogError`."""
+        for release in replay(self._log, RELEASES, Release, self._follower.positions):
             self.served = advance(self.served, release)
         return self.served
 

@@ -1,8 +1,11 @@
 """The fold of the release log, and following it."""
 
+from typing import Any
+
 import pytest
 
 from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import Message
 from ingest.log.reader import send
 from ingest.log.topics import RELEASES
 from ingest.records.events import Release, ReleaseKind, TrialState
@@ -108,3 +111,25 @@ def test_a_follower_is_where_the_log_is() -> None:
 def test_a_follower_made_anew_knows_what_was_known_before_it_has_read() -> None:
     known = releases.fold([BOOTSTRAP, CANARY])
     assert ReleaseFollower(InMemoryLog(), known).poll(0.0) == known
+
+
+class Counting(InMemoryLog):
+    """How many messages replays gave."""
+
+    num = 0
+
+    def replay(self, *asked: Any) -> Any:
+        messages: list[Message] = list(super().replay(*asked))
+        self.num += len(messages)
+        return iter(messages)
+
+
+def test_what_was_polled_is_not_replayed_to_catch_up() -> None:
+    log = Counting()
+    follower = ReleaseFollower(log)
+    for number in range(1, 51):
+        send(log, RELEASES, "", release(number, ReleaseKind.ANNOUNCED))
+    follower.poll(0.0)
+    send(log, RELEASES, "", release(51, state=TrialState.CANARY, candidate=1))
+    assert follower.catch_up() == releases.fold([release(51, state=TrialState.CANARY, candidate=1)])
+    assert log.num == 1
