@@ -194,7 +194,9 @@ def trained(log: SealedLog, times: Times) -> None:
         make_batch(inbox.items, Baselines({}), config, 0)
     names = [name for item in inbox.items for name in item.turns]
     with times.of("trainer_fate", len(names)):
-        fates.tell(log, [Fate(trace_ids=(n,), kind=FateKind.TRAINED, version=4, reason="trained", at=0.0) for n in names])
+        fates.tell(
+            log, [Fate(trace_ids=(n,), kind=FateKind.TRAINED, version=4, reason="trained", at=0.0) for n in names]
+        )
     inbox.close()
 
 

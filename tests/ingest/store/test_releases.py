@@ -43,6 +43,17 @@ def test_entries_read_twice_change_nothing() -> None:
     assert releases.fold([BOOTSTRAP, CANARY, CANARY, BOOTSTRAP, PROMOTED, CANARY]) == once
 
 
+def test_the_state_is_itself_where_nothing_is_new() -> None:
+    once = releases.fold([BOOTSTRAP, CANARY, PROMOTED])
+    assert releases.fold([BOOTSTRAP, PROMOTED], once) is once
+
+
+def test_a_state_goes_on_from_what_was_known() -> None:
+    known = releases.fold([BOOTSTRAP, CANARY])
+    assert releases.fold([PROMOTED, ROLLED_BACK], known) == releases.fold([BOOTSTRAP, CANARY, PROMOTED, ROLLED_BACK])
+    assert (known.lineage, known.trials) == ((0,), {1: TrialState.CANARY})
+
+
 def test_a_fenced_writers_entry_is_skipped() -> None:
     claim = release(1, ReleaseKind.CLAIM, epoch=2)
     served = releases.fold([BOOTSTRAP, claim, CANARY.model_copy(update={"release": 2})])
