@@ -26,7 +26,7 @@ from rich.progress import Progress
 
 Figures = dict[str, float]
 PARTS: dict[str, tuple[Callable[[Callable[[], None]], Figures], int]] = {
-    "flow": (flow.measure, flow.ROUNDS + 1),
+    "flow": (flow.measure, flow.ROUNDS),
     "growth": (growth.measure, len(growth.PARTS)),
     "front": (front.measure, len(front.PARTS)),
 }

@@ -4,10 +4,12 @@ Drawn sessions of five turns, a user each, go the whole way by the stages' own c
 rewards, lake, the trainer's screening and batch. What a broker's client, a network and a GPU cost is not in it.
 """
 
+import gc
 import json
 import random
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +29,25 @@ from ingest.lake.writer import Writer
 from ingest.log import fates, topics
 from ingest.log.index import Index
 from ingest.log.memory import InMemoryLog
+from ingest.log.reader import replay
+from ingest.privacy import secret
 from ingest.privacy.intake import Intake
 from ingest.privacy.keys import KeyStore
+from ingest.privacy.redact import Redactor
 from ingest.privacy.sealed_log import SealedLog
-from ingest.records.events import Fate, FateKind, Feedback, Sampling, Trajectory, VersionSpan, session_key
+from ingest.records.events import (
+    Assignment,
+    Consent,
+    Fate,
+    FateKind,
+    Feedback,
+    Sampling,
+    Trajectory,
+    TurnKind,
+    VersionSpan,
+    key_of,
+    session_key,
+)
 from ingest.sessions import assemble
 from ingest.sessions.table import ids_in, settle_s
 from rewards.spec import load
@@ -43,6 +60,7 @@ from serving.vocabulary import Vocabulary
 from trainer.advantages import Baselines
 from trainer.batch import make_batch
 from trainer.inbox import Inbox
+from trainer.repeats import Asked, Seen, num_alike
 
 NUM_SESSIONS, NUM_TURNS, ROUNDS = 400, 5, 5
 AGE_S = 7200.0
@@ -83,7 +101,7 @@ def measure(advance: Callable[[], None]) -> Figures:
     for _ in range(ROUNDS):
         rounds.append(once(drawn))
         advance()
-    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]} | batches()
 
 
 def once(drawn: list[Drawn]) -> Figures:
@@ -97,12 +115,15 @@ def once(drawn: list[Drawn]) -> Figures:
         scored(config, log, times)
         in_lake(config, log, keys, times, num_traces)
         trained(log, times)
-        return times.us | weighed(inner, Path(config.ingest.lake.url), num_traces)
+        return times.us | held(log) | weighed(inner, Path(config.ingest.lake.url), num_traces)
 
 
 def capture(config: Config, keys: KeyStore, log: SealedLog, drawn: list[Drawn], times: Times) -> int:
     """From what an engine gave to a frame in the spool, and from there to the log; feedback as the router takes it."""
-    intake, own = Intake(Intake.of(config)._redactor, Intake.of(config)._secret, keys), config.serving.capture
+    own, intake = (
+        config.serving.capture,
+        Intake(Redactor.of(config.privacy), secret.load(config.privacy, config.run_dir), keys),
+    )
     spool = Spool(Path(own.spool_dir), own.max_spool_bytes, own.segment_bytes)
     recent, pieces = Recent(own.recent_bytes, config.ingest.inactivity_s), Vocabulary(_tokenizer())
     capturing = Capture(spool, "stable-0", 3, recent, intake, pieces)
@@ -119,7 +140,7 @@ def capture(config: Config, keys: KeyStore, log: SealedLog, drawn: list[Drawn], 
     with times.of("feedback", len(given)):
         for item in given:
             value, headers = intake.close_feedback(intake.redact_feedback(item))
-            key = session_key(item.session_id) if item.session_id else (item.trace_id or "").partition("-")[0]
+            key = key_of(session_id=item.session_id, trace_id=item.trace_id)
             spool.put(topics.FEEDBACK.name, key, value, headers)
     with times.of("ship", len(pairs) + len(given)):
         assert Shipper(spool, lambda: log, Stop()).ship() == len(pairs) + len(given)
@@ -131,18 +152,14 @@ def capture(config: Config, keys: KeyStore, log: SealedLog, drawn: list[Drawn], 
 def exchange(turn: Drawn) -> Exchange:
     """A request and its reply, as they stand when the last token is there."""
     user = f"u-{session_key(turn['session_id'])}"
-    identity = Identity(turn["trace_id"], turn["session_id"], "default", turn["kind"], *_arm(), user)
+    identity = Identity(
+        turn["trace_id"], turn["session_id"], "default", TurnKind.MAIN, Assignment(), Consent.ASSUMED, user
+    )
     reply = Reply(turn["prompt_token_ids"], Sampling(**turn["sampling"]), 3)
     reply.token_ids, reply.logprobs, reply.text = list(turn["token_ids"]), list(turn["logprobs"]), [turn["reply_text"]]
     reply.spans, reply.finish_reason = (VersionSpan(version=3, start=0, end=len(reply.token_ids)),), "stop"
     body = bytearray(json.dumps(turn["request"]).encode())
     return Exchange(identity, turn["endpoint"], turn["started_at"], body, 200, replies={("r", 0): reply})
-
-
-def _arm() -> tuple[Any, Any]:
-    from ingest.records.events import Assignment, Consent
-
-    return Assignment(), Consent.ASSUMED
 
 
 def assembled(config: Config, log: SealedLog, times: Times, num_traces: int) -> None:
@@ -200,6 +217,25 @@ def trained(log: SealedLog, times: Times) -> None:
     inbox.close()
 
 
+def held(log: SealedLog) -> Figures:
+    """What the trainer's inbox holds of a turn in memory, and how many tokens a session has, to train and to read."""
+    inbox = Inbox(log, {}, ())
+    tracemalloc.start()
+    while len(inbox.items) < NUM_SESSIONS:
+        inbox.poll(0.0)
+    gc.collect()
+    num_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    inbox.close()
+    read = replay(log, topics.TRAJECTORIES, Trajectory)
+    chains = [chain for trajectory in read for chain in trajectory.chains]
+    return {
+        "inbox_bytes_per_turn": num_bytes / inbox.num_eligible,
+        "tokens_per_session": sum(len(chain.token_ids) for chain in chains) / NUM_SESSIONS,
+        "trained_tokens_per_session": sum(s.end - s.start for chain in chains for s in chain.segments) / NUM_SESSIONS,
+    }
+
+
 def weighed(log: InMemoryLog, lake: Path, num_traces: int) -> Figures:
     """Bytes of a trace: on the log, all topics, as given to the producer; and in the lake."""
     on_log = sum(
@@ -211,15 +247,12 @@ def weighed(log: InMemoryLog, lake: Path, num_traces: int) -> Figures:
     return {"log_bytes": on_log / num_traces, "lake_bytes": in_files / num_traces}
 
 
-def batches(advance: Callable[[], None]) -> Figures:
+def batches() -> Figures:
     """How a batch's cost grows with its turns: near duplicates are looked for among all of a tenant's."""
-    from trainer.repeats import Asked, Seen, num_alike
-
     rng, found = random.Random(0), Figures()
     for num in (256, 4096, 16_384):
         asked = [Asked("t", f"{rng.getrandbits(64):016x}") for _ in range(num)]
         begun = time.process_time()
         num_alike(asked, Seen(), 0.75)
         found[f"near_duplicates_ms_{num}"] = (time.process_time() - begun) * 1e3
-    advance()
     return found

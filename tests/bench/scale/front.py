@@ -1,6 +1,7 @@
 """What the front door, the controller's questions, users' keys and the log's lag cost: processor time of who asks."""
 
 import asyncio
+import random
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,7 @@ REQUESTS, IDLE_S, ASKED = 1_500, 4.0, 300
 SUBJECTS = 500
 ENGINES = (2, 100, 1_000)
 PARTITIONS = (4, 64)
+MESSAGES, MESSAGE_BYTES = 10_000, 1_000
 
 
 # -- requests through a router process
@@ -163,10 +165,10 @@ def keys() -> Figures:
         }
 
 
-# -- the log's lag, asked by ingest once a second while a session may have ended
+# -- the log's client, and the lag that ingest asks for once a second while a session may have ended
 
 
-def lag() -> Figures:
+def broker() -> Figures:
     found = Figures()
     with TemporaryDirectory() as given, running_broker(Path(given)) as (brokers, _):
         log = KafkaLog(configured(Path(given), brokers).log, "bench")
@@ -181,11 +183,25 @@ def lag() -> Figures:
                 spent.append(time.process_time() - before)
             found[f"lag_ms_{num}"] = 1e3 * statistics.median(walls)
             found[f"lag_cpu_ms_{num}"] = 1e3 * statistics.median(spent)
+        found |= client(log)
         log.close()
     return found
 
 
-PARTS = (requests, routing, questions, keys, lag)
+def client(log: KafkaLog) -> Figures:
+    """What kafka-python takes to write and to read a message of a turn's size, threads and all."""
+    log.create([TopicSpec("client", 1, 3600.0)])
+    value = random.Random(0).randbytes(MESSAGE_BYTES)
+    begun = time.process_time()
+    for number in range(MESSAGES):
+        log.append("client", str(number), value, {"schema": "trace/3"})
+    log.flush(60.0)
+    written = time.process_time() - begun
+    read = cpu_s(lambda: sum(1 for _ in log.replay("client")))
+    return {"produce_us": written / MESSAGES * 1e6, "consume_us": read / MESSAGES * 1e6}
+
+
+PARTS = (requests, routing, questions, keys, broker)
 
 
 def measure(advance: Callable[[], None]) -> Figures:

@@ -4,8 +4,10 @@ Processor time, in milliseconds or seconds for the whole of it, at two sizes or 
 controller, the trainer and the lake write, made for the purpose.
 """
 
+import math
 import random
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +21,7 @@ from ingest.log.reader import replay, send
 from ingest.log.topics import RELEASES, VERSIONS
 from ingest.records.events import Arm, Release, ReleaseKind, TrialState, Version
 from ingest.store import releases
+from ingest.store.versions import VersionStore
 from serving import evidence, gate
 from serving.evidence import Evidence, Outcome
 from serving.gate import Baseline
@@ -27,6 +30,7 @@ UNITS = (100, 1_000, 10_000, 20_000)
 ENTRIES = (1_000, 100_000)
 ENGINES, CANDIDATES, TRIALS_A_YEAR = 1_000, 100, 5 * 365
 FILES = (1_000, 10_000, 100_000)
+WEIGHTS_MB = 256
 Figures = dict[str, float]
 
 
@@ -79,8 +83,9 @@ def trials() -> Figures:
             found[f"evidence_read_ms_{num}"] = 1e3 * cpu_s(lambda: evidence.read(path))
         found["evidence_bytes_per_unit"] = path.stat().st_size / UNITS[-1]
     found["judge_ratio"] = found["judge_ms_20000"] / found["judge_ms_1000"] / 20
-    for num in (1, TRIALS_A_YEAR):
-        found[f"log_needed_{num}"] = -gate.math.log(gate.level(config.alpha, num, num // 2))
+    found["log_needed_first"] = -math.log(gate.level(config.alpha, 1, 0))
+    for name, promoted in (("half_won", TRIALS_A_YEAR // 2), ("none_won", 0)):
+        found[f"log_needed_after_a_year_{name}"] = -math.log(gate.level(config.alpha, TRIALS_A_YEAR, promoted))
     return found
 
 
@@ -152,13 +157,18 @@ def release_log() -> Figures:
     return found
 
 
+def trace_ids(num: int) -> list[str]:
+    rng = random.Random(num)
+    return [f"{rng.getrandbits(64):016x}-{rng.getrandbits(128):032x}" for _ in range(num)]
+
+
 def version_log() -> Figures:
     """Manifests name the turns that trained them."""
     found = Figures()
     files = [{"name": f"model-{n:05d}-of-00008.safetensors", "bytes": 2 << 30, "sha256": "5" * 64} for n in range(8)]
     for turns in (256, 16_384):
         log = InMemoryLog()
-        ids = [f"{n:016x}-{n * 7919:032x}" for n in range(turns)]
+        ids = trace_ids(turns)
         for number in range(20):
             manifest = {
                 "version": number, "digest": f"{number:064x}", "parent": None, "parent_digest": None, "files": files,
@@ -216,7 +226,38 @@ def configuration() -> Figures:
     return found
 
 
-PARTS = (trials, release_log, version_log, lake, configuration)
+# -- the trainer's memory of what has its fate, and a version's bytes
+
+
+def fated() -> Figures:
+    """What the trainer's process remembers of a trace for as long as it runs."""
+    tracemalloc.start()
+    known = set(trace_ids(100_000))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return {"fated_bytes_per_trace": held / len(known)}
+
+
+def store() -> Figures:
+    """Seconds of a processor for a GB of weights: publishing a version, and what an engine does before its pause."""
+    import torch
+    from safetensors.torch import save_file
+
+    from serving.control import check_finite
+
+    with TemporaryDirectory() as given:
+        folder, versions = Path(given), VersionStore(f"{given}/store")
+        (folder / "weights").mkdir()
+        save_file({"w": torch.zeros(WEIGHTS_MB * 500_000, dtype=torch.bfloat16)}, folder / "weights" / "w.safetensors")
+        made: list[Version] = []
+        seconds = {"publish": cpu_s(lambda: made.append(versions.publish(0, folder / "weights", None, {}, {}, 0.0)))}
+        seconds["fetch"] = cpu_s(lambda: versions.fetch(made[0], folder / "cache"))
+        (copy,) = (folder / "cache").iterdir()
+        seconds["finite"] = cpu_s(lambda: check_finite(copy, 0))
+    return {f"{name}_s_per_gb": spent * 1000 / WEIGHTS_MB for name, spent in seconds.items()}
+
+
+PARTS = (trials, release_log, version_log, lake, configuration, fated, store)
 
 
 def measure(advance: Callable[[], None]) -> Figures:
