@@ -62,7 +62,7 @@ from trainer.batch import make_batch
 from trainer.inbox import Inbox
 from trainer.repeats import Asked, Seen, num_alike
 
-NUM_SESSIONS, NUM_TURNS, ROUNDS = 400, 5, 5
+NUM_SESSIONS, NUM_TURNS, ROUNDS = 400, 5, 3
 AGE_S = 7200.0
 Figures = dict[str, float]
 
@@ -230,7 +230,8 @@ def held(log: SealedLog) -> Figures:
     read = replay(log, topics.TRAJECTORIES, Trajectory)
     chains = [chain for trajectory in read for chain in trajectory.chains]
     return {
-        "inbox_bytes_per_turn": num_bytes / inbox.num_eligible,
+        "inbox_bytes_per_turn": num_bytes / (NUM_SESSIONS * NUM_TURNS),
+        "trainable_share": inbox.num_eligible / (NUM_SESSIONS * NUM_TURNS),
         "tokens_per_session": sum(len(chain.token_ids) for chain in chains) / NUM_SESSIONS,
         "trained_tokens_per_session": sum(s.end - s.start for chain in chains for s in chain.segments) / NUM_SESSIONS,
     }
