@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from drawn import Drawn, _tokenizer, sessions
+from drawn import Drawn, sessions, tokenizer
 
 from infra import lifecycle
 from infra.config import Config
@@ -125,7 +125,7 @@ def capture(config: Config, keys: KeyStore, log: SealedLog, drawn: list[Drawn], 
         Intake(Redactor.of(config.privacy), secret.load(config.privacy, config.run_dir), keys),
     )
     spool = Spool(Path(own.spool_dir), own.max_spool_bytes, own.segment_bytes)
-    recent, pieces = Recent(own.recent_bytes, config.ingest.inactivity_s), Vocabulary(_tokenizer())
+    recent, pieces = Recent(own.recent_bytes, config.ingest.inactivity_s), Vocabulary(tokenizer())
     capturing = Capture(spool, "stable-0", 3, recent, intake, pieces)
     pairs = [(exchange(turn), turn) for session in drawn for turn in session["turns"]]
     data_keys = {one.identity.user: intake.key_for(one.identity.user, "default") for one, _ in pairs}
