@@ -14,7 +14,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
 from infra.lifecycle import Deadline, Stop
 from infra.process import STOP_S, Process, ProcessSpec, ProcessState
+from infra.telemetry import providers
 
 _BROKER_READY_S = 20.0
 
@@ -71,6 +73,17 @@ def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
     ]
 
 
+def with_metrics_ports(specs: Iterable[ProcessSpec], env: Mapping[str, str]) -> list[ProcessSpec]:
+    """Where Prometheus reads metrics, each process has a port: the variable's, and those that follow it."""
+    if "prometheus" not in providers.exporters(env, "METRICS"):
+        return list(specs)
+    first = providers.prometheus_port(env)
+    return [
+        replace(spec, env={**spec.env, providers.PROMETHEUS_PORT_VAR: str(first + number)})
+        for number, spec in enumerate(specs)
+    ]
+
+
 class Supervisor:
     """Runs a configuration. Call `start`, then `tick` until done, then `stop`."""
 
@@ -113,7 +126,7 @@ class Supervisor:
         if self._config.log.local:
             self._start_broker()
         self._command("bootstrap")
-        for spec in specs(self._config, self._config_path):
+        for spec in with_metrics_ports(specs(self._config, self._config_path), self._env):
             self._add(spec).start()
         self._write_state()
 

@@ -22,6 +22,7 @@ from itertools import islice
 from typing import TypeGuard
 
 from infra.lifecycle import backoff_s
+from infra.telemetry import Local
 from rewards.evaluate import Question, crashed
 from rewards.scorers import Outcome, Scored, Services, Unscored
 from rewards.summary.likelihood import UnavailableError
@@ -140,7 +141,7 @@ class _Desk:
         self._reason = reason
         if self._away_since is None:
             self._away_since = _now()
-            logger.warning("component %s: its scorer is unavailable, trying again: %s", self._name, reason)
+            logger.warning("component %s: its scorer is unavailable, trying again: %s", self._name, Local(reason))
         await asyncio.sleep(min(next(self._waits), max(0.0, min(batch.values()) - _now())))
         self._queue = {question: until for question, until in batch.items() if question in self._open} | self._queue
 

@@ -194,7 +194,7 @@ class Stage:
                 return
         telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, about)
         telling.count(made)
-        logger.info("session %s: %s", trajectory.session_id, told(made))
+        logger.info("session %s: %s", telemetry.Local(trajectory.session_id), telemetry.Local(told(made)))
 
     def _oldest_s(self) -> float:
         """Age of the oldest session that waits; asked for from another thread."""

@@ -226,6 +226,7 @@ def vllm_environment(config: Config, slot: EngineSlot) -> dict[str, str]:
     }
     if otlp_traces(os.environ):
         wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = PROTOCOL  # vLLM's own default is gRPC
+        wanted["OTEL_SERVICE_NAME"] = os.environ.get("OTEL_SERVICE_NAME", "onstream-engine")  # of its other processes
     if slot.cpus is not None:
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = slot.cpus
     return wanted

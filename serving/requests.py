@@ -19,6 +19,9 @@ _OTHERS = ("/v1/feedback", "/v1/models")
 _UNKNOWN = "/v1/{path}"
 _FAILED = 500
 _CONTEXT = TRACEPARENT.encode()
+OWN_WORDS = frozenset({"tracestate", "baggage"})
+"""What a client may have written beside its trace context: spans would carry it."""
+_NOT_ON = frozenset({_CONTEXT, *(name.encode() for name in OWN_WORDS)})
 
 
 def operation(path: str) -> str:
@@ -40,11 +43,11 @@ def context_of(scope: Scope) -> dict[str, str]:
 
 
 def within(scope: Scope) -> Scope:
-    """The same request as one that comes from the span around the caller."""
+    """The same request as one that comes from the span around the caller, without what a client wrote beside it."""
     now = telemetry.headers_out()
     if not now:
         return scope
-    kept = [(name, value) for name, value in scope["headers"] if name != _CONTEXT]
+    kept = [(name, value) for name, value in scope["headers"] if name not in _NOT_ON]
     return {**scope, "headers": [*kept, (_CONTEXT, now[TRACEPARENT].encode())]}
 
 
@@ -60,7 +63,6 @@ class RequestsMiddleware:
             return
         begun, where = time.monotonic(), route(scope["path"])
         about: names.Told = {names.METHOD: scope["method"], names.ROUTE: where}
-        told = {**about, names.OPERATION: operation(where)}
         answer: dict[str, int] = {}
 
         async def noting(message: Message) -> None:
@@ -68,7 +70,7 @@ class RequestsMiddleware:
                 answer[names.STATUS] = message["status"]
             await send(message)
 
-        with telemetry.span(names.REQUEST, told, context_of(scope), of=f"{scope['method']} {where}") as span:
+        with telemetry.span(names.REQUEST, about, context_of(scope), of=f"{scope['method']} {where}") as span:
             try:
                 await self._app(scope, receive, noting)
             finally:

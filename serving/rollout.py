@@ -8,7 +8,8 @@ it is acted on, so a crash in between is made good by reconciling.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -20,12 +21,12 @@ from infra.lifecycle import Pulse
 from infra.telemetry import metrics, names
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Headers, Release, ReleaseKind, Reward, TrialState, Version
+from ingest.records.events import FEEDBACK_AT, Headers, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
 from serving import evidence, gate, telling, trial
-from serving.engines import EngineControl
+from serving.engines import EngineControl, EngineStatus
 from serving.gate import Baseline, Standing, Verdict
 from serving.placement import place
 
@@ -34,6 +35,10 @@ logger = logging.getLogger(__name__)
 _FLUSH_S = 30.0
 _KEEP_EVERY_S = 30.0
 _NUM_CHAMPIONS = 5  # stable, and those that a rollback may return to
+_ASKED_AT_ONCE = 64
+_SWAPPED_AT_ONCE = 1 / 16  # of the engines: a promotion takes as long with a thousand as with sixteen
+
+Failure = ControlError | httpx.TransportError
 
 
 class FencedError(OnstreamError, RuntimeError):
@@ -95,8 +100,10 @@ class Rollout:
         self._evaluating_since = 0.0
         self._waiting: dict[int, Version] = {}
         self._contexts: dict[int, Headers] = {}  # of versions: the trace context that each was published in
-        self._taught_at: float | None = None  # while a promoted version loads: when the feedback of its batch was given
+        self._feedback_at: dict[int, float] = {}  # of versions: when the feedback that each learnt from was given
+        self._taught_at: float | None = None  # while a promoted version loads: its `_feedback_at`
         self._epoch = 0  # of this writer; none before it claimed one
+        self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "engines")
         taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
         self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES), taken)
 
@@ -139,6 +146,8 @@ class Rollout:
             elif isinstance(record, Version):
                 self._waiting[record.version] = record
                 self._contexts[record.version] = telemetry.context_in(headers)
+                if FEEDBACK_AT in record.metrics:
+                    self._feedback_at[record.version] = record.metrics[FEEDBACK_AT]
             elif isinstance(record, Release):
                 if self._epoch and record.epoch > self._epoch:
                     raise FencedError(f"epoch {record.epoch} writes releases now; this process had {self._epoch}")
@@ -204,25 +213,8 @@ class Rollout:
         """evaluating -> canary once every candidate engine is drained, loaded and answers; else rejected."""
         candidate = self.served.candidate
         assert candidate is not None
-        for name, engine in self._engines.items():
-            if engine.slot.arm != "candidate":
-                continue
-            status = engine.status()
-            if status is None:
-                return
-            has_time = self._now() - self._evaluating_since < self._config.drain_s
-            if status.version != candidate and status.in_flight and has_time:
-                return
-            try:
-                if status.version != candidate:
-                    self._load(name, candidate)
-                engine.probe()
-            except ControlError as exc:
-                self._reject(f"version {candidate} failed its load check: {exc}", {})
-                return
-            except httpx.TransportError as exc:
-                logger.warning("%s: died while loading version %d: %s", name, candidate, exc)
-                return
+        if not self._holds(candidate):
+            return
         baselines = self.evidence.baselines(self._stable, self._config.gate)
         if baselines is None:
             return
@@ -238,6 +230,24 @@ class Rollout:
             salt=self._store.read(candidate).digest,
             numbers=freeze(baselines),
         )
+
+    def _holds(self, candidate: int) -> bool:
+        """Load the candidate engines that are drained; whether all of them serve, and answer. A failure rejects."""
+        mine = [name for name, engine in self._engines.items() if engine.slot.arm == "candidate"]
+        statuses = self._ask(mine)
+        has_time = self._now() - self._evaluating_since < self._config.drain_s
+        due = {name for name, status in statuses.items() if status is not None and status.version != candidate}
+        drained = {name for name in due if not (has_time and (status := statuses[name]) and status.in_flight)}
+        failures = self._load(dict.fromkeys(sorted(drained), candidate))
+        is_ready = None not in statuses.values() and not failures and due == drained
+        if is_ready:
+            failures = {name: exc for name, exc in zip(mine, self._pool.map(self._probed, mine), strict=True) if exc}
+        for name, exc in failures.items():
+            if isinstance(exc, ControlError):
+                self._reject(f"version {candidate} failed its load check: {exc}", {})
+                return False
+            logger.warning("%s: died while loading version %d: %s", name, candidate, exc)
+        return is_ready and not failures
 
     def _judge(self) -> None:
         """canary -> promoted | rejected | expired, or a step along the ramp."""
@@ -292,7 +302,7 @@ class Rollout:
             engines=place((engine.slot for engine in self._engines.values()), candidate, self._config),
             numbers=standing.numbers,
         )
-        self._taught_at = self._store.read(candidate).metrics.get("feedback_at.median")
+        self._taught_at = self._feedback_at.get(candidate)
 
     def _reject(self, reason: str, numbers: Mapping[str, float], state: TrialState = TrialState.REJECTED) -> None:
         now = self.served.state
@@ -318,42 +328,68 @@ class Rollout:
         return release
 
     def _reconcile(self) -> None:
-        """Load what the log says into every engine that serves something else, one engine after the other."""
-        is_whole = True
-        for name, engine in self._engines.items():
-            if self.served.state is TrialState.EVALUATING and engine.slot.arm == "candidate":
-                continue
-            wanted = self.served.engines.get(name, self._stable)
-            status = engine.status()
-            if status is None or status.version == wanted:
-                is_whole = is_whole and status is not None
-                continue
-            try:
-                self._load(name, wanted)
-            except (ControlError, httpx.TransportError) as exc:
-                is_whole = False
-                logger.error("%s: version %d not loaded, trying again: %s", name, wanted, exc)
+        """Load what the log says into every engine that serves something else, some at a time."""
+        is_evaluating = self.served.state is TrialState.EVALUATING
+        asked = [name for name, one in self._engines.items() if not (is_evaluating and one.slot.arm == "candidate")]
+        found = self._ask(asked)
+        due = {
+            name: wanted
+            for name, status in found.items()
+            if status is not None and status.version != (wanted := self.served.engines.get(name, self._stable))
+        }
+        is_whole = all(status is not None for status in found.values())
+        left, at_once = list(due), max(1, int(_SWAPPED_AT_ONCE * len(self._engines)))
+        for begin in range(0, len(left), at_once):
+            failures = self._load({name: due[name] for name in left[begin : begin + at_once]})
+            is_whole = is_whole and not failures
+            for name, exc in failures.items():
+                logger.error("%s: version %d not loaded, trying again: %s", name, due[name], exc)
         if is_whole and self._taught_at is not None:
             telemetry.record(metrics.FEEDBACK_TO_SERVING, self._now() - self._taught_at)
             self._taught_at = None
 
-    def _load(self, name: str, version: int) -> None:
+    def _ask(self, asked: Sequence[str]) -> dict[str, EngineStatus | None]:
+        return dict(zip(asked, self._pool.map(lambda name: self._engines[name].status(), asked), strict=True))
+
+    def _load(self, wanted: Mapping[str, int]) -> dict[str, Failure]:
+        """Swap engines to these versions at once, and announce those that serve theirs. Why the others do not."""
+        answers = dict(zip(wanted, self._pool.map(self._loaded, wanted.items()), strict=True))
+        failures = {name: answer for name, answer in answers.items() if not isinstance(answer, Mapping)}
+        took = [answer for answer in answers.values() if isinstance(answer, Mapping)]
+        done = {name: version for name, version in wanted.items() if name not in failures}
+        if done:
+            most = {name: max(one[name] for one in took) for name in took[0]}
+            who = next(iter(done)) + (f" and {len(done) - 1} more" if len(done) > 1 else "")
+            versions = ", ".join(map(str, sorted(set(done.values()))))
+            told = f"{who}: version {versions} is served after a pause of at most {most['pause_s'] * 1000:.0f} ms"
+            self._release(ReleaseKind.ANNOUNCED, told, engines=done, numbers=most)
+        return failures
+
+    def _loaded(self, wanted: tuple[str, int]) -> Mapping[str, float] | Failure:
+        name, version = wanted
         about: names.Told = {names.VERSION: version, names.ENGINE: name}
-        with telemetry.span(names.LOAD, about, parent=self._contexts.get(version)):
-            took = self._engines[name].load(version)
+        try:
+            with telemetry.span(names.LOAD, about, parent=self._contexts.get(version)):
+                return self._engines[name].load(version)
+        except (ControlError, httpx.TransportError) as exc:
+            return exc
+        finally:
             self._pulse.go_on()
-            self._release(
-                ReleaseKind.ANNOUNCED,
-                f"{name} serves version {version} after a pause of {took['pause_s'] * 1000:.0f} ms",
-                engines={name: version},
-                numbers=took,
-            )
+
+    def _probed(self, name: str) -> Failure | None:
+        try:
+            self._engines[name].probe()
+        except (ControlError, httpx.TransportError) as exc:
+            return exc
+        return None
 
     def _context_of(self, release: Release) -> Headers | None:
         """The trace of the version that a release is about; inside a span, that."""
-        if release.candidate is None or telemetry.current().is_recording():
+        about = set(release.engines.values()) if release.kind is ReleaseKind.ANNOUNCED else {release.candidate}
+        version = about.pop() if len(about) == 1 else None
+        if version is None or telemetry.current().is_recording():
             return None
-        return self._contexts.get(release.candidate)
+        return self._contexts.get(version)
 
     def _keep(self) -> None:
         """Keep the evidence, and what was read of the rewards topic: a restart reads on from there."""
@@ -367,5 +403,6 @@ class Rollout:
     def close(self) -> None:
         self._keep()
         self._follower.close()
+        self._pool.shutdown()
         for engine in self._engines.values():
             engine.close()

@@ -34,12 +34,12 @@ from infra.lifecycle import Deadline
 from infra.telemetry import metrics, names
 from ingest.log import topics
 from ingest.privacy.intake import Intake, user_in
-from ingest.records.events import Consent, Feedback, Headers, TurnKind, key_of, session_key
+from ingest.records.events import Arm, Consent, Feedback, Headers, TurnKind, key_of, session_key
 from ingest.records.ids import trace_of
 from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
-from serving.requests import RequestsMiddleware
+from serving.requests import OWN_WORDS, RequestsMiddleware
 from serving.routing import Health, assign, order
 from serving.spool import Spool
 
@@ -103,6 +103,7 @@ class Router:
         self.served = Served()
         self.health = Health()
         self.counts: Counter[str] = Counter()
+        self._given: Counter[Arm] = Counter()
         self._session: aiohttp.ClientSession | None = None
         self._is_starting = True  # until an engine has answered
 
@@ -110,6 +111,9 @@ class Router:
 
     async def start(self) -> None:
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=self._config.connect_timeout_s)
+        telemetry.observe(
+            metrics.REQUESTS, lambda: [(num, {names.ARM: arm.value}) for arm, num in tuple(self._given.items())]
+        )
         telemetry.observe(metrics.CANDIDATE_SHARE, lambda: self.served.share)
         telemetry.observe(
             metrics.ENGINE_UP, lambda: [(int(self.health.is_up(name)), {names.ENGINE: name}) for name in self._slots]
@@ -160,6 +164,7 @@ class Router:
             return refused.response()
         except ClientDisconnect:
             return Response(status_code=499)
+        self._given[identity.assignment.arm] += 1
         _tell(identity)
         answer = await self._serve(request, identity, body)
         answer.headers[headers.SESSION] = session
@@ -299,7 +304,7 @@ class Router:
         try:
             return await asyncio.to_thread(self._intake.close_feedback, self._intake.redact_feedback(record))
         except StoreError as exc:
-            logger.error("feedback %s: not taken: %s", record.feedback_id, exc)
+            logger.error("feedback %s: not taken: %s", telemetry.Local(record.feedback_id), exc)
             raise Refused(503, "feedback cannot be stored now; send it again later") from exc
 
     def _feedback(self, request: Request, tenant: str, body: bytes) -> Feedback:
@@ -381,13 +386,10 @@ class _Stream(StreamingResponse):
 
 
 def _tell(identity: Identity) -> None:
-    """Whose request this is, by what is no name: a session's name is the client's own text, and its key is a hash."""
-    telemetry.count(metrics.REQUESTS, 1, {names.ARM: identity.assignment.arm.value})
+    """Whose request this is. No session: its name is the client's own text, and a trace's id begins with its key."""
     now = telemetry.current()
     if now.is_recording():
-        now.set_attribute(names.TRACE, identity.trace_id)
-        now.set_attribute(names.CONVERSATION, session_key(identity.session_id))
-        now.set_attribute(names.ARM, identity.assignment.arm.value)
+        now.set_attributes({names.TRACE: identity.trace_id, names.ARM: identity.assignment.arm.value})
 
 
 def _session(request: Request) -> str:
@@ -432,6 +434,7 @@ def _told(failure: Exception) -> str:
 def _outgoing(request: Request, identity: Identity) -> dict[str, str]:
     """The client's headers, without what only the router may say, and with what it says."""
     drop = _HOP_BY_HOP | set(headers.FROM_ROUTER) | {headers.USER, "authorization", "accept-encoding"}
+    drop = drop | OWN_WORDS if telemetry.is_tracing() else drop
     kept = {name: value for name, value in request.headers.items() if name not in drop}
     return kept | headers.write(identity) | telemetry.headers_out()
 

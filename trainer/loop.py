@@ -29,7 +29,7 @@ from infra.telemetry import metrics as measured
 from infra.telemetry import names
 from ingest.log import fates, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Fate, FateKind
+from ingest.records.events import FEEDBACK_AT, Fate, FateKind
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
@@ -87,7 +87,7 @@ class Trainer:
         self._settle_at = now() + SETTLE_S
         self.status: Mapping[str, object] = {"phase": self.phase.value}
         telemetry.observe(measured.TURNS_COLLECTED, lambda: self._inbox.num_eligible)
-        telemetry.observe(measured.TRAINER_PHASE, lambda: [(one is self.phase, {names.PHASE: one}) for one in Phase])
+        telemetry.observe(measured.TRAINER_PHASE, lambda: telling.phases(self.phase))
 
     def run(self) -> None:
         """Until stopped. Raises `LogError` and `StoreError`; a new `Trainer` then goes on from the checkpoint."""
@@ -395,4 +395,4 @@ def _tell_fairness(fairness: Fairness) -> None:
 def _feedback_at(used: Sequence[Item]) -> dict[str, float]:
     """When the batch's feedback was given, as a metric of its version: the rollout tells how long that took."""
     given = [at for item in used for at in item.feedback_at]
-    return {"feedback_at.median": median(given)} if given else {}
+    return {FEEDBACK_AT: median(given)} if given else {}

@@ -7,7 +7,13 @@ from infra.telemetry import metrics, names
 from ingest.records.events import Fate, FateKind
 from ingest.store.releases import Served
 from trainer.batch import Batch
+from trainer.phases import Phase
 from trainer.update import UpdateMetrics
+
+
+def phases(now: Phase) -> list[tuple[int, names.Told]]:
+    """1 for the phase that the trainer is in, 0 for the others."""
+    return [(int(one is now), {names.PHASE: one.value}) for one in Phase]
 
 
 def updated(update: UpdateMetrics) -> None:

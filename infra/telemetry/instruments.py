@@ -33,6 +33,8 @@ class Instruments:
                 return meter.create_gauge(metric.name, **told)
             case Kind.STATE:
                 return meter.create_observable_gauge(metric.name, [partial(self._ask, metric.name)], **told)
+            case Kind.SUM:
+                return meter.create_observable_counter(metric.name, [partial(self._ask, metric.name)], **told)
             case Kind.HISTOGRAM:
                 buckets = metric.buckets
                 return meter.create_histogram(metric.name, explicit_bucket_boundaries_advisory=buckets, **told)
@@ -83,6 +85,6 @@ def gauge(metric: Metric, value: float, labels: Labels | None = None) -> None:
 
 
 def observe(metric: Metric, read: Read) -> None:
-    """Ask `read` for a state whenever metrics are read, from another thread; a later call takes its place."""
+    """Ask `read` for a state or a sum whenever metrics are read, from another thread; a later call takes its place."""
     if _held is not None:
         _held.states[metric.name] = read

@@ -1,5 +1,8 @@
 """Log lines over OTLP, each with the trace that it was written in.
 
+What a client or a scorer has worded, such as a session's name, is `Local` where it is logged: it stays in the process's
+own log. An exception in a line is sent as its class: its message may hold what was refused.
+
 The SDK's own handler (deprecated) and that of `opentelemetry-instrumentation-logging` send an exception's message and
 its whole stack trace, where a refused record's text would stand. This one sends the exception's class and where it was
 raised. It hears our own packages only: other libraries' lines stay in the process's log.
@@ -13,6 +16,7 @@ from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
 from infra.telemetry.names import SCHEMA_URL
 
 PACKAGES = ("infra", "ingest", "rewards", "serving", "trainer")
+_KEPT = "(kept local)"
 _SEVERITIES = {
     logging.DEBUG: SeverityNumber.DEBUG,
     logging.INFO: SeverityNumber.INFO,
@@ -20,6 +24,10 @@ _SEVERITIES = {
     logging.ERROR: SeverityNumber.ERROR,
     logging.CRITICAL: SeverityNumber.FATAL,
 }
+
+
+class Local(str):
+    """Text for the process's own log alone."""
 
 
 class OtlpHandler(logging.Handler):
@@ -40,10 +48,23 @@ class OtlpHandler(logging.Handler):
                 timestamp=int(record.created * 1e9),
                 severity_number=severity,
                 severity_text=severity.name,
-                body=record.getMessage(),
+                body=_told(record),
                 attributes=told,
             )
         )
+
+
+def _told(record: logging.LogRecord) -> str:
+    """A line without its local text."""
+    if isinstance(record.args, tuple) and record.args:
+        return str(record.msg) % tuple(_shown(one) for one in record.args)
+    return record.getMessage()
+
+
+def _shown(given: object) -> object:
+    if isinstance(given, Local):
+        return _KEPT
+    return type(given).__qualname__ if isinstance(given, BaseException) else given
 
 
 def attach(provider: LoggerProvider) -> None:

@@ -1,7 +1,8 @@
 """Every metric that Onstream emits, with its kind, unit, attributes and buckets. Costs nothing to import.
 
-A counter only grows, a gauge is set, a state is asked for when metrics are read, and a histogram counts values into
-buckets. Prometheus shows `onstream.swap.pause` as `onstream_swap_pause_seconds`: see `Metric.prometheus`.
+A counter only grows, a gauge is set, a histogram counts values into buckets; a state, and a sum that only grows, are
+asked for when metrics are read. Prometheus shows `onstream.swap.pause` as `onstream_swap_pause_seconds`: see
+`Metric.prometheus`.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ class Kind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     STATE = "observable gauge"
+    SUM = "observable counter"
     HISTOGRAM = "histogram"
 
 
@@ -37,7 +39,7 @@ class Metric:
     def prometheus(self) -> str:
         """Its name at a Prometheus reader; a histogram's series add `_bucket`, `_sum` and `_count`."""
         unit = _PROMETHEUS_UNITS.get(self.unit, "")
-        return self.name.replace(".", "_") + unit + ("_total" if self.kind is Kind.COUNTER else "")
+        return self.name.replace(".", "_") + unit + ("_total" if self.kind in (Kind.COUNTER, Kind.SUM) else "")
 
 
 def _counter(name: str, unit: str, about: str, *attributes: str) -> Metric:
@@ -72,7 +74,7 @@ _CONSUMED = (
 
 # -- router
 
-REQUESTS = _counter("onstream.router.requests", "{request}", "requests given an arm", names.ARM)
+REQUESTS = Metric("onstream.router.requests", Kind.SUM, "{request}", "requests given an arm", (names.ARM,))
 RETRIES = _counter("onstream.router.retries", "{retry}", "attempts that went on to another engine", names.ENGINE)
 FAILED = _counter("onstream.router.failed", "{request}", "requests that no engine served", names.CAUSE)
 REQUEST_DURATION = _histogram(

@@ -153,7 +153,7 @@ REQUEST = SpanName(
     "{}",
     SpanRole.SERVER,
     "a request at the router, to the end of its answer; feedback too, as `POST /v1/feedback`",
-    (METHOD, ROUTE, STATUS, ERROR, OPERATION, CONVERSATION, TRACE, ARM, ENGINE, RETRIES),
+    (METHOD, ROUTE, STATUS, ERROR, TRACE, ARM, ENGINE, RETRIES),
     "POST /v1/chat/completions",
 )
 GENERATE = SpanName(

@@ -8,16 +8,20 @@
     OTEL_SDK_DISABLED=true                             nothing, whatever else is set
 
 The SDK reads the rest itself: sampling, intervals, headers, certificates. What is buffered goes out when the process
-ends; a process that is killed takes its last seconds of telemetry along, and never any data.
+ends, as far as a collector takes it within `FLUSH_S`; a process that is killed takes its last seconds of telemetry
+along, and never any data.
 """
 
+import atexit
 import os
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from infra.errors import StartError
+from infra.lifecycle import Deadline
 from infra.telemetry import instruments, spans
 from infra.telemetry.names import SCHEMA_URL, SCOPE
 
@@ -30,7 +34,11 @@ _KNOWN = {
     "METRICS": ("otlp", "console", "prometheus", "none"),
     "LOGS": ("otlp", "console", "none"),
 }
+FLUSH_S = 3.0
+"""How long the end of a process waits for a collector that does not answer: the SDK itself would wait for 20 s."""
 PROTOCOL = "http/protobuf"
+PROMETHEUS_HOST_VAR, PROMETHEUS_PORT_VAR = "OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT"
+_DEFAULT_PROMETHEUS = "9464"
 _DEFAULT_TRACES = "http://localhost:4318/v1/traces"
 
 
@@ -49,12 +57,35 @@ def setup(stage: str, instance: str = "", environ: Mapping[str, str] | None = No
     if not any(asked.values()):
         return
     resource = _resource(stage, instance)
+    ends: list[Callable[[], None]] = []
     if asked["TRACES"]:
-        _trace(asked["TRACES"], resource)
+        ends.append(_trace(asked["TRACES"], resource))
     if asked["METRICS"]:
-        _measure(asked["METRICS"], resource, env)
+        ends.append(_measure(asked["METRICS"], resource, env))
     if asked["LOGS"]:
-        _log(asked["LOGS"], resource)
+        ends.append(_log(asked["LOGS"], resource))
+    _flush_at_exit(ends)
+
+
+def _flush_at_exit(ends: list[Callable[[], None]]) -> None:
+    """Call `ends` when the process ends, side by side and for `FLUSH_S` at most; what hangs is left."""
+    is_over = threading.Event()
+
+    def wait_and(end: Callable[[], None]) -> None:
+        is_over.wait()
+        end()
+
+    waiting = [threading.Thread(target=wait_and, args=(end,), daemon=True) for end in ends]
+    for thread in waiting:  # now: at its end an interpreter starts no threads any more
+        thread.start()
+
+    def flush() -> None:
+        is_over.set()
+        deadline = Deadline.after(FLUSH_S)
+        for thread in waiting:
+            thread.join(deadline.left_s())
+
+    atexit.register(flush)
 
 
 def exporters(env: Mapping[str, str], signal: str) -> tuple[str, ...]:
@@ -111,12 +142,12 @@ def _resource(stage: str, instance: str) -> "Resource":
     return Resource.create(mine, SCHEMA_URL).merge(OTELResourceDetector().detect())
 
 
-def _trace(asked: tuple[str, ...], resource: "Resource") -> None:
+def _trace(asked: tuple[str, ...], resource: "Resource") -> Callable[[], None]:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     for name in asked:
         out: SpanExporter = ConsoleSpanExporter()
         if name == "otlp":
@@ -126,15 +157,17 @@ def _trace(asked: tuple[str, ...], resource: "Resource") -> None:
         provider.add_span_processor(BatchSpanProcessor(out))
     trace.set_tracer_provider(provider)  # for vLLM, whose spans then come from the same service
     spans.install(provider.get_tracer(SCOPE, schema_url=SCHEMA_URL))
+    return provider.shutdown
 
 
-def _measure(asked: tuple[str, ...], resource: "Resource", env: Mapping[str, str]) -> None:
+def _measure(asked: tuple[str, ...], resource: "Resource", env: Mapping[str, str]) -> Callable[[], None]:
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
 
-    provider = MeterProvider([_reader(name, env) for name in asked], resource=resource)
+    provider = MeterProvider([_reader(name, env) for name in asked], resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     instruments.install(provider.get_meter(SCOPE, schema_url=SCHEMA_URL))
+    return provider.shutdown
 
 
 def _reader(name: str, env: Mapping[str, str]) -> "MetricReader":
@@ -155,21 +188,28 @@ def _reader(name: str, env: Mapping[str, str]) -> "MetricReader":
 def _serve_prometheus(env: Mapping[str, str]) -> None:
     from prometheus_client import start_http_server
 
-    host = env.get("OTEL_EXPORTER_PROMETHEUS_HOST") or "localhost"
-    port = env.get("OTEL_EXPORTER_PROMETHEUS_PORT") or "9464"
+    host, port = env.get(PROMETHEUS_HOST_VAR) or "localhost", prometheus_port(env)
     try:
-        start_http_server(int(port), host)
-    except (OSError, ValueError, OverflowError) as exc:
-        raise StartError(f"OTEL_EXPORTER_PROMETHEUS_PORT: {host}:{port} cannot be listened on: {exc}") from exc
+        start_http_server(port, host)
+    except OSError as exc:
+        raise StartError(f"{PROMETHEUS_PORT_VAR}: {host}:{port} cannot be listened on: {exc}") from exc
 
 
-def _log(asked: tuple[str, ...], resource: "Resource") -> None:
+def prometheus_port(env: Mapping[str, str]) -> int:
+    """Where Prometheus reads metrics. Raises `StartError` where that can be no port."""
+    said = env.get(PROMETHEUS_PORT_VAR) or _DEFAULT_PROMETHEUS
+    if not said.isdecimal() or not 0 < int(said) < 1 << 16:
+        raise StartError(f"{PROMETHEUS_PORT_VAR}: must be a port, got {said!r:.80}")
+    return int(said)
+
+
+def _log(asked: tuple[str, ...], resource: "Resource") -> Callable[[], None]:
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter, LogRecordExporter
 
     from infra.telemetry import logs
 
-    provider = LoggerProvider(resource=resource)
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
     for name in asked:
         out: LogRecordExporter = ConsoleLogRecordExporter()
         if name == "otlp":
@@ -178,3 +218,4 @@ def _log(asked: tuple[str, ...], resource: "Resource") -> None:
             out = OTLPLogExporter()
         provider.add_log_record_processor(BatchLogRecordProcessor(out))
     logs.attach(provider)
+    return provider.shutdown

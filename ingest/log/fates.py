@@ -37,6 +37,11 @@ def erased(log: EventLog, trace_ids: Iterable[str], at: float) -> None:
 
 def dead_letter(log: EventLog, trajectory: Trajectory, reason: str, at: float) -> None:
     """Append the fate of every trace of a trajectory that the log does not take, such as one that is too large."""
-    logger.error("trajectory %s: %d traces dead-lettered: %s", trajectory.trajectory_id, len(trajectory.turns), reason)
+    logger.error(
+        "trajectory %s: %d traces dead-lettered: %s",
+        trajectory.trajectory_id,
+        len(trajectory.turns),
+        telemetry.Local(reason),
+    )
     traces = tuple(turn.trace_id for turn in trajectory.turns)
     tell(log, [Fate(trace_ids=traces, kind=FateKind.DEAD_LETTERED, reason=reason, at=at)])

@@ -78,13 +78,14 @@ class Erased:
         return cls(message.topic, trace_ids_in(message.key, message.headers))
 
 
-def replay(log: EventLog, topic: Topic, kind: type[AnyRecord]) -> Iterable[AnyRecord]:
-    """All readable records of a topic, oldest first; unreadable ones are its consumers' to dead-letter.
+def replay(log: EventLog, topic: Topic, kind: type[AnyRecord], begin: Positions | None = None) -> Iterable[AnyRecord]:
+    """All readable records of a topic, oldest first, or those from `begin` on; unreadable ones are its consumers' to
+    dead-letter.
 
     Raises:
         NewerError: one is of a version newer than this process knows.
     """
-    for message in log.replay(topic.name):
+    for message in log.replay(topic.name, begin):
         try:
             yield codec.decode(message.value, message.headers, kind)
         except NewerError as exc:

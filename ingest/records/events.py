@@ -30,6 +30,10 @@ SESSION_END = "session_end"
 """The name of feedback by which a client says that its session is over; its value says nothing."""
 
 
+FEEDBACK_AT = "feedback_at.median"
+"""The metric of a version that says when the feedback it learnt from was given: the median, in Unix seconds."""
+
+
 class Frozen(BaseModel):
     """A value: never changed, and it refuses what it does not know."""
 

@@ -169,7 +169,7 @@ class Assembler:
         feedback = unclaimed.feedback
         named = f"trace {feedback.trace_id!r:.100}" if feedback.trace_id else f"session {feedback.session_id!r:.100}"
         told = f"feedback {feedback.feedback_id}: nothing is known of {named}: {why}"
-        logger.warning("%s: dead-lettered: %s", place(unclaimed.message), told)
+        logger.warning("%s: dead-lettered: %s", place(unclaimed.message), telemetry.Local(told))
         letters.bury(self._log, GROUP, unclaimed.message, Failure.UNCLAIMED, told)
         telemetry.count(metrics.FEEDBACK_UNCLAIMED)
 
@@ -222,7 +222,7 @@ class Assembler:
         """Nothing can be amended by it: that is noted."""
         for feedback, message in late:
             told = f"feedback {feedback.feedback_id}: came after its session closed"
-            logger.info("%s: %s", place(message), told)
+            logger.info("%s: %s", place(message), telemetry.Local(told))
             letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
             telemetry.count(metrics.FEEDBACK_LATE)
 
@@ -264,7 +264,7 @@ class Assembler:
         telemetry.count(metrics.TRAJECTORIES_CLOSED, 1, {names.CLOSED: trajectory.closed.value})
         logger.info(
             "session %s closed (%s): trajectory %s, revision %d, %d turns, %d feedback",
-            trajectory.session_id,
+            telemetry.Local(trajectory.session_id),
             trajectory.closed.value,
             trajectory.trajectory_id,
             trajectory.revision,

@@ -76,37 +76,46 @@ class Served:
 
 def advance(served: Served, release: Release) -> Served:
     """`served` after one more entry; an entry of an older epoch, or one seen already, changes nothing."""
-    if (release.epoch, release.release) <= (served.epoch, served.last):
-        return served
-    served = replace(served, epoch=release.epoch, last=release.release)
-    if release.kind in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED):
-        return served
-    trials = dict(served.trials)
-    if release.candidate is not None and release.state is not None:
-        trials[release.candidate] = release.state
-    return replace(
-        served,
-        candidate=release.candidate,
-        state=release.state,
-        share=release.share,
-        salt=release.salt,
-        engines=MappingProxyType(dict(release.engines)),
-        lineage=_lineage(served.lineage, release.stable),
-        trials=MappingProxyType(trials),
-    )
+    return fold((release,), served)
 
 
-def _lineage(lineage: tuple[int, ...], stable: int) -> tuple[int, ...]:
-    """A return to an older version drops those after it."""
-    return (*lineage[: lineage.index(stable)], stable) if stable in lineage else (*lineage, stable)
+def fold(releases: Iterable[Release], served: Served | None = None) -> Served:
+    """The state after all of `releases`, in log order, from `served` on: itself where they change nothing.
 
-
-def fold(releases: Iterable[Release]) -> Served:
-    """The state after all of `releases`, in log order."""
-    served = Served()
+    What grows with the log is copied once for all of them, so that a restart takes time in proportion to what it reads.
+    """
+    now = before = served or Served()
+    lineage, trials = list[int](), dict[int, TrialState]()
     for release in releases:
-        served = advance(served, release)
-    return served
+        if (release.epoch, release.release) <= (now.epoch, now.last):
+            continue
+        if release.kind in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED):
+            now = replace(now, epoch=release.epoch, last=release.release)
+            continue
+        if not lineage:
+            lineage, trials = list(before.lineage), dict(before.trials)
+        _stand_on(lineage, release.stable)
+        if release.candidate is not None and release.state is not None:
+            trials[release.candidate] = release.state
+        now = replace(
+            now,
+            epoch=release.epoch,
+            last=release.release,
+            candidate=release.candidate,
+            state=release.state,
+            share=release.share,
+            salt=release.salt,
+            engines=MappingProxyType(dict(release.engines)),
+        )
+    return replace(now, lineage=tuple(lineage), trials=MappingProxyType(trials)) if lineage else now
+
+
+def _stand_on(lineage: list[int], stable: int) -> None:
+    """A return to an older version drops those after it."""
+    if stable not in lineage[-1:]:
+        if stable in lineage:
+            del lineage[lineage.index(stable) :]
+        lineage.append(stable)
 
 
 def read(log: EventLog) -> Served:
@@ -123,16 +132,14 @@ class ReleaseFollower:
         self.served = known or Served()
 
     def catch_up(self) -> Served:
-        """Everything on the log at the time of the call. Raises `LogError`."""
-        for release in replay(self._log, RELEASES, Release):
-            self.served = advance(self.served, release)
+        """Everything on the log at the time of the call: what `poll` has not read yet. Raises `LogError`."""
+        self.served = fold(replay(self._log, RELEASES, Release, self._follower.positions), self.served)
         return self.served
 
     def poll(self, timeout_s: float) -> Served:
         """With what arrived since. Raises `LogError` when the log is away: make a new follower then."""
-        for record in self._follower.poll(timeout_s):
-            if isinstance(record, Release):
-                self.served = advance(self.served, record)
+        found = self._follower.poll(timeout_s)
+        self.served = fold((record for record in found if isinstance(record, Release)), self.served)
         return self.served
 
     def close(self) -> None:

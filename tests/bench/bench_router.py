@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -57,35 +59,45 @@ async def ask(client: httpx.AsyncClient, port: int) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
+@asynccontextmanager
+async def routed(folder: Path, upstream: Upstream, client: httpx.AsyncClient) -> AsyncIterator[tuple[int, int]]:
+    """A router in a process of its own before `upstream`, once it answers: its port and its process's id."""
+    path, port = configuration(folder, upstream)
+    router = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
+        [sys.executable, "-m", "serving", "router", "--config", str(path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            try:
+                await ask(client, port)
+                break
+            except (httpx.HTTPError, AssertionError):
+                await asyncio.sleep(0.2)
+        yield port, router.pid
+    finally:
+        router.terminate()
+        router.wait()
+
+
 async def measure(folder: Path) -> dict[str, float]:
     upstream = Upstream()
-    path, port = configuration(folder, upstream)
-    async with upstream.serving(), httpx.AsyncClient(timeout=30.0) as client:
-        router = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
-            [sys.executable, "-m", "serving", "router", "--config", str(path)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            while True:
-                try:
-                    await ask(client, port)
-                    break
-                except (httpx.HTTPError, AssertionError):
-                    await asyncio.sleep(0.2)
-            direct, routed = [], []
-            for n in track(range(ROUNDS + WARM_UP), "asking"):
-                pair = await ask(client, upstream.port), await ask(client, port)
-                if n >= WARM_UP:
-                    direct.append(pair[0])
-                    routed.append(pair[1])
-        finally:
-            router.terminate()
-            router.wait()
-    added = [b - a for a, b in zip(direct, routed, strict=True)]
+    async with (
+        upstream.serving(),
+        httpx.AsyncClient(timeout=30.0) as client,
+        routed(folder, upstream, client) as (port, _),
+    ):
+        direct, routed_ms = [], []
+        for n in track(range(ROUNDS + WARM_UP), "asking"):
+            pair = await ask(client, upstream.port), await ask(client, port)
+            if n >= WARM_UP:
+                direct.append(pair[0])
+                routed_ms.append(pair[1])
+    added = [b - a for a, b in zip(direct, routed_ms, strict=True)]
     return {
         "direct_ms_p50": statistics.median(direct),
-        "routed_ms_p50": statistics.median(routed),
+        "routed_ms_p50": statistics.median(routed_ms),
         "added_ms_p50": statistics.median(added),
         "added_ms_p95": statistics.quantiles(added, n=20)[-1],
     }

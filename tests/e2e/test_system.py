@@ -137,8 +137,8 @@ def test_without_consent_nothing_is_captured(system: System) -> None:
 
 
 def written(system: System) -> Iterator[tuple[str, bytes]]:
-    """All that is written anywhere: every file of the run (spools, broker, store, keys, lake, indices, logs, and with
-    them telemetry, which goes to the console), and every message, as it lies and as who has the keys reads it."""
+    """All that is written anywhere: every file of the run (spools, broker, store, keys, lake, indices, logs, and
+    telemetry, as its collector took it), and every message, as it lies and as who has the keys reads it."""
     for path in system.folder.rglob("*"):
         if path.is_file() and "model" not in path.name:
             with suppress(FileNotFoundError):  # a spool's segment that was shipped meanwhile

@@ -12,7 +12,7 @@ from infra import config
 from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
 from infra.process import Process, ProcessSpec
-from infra.supervisor import Supervisor, specs
+from infra.supervisor import Supervisor, specs, with_metrics_ports
 
 
 @pytest.fixture
@@ -117,3 +117,12 @@ def test_the_router_ends_its_replies_before_the_engines_end(given: Config, tmp_p
     supervisor.stop()
     ended = {name: float(log.read_text().split()[-1]) for name, log in logs.items()}
     assert sorted(ended, key=lambda name: ended[name]) == ["router", "stable-0", "broker"]
+
+
+def test_where_prometheus_reads_metrics_each_process_has_a_port(given: Config, tmp_path: Path) -> None:
+    asked = specs(given, tmp_path / "onstream.yaml")
+    variable = "OTEL_EXPORTER_PROMETHEUS_PORT"
+    found = with_metrics_ports(asked, {"OTEL_METRICS_EXPORTER": "otlp,prometheus", variable: "20000"})
+    assert [spec.env[variable] for spec in found] == [str(20000 + number) for number in range(len(asked))]
+    assert all(before.env.items() <= spec.env.items() for before, spec in zip(asked, found, strict=True))
+    assert with_metrics_ports(asked, {"OTEL_METRICS_EXPORTER": "otlp"}) == asked

@@ -27,7 +27,7 @@ from infra.lifecycle import Stop
 from infra.telemetry import metrics
 from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
-from ingest.records.events import Release, ReleaseKind, TrialState
+from ingest.records.events import FEEDBACK_AT, Release, ReleaseKind, TrialState
 from ingest.sessions.assemble import Assembler
 from ingest.store import releases
 from ingest.store.versions import VersionStore
@@ -94,10 +94,11 @@ class Hand:
 
 
 class Engine:
-    """A server that samples `TOKENS`, with capture around it; `seen` are the contexts that vLLM would take."""
+    """A server that samples `TOKENS`, with capture around it; `seen` are the contexts that vLLM would take,
+    `beside` what stands beside them."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.seen = free_port(), dict[str, str]()
+        self.port, self.seen, self.beside = free_port(), dict[str, str](), list[str]()
         self.spool = Spool(folder, 1 << 20, 1 << 16)
         capture = Capture(self.spool, "stable-0", 0, Recent(1 << 20, 900.0), intake(), spelled, "small")
         self._generate = capture.wrap(self._sample)
@@ -116,6 +117,7 @@ class Engine:
 
     async def _chat(self, request: Request) -> Any:
         self.seen[request.headers[headers.TRACE]] = request.headers["traceparent"]
+        self.beside += [request.headers.get(name, "") for name in ("tracestate", "baggage")]
         params = SimpleNamespace(
             logprobs=None, output_kind=SimpleNamespace(name="DELTA"), temperature=0.7, top_p=0.9, max_tokens=4
         )
@@ -342,7 +344,8 @@ async def test_a_training_step_is_linked_to_the_rewards_that_it_consumed(
 
 
 async def test_nothing_that_a_user_typed_is_told(told: Told, loop: tuple[World, Engine, list[str]]) -> None:
-    world, _, _ = loop
+    world, engine, _ = loop
+    assert set(engine.beside) == {""}  # vLLM would put it into its span
     data = told.reader.get_metrics_data()
     assert data is not None
     assert CONTENT not in "".join(span.to_json() for span in told.spans) + data.to_json()
@@ -367,4 +370,5 @@ async def test_the_loop_is_measured_at_every_stage(told: Told, loop: tuple[World
     assert (
         told.value(metrics.CONSUMED, **{"destination.name": "rewards"}) == SESSIONS * 2
     )  # by a trainer that was killed too
-    assert world.store.read(1).metrics["feedback_at.median"] > 0
+    assert told.value(metrics.LAG, **{"group.name": "ingest", "destination.name": "traces"}) >= 0
+    assert world.store.read(1).metrics[FEEDBACK_AT] > 0

@@ -11,6 +11,7 @@ import torch
 from intakes import intake, spelled
 from safetensors.torch import save_file
 
+from infra.errors import StoreError
 from ingest.store.versions import VersionStore
 from serving import control
 from serving.capture import Capture
@@ -110,6 +111,20 @@ async def test_a_version_that_does_not_load_leaves_the_one_before_serving(bench:
     assert bench.engine.loaded[-1].startswith("000000-")
     assert bench.engine.calls[-1] == "resume"
     assert (bench.capture.version, bench.loader.serving.version) == (0, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2])
+def test_one_weight_that_is_not_finite_is_found_wherever_it_lies(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    weights = torch.arange(-50, 50).to(dtype)
+    save_file({"a": weights, "empty": torch.zeros(0), "ids": torch.arange(3)}, tmp_path / "w.safetensors")
+    control.check_finite(tmp_path, 7)
+    weights[61] = value
+    save_file({"a": weights}, tmp_path / "w.safetensors")
+    with pytest.raises(StoreError, match="version 7: a holds a NaN or an infinity"):
+        control.check_finite(tmp_path, 7)
 
 
 async def test_weights_that_are_not_finite_never_pause_the_engine(bench: Bench) -> None:

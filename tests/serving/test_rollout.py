@@ -1,15 +1,19 @@
 """The controller over an in-memory log, with engines that only remember what they were told."""
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from told import telling
 
 from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
 from infra.errors import ControlError, NewerError
+from infra.telemetry import metrics
 from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
 from ingest.records.events import (
+    FEEDBACK_AT,
     Arm,
     Assignment,
     CloseReason,
@@ -40,6 +44,7 @@ class Hand:
     is_up: bool = True
     refuses: set[int] = field(default_factory=set)
     loads: list[int] = field(default_factory=list)
+    together: threading.Barrier | None = None
 
     def status(self) -> EngineStatus | None:
         return EngineStatus(self.version, self.in_flight) if self.is_up else None
@@ -47,6 +52,8 @@ class Hand:
     def load(self, version: int) -> dict[str, float]:
         if version in self.refuses:
             raise ControlError(f"{self.slot.id}: version {version}: lm_head holds a NaN")
+        if self.together is not None:
+            self.together.wait(timeout=10.0)
         self.loads.append(version)
         self.version = version
         return {"fetch_s": 0.0, "pause_s": 0.01}
@@ -86,12 +93,12 @@ class World:
         self.rollout.start()
         return self.rollout
 
-    def publish(self, number: int, parent: int | None) -> Version:
+    def publish(self, number: int, parent: int | None, metrics: dict[str, float] | None = None) -> Version:
         folder = self.folder / f"v{number}"
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(bytes([number]))
         version = self.store.publish(
-            number, folder, self.store.read(parent) if parent is not None else None, {}, {}, 0.0
+            number, folder, self.store.read(parent) if parent is not None else None, {}, metrics or {}, 0.0
         )
         reader.send(self.log, topics.VERSIONS, "", version)
         return version
@@ -142,11 +149,17 @@ class World:
         for _ in range(num):
             self.rollout.tick()
 
-    def to_canary(self) -> None:
+    def to_canary(self, metrics: dict[str, float] | None = None) -> None:
         self.champion()
-        self.publish(1, parent=0)
+        self.publish(1, parent=0, metrics=metrics)
         self.ticks(3)
         assert self.served.state is TrialState.CANARY
+
+    def to_promotion(self) -> None:
+        self.trial_sessions(20, stable=0.5, candidate=0.9)
+        self.ticks()
+        self.trial_sessions(140, stable=0.5, candidate=0.9)
+        self.ticks()
 
 
 @pytest.fixture
@@ -185,16 +198,56 @@ def test_stable_requests_on_the_candidate_engine_are_finished_before_it_changes_
 
 def test_a_better_candidate_is_promoted_and_swapped_into_every_engine(world: World) -> None:
     world.to_canary()
-    world.trial_sessions(20, stable=0.5, candidate=0.9)
-    world.ticks()
-    world.trial_sessions(140, stable=0.5, candidate=0.9)
-    world.ticks()
+    world.to_promotion()
     assert world.served.promoted == (1,)
     assert [hand.version for hand in world.hands.values()] == [1, 1]
     last = [r for r in world.released if r.state is TrialState.PROMOTED][-1]
     assert last.numbers["log_e.reward"] >= last.numbers["log_threshold"]
     announced = [r for r in world.released if r.kind is ReleaseKind.ANNOUNCED]
     assert {name for r in announced for name in r.engines} == {"s", "c"}
+
+
+def test_what_feedback_taught_is_served_once_the_last_engine_serves_it_and_that_is_told_once(world: World) -> None:
+    with telling() as told:
+        world.restarted()
+        world.to_canary({FEEDBACK_AT: world.now - 300.0})
+        world.trial_sessions(20, stable=0.5, candidate=0.9)
+        world.ticks()
+        world.trial_sessions(140, stable=0.5, candidate=0.9)
+        world.hands["s"].is_up = False
+        world.ticks()
+        assert world.served.promoted == (1,) and told.points(metrics.FEEDBACK_TO_SERVING) == {}
+        world.hands["s"].is_up, world.now = True, world.now + 100.0
+        world.ticks()
+        taken = told.value(metrics.FEEDBACK_TO_SERVING)
+        assert (taken.count, taken.sum) == (1, 400.0)
+        assert told.value(metrics.RELEASES, state="promoted") == 1
+
+
+def test_of_many_engines_some_are_swapped_at_a_time_and_announced_together(world: World) -> None:
+    together = threading.Barrier(2)  # breaks where one is loaded alone
+    for n in range(31):
+        slot = EngineSlot(id=f"s{n}", arm="stable", port=10 + n, control_port=50 + n)
+        world.hands[f"s{n}"] = Hand(slot, together=together)
+    world.restarted()
+    world.to_canary()
+    world.hands["s"].together = together
+    world.to_promotion()
+    assert {hand.version for hand in world.hands.values()} == {1}
+    announced = [r for r in world.released if r.kind is ReleaseKind.ANNOUNCED and "c" not in r.engines]
+    assert [len(r.engines) for r in announced] == [2] * 16
+    assert len({name for r in announced for name in r.engines}) == 32
+
+
+def test_an_engine_that_refuses_a_version_keeps_no_other_from_it(world: World) -> None:
+    world.to_canary()
+    world.hands["s"].refuses.add(1)
+    for n in (1, 2):
+        world.hands[f"s{n}"] = Hand(EngineSlot(id=f"s{n}", arm="stable", port=9 + n, control_port=70 + n))
+    world.restarted()
+    world.to_promotion()
+    assert [world.hands[name].version for name in ("s", "s1", "s2")] == [0, 1, 1]
+    assert all("s" not in r.engines for r in world.released if r.kind is ReleaseKind.ANNOUNCED)
 
 
 def test_a_worse_candidate_is_rejected_and_its_engine_returns_to_stable(world: World) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import yaml
+from otlp import Receiver
 from ports import free_ports
 from processes import is_alive
 
@@ -44,7 +45,7 @@ guardrails: [{name: completed, scorer: reply, params: {finish_reasons: [stop, le
 """
 
 
-def write_config(folder: Path, model: Path) -> Path:
+def write_config(folder: Path, model: Path, learner: Mapping[str, Any] | None = None) -> Path:
     broker, router, rollout, trainer, *engines = free_ports(10)
     spec = folder / "spec.yaml"
     spec.write_text(SPEC)
@@ -70,7 +71,7 @@ def write_config(folder: Path, model: Path) -> Path:
         "ingest": {"inactivity_s": 4.0, "held_out_share": 0.1},
         "rewards": {"spec": str(spec)},
         "trainer": {
-            "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0, "port": trainer,
+            "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0, "port": trainer, **(learner or {}),
         },
     }  # fmt: skip
     path = folder / "onstream.yaml"
@@ -92,14 +93,20 @@ class ProbedSupervisor(Supervisor):
 class System:
     """A running system. A thread ticks its supervisor."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path, trainer: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        path = write_config(folder, model)
+        path = write_config(folder, model, trainer)
         self.config: Config = config.load(path, {})
         os.environ[CONTROL_TOKEN_VAR] = TOKEN
         os.environ[SCORING_TOKEN_VAR] = SCORERS_TOKEN
-        self._telemetry = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}  # into the logs
+        self.receiver = Receiver(folder / "telemetry.bin")  # below what tests look through for what must not be written
+        self._telemetry = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "500",
+            "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+        }
         os.environ.update(self._telemetry)
+        self._receiving = ExitStack()
         self.lines: list[str] = []
         self.supervisor = ProbedSupervisor(self.config, path, self.lines.append)
         names = ("stable-0", "trainer")
@@ -112,6 +119,7 @@ class System:
         self.store = VersionStore(self.config.store.url)
 
     def start(self) -> None:
+        self._receiving.enter_context(self.receiver)
         self.supervisor.start()
         self._ticker.start()
         self.until(self.supervisor.is_ready, 280.0, "everything is ready")
@@ -124,6 +132,7 @@ class System:
         self._over.set()
         self._ticker.join()
         self.supervisor.stop()
+        self._receiving.close()
         for name in self._telemetry:
             del os.environ[name]
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -65,7 +67,10 @@ class Told:
         return found[0]
 
     def check(self) -> None:
-        """What was told is what the tables of names say."""
+        """What was told is what the tables of names say, and OTLP can carry it."""
+        encode_spans(self.spans)
+        if (data := self.reader.get_metrics_data()) is not None:
+            encode_metrics(data)
         for span in self.spans:
             known = [one for one in SPANS if one.role == span.kind.name.lower() and _matches(one, span.name)]
             assert known, f"no such span: {span.kind.name} {span.name}"

@@ -140,9 +140,9 @@ def _rendered(message: Drawn) -> tuple[int, ...]:
 
 @cache
 def _ids(text: str) -> tuple[int, ...]:
-    return tuple(_tokenizer().encode(text, add_special_tokens=False).ids)
+    return tuple(tokenizer().encode(text, add_special_tokens=False).ids)
 
 
 @cache
-def _tokenizer() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(str(bench.ROOT / ".onstream" / "model" / "tokenizer.json"))

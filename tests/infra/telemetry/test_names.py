@@ -35,7 +35,7 @@ def test_prometheus_shows_every_metric_under_the_name_that_the_table_says() -> N
                 held[metric].add(1)
             case Kind.GAUGE:
                 held[metric].set(1)
-            case Kind.STATE:
+            case Kind.STATE | Kind.SUM:
                 held.states[metric.name] = lambda: 1.0
             case Kind.HISTOGRAM:
                 held[metric].record(1)

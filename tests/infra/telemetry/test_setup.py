@@ -1,5 +1,6 @@
 """Setting telemetry up: off unless asked for, by the standard variables, and out by the time the process ends."""
 
+import socket
 import subprocess
 import sys
 
@@ -56,7 +57,7 @@ def test_several_exporters_may_be_asked_for() -> None:
         ),
         (
             {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_PORT": "many"},
-            "OTEL_EXPORTER_PROMETHEUS_PORT: localhost:many cannot be listened on",
+            "OTEL_EXPORTER_PROMETHEUS_PORT: must be a port, got 'many'",
         ),
     ],
 )
@@ -65,9 +66,22 @@ def test_what_there_is_not_is_refused_by_name(environ: dict[str, str], told: str
         telemetry.setup("test", environ=environ)
 
 
-def run(program: str, environ: dict[str, str]) -> str:
+def test_a_prometheus_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environ = {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1"}
+        with pytest.raises(StartError, match=f"127.0.0.1:{port} cannot be listened on"):
+            telemetry.setup("test", environ=environ | {"OTEL_EXPORTER_PROMETHEUS_PORT": str(port)})
+
+
+def test_a_command_that_is_soon_over_opens_no_port_for_prometheus() -> None:
+    telemetry.setup("erase", environ={"OTEL_METRICS_EXPORTER": "prometheus"}, is_brief=True)
+    assert not telemetry.is_measuring()
+
+
+def run(program: str, environ: dict[str, str], before: str = "") -> str:
     begin = (
-        "from infra import telemetry\nfrom infra.telemetry import metrics, names\n"
+        f"{before}from infra import telemetry\nfrom infra.telemetry import metrics, names\n"
         f"telemetry.setup('trainer', 't-0', {environ})\n"
     )
     done = subprocess.run(
@@ -111,6 +125,18 @@ def test_a_log_line_says_what_failed_and_nothing_of_what_it_was_about() -> None:
     assert "invalid literal" not in told
 
 
+def test_what_a_client_worded_and_what_an_exception_says_stay_in_the_process_s_own_log() -> None:
+    program = (
+        "import logging\n"
+        "line = 'session %s closed after %d turns, %s: %s'\n"
+        "args = (telemetry.Local('what a user typed'), 3, 'engine-0', ValueError('what a user typed'))\n"
+        "logging.getLogger('ingest').warning(line, *args)\n"
+    )
+    told = run(program, {"OTEL_LOGS_EXPORTER": "console"})
+    assert '"session (kept local) closed after 3 turns, engine-0: ValueError"' in told
+    assert "what a user typed" not in told
+
+
 def test_other_libraries_lines_are_not_sent() -> None:
     program = "import logging\nlogging.getLogger('vllm').error('what a user typed')\n"
     assert "what a user typed" not in run(program, {"OTEL_LOGS_EXPORTER": "console"})
@@ -127,17 +153,31 @@ def test_standard_variables_name_the_process_otherwise() -> None:
         assert str(pair) in told
 
 
+def test_a_collector_that_never_answers_does_not_keep_a_process_from_ending() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        where = f"http://127.0.0.1:{hangs.getsockname()[1]}"
+        program = (
+            "import logging\n"
+            "with telemetry.span(names.UPDATE):\n"
+            "    telemetry.count(metrics.TURNS_TRAINED, 3)\n"
+            "    logging.getLogger('trainer.loop').warning('it trains')\n"
+            "print('over')\n"
+        )
+        given = {"OTEL_EXPORTER_OTLP_TIMEOUT": "600", "OTEL_EXPORTER_OTLP_ENDPOINT": where}  # of the SDK's own
+        assert "over" in run(program, given, f"import os\nos.environ |= {given}\n")
+
+
 def test_prometheus_reads_metrics_where_the_standard_variables_say() -> None:
     port = free_port()
     environ = {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1"}
     program = (
         "import urllib.request\n"
-        "telemetry.count(metrics.REQUESTS, 2, {names.ARM: 'stable'})\n"
+        "telemetry.count(metrics.TRACES_CAPTURED, 2, {names.ARM: 'stable'})\n"
         "telemetry.observe(metrics.SPOOL_BYTES, lambda: 7)\n"
         f"print(urllib.request.urlopen('http://127.0.0.1:{port}/metrics').read().decode())\n"
     )
     told = run(program, environ | {"OTEL_EXPORTER_PROMETHEUS_PORT": str(port)})
-    assert "onstream_router_requests_total{" in told
+    assert "onstream_traces_captured_total{" in told
     assert 'onstream_arm="stable"' in told
     (line,) = (line for line in told.splitlines() if line.startswith("onstream_spool_size_bytes"))
     assert line.endswith(" 7.0")

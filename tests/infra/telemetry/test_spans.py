@@ -15,7 +15,7 @@ def test_while_off_spans_are_not_recorded_and_no_headers_go_out() -> None:
     with telemetry.span(names.UPDATE, {"a": 1}) as span:
         assert not span.is_recording()
         assert telemetry.headers_out() == {}
-    telemetry.count(metrics.REQUESTS)
+    telemetry.count(metrics.RETRIES)
     telemetry.record(metrics.SWAP_PAUSE, 0.1)
     telemetry.gauge(metrics.REWARD_MEAN, 0.5)
     telemetry.observe(metrics.SPOOL_BYTES, lambda: 1)

@@ -1,8 +1,11 @@
 """The fold of the release log, and following it."""
 
+from typing import Any
+
 import pytest
 
 from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import Message
 from ingest.log.reader import send
 from ingest.log.topics import RELEASES
 from ingest.records.events import Release, ReleaseKind, TrialState
@@ -38,6 +41,17 @@ def test_nothing_is_stable_before_a_bootstrap() -> None:
 def test_entries_read_twice_change_nothing() -> None:
     once = releases.fold([BOOTSTRAP, CANARY, PROMOTED])
     assert releases.fold([BOOTSTRAP, CANARY, CANARY, BOOTSTRAP, PROMOTED, CANARY]) == once
+
+
+def test_the_state_is_itself_where_nothing_is_new() -> None:
+    once = releases.fold([BOOTSTRAP, CANARY, PROMOTED])
+    assert releases.fold([BOOTSTRAP, PROMOTED], once) is once
+
+
+def test_a_state_goes_on_from_what_was_known() -> None:
+    known = releases.fold([BOOTSTRAP, CANARY])
+    assert releases.fold([PROMOTED, ROLLED_BACK], known) == releases.fold([BOOTSTRAP, CANARY, PROMOTED, ROLLED_BACK])
+    assert (known.lineage, known.trials) == ((0,), {1: TrialState.CANARY})
 
 
 def test_a_fenced_writers_entry_is_skipped() -> None:
@@ -108,3 +122,25 @@ def test_a_follower_is_where_the_log_is() -> None:
 def test_a_follower_made_anew_knows_what_was_known_before_it_has_read() -> None:
     known = releases.fold([BOOTSTRAP, CANARY])
     assert ReleaseFollower(InMemoryLog(), known).poll(0.0) == known
+
+
+class Counting(InMemoryLog):
+    """How many messages replays gave."""
+
+    num = 0
+
+    def replay(self, *asked: Any) -> Any:
+        messages: list[Message] = list(super().replay(*asked))
+        self.num += len(messages)
+        return iter(messages)
+
+
+def test_what_was_polled_is_not_replayed_to_catch_up() -> None:
+    log = Counting()
+    follower = ReleaseFollower(log)
+    for number in range(1, 51):
+        send(log, RELEASES, "", release(number, ReleaseKind.ANNOUNCED))
+    follower.poll(0.0)
+    send(log, RELEASES, "", release(51, state=TrialState.CANARY, candidate=1))
+    assert follower.catch_up() == releases.fold([release(51, state=TrialState.CANARY, candidate=1)])
+    assert log.num == 1
