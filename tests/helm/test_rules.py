@@ -183,10 +183,7 @@ def test_every_exception_has_its_reason() -> None:
     assert all(len(reason) > 20 for reason in (*scan.EXCEPTIONS.values(), *scan.NARROW.values()))
 
 
-# -- what the template language lets slip
-
-
-def test_a_readable_container_is_found_in_every_workload(rendered: Rendered) -> None:
+def test_every_workload_is_one_container_of_one_of_our_images(rendered: Rendered) -> None:
     for manifest in rendered():
         if manifest["kind"] in ("Deployment", "StatefulSet"):
             assert container(manifest)["image"].startswith("registry.example.com/ml/onstream-")
