@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -14,23 +14,58 @@ _NEW_OBJECTS = 1_000_000  # and not 700; a tenth of a second each time
 _NEW_OBJECTS_OF_A_COMMAND = 50_000  # a few milliseconds each time, and a few megabytes
 
 
+class Pulse:
+    """When a process's main loop last turned, and what keeps it from its work: what `infra.health` tells.
+
+    Side threads do not beat: that they live says nothing of the main loop.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at: float | None = None
+        self.trouble = ""
+
+    def beat(self, trouble: str = "") -> None:
+        """A turn of the main loop, at its work or in `trouble`, such as waiting for a broker."""
+        self._at, self.trouble = self._clock(), trouble
+
+    def go_on(self) -> None:
+        """Still at the same turn, which is a long one; nothing before the first."""
+        if self._at is not None:
+            self._at = self._clock()
+
+    @property
+    def has_begun(self) -> bool:
+        """The main loop has turned at all."""
+        return self._at is not None
+
+    def age_s(self) -> float:
+        """Seconds since the last beat; none before the first."""
+        return 0.0 if self._at is None else self._clock() - self._at
+
+
 class Stop:
-    """Set once by SIGTERM or SIGINT; loops look at it and waits end early."""
+    """Set once by SIGTERM or SIGINT; loops look at it and waits end early. The main loop beats its `pulse`."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.pulse = Pulse()
 
     @classmethod
     def on_signals(cls) -> "Stop":
         """A `Stop` that this process's SIGTERM and SIGINT set."""
         stop = cls()
+        stop.heed_signals()
+        return stop
+
+    def heed_signals(self) -> None:
+        """Be set by this process's SIGTERM and SIGINT from now on."""
 
         def handler(_number: int, _frame: FrameType | None) -> None:
-            stop.set()
+            self.set()
 
         signal.signal(signal.SIGTERM, handler)
         signal.signal(signal.SIGINT, handler)
-        return stop
 
     def set(self) -> None:
         self._event.set()

@@ -37,6 +37,7 @@ def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
             slot.id,
             (python, "-m", "serving", "engine", "--id", slot.id, *where),
             ready_url=f"http://{slot.host}:{slot.port}/health",
+            stop_s=config.serving.engine.drain_s + STOP_S,
         )
         for slot in config.serving.engines
     ]
@@ -103,6 +104,8 @@ class Supervisor:
                 come up.
         """
         self.claim()
+        if self._config.health.port is not None:
+            raise StartError("health.port: the processes of one machine cannot share a port; `onstream up` takes none")
         self._check_ports()
         (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
         self._command("check")
@@ -122,14 +125,16 @@ class Supervisor:
     def _check_ports(self) -> None:
         serving = self._config.serving
         wanted = {
-            "serving.router.port": (serving.router.host, serving.router.port),
-            "serving.rollout.port": (serving.rollout.host, serving.rollout.port),
+            "serving.router.port": (serving.router.bound, serving.router.port),
+            "serving.rollout.port": (serving.rollout.bound, serving.rollout.port),
+            "trainer.port": (self._config.trainer.bound, self._config.trainer.port),
         }
         for slot in serving.engines:
-            wanted[f"serving.engines {slot.id} port"] = (slot.host, slot.port)
-            wanted[f"serving.engines {slot.id} control_port"] = (slot.host, slot.control_port)
+            bound = serving.bound(slot)
+            wanted[f"serving.engines {slot.id} port"] = (bound, slot.port)
+            wanted[f"serving.engines {slot.id} control_port"] = (bound, slot.control_port)
             if slot.scoring_port is not None:
-                wanted[f"serving.engines {slot.id} scoring_port"] = (slot.host, slot.scoring_port)
+                wanted[f"serving.engines {slot.id} scoring_port"] = (bound, slot.scoring_port)
         if self._config.log.local:
             wanted["log.brokers"] = broker.address(self._config.log)
         owners: dict[tuple[str, int], str] = {}

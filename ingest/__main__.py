@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
 
 def run(config: Config) -> None:
     """The stage that closes sessions, with the log of the configuration."""
+    from infra import health
     from infra.lifecycle import Stop, collect_rarely
     from ingest.log.claims import keep_sweeping
     from ingest.log.connect import claims, connect
@@ -31,17 +32,19 @@ def run(config: Config) -> None:
 
     telemetry.setup("ingest")
     stop = Stop.on_signals()
+    health.serve(config.health, stop.pulse)
     log = connect(config, client_id="ingest", member=socket.gethostname(), is_eager=True)
     threading.Thread(target=keep_sweeping, args=(claims(config), stop), daemon=True).start()
     collect_rarely()
     try:
-        outlast_outages(stop, lambda: assemble.run(log, config, stop))
+        outlast_outages(stop, lambda: assemble.run(log, config, stop), pulse=stop.pulse)
     finally:
         log.close()
 
 
 def run_lake(config: Config) -> None:
     """The stage that writes the lake, with the log and the lake of the configuration."""
+    from infra import health
     from infra.errors import LakeError, LogError
     from infra.lifecycle import Stop
     from ingest.lake import writer
@@ -55,10 +58,11 @@ def run_lake(config: Config) -> None:
 
     telemetry.setup("lake")
     stop = Stop.on_signals()
+    health.serve(config.health, stop.pulse)
     lake, vault = Lake(Storage(config.ingest.lake.url)), Vault(Keys(KeyStore.of(config)))
     log = connect(config, client_id="lake", member=socket.gethostname())
     try:
-        outlast_outages(stop, lambda: writer.run(log, lake, vault, config, stop), (LogError, LakeError))
+        outlast_outages(stop, lambda: writer.run(log, lake, vault, config, stop), (LogError, LakeError), stop.pulse)
     finally:
         log.close()
 

@@ -22,6 +22,7 @@ def run(config: Config) -> None:
         ConfigError: the reward spec, a scorer in it, or a guardrail of the gate cannot be used.
         StartError: engines have scoring ports, and there is no credential for them.
     """
+    from infra import health
     from infra.lifecycle import Stop
     from ingest.log.connect import connect
     from ingest.log.reader import outlast_outages
@@ -33,10 +34,11 @@ def run(config: Config) -> None:
     scoring, services = spec.of(config), Services(engines.of(config))
     telemetry.setup("rewards")
     stop = Stop.on_signals()
+    health.serve(config.health, stop.pulse)
     log = connect(config, client_id="rewards", member=socket.gethostname())
     try:
         with Background(services) as asking:
-            outlast_outages(stop, lambda: stage.run(log, config, scoring, asking, stop))
+            outlast_outages(stop, lambda: stage.run(log, config, scoring, asking, stop), pulse=stop.pulse)
     finally:
         log.close()
 

@@ -33,12 +33,14 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
+from infra.telemetry import metrics, names
 from ingest.log import fates
 from ingest.log.index import Index, index_path
 from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Erased, Reader, place, send
-from ingest.log.topics import READERS, REWARDS
+from ingest.log.topics import READERS, REWARDS, TRAJECTORIES
 from ingest.records.events import Component, Headers, Reward, Source, Trajectory, session_key
+from rewards import telling
 from rewards.asking import Asking
 from rewards.evaluate import Key, Question, ask, reward, reward_id
 from rewards.scorers import Outcome, Unscored
@@ -90,6 +92,8 @@ class Stage:
         self._asked: dict[Question, _Waiting] = {}
         self._index = Index(index_path(config, GROUP), log, REWARDS, Reward, _ids_in, lambda one: one.at)
         self._written: dict[str, tuple[Receipt, Reward]] = {}  # by reward id
+        telemetry.observe(metrics.REWARDS_WAITING, lambda: len(self._waiting))
+        telemetry.observe(metrics.OLDEST_UNSCORED, self._oldest_s)
 
     def step(self, timeout_s: float = POLL_S) -> None:
         """Read and write; flush and commit when there was anything."""
@@ -149,7 +153,6 @@ class Stage:
         for name in ready:
             self._write(self._waiting[name])
             del self._waiting[name]
-        telemetry.gauge(telemetry.REWARDS_WAITING, len(self._waiting))
         return len(ready)
 
     def _hear(self) -> None:
@@ -175,23 +178,27 @@ class Stage:
             del self._asked[question]
 
     def _write(self, waiting: _Waiting) -> None:
-        trajectory = waiting.trajectory
-        with telemetry.span(telemetry.SCORE, parent=waiting.headers) as span:
-            span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
-            span.set_attribute("onstream.turns", len(trajectory.turns))
+        trajectory, begun = waiting.trajectory, time.monotonic()
+        about = names.messaging("process", TRAJECTORIES.name) | {names.GROUP: GROUP}
+        with telemetry.span(
+            names.SCORE, about | _told_of(waiting), parent=waiting.headers, of=TRAJECTORIES.name
+        ) as span:
             source = Source(partition=waiting.where[1], offset=waiting.offset)
             made = reward(self._scoring, trajectory, waiting.outcomes, self._clock(), source)
+            telling.show(span, made)
             try:
                 receipt = send(self._log, REWARDS, session_key(trajectory.session_id), made)
                 self._written[made.reward_id] = (receipt, made)
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), made.at)
                 return
-        telemetry.count(telemetry.REWARDS_MADE, 1, signal="yes" if made.has_signal else "no")
-        for component in made.components:
-            if component.unscored is not None:
-                telemetry.count(telemetry.UNSCORED, 1, component=component.name)
+        telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, about)
+        telling.count(made)
         logger.info("session %s: %s", trajectory.session_id, told(made))
+
+    def _oldest_s(self) -> float:
+        """Age of the oldest session that waits; asked for from another thread."""
+        return max((self._clock() - one.trajectory.opened_at for one in tuple(self._waiting.values())), default=0.0)
 
     def note(self) -> None:
         """4: copy what was written into the index, and let it go of rewards whose trajectories are on no topic."""
@@ -214,6 +221,15 @@ class Stage:
         self._drop(tuple(self._asked))
         self._reader.close()
         self._index.close()
+
+
+def _told_of(waiting: _Waiting) -> names.Told:
+    return {
+        names.PARTITION: str(waiting.where[1]),
+        names.OFFSET: waiting.offset,
+        names.TRAJECTORY: waiting.trajectory.trajectory_id,
+        names.NUM_TURNS: len(waiting.trajectory.turns),
+    }
 
 
 def _ids_in(reward: Reward) -> list[str]:
@@ -247,5 +263,6 @@ def run(log: EventLog, config: Config, scoring: Scoring, asking: Asking, stop: S
     try:
         while not stop.is_set():
             stage.step()
+            stop.pulse.beat()
     finally:
         stage.close()

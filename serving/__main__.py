@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
         parser.error("--id NAME goes with the role engine, and only with it")
 
     def run(config: Config) -> None:
-        telemetry.setup(f"onstream-{args.role}")
+        telemetry.setup(args.role, args.id or "")
         if args.role == "engine":
             from serving import engine
 

@@ -26,11 +26,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import telemetry
 from infra.errors import StoreError
+from infra.telemetry import metrics, names
 from ingest.log import topics
 from ingest.privacy.generations import DataKey
 from ingest.privacy.intake import Intake, Pieces, without_user
 from ingest.records.events import Consent, Sampling, Trace, VersionSpan, session_key
 from serving import headers
+from serving.generations import Generations
 from serving.headers import Identity
 from serving.recent import Recent
 from serving.spool import Spool
@@ -56,6 +58,7 @@ class Reply:
     text: list[str] = field(default_factory=list)
     spans: tuple[VersionSpan, ...] = ()
     finish_reason: str = ABORTED
+    first_at: float | None = None  # of a streamed reply's first token, on the monotonic clock
 
 
 @dataclass
@@ -71,6 +74,10 @@ class Exchange:
     replies: dict[tuple[str, int], Reply] = field(default_factory=dict)
     key: "asyncio.Future[DataKey | None] | None" = None
 
+    def sampled(self) -> list[Reply]:
+        """In the order that they began."""
+        return list(self.replies.values())
+
 
 _current: ContextVar[Exchange | None] = ContextVar("onstream_exchange", default=None)
 
@@ -83,10 +90,18 @@ class Capture:
     """
 
     def __init__(
-        self, spool: Spool, engine_id: str, version: int, recent: Recent, intake: Intake, pieces: Pieces
+        self,
+        spool: Spool,
+        engine_id: str,
+        version: int,
+        recent: Recent,
+        intake: Intake,
+        pieces: Pieces,
+        model: str = "",
     ) -> None:
         self._spool, self._engine_id, self._recent, self._intake = spool, engine_id, recent, intake
         self._pieces = pieces
+        self.generations = Generations(engine_id, model)
         self.version = version
         self.epoch = 0
 
@@ -121,6 +136,8 @@ class Capture:
                 sampling = Sampling(temperature=params.temperature, top_p=params.top_p, max_tokens=params.max_tokens)
                 reply = Reply(tuple(output.prompt_token_ids or ()), sampling, self.version)
                 exchange.replies[request_id, part.index] = reply
+            if is_delta and reply.first_at is None and part.token_ids:
+                reply.first_at = time.monotonic()
             if not is_delta:
                 reply.token_ids.clear()
                 reply.logprobs.clear()
@@ -150,7 +167,7 @@ class Capture:
         for number, reply in enumerate(exchange.replies.values()):
             trace = self._trace(exchange, reply, number)
             self._recent.store(trace, partial(self._write, key))
-            telemetry.count(telemetry.TRACES_CAPTURED, 1, arm=trace.assignment.arm)
+            telemetry.count(metrics.TRACES_CAPTURED, 1, {names.ARM: trace.assignment.arm.value})
 
     def _write(self, key: DataKey | None, stored: Trace) -> bytes | None:
         discreet = self._intake.redact_trace(stored, self._pieces)
@@ -235,15 +252,15 @@ class CaptureMiddleware:
         http = HttpHeaders(scope=scope)
         identity = headers.read(http)
         if not identity.is_captured:
-            telemetry.count(telemetry.TRACES_REFUSED, 1)
+            telemetry.count(metrics.TRACES_UNCONSENTED)
             await self._app(scope, receive, send)
             return
         exchange = Exchange(identity, scope["path"], time.time())
         self._capture.find_key(exchange)
         token = _current.set(exchange)
-        with telemetry.span(telemetry.CHAT, parent=dict(http)):
+        with self._capture.generations.telling(scope, exchange) as inner:
             try:
-                await self._app(scope, _listen(receive, exchange), self._watch(send, exchange))
+                await self._app(inner, _listen(receive, exchange), self._watch(send, exchange))
             finally:
                 _current.reset(token)
                 self._close(exchange)
@@ -277,7 +294,7 @@ class CaptureMiddleware:
             self._capture.finish(exchange, key.result() if key else None)
         except Exception:  # a defect in capture must never become a failed request; it is logged and counted
             logger.exception("capture: trace %s lost", exchange.identity.trace_id)
-            telemetry.count(telemetry.TRACES_DROPPED, 1)
+            telemetry.count(metrics.TRACES_DROPPED)
 
 
 def _listen(receive: Receive, exchange: Exchange) -> Receive:

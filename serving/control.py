@@ -32,6 +32,7 @@ from starlette.routing import Route
 
 from infra import telemetry
 from infra.errors import ControlError, OnstreamError, StoreError
+from infra.telemetry import metrics, names
 from ingest.records.events import Version
 from ingest.store.versions import VersionStore
 from serving.capture import Capture
@@ -83,11 +84,8 @@ class Loader:
             folder = await asyncio.to_thread(self._store.fetch, manifest, self._cache)
             await asyncio.to_thread(check_finite, folder, version)
             fetched = time.monotonic()
-            with telemetry.span(telemetry.SWAP, {"onstream.version": version}):
-                await self._swap(manifest, folder, engine, capture)
+            await self._swap(manifest, folder, engine, capture)
             swap = Swap(version, manifest.digest, fetched - begun, time.monotonic() - fetched)
-            telemetry.record(telemetry.SWAP_PAUSE, swap.pause_s)
-            telemetry.record(telemetry.SWAP_DURATION, swap.fetch_s + swap.pause_s)
             remember(self._cache, version)
             await asyncio.to_thread(self._evict)
             return swap
@@ -186,6 +184,10 @@ def application(
     `in_flight` counts users' requests only: a swap need not wait for scorers.
     """
 
+    mine: names.Told = {names.ENGINE: engine_id}
+    telemetry.observe(metrics.ENGINE_VERSION, lambda: [(loader.serving.version, mine)])
+    telemetry.observe(metrics.IN_FLIGHT, lambda: [(users.num, mine)])
+
     async def status(_request: Request) -> JSONResponse:
         return JSONResponse(
             {
@@ -203,9 +205,13 @@ def application(
         except ValidationError:
             return JSONResponse({"error": f'body must be {{"version": <number>}}, got {raw!r:.200}'}, 400)
         try:
-            swap = await loader.load(number, engine, capture)
+            with telemetry.span(names.SWAP, {**mine, names.VERSION: number}, parent=request.headers):
+                swap = await loader.load(number, engine, capture)
         except OnstreamError as exc:
+            telemetry.count(metrics.SWAPS_FAILED, 1, mine)
             return JSONResponse({"error": str(exc), "version": loader.serving.version}, 409)
+        telemetry.record(metrics.SWAP_PAUSE, swap.pause_s, mine)
+        telemetry.record(metrics.SWAP_DURATION, swap.fetch_s + swap.pause_s, mine)
         logger.info("serving version %d (fetched in %.2f s, paused %.3f s)", swap.version, swap.fetch_s, swap.pause_s)
         return JSONResponse(
             {"version": swap.version, "digest": swap.digest, "fetch_s": swap.fetch_s, "pause_s": swap.pause_s}

@@ -6,15 +6,19 @@ import copy
 import json
 import logging
 import os
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
+from infra import health
 from infra.config import Config, EngineSlot
 from infra.errors import LogError, StartError
-from infra.lifecycle import Stop
+from infra.lifecycle import Pulse, Stop
+from infra.telemetry.providers import PROTOCOL, otlp_traces
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.privacy.intake import Intake
@@ -29,7 +33,10 @@ from serving.ports import require_free
 from serving.recent import Recent
 from serving.spool import Shipper, Spool
 from serving.vocabulary import Vocabulary
+from serving.wanted import Wanted
 from serving.weights import BACKEND
+
+_LOOK_S = 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +72,9 @@ def first_version(config: Config, slot: EngineSlot, cache: Path) -> int:
 async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str) -> None:
     """Serve until SIGTERM. `token` is for the control port, `scorers_token` for the scoring port, if there is one.
 
+    Once asked to end it takes no new request, finishes its replies within `serving.engine.drain_s`, and ships what it
+    captured as far as the broker lets it; what is left ships at the next start.
+
     Raises:
         StartError: a port is taken, or nothing was released.
         StoreError: the version to start with cannot be fetched.
@@ -72,37 +82,47 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
     from vllm.platforms import current_platform
 
-    for port in (slot.port, slot.control_port, slot.scoring_port):
-        if port is not None:
-            require_free(slot.host, port, slot.id)
+    host = config.serving.bound(slot)
+    for port in slot.ports:
+        require_free(host, port, slot.id)
+    stop = Stop()
+    health.serve(config.health, stop.pulse, lambda: wanted.trouble(loader.serving.version))  # asked once both are there
     store = VersionStore(config.store.url)
     cache = Path(config.store.cache_dir) / slot.id
     manifest = store.read(first_version(config, slot, cache))
     folder = store.fetch(manifest, cache)
-    stop, intake = Stop(), Intake.of(config)
+    intake = Intake.of(config)
     spool = Spool(
         Path(config.serving.capture.spool_dir) / slot.id,
         config.serving.capture.max_spool_bytes,
         config.serving.capture.segment_bytes,
     )
-    shipper = Shipper(spool, lambda: connect(config, client_id=slot.id), stop)
+    open_log = partial(connect, config, client_id=slot.id)
+    shipper = Shipper(spool, open_log, stop)
     shipper.start()
+    wanted = Wanted(slot.id, manifest.version)
+    if config.health.port is not None:
+        threading.Thread(target=wanted.follow, args=(open_log, stop), name="wanted", daemon=True).start()
     args = vllm_args(config, slot, folder)
     async with build_async_engine_client(args) as engine:
         await engine.update_weight_version(str(manifest.version))
         recent = Recent(config.serving.capture.recent_bytes, config.ingest.inactivity_s)
         pieces = Vocabulary(copy.deepcopy(engine.get_tokenizer()))  # vLLM's own serves another thread
-        capture, users = Capture(spool, slot.id, manifest.version, recent, intake, pieces), Users()
+        capture = Capture(spool, slot.id, manifest.version, recent, intake, pieces, config.model.name)
+        users = Users()
         if current_platform.is_cpu():
             engine.generate = without_seeds(engine.generate)
         engine.generate = capture.wrap(engine.generate)
         loader = control.Loader(store, cache, config.store.keep_in_cache, manifest)
         app = control.application(loader, engine, capture, users, slot.id, token)
-        beside = [asyncio.create_task(_serve_beside(app, slot.host, slot.control_port))]
+        beside = [asyncio.create_task(_serve_beside(app, host, slot.control_port))]
         if slot.scoring_port is not None:
             app = scoring_application(args, engine, capture, users, scorers_token)
-            beside.append(asyncio.create_task(_serve_beside(app, slot.host, slot.scoring_port)))
-        shutdown = await _serve_users(args, slot, engine, capture, users)
+            beside.append(asyncio.create_task(_serve_beside(app, host, slot.scoring_port)))
+        app = await users_application(args, engine, capture, users)
+        beside.append(asyncio.create_task(_beat(app, stop.pulse)))
+        logger.info("%s: serving version %d on %s:%d", slot.id, capture.version, host, slot.port)
+        shutdown = await _serve_users(app, host, slot.port, config.serving.engine.drain_s)
         for task in beside:
             task.cancel()
     await shutdown
@@ -134,14 +154,26 @@ async def users_application(args: Any, engine: Any, capture: Capture, users: Use
     return app
 
 
-async def _serve_users(args: Any, slot: EngineSlot, engine: Any, capture: Capture, users: Users) -> Any:
+async def _serve_users(app: Any, host: str, port: int, drain_s: int) -> Any:
     from vllm.entrypoints.launchers.launcher import serve_http
 
-    app = await users_application(args, engine, capture, users)
-    logger.info("%s: serving version %d on %s:%d", slot.id, capture.version, slot.host, slot.port)
     return await serve_http(
-        app, sock=None, host=slot.host, port=slot.port, log_level="warning", access_log=False, timeout_keep_alive=75
+        app,
+        sock=None,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=drain_s,
     )
+
+
+async def _beat(app: Any, pulse: Pulse) -> None:
+    """From when users can be served on, beat for as long as the event loop turns."""
+    while (server := getattr(app.state, "server", None)) is None or not server.started:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_S)
+    await health.beat(pulse)
 
 
 async def _serve_beside(app: Starlette, host: str, port: int) -> None:
@@ -162,10 +194,12 @@ def vllm_args(config: Config, slot: EngineSlot, folder: Path) -> Any:
     engine = config.serving.engine
     argv = [
         *("--model", str(folder), "--served-model-name", config.model.name),
-        *("--host", slot.host, "--port", str(slot.port)),
+        *("--host", config.serving.bound(slot), "--port", str(slot.port)),
+        *("--shutdown-timeout", str(engine.drain_s)),
         *("--max-model-len", str(engine.max_model_len), "--max-num-seqs", str(engine.max_num_seqs)),
         *("--dtype", engine.dtype, "--enforce-eager", "--enable-prefix-caching"),
         *("--weight-transfer-config", json.dumps({"backend": BACKEND})),
+        *_tracing(),
         *engine.extra_args,
     ]
     parser = make_arg_parser(FlexibleArgumentParser())
@@ -177,6 +211,12 @@ def vllm_args(config: Config, slot: EngineSlot, folder: Path) -> Any:
     return args
 
 
+def _tracing() -> tuple[str, ...]:
+    """Where vLLM sends its own spans, of every request: to where ours go by OTLP."""
+    where = otlp_traces(os.environ)
+    return ("--otlp-traces-endpoint", where) if where else ()
+
+
 def vllm_environment(config: Config, slot: EngineSlot) -> dict[str, str]:
     """What vLLM reads from the environment before it is imported."""
     wanted = {
@@ -184,6 +224,8 @@ def vllm_environment(config: Config, slot: EngineSlot) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CONFIGURE_LOGGING": os.environ.get("VLLM_CONFIGURE_LOGGING", "1"),
     }
+    if otlp_traces(os.environ):
+        wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = PROTOCOL  # vLLM's own default is gRPC
     if slot.cpus is not None:
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = slot.cpus
     return wanted

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from infra import telemetry
 from infra.config import EngineSlot
 from infra.errors import ControlError
 from serving import headers
@@ -50,7 +51,8 @@ class EngineControl:
             ControlError: the engine refused, with its reason; it serves what it served.
             httpx.TransportError: the engine died on the way.
         """
-        answer = self._control.post("/load", json={"version": version}, timeout=_LOAD_S)
+        told = telemetry.headers_out()
+        answer = self._control.post("/load", json={"version": version}, headers=told, timeout=_LOAD_S)
         body = answer.json()
         if answer.is_error:
             raise ControlError(f"{self.slot.id}: {body.get('error', answer.status_code)}")

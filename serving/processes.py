@@ -9,14 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
+from infra import answers, health
 from infra.config import Config, RouterConfig
 from infra.errors import NewerError
-from infra.lifecycle import Stop
+from infra.lifecycle import Pulse, Stop
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
@@ -36,27 +33,28 @@ logger = logging.getLogger(__name__)
 def run_router(config: Config) -> None:
     """The router, until SIGTERM."""
     own = config.serving.router
-    require_free(own.host, own.port, "serving.router.port")
+    require_free(own.bound, own.port, "serving.router.port")
     stop = Stop.on_signals()  # uvicorn takes them over while it serves, and raises them again when it has ended
     capture = config.serving.capture
     spool = Spool(Path(capture.spool_dir) / "router", capture.max_spool_bytes, capture.segment_bytes)
     router = Router({slot.id: slot for slot in config.serving.engines}, own, spool, Intake.of(config))
+    health.serve(config.health, stop.pulse, lambda: router.trouble)
     open_log = partial(connect, config, client_id="router")
     shipper = Shipper(spool, open_log, stop)
     shipper.start()
     threading.Thread(target=follow_releases, args=(open_log, router, stop), daemon=True).start()
-    asyncio.run(_serve_router(router, own))
+    asyncio.run(_serve_router(router, own, stop.pulse))
     stop.set()
     shipper.finish(5.0)
 
 
-async def _serve_router(router: Router, own: RouterConfig) -> None:
+async def _serve_router(router: Router, own: RouterConfig, pulse: Pulse) -> None:
     await router.start()
-    probing = asyncio.create_task(router.probe())
+    beside = [asyncio.create_task(router.probe()), asyncio.create_task(health.beat(pulse))]
     server = uvicorn.Server(
         uvicorn.Config(
             router.application(),
-            host=own.host,
+            host=own.bound,
             port=own.port,
             log_level="warning",
             access_log=False,
@@ -67,7 +65,8 @@ async def _serve_router(router: Router, own: RouterConfig) -> None:
     try:
         await server.serve()
     finally:
-        probing.cancel()
+        for task in beside:
+            task.cancel()
         await router.close()
 
 
@@ -99,45 +98,29 @@ def follow_releases(open_log: Callable[[], EventLog], router: Router, stop: Stop
 def run_rollout(config: Config) -> None:
     """The controller, until SIGTERM."""
     own = config.serving.rollout
-    require_free(own.host, own.port, "serving.rollout.port")
     token = control_token()
     stop = Stop.on_signals()
+    health.serve(config.health, stop.pulse)
     shown: dict[str, Rollout] = {}
-    _serve_state(own.host, own.port, shown)
+    told = {"/status": lambda: (200, state_of(shown.get("rollout")))}
+    answers.serve(own.bound, own.port, told, "serving.rollout.port")
 
     def control() -> None:
         log = connect(config, client_id="rollout")
         engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
         kept = Path(config.run_dir) / "rollout" / "evidence.json"
-        rollout = Rollout(log, VersionStore(config.store.url), engines, own, kept)
+        rollout = Rollout(log, VersionStore(config.store.url), engines, own, kept, pulse=stop.pulse)
         try:
             rollout.start()
             shown["rollout"] = rollout
             while not stop.is_set():
                 rollout.tick()
+                stop.pulse.beat()
         finally:
             rollout.close()
             log.close()
 
-    outlast_outages(stop, control)
-
-
-def _serve_state(host: str, port: int, shown: dict[str, Rollout]) -> None:
-    """`GET /status`: the trial and its evidence, read-only, from a thread."""
-
-    async def status(_request: Request) -> JSONResponse:
-        return JSONResponse(state_of(shown.get("rollout")))
-
-    app = Starlette(routes=[Route("/status", status)])
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False))
-    threading.Thread(target=_without_signals(server), name="state", daemon=True).start()
-
-
-def _without_signals(server: uvicorn.Server) -> Callable[[], None]:
-    def serve() -> None:
-        asyncio.run(server.serve())  # outside the main thread uvicorn leaves signals alone
-
-    return serve
+    outlast_outages(stop, control, pulse=stop.pulse)
 
 
 def state_of(rollout: Rollout | None) -> dict[str, object]:

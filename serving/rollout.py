@@ -17,13 +17,15 @@ import httpx
 from infra import telemetry
 from infra.config import RolloutConfig
 from infra.errors import ControlError, OnstreamError
+from infra.lifecycle import Pulse
+from infra.telemetry import metrics, names
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Release, ReleaseKind, Reward, TrialState, Version
+from ingest.records.events import Headers, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
-from serving import evidence, gate, trial
+from serving import evidence, gate, telling, trial
 from serving.engines import EngineControl, EngineStatus
 from serving.gate import Baseline, Standing, Verdict
 from serving.placement import place
@@ -58,6 +60,14 @@ def thaw(numbers: Mapping[str, float]) -> dict[str, Baseline]:
     return {name: Baseline(numbers[f"champion.{name}.mean"], numbers[f"champion.{name}.variance"]) for name in names}
 
 
+def _about(release: Release) -> names.Told:
+    """A release, as its span tells it."""
+    about: names.Told = {names.RELEASE: release.release, names.RELEASE_KIND: release.kind.value}
+    if release.candidate is not None and release.state is not None:
+        about |= {names.VERSION: release.candidate, names.STATE: release.state.value}
+    return about
+
+
 class Rollout:
     """One controller. `now` is Unix time; `engines` are its hands."""
 
@@ -69,7 +79,9 @@ class Rollout:
         config: RolloutConfig,
         evidence_file: Path,
         now: Callable[[], float] = time.time,
+        pulse: Pulse | None = None,
     ) -> None:
+        self._pulse = pulse or Pulse()
         self._log, self._store, self._engines, self._config, self._now = log, store, engines, config, now
         self.served = Served()
         self.standing: Standing | None = None
@@ -79,6 +91,8 @@ class Rollout:
         self._begun: Release | None = None  # the canary's first release: frozen baselines, start of its clock
         self._evaluating_since = 0.0
         self._waiting: dict[int, Version] = {}
+        self._contexts: dict[int, Headers] = {}  # of versions: the trace context that each was published in
+        self._taught_at: float | None = None  # while a promoted version loads: when the feedback of its batch was given
         self._epoch = 0  # of this writer; none before it claimed one
         self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "engines")
         taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
@@ -93,6 +107,7 @@ class Rollout:
         head = releases.read(self._log)
         if head.stable is None:
             raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
+        telling.observe(self)
         while (self.served.epoch, self.served.last) < (head.epoch, head.last):
             self._read(timeout_s=self._config.tick_s)
         self._epoch = self.served.epoch + 1
@@ -114,12 +129,13 @@ class Rollout:
     # -- reading
 
     def _read(self, timeout_s: float) -> int:
-        records = self._follower.poll(timeout_s)
-        for record in records:
+        records = self._follower.read(timeout_s)
+        for record, headers in records:
             if isinstance(record, Reward):
                 self.evidence.add(record)
             elif isinstance(record, Version):
                 self._waiting[record.version] = record
+                self._contexts[record.version] = telemetry.context_in(headers)
             elif isinstance(record, Release):
                 if self._epoch and record.epoch > self._epoch:
                     raise FencedError(f"epoch {record.epoch} writes releases now; this process had {self._epoch}")
@@ -229,8 +245,6 @@ class Rollout:
         )
         standing.numbers["units.excluded"] = float(len(self.evidence.excluded.get(candidate, ())))
         self.standing = standing
-        telemetry.gauge(telemetry.TRIAL_LOG_E, standing.numbers.get("log_e.reward", 0.0), version=candidate)
-        telemetry.gauge(telemetry.TRIAL_USERS_NEEDED, standing.numbers["users_needed.promote"], version=candidate)
         if standing.verdict is Verdict.PROMOTE:
             self._promote(candidate, standing)
         elif standing.verdict is Verdict.REJECT:
@@ -259,6 +273,7 @@ class Rollout:
             engines=place((engine.slot for engine in self._engines.values()), candidate, self._config),
             numbers=standing.numbers,
         )
+        self._taught_at = self._store.read(candidate).metrics.get("feedback_at.median")
 
     def _reject(self, reason: str, numbers: Mapping[str, float], state: TrialState = TrialState.REJECTED) -> None:
         now = self.served.state
@@ -267,7 +282,7 @@ class Rollout:
 
     def _move(self, now: TrialState, then: TrialState, reason: str, **what: object) -> None:
         self._release(ReleaseKind.TRIAL, reason, state=trial.step(now, then), **what)
-        telemetry.count(telemetry.RELEASES, 1, state=then)
+        telemetry.count(metrics.RELEASES, 1, {names.STATE: then.value})
 
     # -- writing and doing
 
@@ -276,7 +291,7 @@ class Rollout:
         release = Release.model_validate(
             {"release": self.served.last + 1, "kind": kind, "reason": reason, "at": self._now(), **fields}
         )
-        with telemetry.span(telemetry.DECIDE, {"onstream.release": release.release, "onstream.kind": kind}):
+        with telemetry.span(names.DECIDE, _about(release), parent=self._context_of(release)):
             reader.send(self._log, topics.RELEASES, "", release)
             self._log.flush(_FLUSH_S)
         self._apply(release)
@@ -287,24 +302,30 @@ class Rollout:
         """Load what the log says into every engine that serves something else, some at a time."""
         is_evaluating = self.served.state is TrialState.EVALUATING
         asked = [name for name, one in self._engines.items() if not (is_evaluating and one.slot.arm == "candidate")]
+        statuses = self._ask(asked)
         due = {
             name: wanted
-            for name, status in self._ask(asked).items()
+            for name, status in statuses.items()
             if status is not None and status.version != (wanted := self.served.engines.get(name, self._stable))
         }
-        names, at_once = list(due), max(1, int(_SWAPPED_AT_ONCE * len(self._engines)))
-        for begin in range(0, len(names), at_once):
-            failures = self._load({name: due[name] for name in names[begin : begin + at_once]})
-            for name, exc in failures.items():
+        is_whole, at_once = None not in statuses.values(), max(1, int(_SWAPPED_AT_ONCE * len(self._engines)))
+        for begin in range(0, len(due), at_once):
+            some = list(due)[begin : begin + at_once]
+            for name, exc in self._load({name: due[name] for name in some}).items():
+                is_whole = False
                 logger.error("%s: version %d not loaded, trying again: %s", name, due[name], exc)
+        if is_whole and self._taught_at is not None:
+            telemetry.record(metrics.FEEDBACK_TO_SERVING, self._now() - self._taught_at)
+            self._taught_at = None
 
-    def _ask(self, names: Iterable[str]) -> dict[str, EngineStatus | None]:
-        asked = list(names)
+    def _ask(self, engines: Iterable[str]) -> dict[str, EngineStatus | None]:
+        asked = list(engines)
         return dict(zip(asked, self._pool.map(lambda name: self._engines[name].status(), asked), strict=True))
 
     def _load(self, wanted: Mapping[str, int]) -> dict[str, Failure]:
         """Swap engines to these versions at once, and announce those that serve theirs. Why the others do not."""
         answers = dict(zip(wanted, self._pool.map(self._loaded, wanted.items()), strict=True))
+        self._pulse.go_on()
         failures = {name: answer for name, answer in answers.items() if not isinstance(answer, Mapping)}
         took = [answer for answer in answers.values() if isinstance(answer, Mapping)]
         done = {name: version for name, version in wanted.items() if name not in failures}
@@ -317,8 +338,11 @@ class Rollout:
         return failures
 
     def _loaded(self, wanted: tuple[str, int]) -> Mapping[str, float] | Failure:
+        name, version = wanted
+        about: names.Told = {names.VERSION: version, names.ENGINE: name}
         try:
-            return self._engines[wanted[0]].load(wanted[1])
+            with telemetry.span(names.LOAD, about, parent=self._contexts.get(version)):
+                return self._engines[name].load(version)
         except (ControlError, httpx.TransportError) as exc:
             return exc
 
@@ -328,6 +352,14 @@ class Rollout:
         except (ControlError, httpx.TransportError) as exc:
             return exc
         return None
+
+    def _context_of(self, release: Release) -> Headers | None:
+        """The trace of the version that a release is about; inside a span, that."""
+        is_told = release.kind is ReleaseKind.ANNOUNCED
+        version = max(release.engines.values()) if is_told else release.candidate
+        if version is None or telemetry.current().is_recording():
+            return None
+        return self._contexts.get(version)
 
     def _keep(self) -> None:
         """Keep the evidence, and what was read of the rewards topic: a restart reads on from there."""

@@ -16,10 +16,12 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, model_validator
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -29,6 +31,7 @@ from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
 from infra.errors import StoreError
 from infra.lifecycle import Deadline
+from infra.telemetry import metrics, names
 from ingest.log import topics
 from ingest.privacy.intake import Intake, user_in
 from ingest.records.events import Consent, Feedback, Headers, TurnKind, key_of, session_key
@@ -36,6 +39,7 @@ from ingest.records.ids import trace_of
 from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
+from serving.requests import RequestsMiddleware
 from serving.routing import Health, assign, order
 from serving.spool import Spool
 
@@ -49,6 +53,14 @@ _TRY_ANOTHER = frozenset({500, 502, 503, 504})
 _NAMES_USER = re.compile(rb'"(?:user|safety_identifier|user_id)"\s*:')
 _PROBE_EVERY_S = 1.0
 _MAX_BODY_BYTES = 16 << 20
+
+
+class Failed(StrEnum):
+    """Why a request had no answer from an engine, or half of one."""
+
+    STARTING = "engines are starting"
+    NO_ENGINE = "no engine answers"
+    BROKEN_STREAM = "stream broken"
 
 
 class Refused(Exception):
@@ -98,6 +110,10 @@ class Router:
 
     async def start(self) -> None:
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=self._config.connect_timeout_s)
+        telemetry.observe(metrics.CANDIDATE_SHARE, lambda: self.served.share)
+        telemetry.observe(
+            metrics.ENGINE_UP, lambda: [(int(self.health.is_up(name)), {names.ENGINE: name}) for name in self._slots]
+        )
         self._session = aiohttp.ClientSession(
             timeout=timeout, connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
         )
@@ -144,11 +160,10 @@ class Router:
             return refused.response()
         except ClientDisconnect:
             return Response(status_code=499)
-        with telemetry.span(telemetry.CHAT, parent=dict(request.headers)):
-            telemetry.count(telemetry.REQUESTS, 1, arm=identity.assignment.arm)
-            answer = await self._serve(request, identity, body)
-            answer.headers[headers.SESSION] = session
-            return answer
+        _tell(identity)
+        answer = await self._serve(request, identity, body)
+        answer.headers[headers.SESSION] = session
+        return answer
 
     def _identify(self, request: Request, tenant: str, session: str, user: str) -> Identity:
         session_id = self._within(tenant, session)
@@ -201,14 +216,17 @@ class Router:
                     last = f"{name} {_told(exc)}"
                     self._note(name, is_up=False)
                 tried += 1
+                telemetry.current().set_attribute(names.RETRIES, tried)
                 self.counts["retries"] += 1
-                telemetry.count(telemetry.RETRIES, 1, engine=name)
+                telemetry.count(metrics.RETRIES, 1, {names.ENGINE: name})
             if self._is_starting:
+                telemetry.count(metrics.FAILED, 1, {names.CAUSE: Failed.STARTING.value})
                 return Refused(503, "the engines are starting: GET /health answers 200 once one is up").response()
             if deadline.passed():
                 break
             await asyncio.sleep(0.2)
         self.counts["failed"] += 1
+        telemetry.count(metrics.FAILED, 1, {names.CAUSE: Failed.NO_ENGINE.value})
         logger.error("trace %s failed after %d attempts: %s", identity.trace_id, tried, last)
         return Refused(503, f"no engine could serve this: {last}").response()
 
@@ -229,6 +247,7 @@ class Router:
             if answer.status in _TRY_ANOTHER and not is_last:
                 raise aiohttp.ClientError(f"answered {answer.status}: {(await answer.text())[:200]}")
             self._is_starting = False
+            telemetry.current().set_attribute(names.ENGINE, slot.id)
             back = _returned(answer, identity)
             if "text/event-stream" not in answer.headers.get("content-type", ""):
                 whole = await answer.read()
@@ -239,7 +258,7 @@ class Router:
         except BaseException:  # also cancellation: the connection must not stay half read
             answer.close()
             raise
-        telemetry.record(telemetry.FIRST_BYTE, time.monotonic() - begun, engine=slot.id)
+        telemetry.record(metrics.FIRST_BYTE, time.monotonic() - begun, {names.ENGINE: slot.id})
         return _Stream(self._stream(first, chunks, answer, identity), answer.status, back)
 
     async def _stream(
@@ -251,6 +270,8 @@ class Router:
                 yield chunk
         except aiohttp.ClientError as exc:
             self.counts["broken_streams"] += 1
+            telemetry.count(metrics.FAILED, 1, {names.CAUSE: Failed.BROKEN_STREAM.value})
+            telemetry.failed(telemetry.current(), type(exc).__name__)
             logger.error("trace %s: the engine died in the middle of its stream: %s", identity.trace_id, exc)
             raise
         finally:
@@ -265,13 +286,12 @@ class Router:
             value, schema = await self._closed(record)
         except Refused as refused:
             return refused.response()
-        with telemetry.span(telemetry.FEEDBACK, parent=dict(request.headers)):
-            carried = schema | telemetry.headers_out()
+        carried = schema | telemetry.headers_out()
         key = key_of(session_id=record.session_id, trace_id=record.trace_id)
         if not self._spool.put(topics.FEEDBACK.name, key, value, carried):
             return Refused(503, "feedback cannot be stored now; send it again later").response()
         self.counts["feedback"] += 1
-        telemetry.count(telemetry.FEEDBACK_TAKEN, 1)
+        telemetry.count(metrics.FEEDBACK_TAKEN)
         return JSONResponse({"feedback_id": record.feedback_id}, 202)
 
     async def _closed(self, record: Feedback) -> tuple[bytes, Headers]:
@@ -332,14 +352,23 @@ class Router:
         is_up = any(self.health.is_up(name) for name in self._slots)
         return JSONResponse({"status": "ok" if is_up else "no engine answers"}, 200 if is_up else 503)
 
+    @property
+    def trouble(self) -> str:
+        """Why this router is of no use to users now; empty: some engine answers."""
+        if self._is_starting or not any(self.health.is_up(name) for name in self._slots):
+            return "no engine answers"
+        return ""
+
     def application(self) -> Starlette:
+        is_telling = telemetry.is_tracing() or telemetry.is_measuring()
         return Starlette(
             routes=[
                 Route("/v1/feedback", self.feedback, methods=["POST"]),
                 Route("/v1/{path:path}", self.forward, methods=["GET", "POST"]),
                 Route("/status", self.status),
                 Route("/health", self.healthy),
-            ]
+            ],
+            middleware=[Middleware(RequestsMiddleware)] if is_telling else [],
         )
 
 
@@ -349,6 +378,16 @@ class _Stream(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         with contextlib.suppress(aiohttp.ClientError):
             await super().stream_response(send)
+
+
+def _tell(identity: Identity) -> None:
+    """Whose request this is, by what is no name: a session's name is the client's own text, and its key is a hash."""
+    telemetry.count(metrics.REQUESTS, 1, {names.ARM: identity.assignment.arm.value})
+    now = telemetry.current()
+    if now.is_recording():
+        now.set_attribute(names.TRACE, identity.trace_id)
+        now.set_attribute(names.CONVERSATION, session_key(identity.session_id))
+        now.set_attribute(names.ARM, identity.assignment.arm.value)
 
 
 def _session(request: Request) -> str:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from infra import telemetry
 from infra.errors import LogError
 from infra.lifecycle import Stop, backoff_s
+from infra.telemetry import metrics, names
 from ingest.log.protocol import EventLog
 from ingest.records.events import Headers
 
@@ -87,7 +88,7 @@ class Spool:
     def _drop(self, why: str) -> bool:
         self.num_dropped += 1
         logger.error("spool %s: dropped record %d: %s", self._folder, self.num_dropped, why)
-        telemetry.count(telemetry.TRACES_DROPPED, 1)
+        telemetry.count(metrics.TRACES_DROPPED)
         return False
 
     def _next_segment(self) -> None:
@@ -159,18 +160,24 @@ class Shipper(threading.Thread):
         self._log: EventLog | None = None
 
     def run(self) -> None:
+        telemetry.observe(metrics.SPOOL_BYTES, self._spool.held_bytes)
         waits = backoff_s(0.2, 10.0)
-        while not self._stop_flag.is_set():
+        while True:
+            is_last = self._stop_flag.is_set()
             try:
                 self.ship()
                 waits = backoff_s(0.2, 10.0)
             except LogError as exc:
                 logger.warning("spool: %d bytes wait for the event log: %s", self._spool.held_bytes(), exc)
-                self._stop_flag.wait(next(waits))
+                if self._stop_flag.wait(next(waits)):
+                    break
                 continue
-            telemetry.gauge(telemetry.SPOOL_BYTES, self._spool.held_bytes())
+            if is_last:
+                break
             self._spool.arrived.wait(0.5)
             self._spool.arrived.clear()
+        if self._log is not None:
+            self._log.close()
 
     def ship(self) -> int:
         """Move everything pending; how many frames that was. Raises `LogError`."""
@@ -186,21 +193,23 @@ class Shipper(threading.Thread):
     def _send(self, batch: list[Frame]) -> int:
         if self._log is None:
             self._log = self._open_log()
-        for frame in batch:
-            self._log.append(frame.topic, frame.key, frame.value, frame.headers)
-        self._log.flush(_FLUSH_S)
+        topic = batch[0].topic  # an engine spools traces and a router feedback
+        about: names.Told = {**names.messaging("send", topic), names.BATCH_COUNT: len(batch)}
+        with telemetry.span(names.SHIP, about, links=(frame.headers for frame in batch), of=topic):
+            for frame in batch:
+                self._log.append(frame.topic, frame.key, frame.value, frame.headers)
+            self._log.flush(_FLUSH_S)
         self._spool.mark(batch[-1])
+        telemetry.count(metrics.SENT, len(batch), names.messaging("send", topic))
         return len(batch)
 
     def finish(self, timeout_s: float) -> None:
-        """Stop, and ship what is left if the broker lets us; what stays on disk ships at the next start."""
+        """Stop, and ship for so long what is left; what stays on disk ships at the next start.
+
+        The thread ends with the process where a broker keeps it waiting: a frame in flight is sent again then.
+        """
         self._stop_flag.set()
         self._spool.arrived.set()
         self.join(timeout_s)
-        try:
-            if not self.is_alive():
-                self.ship()
-        except LogError as exc:
-            logger.warning("spool: %d bytes stay on disk: %s", self._spool.held_bytes(), exc)
-        if self._log is not None:
-            self._log.close()
+        if self.is_alive():
+            logger.warning("spool: its last frames may stay on disk until the next start")

@@ -111,11 +111,13 @@ def _router(config: Config) -> RenderableType:
 
 
 def _trainer(config: Config) -> RenderableType:
-    told = Path(config.trainer.checkpoint_dir) / "status.json"
-    if not told.exists():
-        return "[red]the trainer has not run yet[/]"
-    state = json.loads(told.read_text())
+    own = config.trainer
+    state = _ask(f"http://{own.host}:{own.port}/status")
+    if state is None:
+        return f"[red]the trainer does not answer on {own.host}:{own.port}[/]"
     table = Table("", "", title=f"trainer: {state['phase']}", show_header=False)
+    if "turns_collected" not in state:
+        return table
     table.add_row("next batch", f"{state['turns_collected']} of {state['turns_needed']} scored turns")
     table.add_row("updates so far", str(state["step"]))
     if state["mean_reward"] is not None:

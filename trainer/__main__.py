@@ -4,10 +4,16 @@ import argparse
 import logging
 import socket
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra import cli, telemetry
 from infra.config import Config
+
+if TYPE_CHECKING:
+    from trainer.loop import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +33,7 @@ def run(config: Config) -> None:
     """
     import ray
 
+    from infra import answers, health
     from infra.errors import ConfigError
     from infra.lifecycle import Stop
     from ingest.log.connect import connect
@@ -41,19 +48,34 @@ def run(config: Config) -> None:
         raise ConfigError(f"model.path: {base} must be a Hugging Face folder with a config.json")
     tasks = contamination.index_of(config.ingest.contamination)
     telemetry.setup("trainer")
+    stop = Stop()
+    health.serve(config.health, stop.pulse)
+    running: dict[str, Trainer] = {}
+    told = partial(_status, running)
+    answers.serve(config.trainer.bound, config.trainer.port, {"/status": told}, "trainer.port")
     start_ray(config.trainer)
-    stop = Stop.on_signals()  # after Ray, which installs a handler of its own
+    stop.heed_signals()  # after Ray, which installs a handler of its own
     log = connect(config, client_id="trainer", member=socket.gethostname())
     policy = RayPolicy(base, config.trainer, stop)
     store = VersionStore(config.store.url)
+
+    def train() -> None:
+        running["trainer"] = Trainer(config, log, store, policy, stop, tasks=tasks)
+        running["trainer"].run()
+
     try:
-        outlast_outages(stop, lambda: Trainer(config, log, store, policy, stop, tasks=tasks).run())
+        outlast_outages(stop, train, pulse=stop.pulse)
     except StoppedError as exc:
         logger.info("%s; the batch is read again at the next start", exc)
     finally:
         policy.close()
         log.close()
         ray.shutdown()
+
+
+def _status(running: "Mapping[str, Trainer]") -> tuple[int, Mapping[str, object]]:
+    """`GET /status` of `trainer.port`: how far the next version is."""
+    return 200, running["trainer"].status if running else {"phase": "starting"}
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ class RayPolicy:
         while not ray.wait([ref], timeout=_WAIT_S)[0]:
             if self._stop.is_set():
                 raise StoppedError("stopped while the learner was at work")
+            self._stop.pulse.go_on()  # a dead learner is an error of `ray.get`, a busy one is no stuck trainer
         try:
             return ray.get(ref)
         except ray.exceptions.RayTaskError as exc:

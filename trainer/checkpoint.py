@@ -31,7 +31,10 @@ class _Frozen(BaseModel):
 
 
 class CandidateVersion(_Frozen):
-    """A version trained from `parent`, published or about to be, whose trial is not decided."""
+    """A version trained from `parent`, published or about to be, whose trial is not decided.
+
+    `context` is the trace context of the training step, as headers: a restart publishes in the same trace.
+    """
 
     version: int
     parent: int
@@ -40,6 +43,7 @@ class CandidateVersion(_Frozen):
     metrics: dict[str, float]
     at: float
     is_published: bool = False
+    context: dict[str, str] = {}
 
 
 class Fallback(_Frozen):

@@ -6,14 +6,15 @@ it all: after a kill, reading goes on at the first reward that the checkpoint ha
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from infra import telemetry
 from infra.errors import ErasedError
 from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
 from ingest.log.topics import READERS
 from ingest.log.trajectories import trajectory_of
-from ingest.records.events import Chain, Reward, Trajectory
+from ingest.records.events import SESSION_END, Chain, Headers, Reward, Trajectory
 from ingest.sessions.contamination import TaskIndex
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
@@ -26,7 +27,8 @@ GROUP = "trainer"
 class Item:
     """One reward record: its traces that were new, and the chains, as stored, while any of them may train.
 
-    `owner` is who counts as its user.
+    `owner` is who counts as its user, `context` the trace context that it came with, as headers, and `feedback_at`
+    when its feedback was given, in Unix seconds.
     """
 
     partition: tuple[str, int]
@@ -38,6 +40,8 @@ class Item:
     turns: dict[str, EligibleTurn | Ineligible]
     chains: tuple[Chain, ...]
     owner: str
+    context: Headers = field(default_factory=dict)
+    feedback_at: tuple[float, ...] = ()
 
     @property
     def eligible(self) -> list[EligibleTurn]:
@@ -129,6 +133,8 @@ class Inbox:
             turns,
             trajectory.chains if trajectory else (),
             owner_of(reward, trajectory),
+            telemetry.context_in(message.headers),
+            _feedback_at(trajectory),
         )
         self.items.append(_stripped(item))
 
@@ -200,6 +206,11 @@ def owner_of(reward: Reward, trajectory: Trajectory | None) -> str:
         return f"user {reward.user}"
     parent = trajectory.parent_session_id if trajectory else None
     return f"session {parent or reward.session_id}"
+
+
+def _feedback_at(trajectory: Trajectory | None) -> tuple[float, ...]:
+    given = trajectory.feedback if trajectory else ()
+    return tuple(feedback.at for feedback in given if feedback.name != SESSION_END)
 
 
 def _stripped(item: Item) -> Item:

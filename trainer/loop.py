@@ -15,29 +15,30 @@ Every trace of a batch's rewards gets its fate with the batch, those that did no
 the inbox in which nothing can train do not wait for a batch: steps 3, 4, 6, 7 and 8 without an update.
 """
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 from infra import telemetry
 from infra.config import Config
-from infra.files import replace_text
 from infra.lifecycle import Stop
-from ingest.log import fates
+from infra.telemetry import metrics as measured
+from infra.telemetry import names
+from ingest.log import fates, topics
 from ingest.log.protocol import EventLog
 from ingest.records.events import Fate, FateKind
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
-from trainer import phases
+from trainer import phases, telling
 from trainer.advantages import Baselines
 from trainer.batch import Batch, Fairness, make_batch
 from trainer.checkpoint import CandidateVersion, Checkpoints, Fallback, State, as_offsets, remember
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
-from trainer.inbox import Inbox
+from trainer.inbox import GROUP, Inbox, Item
 from trainer.phases import Phase
 from trainer.publish import publish
 from trainer.repeats import Seen
@@ -84,7 +85,9 @@ class Trainer:
         self._inbox = Inbox(log, self.state.positions, self.state.fated, tasks, altered)
         self._releases = ReleaseFollower(log)
         self._settle_at = now() + SETTLE_S
-        self._status: dict[str, object] = {}
+        self.status: Mapping[str, object] = {"phase": self.phase.value}
+        telemetry.observe(measured.TURNS_COLLECTED, lambda: self._inbox.num_eligible)
+        telemetry.observe(measured.TRAINER_PHASE, lambda: [(one is self.phase, {names.PHASE: one}) for one in Phase])
 
     def run(self) -> None:
         """Until stopped. Raises `LogError` and `StoreError`; a new `Trainer` then goes on from the checkpoint."""
@@ -92,6 +95,7 @@ class Trainer:
             self.recover()
             while not self._stop.is_set():
                 self.tick()
+                self._stop.pulse.beat()
         finally:
             self.close()
 
@@ -201,12 +205,20 @@ class Trainer:
         self._enter(Phase.UPDATING)
         self._show()
         num_items = self._inbox.num_items_for(self._config.trainer.batch_turns)
+        items, number = self._inbox.items[:num_items], 1 + max(self._store.versions(), default=-1)
         baselines, seen = Baselines(self.state.baselines), Seen(self.state.seen)
-        batch = make_batch(self._inbox.items[:num_items], baselines, self._config.trainer, self.state.step, seen)
-        number = 1 + max(self._store.versions(), default=-1)
-        metrics = self._train(batch, number)
-        reason = alarm(metrics)
-        self._accept(batch, number, metrics) if reason is None else self._discard(batch, number, reason)
+        batch = make_batch(items, baselines, self._config.trainer, self.state.step, seen)
+        used = [item for item in items if item.eligible]
+        about = names.messaging("process", topics.REWARDS.name) | {names.GROUP: GROUP, names.VERSION: number}
+        about |= {names.BATCH_COUNT: len(used), names.NUM_TURNS: len(batch.turns)}
+        with telemetry.span(names.TRAIN, about, links=(item.context for item in used), of=topics.REWARDS.name):
+            metrics = self._train(batch, number)
+            reason = alarm(metrics)
+            if reason is not None:
+                self._discard(batch, number, reason)
+                return
+            telling.trained(batch, served)
+            self._accept(batch, number, metrics, used)
 
     def _ruled_out(self, turn: EligibleTurn, served: Served) -> Ineligible | None:
         found = eligibility_of(turn, served, None, self._config.trainer.max_staleness)
@@ -214,12 +226,13 @@ class Trainer:
 
     def _train(self, batch: Batch, number: int) -> UpdateMetrics:
         began = time.monotonic()
-        with telemetry.span(telemetry.UPDATE, {"onstream.version": number, "onstream.turns": len(batch.turns)}):
+        with telemetry.span(names.UPDATE, {names.VERSION: number, names.NUM_TURNS: len(batch.turns)}):
             metrics = self._policy.update(batch.minibatches)
-        telemetry.record(telemetry.UPDATE_DURATION, time.monotonic() - began)
+        telemetry.record(measured.UPDATE_DURATION, time.monotonic() - began)
+        telling.updated(metrics)
         return metrics
 
-    def _accept(self, batch: Batch, number: int, metrics: UpdateMetrics) -> None:
+    def _accept(self, batch: Batch, number: int, metrics: UpdateMetrics, used: Sequence[Item]) -> None:
         """Steps 3 to 8 for an update that stands."""
         assert self.state.base is not None
         candidate = CandidateVersion(
@@ -232,8 +245,10 @@ class Trainer:
                 **batch.mean_parts,
                 **batch.fairness.numbers(),
                 **metrics.numbers(),
+                **_feedback_at(used),
             },
             at=self._now(),
+            context=telemetry.headers_out(),
         )
         trained = {
             turn.trace_id: Fate(
@@ -260,8 +275,6 @@ class Trainer:
             mean_reward=batch.mean_reward,
         )
         self._enter(Phase.TRIAL)
-        telemetry.count(telemetry.TURNS_TRAINED, len(batch.turns))
-        telemetry.gauge(telemetry.REWARD_MEAN, batch.mean_reward)
         _tell_fairness(batch.fairness)
         logger.info(
             "batch %d turns, mean reward %.3f, %d steps, loss %.4f, kl %.5f, ess %.2f, clipped %.3f, grad norm %.3f, "
@@ -281,6 +294,7 @@ class Trainer:
     def _discard(self, batch: Batch, number: int, reason: str) -> None:
         """An alarm: the batch is used up, the learner and its baselines are as before, nothing is published."""
         logger.error("batch %d turns: version %d is not published: %s", len(batch.turns), number, reason)
+        telemetry.count(measured.UPDATES_DISCARDED)
         refused = {turn.trace_id: Ineligible(Reason.DISCARDED) for turn in batch.turns}
         fates = self._fates(batch.num_items) | {
             trace_id: _fate(trace_id, turn, self._now()) for trace_id, turn in refused.items()
@@ -331,7 +345,7 @@ class Trainer:
         if state.fates or candidate is not state.candidate:
             self._log.flush(self._config.log.timeout_s)
             self._commit(candidate=candidate, fates=())
-            _count_refused(state.fates)
+            telling.ended(state.fates)
 
     def _commit(self, save: Callable[[Path], None] | None = None, **changes: object) -> None:
         self.state = self._checkpoints.commit(self.state.model_copy(update=changes), save)
@@ -342,9 +356,9 @@ class Trainer:
         self.phase = phases.step(self.phase, phase)
 
     def _show(self) -> None:
-        """`status.json`, for status screens."""
+        """How far it is, for whoever asks at `trainer.port`."""
         state = self.state
-        status: dict[str, object] = {
+        self.status = {
             "phase": self.phase.value,
             "turns_collected": self._inbox.num_eligible,
             "turns_needed": self._config.trainer.batch_turns,
@@ -353,9 +367,6 @@ class Trainer:
             "candidate": state.candidate.version if state.candidate else None,
             "mean_reward": state.mean_reward,
         }
-        if status != self._status:
-            self._status = status
-            replace_text(self._folder / "status.json", json.dumps({**status, "at": self._now()}))
 
 
 def _fate(trace_id: str, turn: Ineligible, at: float) -> Fate:
@@ -365,9 +376,6 @@ def _fate(trace_id: str, turn: Ineligible, at: float) -> Fate:
 def _tell_fairness(fairness: Fairness) -> None:
     """The bounds that hold for the batch just trained."""
     capped, numbers = fairness.capped, fairness.numbers()
-    telemetry.count(telemetry.TURNS_NEAR_DUPLICATE, fairness.num_near_duplicates)
-    telemetry.gauge(telemetry.BATCH_USER_SHARE, capped.user_share)
-    telemetry.gauge(telemetry.BATCH_TENANT_SHARE, capped.tenant_share)
     logger.info(
         "one user has at most %.3f of the batch's weighted advantages (bound %.3f over %d users, %.3f without it), one "
         "tenant %.3f (bound %.3f over %d); %d near duplicates are down-weighted; %.1f of %d turns count in effect",
@@ -384,7 +392,7 @@ def _tell_fairness(fairness: Fairness) -> None:
     )
 
 
-def _count_refused(fates: tuple[Fate, ...]) -> None:
-    for fate in fates:
-        if fate.kind is not FateKind.TRAINED:
-            telemetry.count(telemetry.TRACES_REFUSED, 1, reason=fate.reason)
+def _feedback_at(used: Sequence[Item]) -> dict[str, float]:
+    """When the batch's feedback was given, as a metric of its version: the rollout tells how long that took."""
+    given = [at for item in used for at in item.feedback_at]
+    return {"feedback_at.median": median(given)} if given else {}

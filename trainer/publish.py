@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from infra import telemetry
+from infra.telemetry import metrics, names
 from ingest.log.protocol import EventLog
 from ingest.log.reader import send
 from ingest.log.topics import VERSIONS
@@ -27,7 +28,7 @@ def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, lo
     Raises:
         StoreError: the store cannot be written, or the number is taken by other content.
     """
-    with telemetry.span(telemetry.PUBLISH, {"onstream.version": candidate.version}):
+    with telemetry.span(names.PUBLISH, {names.VERSION: candidate.version}, parent=candidate.context):
         shutil.rmtree(folder, ignore_errors=True)
         policy.export(folder)
         manifest = store.publish(
@@ -44,5 +45,5 @@ def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, lo
         )
         shutil.rmtree(folder)
         send(log, VERSIONS, "", manifest)
-        telemetry.count(telemetry.VERSIONS_PUBLISHED, 1)
+        telemetry.count(metrics.VERSIONS_PUBLISHED)
         return manifest

@@ -1,11 +1,9 @@
 """The demo's live picture: who asks what, what is trained, which version serves, and the evidence on a trial."""
 
-import json
 import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,9 +42,8 @@ class Loop:
         before = self.rollout
         self.rollout = await _ask(client, f"http://{serving.rollout.host}:{serving.rollout.port}/status", before)
         self.router = await _ask(client, f"http://{serving.router.host}:{serving.router.port}/status", self.router)
-        status = Path(self.config.trainer.checkpoint_dir) / "status.json"
-        if status.exists():
-            self.trainer = json.loads(status.read_text())
+        own = self.config.trainer
+        self.trainer = await _ask(client, f"http://{own.host}:{own.port}/status", self.trainer)
         self._notice(before)
 
     def _notice(self, before: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from infra import broker, cli
+from infra import broker, cli, telemetry
 from infra.config import Config
 from infra.errors import ConfigError
 from ingest.erase.erasure import Kept, Touched
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
         from ingest.privacy.keys import KeyStore
         from ingest.privacy.pseudonyms import user_pseudonym
 
+        telemetry.setup("erase", is_brief=True)
         _require_tenant(config, args.tenant)
         user = args.pseudonym or user_pseudonym(secret.load(config.privacy, config.run_dir), args.tenant, args.user)
         broker.require_running(config.log)

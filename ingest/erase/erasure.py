@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from infra import telemetry
 from infra.errors import RecordError
+from infra.telemetry import metrics
 from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import FATES, FEEDBACK, TRACES, TRAJECTORIES
 from ingest.privacy.keys import KeyStore
@@ -71,6 +73,7 @@ def erase(log: EventLog, keys: KeyStore, user: str, kept: Callable[[], Iterable[
     found.traces |= told.keys()
     for session in sorted(found.sessions):
         found.num_keys += keys.erase(subject_of("", "", session))
+    telemetry.count(metrics.KEYS_ERASED, found.num_keys)
     _tell_fates(log, found, {name: (one.fate, one.version) for name, one in told.items()})
     return found
 

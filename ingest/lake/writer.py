@@ -33,6 +33,7 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import RecordError
 from infra.lifecycle import Stop
+from infra.telemetry import metrics
 from ingest.lake import compaction
 from ingest.lake.batch import Batch
 from ingest.lake.content import Vault
@@ -166,8 +167,8 @@ class Writer:
         self._batch, self._begun_at = Batch(), None
         self._reader.subscription.commit(moved)
         self._watch(Step.FOLLOWED)
-        telemetry.count(telemetry.LAKE_ROWS, batch.num_rows)
-        telemetry.record(telemetry.LAKE_COMMIT, time.monotonic() - begun)
+        telemetry.count(metrics.LAKE_ROWS, batch.num_rows)
+        telemetry.record(metrics.LAKE_COMMIT, time.monotonic() - begun)
         logger.info("lake: commit %d, %d rows in %d files", snapshot.number, batch.num_rows, len(files))
 
     def tidy(self) -> None:
@@ -196,6 +197,7 @@ def run(log: EventLog, lake: Lake, vault: Vault, config: Config, stop: Stop) -> 
     try:
         while not stop.is_set():
             stage.step()
+            stop.pulse.beat()
         stage.flush()
     finally:
         stage.close()

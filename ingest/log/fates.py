@@ -4,8 +4,9 @@ import logging
 from collections.abc import Iterable
 
 from infra import telemetry
+from infra.telemetry import metrics, names
 from ingest.log.protocol import EventLog
-from ingest.log.reader import send
+from ingest.log.reader import append
 from ingest.log.topics import FATES
 from ingest.records.events import Fate, FateKind, Trajectory, key_of
 
@@ -20,7 +21,8 @@ def tell(log: EventLog, fates: Iterable[Fate]) -> None:
             alike = fate.model_copy(update={"trace_ids": ()})
             together.setdefault((key_of(session_id=None, trace_id=trace_id), alike), []).append(trace_id)
     for (key, alike), trace_ids in together.items():
-        send(log, FATES, key, alike.model_copy(update={"trace_ids": tuple(trace_ids)}))
+        append(log, FATES, key, alike.model_copy(update={"trace_ids": tuple(trace_ids)}))
+        telemetry.count(metrics.FATES, len(trace_ids), {names.FATE: alike.kind.value})
 
 
 ERASED = "erased"
@@ -38,4 +40,3 @@ def dead_letter(log: EventLog, trajectory: Trajectory, reason: str, at: float) -
     logger.error("trajectory %s: %d traces dead-lettered: %s", trajectory.trajectory_id, len(trajectory.turns), reason)
     traces = tuple(turn.trace_id for turn in trajectory.turns)
     tell(log, [Fate(trace_ids=traces, kind=FateKind.DEAD_LETTERED, reason=reason, at=at)])
-    telemetry.count(telemetry.DEAD_LETTERS, len(trajectory.turns), topic=FATES.name)

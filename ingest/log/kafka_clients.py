@@ -10,12 +10,13 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
-from infra.config import LogConfig
-from infra.errors import LogError
+from infra.config import LogConfig, Protocol
+from infra.errors import ConfigError, LogError
 from ingest.log.protocol import Message
+from ingest.log.security import client_settings
 
 MAX_RECORD_BYTES = 16 << 20  # a session of the longest context with its request, several times over
 CLOSE_S = 5.0
@@ -47,19 +48,23 @@ class KafkaClients:
         return f"{self.config.timeout_s:g} s"
 
     def open(self, kind: Any, **settings: Any) -> Any:
-        """A connected client, or `LogError`; a client that could not connect leaves no thread or socket behind."""
+        """A connected client, or `LogError`; a client that could not connect leaves no thread or socket behind.
+
+        A password or certificate that cannot be used is a `LogError` too: whoever outlasts an outage lives until it is
+        mended, and reads it again with the next client.
+        """
         made: list[Any] = []
 
         def network(**options: Any) -> Any:
             made.append(KafkaNetClient(**options))
             return made[-1]
 
+        reached = self._reached()
+        self._require_admission(reached)
         try:
             return kind(
-                bootstrap_servers=self.config.brokers.split(","),
-                client_id=self._client_id,
+                **reached,
                 bootstrap_timeout_ms=self.timeout_ms,
-                request_timeout_ms=self.request_ms,
                 reconnect_backoff_max_ms=_RECONNECT_MS,
                 kafka_client=network,
                 **settings,
@@ -70,6 +75,40 @@ class KafkaClients:
             if isinstance(exc, KafkaTimeoutError):
                 raise LogError(f"event log: no broker answers at {self.config.brokers} (waited {self.waited})") from exc
             raise LogError(f"event log: broker at {self.config.brokers}: {exc}") from exc
+
+    def _reached(self) -> dict[str, Any]:
+        """How brokers are reached, with the password as it is now. Raises `LogError`."""
+        try:
+            security = client_settings(self.config.security)
+        except ConfigError as exc:
+            raise LogError(f"event log: {exc}") from exc
+        return {
+            "bootstrap_servers": self.config.brokers.split(","),
+            "client_id": self._client_id,
+            "request_timeout_ms": self.request_ms,
+            **security,
+        }
+
+    def _require_admission(self, reached: dict[str, Any]) -> None:
+        """Raise `LogError` where a broker refuses our TLS or our password; one that is not there is not asked.
+
+        Kafka's client takes a refusal for an outage: it would ask again many times, and say that nobody answers.
+        """
+        if self.config.security.protocol is Protocol.PLAINTEXT:
+            return
+        client = KafkaNetClient(**reached)
+        manager = client._manager
+        try:
+            for broker in manager.cluster.bootstrap_brokers():
+                try:
+                    client._net.run(lambda name: manager.get_connection(name, self.request_ms), broker.node_id)
+                    return
+                except KafkaError as exc:
+                    if isinstance(exc, KafkaConnectionError) and "Handshake" not in str(exc):
+                        continue
+                    raise LogError(f"event log: broker at {broker.host}:{broker.port}: {exc}") from exc
+        finally:
+            client.close()
 
     @contextmanager
     def opened(self, kind: Any, **settings: Any) -> Iterator[Any]:

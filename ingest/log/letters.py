@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from infra import telemetry
+from infra.telemetry import metrics, names
 from ingest.log.places import Place
 from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import dead_letters, parked
@@ -79,13 +80,13 @@ class Letter:
 def bury(log: EventLog, group: str, message: Message, failure: Failure, told: str) -> None:
     """Append a message to its group's dead letters, and count it. `told` says what was wrong."""
     write(log, dead_letters(message.topic, group), message, failure, told)
-    telemetry.count(telemetry.DEAD_LETTERS, 1, topic=message.topic)
+    telemetry.count(metrics.DEAD_LETTERS, 1, {names.DESTINATION: message.topic, names.CAUSE: failure.value})
 
 
 def park(log: EventLog, group: str, message: Message, told: str) -> None:
     """Append a message to what its group keeps until it knows its version. It is no dead letter."""
     write(log, parked(message.topic, group), message, Failure.NEWER, told)
-    telemetry.count(telemetry.PARKED, 1, topic=message.topic)
+    telemetry.count(metrics.PARKED, 1, {names.DESTINATION: message.topic})
 
 
 def write(log: EventLog, topic: str, message: Message, failure: Failure, told: str) -> None:

@@ -17,12 +17,15 @@ of their own to park in, and stop instead: what they leave out might be a rollba
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from infra import telemetry
 from infra.errors import ErasedError, LogError, NewerError, OnstreamError, RecordError
-from infra.lifecycle import Stop, backoff_s
+from infra.lifecycle import Pulse, Stop, backoff_s
+from infra.telemetry import metrics, names
 from ingest.log import letters
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message, Positions, Receipt
@@ -35,15 +38,25 @@ from ingest.records.named import IDS_HEADER, ids_header, trace_ids_in
 
 logger = logging.getLogger(__name__)
 
+_TELL_LAG_EVERY_S = 15.0
 _HEALTHY_S = 60.0  # a run this long was no failed attempt: the next outage is waited for from the start
 
 
 def send(log: EventLog, topic: Topic, key: str, record: Record, about: Headers | None = None) -> Receipt:
-    """Append a record, with the current trace context in its headers. Where it lies is known after a flush.
+    """Append a record that a later stage goes on from, with its trace context in its headers.
 
-    `about` are headers that say whom and what it is about: see `labels`.
+    Where it lies is known after a flush. `about` are headers that say whom and what it is about: see `labels`.
     """
+    if not telemetry.current().is_recording():
+        return append(log, topic, key, record, about)
+    with telemetry.span(names.SEND, names.messaging("send", topic.name), of=topic.name):
+        return append(log, topic, key, record, about)
+
+
+def append(log: EventLog, topic: Topic, key: str, record: Record, about: Headers | None = None) -> Receipt:
+    """The same, without a span of its own: for records that end something."""
     value, headers = codec.encode(record)
+    telemetry.count(metrics.SENT, 1, names.messaging("send", topic.name))
     return log.append(topic.name, key, value, headers | (about or {}) | telemetry.headers_out())
 
 
@@ -97,13 +110,27 @@ class Reader:
         self._log, self._group = log, group
         self._topics = {topic.name: topic for topic in topics}
         self._assigned: frozenset[tuple[str, int]] = frozenset()
+        self._tell_lag_at = 0.0
         self.subscription = log.subscribe(self._topics, group)
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Message, Record | Erased | None]]:
         """Messages with their records; `None` for one that was dead-lettered or parked. Raises `LogError`."""
         messages = self.subscription.poll(timeout_s, max_messages)
         self._put_back()
+        self._tell(messages)
         return [(message, self._decode(message)) for message in messages]
+
+    def _tell(self, messages: Iterable[Message]) -> None:
+        if not telemetry.is_measuring():
+            return
+        for topic, num in Counter(message.topic for message in messages).items():
+            told = names.messaging("process", topic) | {names.GROUP: self._group}
+            telemetry.count(metrics.CONSUMED, num, told)
+        if time.monotonic() >= self._tell_lag_at:
+            self._tell_lag_at = time.monotonic() + _TELL_LAG_EVERY_S
+            with suppress(LogError):  # a broker that is away is the next poll's to report
+                for topic, num in self._log.lag(self._group, self._topics).items():
+                    telemetry.gauge(metrics.LAG, num, {names.GROUP: self._group, names.DESTINATION: topic})
 
     def _put_back(self) -> None:
         """What is parked of the partitions that this process was just given, and knows by now."""
@@ -120,6 +147,7 @@ class Reader:
             return codec.decode(message.value, message.headers, self._topics[message.topic].record)
         except ErasedError as exc:
             logger.info("%s: %s", place(message), exc)
+            telemetry.count(metrics.ERASED_READ, 1, {names.DESTINATION: message.topic})
             return Erased.of(message)
         except NewerError as exc:
             logger.warning("%s: parked: %s", place(message), exc)
@@ -150,7 +178,11 @@ class Follower:
         self._newer: NewerError | None = None
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[Record]:
-        """What came since the last call, as far as the first record that is too new.
+        """The records of `read`."""
+        return [record for record, _ in self.read(timeout_s, max_messages)]
+
+    def read(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Record, Headers]]:
+        """What came since the last call, as far as the first record that is too new, with its message's headers.
 
         Raises:
             LogError: the log is away; make a new follower then.
@@ -158,7 +190,7 @@ class Follower:
         """
         if self._newer is not None:
             raise self._newer
-        found: list[Record] = []
+        found: list[tuple[Record, Headers]] = []
         polled = self._subscription.poll(timeout_s, max_messages)
         sought = self._seek()
         for message in polled:
@@ -167,7 +199,8 @@ class Follower:
                 continue
             self.positions[where] = message.offset + 1
             try:
-                found.append(codec.decode(message.value, message.headers, self._kinds[message.topic]))
+                record = codec.decode(message.value, message.headers, self._kinds[message.topic])
+                found.append((record, message.headers))
             except NewerError as exc:
                 self._newer = _too_old(message, exc)
                 if not found:
@@ -189,14 +222,19 @@ class Follower:
 
 
 def outlast_outages(
-    stop: Stop, run: Callable[[], None], outages: tuple[type[OnstreamError], ...] = (LogError,)
+    stop: Stop,
+    run: Callable[[], None],
+    outages: tuple[type[OnstreamError], ...] = (LogError,),
+    pulse: Pulse | None = None,
 ) -> None:
     """Call `run` until it returns or `stop` is set; begin it anew, after a wait, whenever the log fails.
 
     `outages` are the errors that say so, and those of what else a stage writes to.
 
-    `run` makes its own consumers and state from what the log has committed, so beginning anew is a restart.
+    `run` makes its own consumers and state from what the log has committed, so beginning anew is a restart. `pulse` is
+    beaten while waiting, with the outage as its trouble: being without a broker is not being stuck.
     """
+    pulse = pulse or Pulse()
     waits = backoff_s(0.5, 15.0)
     while not stop.is_set():
         begun = time.monotonic()
@@ -208,4 +246,5 @@ def outlast_outages(
                 waits = backoff_s(0.5, 15.0)
             wait = next(waits)
             logger.warning("%s; trying again in %.1f s", exc, wait)
+            pulse.beat(str(exc))
             stop.wait(wait)

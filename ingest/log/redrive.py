@@ -28,6 +28,7 @@ from itertools import chain
 
 from infra import telemetry
 from infra.errors import NewerError, RecordError
+from infra.telemetry import metrics, names
 from ingest.log import letters, topics
 from ingest.log.letters import REDRIVEN, Letter
 from ingest.log.protocol import EventLog, Message
@@ -132,7 +133,7 @@ class Redriver:
             self._log.append(
                 letter.origin.topic, letter.message.key, letter.message.value, letter.original_headers | again
             )
-            telemetry.count(telemetry.REDRIVEN, 1, topic=letter.origin.topic)
+            telemetry.count(metrics.REDRIVEN, 1, {names.DESTINATION: letter.origin.topic})
         self._log.flush(self._timeout_s)
 
     def _note(self, said: Mapping[str, Note]) -> None:

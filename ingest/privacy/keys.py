@@ -76,18 +76,24 @@ class KeyStore:
         Raises:
             ConfigError: they are another secret's, or some are still wrapped under one that is no longer given.
         """
-        mine, found = self._secret.fingerprint, self._files.names(_MARKERS)
-        if mine not in found:
+        mine, found = self._secret.fingerprint, self._marks()
+        is_first = not found
+        if is_first:
             self._files.put(_MARKERS, mine, generations.wrap(_MARK, mine, self._secret))
-            found = self._files.names(_MARKERS)
-        if others := sorted({name for name in found if not name.endswith(".part")} - {mine}):
+            found = self._marks()
+        if others := sorted(found - {mine}):
+            if is_first:  # two came first: whoever is right must not find the other's mark
+                self._files.remove(_MARKERS, mine)
             raise ConfigError(f"keys at {self._files.url}: made with secret {', '.join(others)}, got secret {mine}")
         try:
             generations.unwrap(self._files.read(_MARKERS, mine) or b"", mine, self._secret)
         except RecordError as exc:
-            rule = "the secret must hold the line they were wrapped under until `rewrap` is through"
+            rule = "the secret must hold the line they were wrapped under until `onstream keys rewrap` is through"
             raise ConfigError(f"keys at {self._files.url}: {rule}") from exc
         self._is_verified = True
+
+    def _marks(self) -> set[str]:
+        return {name for name in self._files.names(_MARKERS) if not name.endswith(".part")}
 
     def key_for(self, subject: str) -> DataKey:
         """The key to seal under now, made where there is none.
@@ -168,8 +174,9 @@ class KeyStore:
                 del self._opening[name]
         return removed
 
-    def rewrap(self) -> int:
+    def rewrap(self, told: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Wrap every key anew under the secret's first wrapping key, and remove void files. How many were rewrapped.
+        `told` hears how many subjects are done, of how many.
 
         Every process must have the new line of the secret before this begins, and the old one until it is through;
         then the old line can go, and with it the use of every copy of the key folder that was made before. May be
@@ -177,7 +184,10 @@ class KeyStore:
         """
         self._require_verified()
         subjects = [folder for folder in self._files.folders() if folder != _MARKERS]
-        done = sum(self._rewrap(subject) for subject in subjects)
+        done = 0
+        for number, subject in enumerate(subjects, 1):
+            done += self._rewrap(subject)
+            told(number, len(subjects))
         mine = self._secret.fingerprint
         self._files.put(_MARKERS, mine, generations.wrap(_MARK, mine, self._secret))
         return done

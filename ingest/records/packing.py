@@ -29,8 +29,8 @@ def planes_of(words: bytes) -> bytes:
 def words_of(planes: bytes) -> bytes:
     """The words that `planes_of` was given."""
     num, words = len(planes) // _WORD, bytearray(len(planes))
-    for plane in range(_WORD):
-        words[plane::_WORD] = planes[plane * num : (plane + 1) * num]
+    words[0::4], words[1::4] = planes[:num], planes[num : 2 * num]
+    words[2::4], words[3::4] = planes[2 * num : 3 * num], planes[3 * num :]
     return bytes(words)
 
 
@@ -79,10 +79,12 @@ class Packed(Sequence[N]):
     @property
     def words(self) -> bytes:
         """Little-endian 32-bit words."""
-        if self._words is None:
+        words = self._words
+        if words is None:
             assert self._planes is not None
-            self._words, self._planes = words_of(self._planes), None
-        return self._words
+            words = self._words = words_of(self._planes)
+            self._planes = None
+        return words
 
     def begins_with(self, head: "Packed[N]") -> bool:
         """Whether its first numbers are those of `head`."""
@@ -103,7 +105,7 @@ class Packed(Sequence[N]):
         return low
 
     def __len__(self) -> int:
-        return len(self._words if self._words is not None else self._planes or b"") // _WORD
+        return len(self._words or self._planes or b"") // _WORD
 
     @overload
     def __getitem__(self, index: int) -> N: ...

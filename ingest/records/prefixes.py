@@ -88,14 +88,18 @@ def whole(trace: Trace, parent: Trace) -> Trace:
     prefix = trace.prefix
     assert prefix is not None
     name, held = _list_in(trace.request), _list_in(parent.request)
-    tokens = (parent.prompt_token_ids + parent.token_ids)[: prefix.num_tokens]
+    tokens = parent.prompt_token_ids + parent.token_ids
+    if len(tokens) > prefix.num_tokens:
+        tokens = tokens[: prefix.num_tokens]
     messages = parent.request[held][: prefix.num_messages] if held else []
     if len(tokens) < prefix.num_tokens or len(messages) < prefix.num_messages:
         raise RecordError(
             f"trace {trace.trace_id}: takes {prefix.num_tokens} tokens and {prefix.num_messages} messages from trace "
             f"{prefix.parent}, which has {len(tokens)} and {len(messages)}"
         )
-    request = trace.request | {key: parent.request.get(key) for key in prefix.same}
+    request = dict(trace.request)
+    for key in prefix.same:
+        request[key] = parent.request.get(key)
     if name:
         request[name] = messages + request[name]
     redacted = trace.redacted
@@ -118,7 +122,10 @@ def num_messages(trace: Trace) -> int:
 
 
 def _list_in(request: Mapping[str, Any]) -> str | None:
-    return next((name for name in LISTS if isinstance(request.get(name), list)), None)
+    for name in LISTS:
+        if isinstance(request.get(name), list):
+            return name
+    return None
 
 
 def _mark(value: Any) -> bytes:

@@ -35,6 +35,7 @@ from infra import telemetry
 from infra.config import Config
 from infra.errors import ErasedError, RecordError
 from infra.lifecycle import Stop
+from infra.telemetry import metrics, names
 from ingest.log import fates, letters
 from ingest.log.index import Index, index_path
 from ingest.log.letters import Failure
@@ -90,6 +91,7 @@ class Assembler:
         self._polled = 0
         self._next_tick = clock()
         self._looked_up: dict[str, float | None] = {}
+        telemetry.observe(metrics.OPEN_SESSIONS, lambda: len(self.table))
 
     def step(self, timeout_s: float = POLL_S) -> None:
         """Poll once; close, flush and commit when it is time to."""
@@ -169,7 +171,7 @@ class Assembler:
         told = f"feedback {feedback.feedback_id}: nothing is known of {named}: {why}"
         logger.warning("%s: dead-lettered: %s", place(unclaimed.message), told)
         letters.bury(self._log, GROUP, unclaimed.message, Failure.UNCLAIMED, told)
-        telemetry.count(telemetry.FEEDBACK_UNCLAIMED, 1)
+        telemetry.count(metrics.FEEDBACK_UNCLAIMED)
 
     def _saw(self, where: Where, at: float) -> None:
         self._seen_until[where] = max(at, self._seen_until.get(where, at))
@@ -212,8 +214,8 @@ class Assembler:
         revised = amended(before, (feedback for feedback, _ in late), now)
         about = [headers, *(message.headers for _, message in late)]
         subjects = {name for one in about for name in one.get(SUBJECT_HEADER, "").split()}
-        self._write(Closed(message.key, revised, message.headers, tuple(sorted(subjects))))
-        telemetry.count(telemetry.FEEDBACK_LATE, len(late))
+        self._write(Closed(message.key, revised, message.headers, tuple(sorted(subjects)), tuple(about[:-1])))
+        telemetry.count(metrics.FEEDBACK_LATE, len(late))
         return True
 
     def _note_late(self, late: Sequence[LateFeedback]) -> None:
@@ -222,7 +224,7 @@ class Assembler:
             told = f"feedback {feedback.feedback_id}: came after its session closed"
             logger.info("%s: %s", place(message), told)
             letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
-            telemetry.count(telemetry.FEEDBACK_LATE, 1)
+            telemetry.count(metrics.FEEDBACK_LATE)
 
     def _look_up(self, records: Iterable[Record | Erased | None]) -> None:
         """Ask the index once for what a batch will ask of it id by id: nothing is noted while it is laid."""
@@ -238,9 +240,16 @@ class Assembler:
 
     def _write(self, closed: Closed) -> None:
         trajectory = closed.trajectory
-        with telemetry.span(telemetry.CLOSE_SESSION, parent=closed.headers) as span:
-            span.set_attribute("onstream.trajectory.id", trajectory.trajectory_id)
-            span.set_attribute("onstream.turns", len(trajectory.turns))
+        begun, about_messages = time.monotonic(), names.messaging("process", TRACES.name) | {names.GROUP: GROUP}
+        told: names.Told = {
+            names.BATCH_COUNT: len(trajectory.turns) + len(trajectory.feedback),
+            names.TRAJECTORY: trajectory.trajectory_id,
+            names.NUM_TURNS: len(trajectory.turns),
+            names.CLOSED: trajectory.closed.value,
+        }
+        with telemetry.span(
+            names.CLOSE_SESSION, about_messages | told, closed.headers, closed.contexts, of=TRACES.name
+        ):
             traces = [turn.trace_id for turn in trajectory.turns]
             about = labels(closed.subjects, traces)
             try:
@@ -251,7 +260,8 @@ class Assembler:
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), self._clock())
                 return
-        telemetry.count(telemetry.TRAJECTORIES_CLOSED, 1, reason=trajectory.closed.value)
+        telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, about_messages)
+        telemetry.count(metrics.TRAJECTORIES_CLOSED, 1, {names.CLOSED: trajectory.closed.value})
         logger.info(
             "session %s closed (%s): trajectory %s, revision %d, %d turns, %d feedback",
             trajectory.session_id,
@@ -318,5 +328,6 @@ def run(log: EventLog, config: Config, stop: Stop) -> None:
     try:
         while not stop.is_set():
             stage.step()
+            stop.pulse.beat()
     finally:
         stage.close()

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ingest.records.events import ChatMessage, LinkKind, ToolCall, Trace, TurnKind
-from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, Requests, calls_in, key_of
+from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, Requests, calls_in, reply_key
 from ingest.sessions.quotes import Quote, Reply, Text, stands_before
 
 
@@ -100,6 +100,8 @@ class Lineage:
 
     readings: dict[str, Reading] = field(default_factory=dict)
     _heads: dict[tuple[Key, ...], str] = field(default_factory=dict)  # request and reply -> the turn
+    _said: dict[Key, Reading] = field(default_factory=dict)  # a reply -> the last turn that gave it
+    _earlier: list[Reading] = field(default_factory=list)  # those that take part
     _seen: set[Key] = field(default_factory=set)
     _requests: Requests = field(default_factory=Requests)
 
@@ -109,10 +111,9 @@ class Lineage:
         reading = Reading(trace, messages, keys, trace.kind, calls_in(trace.reply_text))
         self._place(reading, extends)
         if takes_part(trace):
-            earlier = [other for other in self.readings.values() if takes_part(other.trace)]
             if extends is None:
-                reading.joint = self._joint(reading, earlier)
-            reading.unknown = self._holds_unknown(reading, earlier)
+                reading.joint = self._joint(reading, self._earlier)
+            reading.unknown = self._holds_unknown(reading)
             self._remember(reading)
         self.readings[trace.trace_id] = reading
         return reading
@@ -141,9 +142,11 @@ class Lineage:
     def _remember(self, reading: Reading) -> None:
         if reading.parent is not None:
             self.readings[reading.parent].is_continued = True
-        reply = ChatMessage(role=ASSISTANT, text=reading.trace.reply_text)
-        self._heads[(*reading.keys, key_of(reply))] = reading.trace.trace_id
-        self._seen.update(reading.keys)
+        said = reply_key(reading.trace.reply_text)
+        self._heads[(*reading.keys, said)] = reading.trace.trace_id
+        self._said[said] = reading
+        self._seen.update(reading.keys[max(0, reading.num_kept - 1) :])  # before that, its parent's
+        self._earlier.append(reading)
 
     # -- links
 
@@ -178,21 +181,15 @@ class Lineage:
             return Joint(LinkKind.REWRITE, kept[-1], max(one.quote.coverage for one in found[kept[-1]]))
         return _reworded(reading, earlier) or _edited(reading, earlier)
 
-    def _holds_unknown(self, reading: Reading, earlier: Iterable[Reading]) -> bool:
+    def _holds_unknown(self, reading: Reading) -> bool:
         """Whether a new message is a reply that no turn gave; the message that carries a summary is its client's."""
         carrier = reading.joint.message if reading.joint else None
-        replies = [
-            number
-            for number, message in enumerate(reading.messages)
-            if number >= reading.num_kept and number != carrier and message.role == ASSISTANT
-        ]
-        if not replies:
-            return False
-        given = {key_of(ChatMessage(role=ASSISTANT, text=other.trace.reply_text)): other for other in earlier}
+        new = range(reading.num_kept, len(reading.messages))
+        replies = [number for number in new if number != carrier and reading.messages[number].role == ASSISTANT]
         return any(
-            reading.keys[number] not in given
+            reading.keys[number] not in self._said
             and reading.keys[number] not in self._seen
-            and not any(other.reply.quoted_in(reading.texts[number]) for other in given.values())
+            and not any(other.reply.quoted_in(reading.texts[number]) for other in self._said.values())
             for number in replies
         )
 

@@ -8,7 +8,7 @@ Responses API's `function_call` items, and in a reply from the `<tool_call>` mar
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ingest.records.events import ChatMessage, ToolCall
@@ -17,6 +17,7 @@ ASSISTANT, USER, TOOL = "assistant", "user", "tool"
 _PLAIN = {"role", "content"}
 PREAMBLE = ("system", "developer")
 
+_MARKUP = "<"  # both of these begin with it
 _THINKING = re.compile(r"<(think|thinking|analysis)>.*?</\1>", re.DOTALL)
 _CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
@@ -50,13 +51,15 @@ class Requests:
         if not isinstance(given, list):
             messages = messages_of(request)
             return messages, tuple(map(key_of, messages))
-        found = [pair for part in given if isinstance(part, dict) for pair in self._pairs(part)]
-        return tuple(message for message, _ in found), tuple(key for _, key in found)
+        found: list[tuple[ChatMessage, Key]] = []
+        for part in given:
+            pairs = self._known.get(id(part))
+            found += self._take(part) if pairs is None else pairs
+        return tuple([message for message, _ in found]), tuple([key for _, key in found])
 
-    def _pairs(self, part: dict[str, Any]) -> list[tuple[ChatMessage, Key]]:
-        pairs = self._known.get(id(part))
-        if pairs is None:
-            pairs = self._known[id(part)] = [(message, key_of(message)) for message in _read(part)]
+    def _take(self, part: Any) -> list[tuple[ChatMessage, Key]]:
+        messages = _read(part) if isinstance(part, dict) else ()
+        pairs = self._known[id(part)] = [(message, key_of(message)) for message in messages]
         return pairs
 
 
@@ -130,7 +133,7 @@ def _text(value: Any) -> str:
 def calls_in(reply: str) -> tuple[ToolCall, ...]:
     """Tool calls written into a reply as Hermes-style markup; what is not JSON with a name is text, not a call."""
     found = []
-    for block in _CALL.findall(reply):
+    for block in _CALL.findall(reply) if _MARKUP in reply else ():
         try:
             call = json.loads(block)
         except ValueError:
@@ -142,16 +145,22 @@ def calls_in(reply: str) -> tuple[ToolCall, ...]:
 
 def without_thinking(text: str) -> str:
     """A reply without its thinking, which clients do not send back."""
-    return _THINKING.sub("", text)
+    return _THINKING.sub("", text) if _MARKUP in text else text
 
 
 def key_of(message: ChatMessage) -> Key:
     """Equal for two messages that say the same. Of an assistant's, thinking, markup and white space are ignored."""
     if message.role != ASSISTANT:
         return (message.role, message.text, ())
-    calls = message.tool_calls or calls_in(message.text)
-    said = _CALL.sub("", without_thinking(message.text)).strip()
-    return (ASSISTANT, said, tuple((call.name, _canonical(call.arguments)) for call in calls))
+    return reply_key(message.text, message.tool_calls)
+
+
+def reply_key(text: str, tool_calls: Sequence[ToolCall] = ()) -> Key:
+    """`key_of` what an assistant said."""
+    if _MARKUP in text:
+        tool_calls = tool_calls or calls_in(text)
+        text = _CALL.sub("", without_thinking(text))
+    return (ASSISTANT, text.strip(), tuple([(call.name, _canonical(call.arguments)) for call in tool_calls]))
 
 
 def _canonical(arguments: str) -> str:

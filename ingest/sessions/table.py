@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from infra.config import IngestConfig
+from infra.telemetry.names import MAX_LINKS
+from infra.telemetry.spans import TRACEPARENT
 from ingest.log.protocol import Message
 from ingest.records import prefixes
 from ingest.records.codec import SUBJECT_HEADER
@@ -66,13 +68,15 @@ class Taken(StrEnum):
 class Closed:
     """A closed session: the key it is written under, and the headers that its last trace came with.
 
-    `subjects` are the keys, `<subject>/<generation>`, that its records were sealed under.
+    `subjects` are the keys, `<subject>/<generation>`, that its records were sealed under. `contexts` are the trace
+    contexts that its other records came with, as headers.
     """
 
     key: str
     trajectory: Trajectory
     headers: Headers
     subjects: tuple[str, ...] = ()
+    contexts: tuple[Headers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class _Session:
     opened_at: float
     last_at: float
     arrived_at: float
+    last_began: float = float("-inf")
     ended_at: float | None = None
     traces: dict[str, Held] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)
@@ -113,13 +118,10 @@ class _Session:
     messages: dict[str, Message] = field(default_factory=dict)
     held: dict[Where, _Low] = field(default_factory=dict)
     headers: Headers = field(default_factory=dict)
+    contexts: dict[str, None] = field(default_factory=dict)
     subjects: set[str] = field(default_factory=set)
     is_open: bool = True
     looked_at: float = float("inf")
-
-    def has_later_than(self, at: float) -> bool:
-        """Whether a trace that began after `at` is here already."""
-        return any(held.trace.started_at > at for held in self.traces.values())
 
     def end(self, config: IngestConfig) -> tuple[float, CloseReason]:
         """When it closes, as its records stand, and why."""
@@ -167,8 +169,9 @@ class SessionTable:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
-        if (self._closed_at(key) or began) > began or session.has_later_than(ended):
+        if (self._closed_at(key) or began) > began or session.last_began > ended:
             session.late.add(trace.trace_id)
+        session.last_began = max(session.last_began, trace.started_at)
         session.traces[trace.trace_id] = Held.of(trace, message)
         session.messages.clear()
         session.headers = message.headers
@@ -231,6 +234,8 @@ class SessionTable:
     def _hold(self, session: _Session, message: Message) -> None:
         """Note where a record of a session lies, whom it is about, and when the session ends now."""
         session.subjects.update(message.headers.get(SUBJECT_HEADER, "").split())
+        if TRACEPARENT in message.headers and len(session.contexts) <= MAX_LINKS:
+            session.contexts[message.headers[TRACEPARENT]] = None
         where, offset = (message.topic, message.partition), message.offset
         low = session.held.setdefault(where, _Low(offset + 1))
         if offset < low.offset:
@@ -256,7 +261,9 @@ class SessionTable:
             trajectory = _trajectory(session, session.end(self._config)[1], now, self._config)
             self.remember(trajectory)
             subjects = tuple(sorted(session.subjects))
-            closed.append(Closed(session.key, trajectory, session.headers, subjects))
+            above = session.headers.get(TRACEPARENT)
+            contexts = tuple({TRACEPARENT: one} for one in session.contexts if one != above)
+            closed.append(Closed(session.key, trajectory, session.headers, subjects, contexts))
         return closed
 
     def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Unclaimed]:
@@ -325,7 +332,7 @@ class SessionTable:
         return {where: int(offset) for where, offset in lowest.items() if offset is not None}
 
     def __len__(self) -> int:
-        return sum(len(sessions) for sessions in self._open.values())
+        return sum(map(len, tuple(self._open.values())))  # in one step: it is also asked for from another thread
 
 
 def settle_s(config: IngestConfig) -> float:

@@ -237,3 +237,53 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
 )
 def test_a_cap_that_cannot_be_is_refused(text: str, told: str, tmp_path: Path) -> None:
     assert told in refusal(MINIMAL + text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ("protocol: SASL_SSL", "SASL_SSL needs `username`, and `password_file` or `password_env`"),
+        ("protocol: SASL_SSL, username: u", "SASL_SSL needs `username`, and `password_file` or `password_env`"),
+        (
+            "protocol: SASL_SSL, username: u, password_file: f, password_env: V",
+            "the password comes from `password_file` or from `password_env`, got both",
+        ),
+        (
+            "username: u, password_env: V",
+            "a user and a password need SASL_SSL or SASL_PLAINTEXT, got protocol PLAINTEXT",
+        ),
+        ("protocol: SASL_PLAINTEXT, username: u, password_env: V, ca_file: f", "certificates need SSL or SASL_SSL"),
+        ("protocol: SSL, cert_file: c", "`cert_file` and `key_file` belong together, got one of them"),
+        ("protocol: TLS", "log.security.protocol: Input should be 'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL'"),
+        ("protocol: SSL, pasword_file: f", "log.security.pasword_file: unknown key; did you mean `password_file`?"),
+    ],
+)
+def test_a_security_that_its_protocol_does_not_use_or_lacks_is_refused(given: str, rule: str, tmp_path: Path) -> None:
+    assert rule in refusal(MINIMAL + f"log: {{local: false, security: {{{given}}}}}\n", tmp_path)
+
+
+def test_the_local_broker_is_refused_a_security_it_does_not_have(tmp_path: Path) -> None:
+    assert "speaks PLAINTEXT only, got SSL" in refusal(MINIMAL + "log: {security: {protocol: SSL}}\n", tmp_path)
+    assert loaded(MINIMAL + "log: {local: false, security: {protocol: SSL}}\n", tmp_path).log.security.protocol.is_tls
+
+
+def test_a_process_binds_what_it_is_called_by_unless_told_otherwise(tmp_path: Path) -> None:
+    one = loaded(MINIMAL + "trainer: {host: trainer.svc}\n", tmp_path)
+    assert (one.trainer.bound, one.serving.bound(one.serving.engines[0])) == ("trainer.svc", "127.0.0.1")
+    text = "trainer: {host: trainer.svc, listen: 0.0.0.0}\nserving: {engine: {listen: '::'}}\n"
+    pod = loaded(MINIMAL + text, tmp_path)
+    assert (pod.trainer.bound, pod.serving.bound(pod.serving.engines[0])) == ("0.0.0.0", "::")
+
+
+def test_engines_of_different_hosts_may_have_the_same_ports(tmp_path: Path) -> None:
+    slots = [
+        {"id": f"{arm}-0", "arm": arm, "host": f"{arm}-0.engines.svc", "port": 8001, "control_port": 8101}
+        for arm in ("stable", "candidate")
+    ]
+    config = loaded(yaml.safe_dump({"model": {"path": "w"}, "serving": {"engines": slots}}), tmp_path)
+    assert [slot.ports for slot in config.serving.engines] == [(8001, 8101), (8001, 8101)]
+
+
+def test_no_health_is_told_unless_a_port_is_given(tmp_path: Path) -> None:
+    assert loaded(MINIMAL, tmp_path).health.port is None
+    assert loaded(MINIMAL, tmp_path, {"ONSTREAM__HEALTH__PORT": "8080"}).health.port == 8080

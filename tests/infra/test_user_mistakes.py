@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from ports import free_ports
+from ports import free_port, free_ports
 
 
 def onstream(*args: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("ONSTREAM_")}
+    env["ONSTREAM__TRAINER__PORT"] = str(free_port())
     command = [sys.executable, "-m", "infra.cli", *args]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from intakes import intake
 from ports import free_port
+from processes import until
 from upstreams import Upstream
 
 from infra.config import RouterConfig
@@ -21,7 +22,7 @@ from infra.lifecycle import Stop
 from ingest.log.memory import InMemoryLog
 from ingest.log.reader import send
 from ingest.log.topics import RELEASES
-from ingest.records.events import Assignment, Release, ReleaseKind, TrialState
+from ingest.records.events import Arm, Assignment, Release, ReleaseKind, TrialState
 from ingest.store import releases
 from serving.processes import follow_releases
 from serving.router import Router
@@ -69,6 +70,41 @@ def test_a_router_that_is_too_old_for_a_release_serves_on_and_gives_no_session_t
     assert router.counts["releases_too_new"] == 1
     assigned = {assign(f"session {n}", router.served, ("s", "c"), Health()) for n in range(50)}
     assert assigned == {Assignment()}
+
+
+def test_two_routers_give_a_session_the_same_arm_all_along_a_ramp(tmp_path: Path) -> None:
+    """They share nothing but the release log; one of them joins in the middle."""
+    log, stop = InMemoryLog(), Stop()
+    routers: list[Router] = []
+    following: list[threading.Thread] = []
+
+    def join() -> None:
+        routers.append(Router({}, RouterConfig(), Spool(tmp_path / str(len(routers)), 1 << 20, 1 << 16), intake()))
+        following.append(threading.Thread(target=follow_releases, args=(lambda: log, routers[-1], stop)))
+        following[-1].start()
+
+    sessions = [f"session {n}" for n in range(400)]
+    engines = {"s": 0, "c": 1}
+    on_candidate = []
+    try:
+        join()
+        send(log, RELEASES, "", release(0, ReleaseKind.BOOTSTRAP))
+        for number, share in enumerate((0.1, 0.3, 0.6), start=1):
+            canary = {"state": TrialState.CANARY, "candidate": 1, "share": share, "salt": "x", "engines": engines}
+            send(log, RELEASES, "", release(number, ReleaseKind.TRIAL, **canary))
+            if number == 2:
+                join()
+            until(lambda number=number: all(router.served.last == number for router in routers), 10.0)
+            seen = [[assign(name, router.served, tuple(engines), Health()) for name in sessions] for router in routers]
+            assert all(assigned == seen[0] for assigned in seen)
+            on_candidate.append({name for name, one in zip(sessions, seen[0], strict=True) if one.arm is Arm.CANDIDATE})
+    finally:
+        stop.set()
+        for thread in following:
+            thread.join()
+    first, second, third = on_candidate
+    assert first < second < third, "a session on the candidate stays there as its share grows"
+    assert len(routers) == 2 and 0.5 < len(third) / len(sessions) < 0.7
 
 
 async def test_a_router_that_is_asked_to_end_finishes_its_replies_first(tmp_path: Path, upstream: Upstream) -> None:

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from processes import until
 
 from infra.errors import LogError
 from infra.lifecycle import Stop
@@ -97,6 +99,60 @@ def test_shipped_segments_leave_the_disk(tmp_path: Path) -> None:
     held.close()
 
 
+def test_what_was_put_until_the_end_is_shipped_before_it(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    shipper = Shipper(held, lambda: log, Stop())
+    shipper.start()
+    fill(held, 0, 50)
+    shipper.finish(10.0)
+    assert not shipper.is_alive()
+    assert values(log) == [f"value {n}".encode() for n in range(50)]
+    held.close()
+
+
+class HangingLog(InMemoryLog):
+    """Takes records and never says that it has them, until let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go, self.is_asked = threading.Event(), threading.Event()
+
+    def flush(self, timeout_s: float) -> None:
+        self.is_asked.set()
+        self.let_go.wait(30.0)
+
+
+def test_a_broker_that_hangs_does_not_hold_the_end_up(tmp_path: Path) -> None:
+    held, log = spool(tmp_path), HangingLog()
+    shipper = Shipper(held, lambda: log, Stop())
+    shipper.start()
+    fill(held, 0, 5)
+    assert log.is_asked.wait(10.0)
+    shipper.finish(0.05)
+    assert shipper.is_alive() and shipper.daemon
+    assert len(list(held.pending())) == 5, "what was not acknowledged ships at the next start"
+    log.let_go.set()
+    shipper.join(10.0)
+    held.close()
+
+
+def test_a_broker_that_was_away_a_moment_ago_is_not_waited_for_again(tmp_path: Path) -> None:
+    held, tries = spool(tmp_path), []
+
+    def no_log() -> InMemoryLog:
+        tries.append(1)
+        raise LogError("no broker answers")
+
+    shipper = Shipper(held, no_log, Stop())
+    shipper.start()
+    fill(held, 0, 5)
+    until(lambda: tries)
+    shipper.finish(10.0)
+    assert not shipper.is_alive()
+    assert len(list(held.pending())) == 5
+    held.close()
+
+
 class FlakyLog(InMemoryLog):
     """Refuses the first `failures` flushes, after having taken the records: the worst kind of timeout."""
 
@@ -123,6 +179,7 @@ def test_an_unacknowledged_batch_is_sent_again_not_lost(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 from serving.spool import Spool
 held = Spool(Path(sys.argv[1]), 1 << 20, 1 << 12)

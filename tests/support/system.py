@@ -44,7 +44,7 @@ guardrails: [{name: completed, scorer: reply, params: {finish_reasons: [stop, le
 
 
 def write_config(folder: Path, model: Path) -> Path:
-    broker, router, rollout, *engines = free_ports(9)
+    broker, router, rollout, trainer, *engines = free_ports(10)
     spec = folder / "spec.yaml"
     spec.write_text(SPEC)
     given = {
@@ -69,7 +69,7 @@ def write_config(folder: Path, model: Path) -> Path:
         "ingest": {"inactivity_s": 4.0, "held_out_share": 0.1},
         "rewards": {"spec": str(spec)},
         "trainer": {
-            "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0,
+            "batch_turns": 16, "minibatch_turns": 8, "lr": 1e-6, "niceness": 0, "port": trainer,
         },
     }  # fmt: skip
     path = folder / "onstream.yaml"

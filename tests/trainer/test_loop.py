@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -349,12 +348,11 @@ def test_status_shows_how_far_the_batch_is(world: World) -> None:
     world.fill("a", sessions=3)
     trainer = world.start()
     run(trainer)
-    path = Path(world.config.trainer.checkpoint_dir) / "status.json"
-    status = json.loads(path.read_text())
+    status = trainer.status
     assert (status["phase"], status["turns_collected"], status["turns_needed"]) == ("collecting", 3, 4)
     world.reward("last", [1.0])
     run(trainer)
-    status = json.loads(path.read_text())
+    status = trainer.status
     assert (status["version"], status["candidate"], status["step"]) == (0, 1, 1)
     assert status["mean_reward"] == pytest.approx(0.325)
 

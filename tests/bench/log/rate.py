@@ -40,7 +40,7 @@ from ingest.sessions import assemble
 from ingest.sessions.table import settle_s
 from serving.recent import Recent
 
-NUM_SESSIONS, NUM_TURNS, ROUNDS = 3000, 5, 5
+NUM_SESSIONS, NUM_TURNS, ROUNDS = 12_000, 5, 3
 AGE_S, SPREAD_S = 7200.0, 3600.0
 MAX_MESSAGES = 500
 QUIET_S, QUIET_SHARE, LOUD_S = 3, 0.05, 180.0
@@ -128,7 +128,10 @@ def bare(config: Config, name: str, num_messages: int) -> Watched:
         for part, records in polled.items():
             for record in records:
                 headers = {key: value.decode() for key, value in record.headers}
-                codec.decode(record.value, headers, kinds[part.topic])
+                decoded = codec.decode(record.value, headers, kinds[part.topic])
+                if isinstance(decoded, Trace):  # numbers stay packed until somebody asks for them
+                    numbers = decoded.prompt_token_ids, decoded.token_ids, decoded.logprobs
+                    assert all(isinstance(tuple(given), tuple) for given in numbers)
     return watched
 
 

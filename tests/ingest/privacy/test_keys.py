@@ -206,7 +206,8 @@ def test_another_secret_is_refused_before_anything_is_read_or_written(store: Key
 
 def test_another_wrapping_line_is_refused_with_what_is_needed(store: KeyStore, url: str) -> None:
     store.key_for(USER)
-    with pytest.raises(ConfigError, match="must hold the line they were wrapped under until `rewrap` is through"):
+    needed = "must hold the line they were wrapped under until `onstream keys rewrap` is through"
+    with pytest.raises(ConfigError, match=needed):
         KeyStore(url, Secret.parse(f"{NAMING}\n{NEW}", "test")).verify()
 
 
@@ -266,7 +267,7 @@ def test_rewrapping_that_was_cut_short_may_be_called_again_and_the_old_line_is_n
         patch.setattr(KeyFiles, "put", breaking)
         with pytest.raises(StoreError, match="away"):
             both.rewrap()
-    with pytest.raises(ConfigError, match="until `rewrap` is through"):
+    with pytest.raises(ConfigError, match="until `onstream keys rewrap` is through"):
         KeyStore(url, Secret.parse(f"{NAMING}\n{NEW}", "test")).verify()
     assert both.rewrap() == 2
     new = KeyStore(url, Secret.parse(f"{NAMING}\n{NEW}", "test"))

@@ -1,0 +1,144 @@
+"""Engines, router, capture, and the rollout with its gate."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from infra.config.base import AnyShare, Host, Port, Seconds, Section, Share
+
+KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
+
+
+class EngineSlot(Section):
+    """One engine process and the arm it belongs to while a trial runs.
+
+    `host` is what the others call it by: on a cluster the name of its pod, and many have the same ports.
+    """
+
+    id: str
+    arm: Literal["stable", "candidate"]
+    host: str = "127.0.0.1"
+    port: Port
+    control_port: Port
+    scoring_port: Port | None = Field(None, description="where scorers ask for likelihoods; none: not here")
+    cpus: str | None = Field(None, description="cores for vLLM's threads, as VLLM_CPU_OMP_THREADS_BIND takes them")
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return tuple(port for port in (self.port, self.control_port, self.scoring_port) if port)
+
+
+class EngineConfig(Section):
+    """What every vLLM engine is started with."""
+
+    max_model_len: int = Field(1024, ge=16)
+    dtype: str = "bfloat16"
+    kv_cache_gib: int = Field(1, ge=1)
+    max_num_seqs: int = Field(32, ge=1)
+    drain_s: int = Field(10, ge=0, description="how long replies in progress may go on after SIGTERM")
+    listen: str = Field("", description="the address that each engine binds; empty: its `host`. In a pod: 0.0.0.0")
+    extra_args: tuple[str, ...] = Field((), description="more vLLM flags, as its command line takes them")
+
+
+class RouterConfig(Host):
+    """The front door."""
+
+    port: Port = 8000
+    api_keys: Mapping[KeyDigest, Tenant] = Field(
+        {}, description="SHA-256 of an API key, in hex -> tenant; empty: no key asked, tenant `default`"
+    )
+    capture_by_default: bool = Field(True, description="capture requests that say nothing of consent")
+    connect_timeout_s: Seconds = 2.0
+    retry_for_s: Seconds = Field(20.0, description="how long a request waits for an engine before its first byte")
+    drain_s: int = Field(10, ge=0, description="how long replies in progress may go on after SIGTERM")
+
+
+class CaptureConfig(Section):
+    """The disk spool between serving and the log."""
+
+    spool_dir: str = Field("", description="empty: `<run_dir>/spool`")
+    max_spool_bytes: int = Field(1 << 30, ge=1 << 20)
+    segment_bytes: int = Field(4 << 20, ge=1 << 12)
+    recent_bytes: int = Field(64 << 20, ge=0, description="memory for recent turns, so that the next is stored cut")
+
+
+class RampStep(Section):
+    """A candidate's traffic share, and after how many units in the trial it ends."""
+
+    share: Share
+    until_units: int | None = Field(None, ge=1, description="units counted in the whole trial; none: to its end")
+
+
+class GuardrailConfig(Section):
+    """A behaviour rate that is no part of the reward and blocks promotion."""
+
+    name: str
+    margin: float = Field(gt=0.0, lt=1.0, description="the candidate may be worse by less than this")
+
+
+class GateConfig(Section):
+    """The betting e-process: see `serving/gate.py`."""
+
+    alpha: float = Field(0.05, gt=0.0, lt=0.5)
+    alpha_rollback: float = Field(0.05, gt=0.0, lt=0.5)
+    margin: float = Field(0.02, gt=0.0, lt=1.0, description="delta: worse by this or more is a false promotion")
+    ramp: tuple[RampStep, ...] = (RampStep(share=0.1, until_units=200), RampStep(share=0.5))
+    guardrails: tuple[GuardrailConfig, ...] = Field(
+        (GuardrailConfig(name="completed", margin=0.02), GuardrailConfig(name="substance", margin=0.02)),
+        description="each by its name in the reward spec",
+    )
+    min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
+    max_units: int = Field(20_000, ge=1)
+    max_s: Seconds = 86_400.0
+    max_units_per_user: int = Field(2, ge=1, description="sessions of one user that count in a trial: the first ones")
+    max_tenant_share: AnyShare = Field(1.0, description="of the sessions that count; never below twice an equal share")
+
+    @model_validator(mode="after")
+    def _ramp_ends_open(self) -> "GateConfig":
+        if not self.ramp or self.ramp[-1].until_units is not None:
+            raise ValueError("ramp: the last step must have no `until_units`, so that every unit has a share")
+        if any(step.until_units is None for step in self.ramp[:-1]):
+            raise ValueError("ramp: only the last step may lack `until_units`")
+        return self
+
+
+class RolloutConfig(Host):
+    """The controller of what is served."""
+
+    gate: GateConfig = GateConfig()
+    port: Port = Field(8100, description="the trial's state, read-only")
+    tick_s: Seconds = 0.5
+    idle_candidates_serve: bool = Field(True, description="candidate engines serve stable while no trial needs them")
+    drain_s: Seconds = Field(60.0, description="how long a candidate engine may take to finish stable requests")
+
+
+class ServingConfig(Section):
+    """Engines, router, capture, rollout."""
+
+    engines: tuple[EngineSlot, ...] = (
+        EngineSlot(id="stable-0", arm="stable", port=8001, control_port=8101),
+        EngineSlot(id="candidate-0", arm="candidate", port=8002, control_port=8102),
+    )
+    engine: EngineConfig = EngineConfig()
+    router: RouterConfig = RouterConfig()
+    capture: CaptureConfig = CaptureConfig()
+    rollout: RolloutConfig = RolloutConfig()
+
+    def bound(self, slot: EngineSlot) -> str:
+        """The address that an engine binds."""
+        return self.engine.listen or slot.host
+
+    @model_validator(mode="after")
+    def _slots(self) -> "ServingConfig":
+        ids = [slot.id for slot in self.engines]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"engines: ids must differ, got {ids}")
+        ports = [f"{slot.host}:{port}" for slot in self.engines for port in slot.ports]
+        if len(set(ports)) != len(ports):
+            raise ValueError(f"engines: ports must differ, got {ports}")
+        for arm in ("stable", "candidate"):
+            if not any(slot.arm == arm for slot in self.engines):
+                raise ValueError(f"engines: at least one must have `arm: {arm}`")
+        return self

@@ -1,0 +1,107 @@
+"""Ingest with its lake, privacy, rewards, and the trainer."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from infra.config.base import AnyShare, Host, Port, Seconds, Section
+
+PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
+PrivateKind = Literal["email", "phone", "card", "iban", "ssn", "ip", "secret", "data"]
+
+
+class LakeConfig(Section):
+    """The lake: what was on the topics as Parquet files, kept after their retention."""
+
+    enabled: bool = Field(True, description="`onstream up` runs the stage that writes it")
+    url: str = Field("", description="an fsspec URL; empty: `<run_dir>/lake`")
+    flush_s: Seconds = Field(60.0, description="records are in the lake this long after they were read, at most")
+    max_rows: int = Field(20_000, ge=1, description="rows in memory before they are written sooner than that")
+    retention_days: int | None = Field(365, ge=1, description="days older than this are dropped; null: none ever is")
+
+
+class ContaminationConfig(Section):
+    """Evaluation tasks that must never train: see `ingest/sessions/contamination.py`."""
+
+    tasks: tuple[str, ...] = Field((), description="files of tasks: JSON Lines, or text in paragraphs")
+    overlap: AnyShare = Field(0.5, description="share of a task's runs of 13 words that makes a turn contaminated")
+
+
+class IngestConfig(Section):
+    """Sessions: when they close, and who never trains; the lake."""
+
+    inactivity_s: Seconds = 900.0
+    horizon_s: Seconds = 86_400.0
+    held_out_share: float = Field(0.05, ge=0.0, lt=1.0, description="once raised, never to be lowered")
+    held_out_salt: str = Field("onstream", description="another salt holds out others: what trained is not unlearned")
+    held_out_by: Literal["session", "user"] = Field("session", description="`user`: all sessions of a user, or none")
+    contamination: ContaminationConfig = ContaminationConfig()
+    lake: LakeConfig = LakeConfig()
+
+
+class RewardsConfig(Section):
+    """The reward spec to score with, and how much may wait for slow scorers."""
+
+    spec: str = Field("", description="a reward spec file; empty: the shipped default")
+    max_waiting: int = Field(256, ge=1, description="trajectories that wait for slow scorers at a time")
+    max_wait_s: Seconds = Field(300.0, description="how long a trajectory may wait for slow scorers, outages included")
+
+
+class PrivacyConfig(Section):
+    """What users typed: redacted before it is written anywhere, and sealed under keys of their own, to be erased."""
+
+    redact: tuple[PrivateKind, ...] = Field(get_args(PrivateKind), description="kinds to redact; empty: none of these")
+    patterns: Mapping[PatternName, str] = Field(
+        {}, description="own kinds: name -> regular expression, as RE2 has them"
+    )
+    train_altered: bool = Field(False, description="turns with something redacted train all the same")
+    seal: bool = True
+    keys_url: str = Field("", description="the subjects' keys, an fsspec URL; empty: `<run_dir>/keys`")
+    secret_file: str = Field("", description="the master secret; empty: `<run_dir>/secret`, made on first use")
+    secret_env: str = Field("", description="the environment variable that holds the master secret instead")
+    key_cache_s: Seconds = Field(30.0, description="how long an erased key may still be used by who had it before")
+
+    @model_validator(mode="after")
+    def _own_names(self) -> "PrivacyConfig":
+        taken = sorted(self.patterns.keys() & set(get_args(PrivateKind)))
+        if taken:
+            raise ValueError(f"patterns: a name must not be that of a shipped kind, got {taken}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> "PrivacyConfig":
+        if self.secret_file and self.secret_env:
+            raise ValueError("the secret comes from `secret_file` or from `secret_env`, got both")
+        return self
+
+
+class TrainerConfig(Host):
+    """The learner."""
+
+    port: Port = Field(8200, description="how far the next version is, read-only")
+    batch_turns: int = Field(256, ge=2, description="scored turns in one update")
+    minibatch_turns: int = Field(64, ge=1, description="turns in one optimiser step")
+    microbatch_tokens: int = Field(2048, ge=16, description="padded tokens in one forward and backward pass")
+    lr: float = Field(1e-6, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    clip_low: float = Field(0.2, gt=0.0, lt=1.0)
+    clip_high: float = Field(0.28, gt=0.0)
+    max_importance_weight: float = Field(2.0, gt=1.0)
+    baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
+    late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
+    max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
+    max_tenant_share: AnyShare = Field(1.0, description="of a batch; never below twice an equal share")
+    near_duplicate_from: AnyShare = Field(0.75, description="similarity from which on two prompts are near duplicates")
+    near_duplicate_window: int = Field(
+        2048, ge=0, description="earlier turns of a tenant that prompts are compared with"
+    )
+    max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    device: str = "cpu"
+    threads: int = Field(2, ge=1)
+    niceness: int = Field(10, ge=0, le=19, description="priority below serving's, where they share a machine")
+    seed: int = 0
+    checkpoint_dir: str = Field("", description="empty: `<run_dir>/trainer`")
+    ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")

@@ -1,0 +1,180 @@
+"""Telemetry of a process, from the standard OpenTelemetry variables; off where none of them asks for it.
+
+    OTEL_EXPORTER_OTLP_ENDPOINT                        traces, metrics and logs to a collector, as http/protobuf
+    OTEL_TRACES_EXPORTER, OTEL_LOGS_EXPORTER           otlp, console or none; several with commas between
+    OTEL_METRICS_EXPORTER                              the same, or prometheus, read at
+    OTEL_EXPORTER_PROMETHEUS_HOST, _PORT               localhost and 9464 unless they say otherwise
+    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES        take the place of what is said here of the process
+    OTEL_SDK_DISABLED=true                             nothing, whatever else is set
+
+The SDK reads the rest itself: sampling, intervals, headers, certificates. What is buffered goes out when the process
+ends; a process that is killed takes its last seconds of telemetry along, and never any data.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from infra.errors import StartError
+from infra.telemetry import instruments, spans
+from infra.telemetry.names import SCHEMA_URL, SCOPE
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
+
+_KNOWN = {
+    "TRACES": ("otlp", "console", "none"),
+    "METRICS": ("otlp", "console", "prometheus", "none"),
+    "LOGS": ("otlp", "console", "none"),
+}
+PROTOCOL = "http/protobuf"
+_DEFAULT_TRACES = "http://localhost:4318/v1/traces"
+
+
+def setup(stage: str, instance: str = "", environ: Mapping[str, str] | None = None, is_brief: bool = False) -> None:
+    """Begin to send what this process's variables ask for. `instance` names it among those of its stage.
+
+    `is_brief`: it ends before Prometheus would come by, and needs no port for it.
+
+    Raises:
+        StartError: a variable asks for what there is not, or the Prometheus port is taken.
+    """
+    env = os.environ if environ is None else environ
+    asked = {signal: exporters(env, signal) for signal in _KNOWN}
+    if is_brief:
+        asked["METRICS"] = tuple(name for name in asked["METRICS"] if name != "prometheus")
+    if not any(asked.values()):
+        return
+    resource = _resource(stage, instance)
+    if asked["TRACES"]:
+        _trace(asked["TRACES"], resource)
+    if asked["METRICS"]:
+        _measure(asked["METRICS"], resource, env)
+    if asked["LOGS"]:
+        _log(asked["LOGS"], resource)
+
+
+def exporters(env: Mapping[str, str], signal: str) -> tuple[str, ...]:
+    """What a signal's variables ask for; empty: nothing.
+
+    Raises:
+        StartError: they ask for what there is not.
+    """
+    if env.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return ()
+    has_endpoint = bool(endpoint(env, signal))
+    said = env.get(f"OTEL_{signal}_EXPORTER") or ("otlp" if has_endpoint else "none")
+    names = tuple(dict.fromkeys(name.strip() for name in said.split(",")))
+    for name in names:
+        if name not in _KNOWN[signal]:
+            raise StartError(f"OTEL_{signal}_EXPORTER: must be of {', '.join(_KNOWN[signal])}, got {name!r:.80}")
+    if "otlp" in names:
+        _require_http(env, signal)
+    return tuple(name for name in names if name != "none")
+
+
+def endpoint(env: Mapping[str, str], signal: str) -> str:
+    """Where a signal goes by OTLP, as its variables say; empty where none does, which is this machine's 4318."""
+    whole = env.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    if whole:
+        return whole
+    base = env.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return f"{base.rstrip('/')}/v1/{signal.lower()}" if base else ""
+
+
+def otlp_traces(env: Mapping[str, str]) -> str:
+    """The URL that spans go to by OTLP; empty where they do not."""
+    if "otlp" not in exporters(env, "TRACES"):
+        return ""
+    return endpoint(env, "TRACES") or _DEFAULT_TRACES
+
+
+def _require_http(env: Mapping[str, str], signal: str) -> None:
+    for name in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        said = env.get(name)
+        if said and said != PROTOCOL:
+            raise StartError(f"{name}: only {PROTOCOL} is spoken here (a collector's port 4318), got {said!r:.80}")
+
+
+def _resource(stage: str, instance: str) -> "Resource":
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    mine = {
+        "service.name": f"onstream-{stage}",
+        "service.namespace": "onstream",
+        "service.instance.id": instance or f"{socket.gethostname()}-{os.getpid()}",
+        "service.version": metadata.version("onstream"),
+    }
+    return Resource.create(mine, SCHEMA_URL).merge(OTELResourceDetector().detect())
+
+
+def _trace(asked: tuple[str, ...], resource: "Resource") -> None:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+    provider = TracerProvider(resource=resource)
+    for name in asked:
+        out: SpanExporter = ConsoleSpanExporter()
+        if name == "otlp":
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            out = OTLPSpanExporter()
+        provider.add_span_processor(BatchSpanProcessor(out))
+    trace.set_tracer_provider(provider)  # for vLLM, whose spans then come from the same service
+    spans.install(provider.get_tracer(SCOPE, schema_url=SCHEMA_URL))
+
+
+def _measure(asked: tuple[str, ...], resource: "Resource", env: Mapping[str, str]) -> None:
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    provider = MeterProvider([_reader(name, env) for name in asked], resource=resource)
+    metrics.set_meter_provider(provider)
+    instruments.install(provider.get_meter(SCOPE, schema_url=SCHEMA_URL))
+
+
+def _reader(name: str, env: Mapping[str, str]) -> "MetricReader":
+    from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+
+    if name == "prometheus":
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+
+        _serve_prometheus(env)
+        return PrometheusMetricReader()
+    if name == "console":
+        return PeriodicExportingMetricReader(ConsoleMetricExporter())
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return PeriodicExportingMetricReader(OTLPMetricExporter())
+
+
+def _serve_prometheus(env: Mapping[str, str]) -> None:
+    from prometheus_client import start_http_server
+
+    host = env.get("OTEL_EXPORTER_PROMETHEUS_HOST") or "localhost"
+    port = env.get("OTEL_EXPORTER_PROMETHEUS_PORT") or "9464"
+    try:
+        start_http_server(int(port), host)
+    except (OSError, ValueError, OverflowError) as exc:
+        raise StartError(f"OTEL_EXPORTER_PROMETHEUS_PORT: {host}:{port} cannot be listened on: {exc}") from exc
+
+
+def _log(asked: tuple[str, ...], resource: "Resource") -> None:
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter, LogRecordExporter
+
+    from infra.telemetry import logs
+
+    provider = LoggerProvider(resource=resource)
+    for name in asked:
+        out: LogRecordExporter = ConsoleLogRecordExporter()
+        if name == "otlp":
+            from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+            out = OTLPLogExporter()
+        provider.add_log_record_processor(BatchLogRecordProcessor(out))
+    logs.attach(provider)

@@ -1,0 +1,39 @@
+"""What telemetry hears of an update."""
+
+from collections.abc import Iterable
+
+from infra import telemetry
+from infra.telemetry import metrics, names
+from ingest.records.events import Fate, FateKind
+from ingest.store.releases import Served
+from trainer.batch import Batch
+from trainer.update import UpdateMetrics
+
+
+def updated(update: UpdateMetrics) -> None:
+    """What the learner's steps came to, whether or not an alarm stops them."""
+    telemetry.gauge(metrics.ESS, update.ess)
+    telemetry.gauge(metrics.KL, update.kl)
+    telemetry.gauge(metrics.CLIP_SHARE, update.clip_fraction)
+    telemetry.gauge(metrics.GRAD_NORM, update.grad_norm)
+    telemetry.gauge(metrics.LOSS, update.loss)
+
+
+def trained(batch: Batch, served: Served) -> None:
+    """A batch that stands. `served` is what the release log said when it was made."""
+    telemetry.count(metrics.TURNS_TRAINED, len(batch.turns))
+    telemetry.count(metrics.TURNS_NEAR_DUPLICATE, batch.fairness.num_near_duplicates)
+    telemetry.gauge(metrics.REWARD_MEAN, batch.mean_reward)
+    telemetry.gauge(metrics.BATCH_USER_SHARE, batch.fairness.capped.user_share)
+    telemetry.gauge(metrics.BATCH_TENANT_SHARE, batch.fairness.capped.tenant_share)
+    for turn in batch.turns:
+        ages = [age for version in turn.versions if (age := served.age(version)) is not None]
+        if ages:
+            telemetry.record(metrics.STALENESS, max(ages))
+
+
+def ended(fates: Iterable[Fate]) -> None:
+    """Turns that never train, by reason; what a reason is about stands behind its colon and is not told."""
+    for fate in fates:
+        if fate.kind is not FateKind.TRAINED:
+            telemetry.count(metrics.TURNS_INELIGIBLE, len(fate.trace_ids), {names.CAUSE: fate.reason.partition(":")[0]})
