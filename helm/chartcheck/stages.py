@@ -128,15 +128,11 @@ class Rewards(Stage):
     resources: Resources = Field(resources("1", "4Gi", "14Gi", cpu_limit="2"), description=_RESOURCES)
 
 
-class Checkpoints(Part):
-    """The learner's checkpoints. Driver and Ray's workers see them at one path."""
+class Checkpoints(Volume):
+    """The learner's checkpoints, on a claim of the driver's. Learners elsewhere get and send files over Ray."""
 
     size: str = Field("500Gi", description="weights and optimiser state, twice: some 24 bytes for each parameter")
-    storageClass: str = Field("", description="empty: the cluster's default")
-    accessMode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] = Field(
-        "ReadWriteMany", description="ReadWriteOnce does where `ray.address` is local: then one pod has it all"
-    )
-    claim: str = Field("", description="an existing claim instead; needed with workers of another Ray cluster")
+    claim: str = Field("", description="an existing claim instead")
 
 
 class RayNode(Placed):
@@ -147,8 +143,12 @@ class RayWorkers(RayNode):
     """Ray's workers, with GPUs."""
 
     replicas: Many = Field(1, description="the learner is one actor on one of them; another is a spare")
-    gpus: Count = Field(1, description="for each worker")
-    resources: Resources = Field(resources("8", "128Gi", "20Gi", cpu_limit="16"), description=_RESOURCES)
+    gpus: Count = Field(1, description="for each worker; the learner takes one")
+    scratchSize: str = Field(
+        "200Gi",
+        description="limit of the emptyDir that holds a checkpoint, or a version, on its way to or from the driver",
+    )
+    resources: Resources = Field(resources("8", "128Gi", "220Gi", cpu_limit="16"), description=_RESOURCES)
 
 
 class RayHead(RayNode):

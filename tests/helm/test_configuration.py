@@ -60,19 +60,19 @@ def test_what_lies_in_the_store_lies_below_its_uri_unless_said_otherwise(rendere
     assert (other.ingest.lake.url, other.privacy.keys_url) == ("s3://other/lake", "s3://other/keys")
 
 
-def test_no_file_is_shared_between_pods_but_checkpoints(rendered: Rendered, case: str) -> None:
+def test_no_file_is_shared_between_pods_but_by_the_store(rendered: Rendered, case: str) -> None:
     """Everything that two kinds of pods read or write is in the store; below run_dir each has its own."""
     loaded = configuration.load(rendered(case))
     for url in (loaded.store.url, loaded.ingest.lake.url, loaded.privacy.keys_url, loaded.claims_url):
         assert "://" in url
-    shared = [
-        (c.component, mount.path)
+    claims = [
+        (mount.source["persistentVolumeClaim"]["claimName"], c.component)
         for c in containers(rendered(case))
         for mount in c.mounts
         if "persistentVolumeClaim" in mount.source and not mount.is_read_only
     ]
-    assert {path for _, path in shared} <= {"/var/lib/onstream/trainer", "/var/lib/onstream/rollout"}
-    assert {name for name, path in shared if path == "/var/lib/onstream/rollout"} == {"rollout"}
+    assert sorted(component for _, component in claims) == ["rollout", "trainer"]
+    assert len({name for name, _ in claims}) == 2
 
 
 def secrets_of(held: list[Container], folder: Path) -> dict[SecretKey, str]:

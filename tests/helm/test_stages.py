@@ -104,22 +104,24 @@ def test_rays_nodes_have_none_of_our_credentials(rendered: Rendered, case: str) 
         assert [value for value in node.env.values() if isinstance(value, SecretKey)] == []
 
 
-def test_driver_and_workers_see_one_folder_of_checkpoints(rendered: Rendered) -> None:
+def test_checkpoints_are_the_drivers_alone(rendered: Rendered) -> None:
     manifests = rendered()
     claim = one(manifests, "PersistentVolumeClaim", "checkpoints")
-    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    wanted = (configuration.load(manifests).trainer.checkpoint_dir, claim["metadata"]["name"])
-    for name in ("loop-onstream-trainer", "loop-onstream-ray-learners"):
-        (pod,) = (c for c in containers(manifests) if c.pod == name)
-        held = {(m.path, m.source.get("persistentVolumeClaim", {}).get("claimName")) for m in pod.mounts}
-        assert wanted in held
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    named = {
+        c.component: m.path
+        for c in containers(manifests)
+        for m in c.mounts
+        if m.source.get("persistentVolumeClaim", {}).get("claimName") == claim["metadata"]["name"]
+    }
+    assert named == {"trainer": configuration.load(manifests).trainer.checkpoint_dir}
 
 
 def test_an_existing_claim_is_used_and_none_is_made(rendered: Rendered) -> None:
     manifests = rendered("ray-address")
     assert some(manifests, "PersistentVolumeClaim") == ["loop-onstream-evidence"]
     claim = volume(one(manifests, "Deployment", "trainer"), "checkpoints")["persistentVolumeClaim"]
-    assert claim == {"claimName": "shared-checkpoints"}
+    assert claim == {"claimName": "my-checkpoints"}
 
 
 def readers_of_the_model(manifests: list[Any]) -> dict[str, Any]:

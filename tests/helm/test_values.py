@@ -147,6 +147,25 @@ def test_what_has_no_default_is_asked_for_by_name(value: str) -> None:
         render.render(None, given)
 
 
+def switches(node: Any, path: str = "") -> Iterator[tuple[str, bool]]:
+    if isinstance(node, bool):
+        yield path.rstrip("."), node
+    elif isinstance(node, dict):
+        for key, below in node.items():
+            yield from switches(below, f"{path}{key}.")
+
+
+def test_every_part_that_can_be_on_or_off_is_rendered_both_ways() -> None:
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    seen = set(switches(defaults))
+    for path in render.cases().values():
+        given = yaml.safe_load(path.read_text())
+        seen |= set(switches({key: value for key, value in given.items() if key != "config"}))
+    names = {name for name, _ in switches(defaults)}
+    assert len(names) > 12
+    assert {name for name in names if {(name, True), (name, False)} - seen} == set()
+
+
 @pytest.mark.parametrize(("release", "fullname"), [("loop", "loop-onstream"), ("my-onstream", "my-onstream")])
 def test_names_begin_with_the_release(monkeypatch: pytest.MonkeyPatch, release: str, fullname: str) -> None:
     monkeypatch.setattr(render, "RELEASE", release)

@@ -56,17 +56,14 @@ spec:
         - {name: tmp, mountPath: /tmp}
         - {name: shm, mountPath: /dev/shm}
         {{- if eq .role "worker" }}
-        - {name: checkpoints, mountPath: /var/lib/onstream/trainer}
         {{- include "onstream.modelMount" .root | nindent 8 }}
         {{- end }}
   volumes:
     - name: tmp
-      emptyDir: {sizeLimit: 10Gi}
+      emptyDir: {sizeLimit: {{ eq .role "worker" | ternary .values.scratchSize "10Gi" }}}
     - name: shm
       emptyDir: {medium: Memory, sizeLimit: 4Gi}
     {{- if eq .role "worker" }}
-    - name: checkpoints
-      persistentVolumeClaim: {claimName: {{ include "onstream.checkpointClaim" .root }}}
     {{- include "onstream.modelVolume" .root | nindent 4 }}
     {{- end }}
 {{- end -}}
