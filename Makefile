@@ -12,10 +12,10 @@ PINNING := --quiet --upgrade --python-version $(PYTHON_VERSION) --python-platfor
 	--override overrides.txt --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check chart bench pins clean
+.PHONY: help install demo up test check chart tools dashboards bench pins clean
 
 help:  ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## a virtual environment with everything, in .venv
 
@@ -32,8 +32,14 @@ $(STAMP): pyproject.toml overrides.txt
 demo: $(STAMP) .onstream/model  ## the whole loop with simulated users, to the first promotion (ARGS=--sabotage)
 	@$(BIN)/python examples/demo $(ARGS)
 
-up: $(STAMP) .onstream/model  ## the same system for your own client, until Ctrl-C (CONFIG=onstream.yaml)
-	@$(BIN)/onstream up --config $(CONFIG)
+up: $(STAMP) .onstream/model  ## the same system for your own client, until Ctrl-C (CONFIG=onstream.yaml, ARGS=--watch)
+	@$(BIN)/onstream up --config $(CONFIG) $(ARGS)
+
+tools: $(STAMP)  ## Prometheus and promtool into .onstream/tools, from Debian's packages, for `up ARGS=--watch` and tests
+	@PYTHONPATH=helm $(BIN)/python -m chartwatch --fetch
+
+dashboards: $(STAMP)  ## write the dashboards beside the chart anew, and check them and the alert rules
+	@PYTHONPATH=helm $(BIN)/python -m chartwatch --write
 
 test: $(STAMP) .onstream/model  ## every test, with real vLLM, broker and Ray (ARGS='-k gate')
 	@$(BIN)/pytest $(ARGS)

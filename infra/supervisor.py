@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from infra import broker, cli
+from infra import broker, cli, watch
 from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
 from infra.lifecycle import Deadline, Stop
 from infra.process import STOP_S, Process, ProcessSpec, ProcessState
 from infra.telemetry import providers
+from infra.watch import Watch
 
 _BROKER_READY_S = 20.0
 
@@ -87,13 +88,17 @@ def with_metrics_ports(specs: Iterable[ProcessSpec], env: Mapping[str, str]) -> 
 class Supervisor:
     """Runs a configuration. Call `start`, then `tick` until done, then `stop`."""
 
-    def __init__(self, config: Config, config_path: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, config_path: Path, say: Callable[[str], None], prometheus: Path | None = None
+    ) -> None:
         self._config, self._config_path, self._say = config, config_path.resolve(), say
         self._run_dir = Path(config.run_dir)
         self._env = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
         for variable in (CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR):
             self._env.setdefault(variable, secrets.token_urlsafe(24))
         self._lock: IO[str] | None = None
+        self._prometheus = prometheus
+        self.watch: Watch | None = None
         self.processes: dict[str, Process] = {}
 
     def claim(self) -> None:
@@ -110,7 +115,7 @@ class Supervisor:
         self._lock = lock
 
     def start(self) -> None:
-        """Checks, broker, bootstrap, then everything else at once.
+        """Checks, broker, bootstrap, then everything else at once; with `prometheus`, watched by it.
 
         Raises:
             StartError: `run_dir` is in use, a port is taken, a check or the bootstrap fails, or the broker does not
@@ -126,16 +131,26 @@ class Supervisor:
         if self._config.log.local:
             self._start_broker()
         self._command("bootstrap")
-        for spec in with_metrics_ports(specs(self._config, self._config_path), self._env):
+        wanted = with_metrics_ports(specs(self._config, self._config_path), self._env)
+        for spec in self._watched(wanted):
             self._add(spec).start()
         self._write_state()
+
+    def _watched(self, wanted: list[ProcessSpec]) -> list[ProcessSpec]:
+        if self._prometheus is None:
+            return wanted
+        taken = (port for _, port in self._ports().values())
+        self.watch = watch.plan(self._prometheus, (spec.name for spec in wanted), taken)
+        mine = [watch.measured(spec, self.watch) for spec in wanted]
+        return [*mine, watch.process(self.watch, self._run_dir)]
 
     def _add(self, spec: ProcessSpec) -> Process:
         process = Process(spec, self._run_dir / "logs" / f"{spec.name}.log", self._env)
         self.processes[spec.name] = process
         return process
 
-    def _check_ports(self) -> None:
+    def _ports(self) -> dict[str, tuple[str, int]]:
+        """Every address that the configuration gives to a process: key -> host and port."""
         serving = self._config.serving
         wanted = {
             "serving.router.port": (serving.router.bound, serving.router.port),
@@ -150,8 +165,11 @@ class Supervisor:
                 wanted[f"serving.engines {slot.id} scoring_port"] = (bound, slot.scoring_port)
         if self._config.log.local:
             wanted["log.brokers"] = broker.address(self._config.log)
+        return wanted
+
+    def _check_ports(self) -> None:
         owners: dict[tuple[str, int], str] = {}
-        for name, (host, port) in wanted.items():
+        for name, (host, port) in self._ports().items():
             if (host, port) in owners:
                 raise StartError(f"{name}: {host}:{port} is also {owners[host, port]}")
             owners[host, port] = name
@@ -196,8 +214,9 @@ class Supervisor:
             self._write_state()
 
     def is_ready(self) -> bool:
-        """Everything has been ready at the same time."""
-        return all(process.state is ProcessState.READY for process in self.processes.values())
+        """Everything has been ready at the same time; who watches is no part of it."""
+        wanted = (process for name, process in self.processes.items() if name != watch.NAME)
+        return all(process.state is ProcessState.READY for process in wanted)
 
     def stop(self) -> None:
         """Everything ends: the router first, so that replies are finished; the broker last, so that all can flush."""
@@ -225,6 +244,7 @@ class Supervisor:
                     "restarts": process.restarts,
                     "started_at": process.started_at,
                     "log": str(process.log_file),
+                    **({"metrics": self.watch.metrics_url(name)} if self.watch and name in self.watch.ports else {}),
                 }
                 for name, process in self.processes.items()
             },
@@ -238,15 +258,21 @@ def main(argv: list[str]) -> int:
     """`onstream up`: run everything until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="onstream up", description="Run the whole system here until Ctrl-C.")
     cli.add_config(parser)
+    parser.add_argument("--watch", action="store_true", help="Prometheus too, with the alert rules of the chart")
     args = parser.parse_args(argv)
 
     def run(config: Config) -> None:
-        supervisor = Supervisor(config, Path(args.config), say=lambda line: print(line, flush=True))
+        prometheus = watch.find() if args.watch else None
+        if args.watch and prometheus is None:
+            print(watch.HOW_TO_GET, flush=True)
+        supervisor = Supervisor(config, Path(args.config), lambda line: print(line, flush=True), prometheus)
         stop = Stop.on_signals()
         told = False
         try:
             supervisor.start()
             print("starting; an engine takes a minute or two", flush=True)
+            if supervisor.watch is not None:
+                print(f"watched by Prometheus:\n{supervisor.watch.told()}", flush=True)
             while not stop.wait(0.5):
                 supervisor.tick()
                 if not told and supervisor.is_ready():

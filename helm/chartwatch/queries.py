@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import promql_parser as promql
 
+from chartwatch.others import OTHERS
 from infra.telemetry.metrics import METRICS, Kind, Metric
-from watch.others import OTHERS
 
 TARGET_LABELS = frozenset({"namespace", "instance", "job", "le", "version"})
 """What Prometheus knows of a target, a bucket's bound, and the label that `instance_version:...` makes."""

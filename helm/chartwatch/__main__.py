@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from watch import boards, checks, debian
+from chartwatch import boards, checks, debian
 
 
 def main(argv: list[str]) -> int:
     """Write, show or fetch; without a choice, check. Exit status 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="watch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="chartwatch", description=__doc__)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--write", action="store_true", help="write the dashboards anew")
     choice.add_argument("--show", action="store_true", help="list rows, panels and queries")

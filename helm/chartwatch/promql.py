@@ -1,6 +1,6 @@
 """The few shapes that most of our queries have, each for the namespaces that the dashboard shows."""
 
-from watch.panels import Query
+from chartwatch.panels import Query
 
 _HERE = 'namespace=~"$namespace"'
 VERSION = "instance_version:onstream_engine_version:count"

@@ -1,7 +1,7 @@
 """The rows about what users and operators see: serving, safety, privacy and the lake."""
 
-from watch.panels import Look, Panel, Query, Row, Unit
-from watch.promql import VERSION, by, gauge, per_version, quantile, rate
+from chartwatch.panels import Look, Panel, Query, Row, Unit
+from chartwatch.promql import VERSION, by, gauge, per_version, quantile, rate
 
 SERVING = Row(
     "Serving by weight version",

@@ -1,7 +1,7 @@
 """The rows about the loop: its health, rewards, the trainer."""
 
-from watch.panels import Look, Panel, Query, Row, Unit
-from watch.promql import by, gauge, quantile, rate
+from chartwatch.panels import Look, Panel, Query, Row, Unit
+from chartwatch.promql import by, gauge, quantile, rate
 
 LOOP = Row(
     "Loop health",

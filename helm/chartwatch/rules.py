@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from watch.debian import ROOT
+from chartwatch.debian import ROOT
 
 RULES = ROOT / "helm" / "onstream" / "rules"
 TESTS = RULES / "tests"
@@ -60,12 +60,18 @@ def recordings() -> dict[str, str]:
     return {rule["record"]: rule["expr"] for _, rule in _rules() if "record" in rule}
 
 
+def unit_tests(path: Path) -> list[dict[str, Any]]:
+    """The unit tests of a file: each of one alert."""
+    tests: list[dict[str, Any]] = yaml.safe_load(path.read_text())["tests"]
+    return tests
+
+
 def tested() -> set[str]:
     """Alerts that a unit test expects to fire."""
     return {
         case["alertname"]
         for path in sorted(TESTS.glob("*.yaml"))
-        for test in yaml.safe_load(path.read_text())["tests"]
+        for test in unit_tests(path)
         for case in test["alert_rule_test"]
         if case["exp_alerts"]
     }

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from watch.debian import ROOT
-from watch.loop_rows import LOOP, REWARD, TRAINER
-from watch.panels import Row, dashboard
-from watch.serving_rows import PRIVACY, SAFETY, SERVING
+from chartwatch.debian import ROOT
+from chartwatch.loop_rows import LOOP, REWARD, TRAINER
+from chartwatch.panels import Row, dashboard
+from chartwatch.serving_rows import PRIVACY, SAFETY, SERVING
 
 FOLDER = ROOT / "helm" / "onstream" / "dashboards"
 ROWS: tuple[Row, ...] = (LOOP, REWARD, TRAINER, SERVING, SAFETY, PRIVACY)

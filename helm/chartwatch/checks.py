@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from watch import queries, rules
-from watch.boards import ROWS, stale
-from watch.debian import promtool
+from chartwatch import queries, rules
+from chartwatch.boards import ROWS, stale
+from chartwatch.debian import promtool
 
 
 def faults() -> Iterator[str]:
@@ -51,7 +51,7 @@ def of_alerts() -> Iterator[str]:
 
 def of_boards() -> Iterator[str]:
     """Files that are not what the code writes; expressions that promtool refuses; metrics that nobody emits."""
-    yield from (f"{name}: not what helm/watch writes: make dashboards" for name in stale())
+    yield from (f"{name}: not what helm/chartwatch writes: make dashboards" for name in stale())
     panels = [
         (f"{row.title} / {panel.title}", query) for row in ROWS for panel in row.panels for query in panel.queries
     ]
