@@ -6,7 +6,9 @@
 Every process gets a port for its metrics. An engine shows vLLM's metrics at the same port: both are in one registry.
 """
 
+import contextlib
 import dataclasses
+import http.client
 import os
 import shutil
 import socket
@@ -50,15 +52,26 @@ class Watch:
         return f"http://{HOST}:{self.ports[name]}/metrics" if name in self.ports else None
 
     def told(self) -> str:
-        """Where to look, for people."""
+        """Where to look, for people, once it is ready."""
         pages = {"targets": "/targets", "alerts": "/alerts", "graphs": f"/graph?{_FIRST_LOOK}"}
-        lines = [f"  {about:8} {self.url}{path}" for about, path in pages.items()]
+        above = _above(self.port)
+        lines = [f"  {about:8} {self.url}{above}{path}" for about, path in pages.items()]
         if not _RULES.is_dir():
             lines.append("  no alerts: their rules lie in a checkout, helm/onstream/rules")
         return "\n".join(lines)
 
 
 _FIRST_LOOK = "g0.expr=onstream_release_engine_version&g0.tab=0&g0.range_input=1h"
+
+
+def _above(port: int) -> str:
+    """What stands before the names of its pages: Debian's are below /classic. The first page is where `/` leads."""
+    try:
+        with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=1.0)) as asked:
+            asked.request("GET", "/")
+            return (asked.getresponse().getheader("Location") or "").rpartition("/")[0]
+    except (OSError, http.client.HTTPException):
+        return ""
 
 
 def find() -> Path | None:

@@ -1,6 +1,7 @@
 """`onstream up --watch`: Prometheus beside the system."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -179,6 +180,17 @@ def test_prometheus_finds_the_process_healthy(running: Running) -> None:
     until(lambda: {one["health"] for one in running.ask("/api/v1/targets")["activeTargets"]} == {"up"}, 60.0)
     (target,) = running.ask("/api/v1/targets")["activeTargets"]
     assert target["labels"] == {"instance": "router", "job": "onstream"}
+
+
+def test_the_pages_that_are_told_are_there(running: Running) -> None:
+    until(lambda: running.ask("/api/v1/status/runtimeinfo"), 60.0)
+    pages = [line.split()[1] for line in running.watch.told().splitlines()]
+    assert len(pages) == 3
+    for page in pages:
+        answer = httpx.get(page)
+        assert answer.is_success, page
+        for part in re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css)[^"]*)"', answer.text):
+            assert httpx.get(f"{running.watch.url}{part}").is_success, part
 
 
 def test_prometheus_evaluates_every_rule_of_the_chart(running: Running) -> None:
