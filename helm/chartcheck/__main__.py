@@ -10,10 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from chartwatch import boards, checks, debian, rules
+
 from chartcheck import configuration, flows, generate, policies, render, scan, schemas
 from chartcheck.render import ChartError, Manifest
 from chartcheck.tools import EXAMPLES
-from chartwatch import boards, checks, debian, rules
 from infra.errors import ConfigError
 
 Faults = list[str]
