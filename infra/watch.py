@@ -61,6 +61,13 @@ class Watch:
         return "\n".join(lines)
 
 
+_VLLM = {
+    "source_labels": ["__name__"],
+    "regex": "vllm_(.+)",
+    "target_label": "__name__",
+    "replacement": "vllm:$1",
+}
+"""prometheus_client takes the colon out of vLLM's names for a Prometheus before 3, which asks for OpenMetrics."""
 _FIRST_LOOK = "g0.expr=onstream_release_engine_version&g0.tab=0&g0.range_input=1h"
 
 
@@ -130,7 +137,7 @@ def scrape(watch: Watch, rules: Path = _RULES) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": _INTERVAL, "evaluation_interval": _INTERVAL},
         "rule_files": [str(rules / "*.yaml")],
-        "scrape_configs": [{"job_name": "onstream", "static_configs": targets}],
+        "scrape_configs": [{"job_name": "onstream", "static_configs": targets, "metric_relabel_configs": [_VLLM]}],
     }
 
 

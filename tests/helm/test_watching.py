@@ -1,11 +1,13 @@
 """Rules, dashboards and scrapes, as the chart renders them."""
 
 import json
+from pathlib import Path
 
 import yaml
 from charts import Rendered
 from chartwatch import boards, rules
 
+from infra import watch
 from infra.telemetry.metrics import METRICS
 
 
@@ -22,3 +24,11 @@ def test_no_label_of_a_pod_hides_one_of_a_metric(rendered: Rendered) -> None:
     ours = {name.replace(".", "_") for metric in METRICS for name in metric.attributes}
     of_pods = {label.replace("/", "_").replace(".", "_") for label in monitor["spec"]["podTargetLabels"]}
     assert not of_pods & ours
+
+
+def test_a_cluster_and_one_machine_call_vllms_metrics_the_same(rendered: Rendered) -> None:
+    (monitor,) = [one for one in rendered("monitoring") if one["kind"] == "PodMonitor"]
+    (relabelled,) = monitor["spec"]["podMetricsEndpoints"][0]["metricRelabelings"]
+    (job,) = watch.scrape(watch.Watch(Path("prometheus"), 9090, {}))["scrape_configs"]
+    snake = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    assert job["metric_relabel_configs"] == [{snake.get(key, key): value for key, value in relabelled.items()}]

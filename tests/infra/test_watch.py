@@ -210,6 +210,10 @@ def test_a_lost_trace_is_an_alert_that_fires(running: Running) -> None:
     assert "were lost at router" in firing()["OnstreamTracesDropped"]["annotations"]["description"]
 
 
+def test_vllms_metrics_have_vllms_names(running: Running) -> None:
+    until(lambda: running.ask("/api/v1/query?query=vllm:num_requests_waiting").get("result"), 60.0)
+
+
 def test_whether_a_reward_has_a_signal_is_the_word_that_the_rules_look_for(running: Running) -> None:
     asked = '/api/v1/query?query=onstream_rewards_made_total{onstream_reward_has_signal="true"}'
     until(lambda: running.ask(asked).get("result"), 60.0)
