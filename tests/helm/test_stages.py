@@ -256,7 +256,8 @@ def test_the_collector_sends_on_or_prints(rendered: Rendered) -> None:
 def test_prometheus_operator_finds_the_metrics_ports_by_label(rendered: Rendered) -> None:
     spec = one(rendered("monitoring"), "PodMonitor")
     assert spec["metadata"]["labels"]["release"] == "prometheus"
-    assert spec["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "interval": "30s"}]
+    (scrape,) = spec["spec"]["podMetricsEndpoints"]
+    assert (scrape["port"], scrape["interval"]) == ("metrics", "30s")
     scraped = [c for c in containers(rendered("monitoring")) if c.ports.get("metrics") == 9464]
     assert {(c.env["OTEL_METRICS_EXPORTER"], c.env["OTEL_EXPORTER_PROMETHEUS_PORT"]) for c in scraped} == {
         ("prometheus", "9464")
