@@ -50,7 +50,7 @@ check: $(STAMP) chart  ## ruff, mypy --strict, import contracts, and the chart
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-chart: $(STAMP)  ## the Helm chart: lint, render, validate, scan (ARGS=--write makes its generated files)
+chart: $(STAMP)  ## the Helm chart, its alerts and dashboards: lint, render, validate, scan (ARGS=--write makes its generated files)
 	@PYTHONPATH=helm $(BIN)/python -m chartcheck $(ARGS)
 
 $(VENV)/.bench: $(STAMP)

@@ -218,6 +218,15 @@ class Supervisor:
         wanted = (process for name, process in self.processes.items() if name != watch.NAME)
         return all(process.state is ProcessState.READY for process in wanted)
 
+    def is_watched(self) -> bool:
+        """Prometheus runs and answers."""
+        return self.watch is not None and self.processes[watch.NAME].state is ProcessState.READY
+
+    def where_to_look(self) -> str:
+        """The pages of Prometheus, which watches."""
+        assert self.watch is not None
+        return f"watched by Prometheus:\n{self.watch.told()}"
+
     def stop(self) -> None:
         """Everything ends: the router first, so that replies are finished; the broker last, so that all can flush."""
         others = [name for name in self.processes if name not in ("router", "broker")]
@@ -267,18 +276,17 @@ def main(argv: list[str]) -> int:
             print(watch.HOW_TO_GET, flush=True)
         supervisor = Supervisor(config, Path(args.config), lambda line: print(line, flush=True), prometheus)
         stop = Stop.on_signals()
-        told = False
+        router = config.serving.router
+        ready = f"ready: http://{router.host}:{router.port}/v1 serves {config.model.name}; Ctrl-C ends it"
+        coming = [(supervisor.is_watched, supervisor.where_to_look), (supervisor.is_ready, lambda: ready)]
         try:
             supervisor.start()
             print("starting; an engine takes a minute or two", flush=True)
-            if supervisor.watch is not None:
-                print(f"watched by Prometheus:\n{supervisor.watch.told()}", flush=True)
             while not stop.wait(0.5):
                 supervisor.tick()
-                if not told and supervisor.is_ready():
-                    router = config.serving.router
-                    print(f"ready: http://{router.host}:{router.port}/v1 serves {config.model.name}; Ctrl-C ends it")
-                    told = True
+                for news in [(is_so, told) for is_so, told in coming if is_so()]:
+                    print(news[1](), flush=True)
+                    coming.remove(news)
         finally:
             if supervisor.processes:
                 print(f"stopping; replies in progress have {config.serving.router.drain_s} s to finish", flush=True)

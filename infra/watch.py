@@ -6,7 +6,9 @@
 Every process gets a port for its metrics. An engine shows vLLM's metrics at the same port: both are in one registry.
 """
 
+import contextlib
 import dataclasses
+import http.client
 import os
 import shutil
 import socket
@@ -50,15 +52,33 @@ class Watch:
         return f"http://{HOST}:{self.ports[name]}/metrics" if name in self.ports else None
 
     def told(self) -> str:
-        """Where to look, for people."""
+        """Where to look, for people, once it is ready."""
         pages = {"targets": "/targets", "alerts": "/alerts", "graphs": f"/graph?{_FIRST_LOOK}"}
-        lines = [f"  {about:8} {self.url}{path}" for about, path in pages.items()]
+        above = _above(self.port)
+        lines = [f"  {about:8} {self.url}{above}{path}" for about, path in pages.items()]
         if not _RULES.is_dir():
             lines.append("  no alerts: their rules lie in a checkout, helm/onstream/rules")
         return "\n".join(lines)
 
 
+_VLLM = {
+    "source_labels": ["__name__"],
+    "regex": "vllm_(.+)",
+    "target_label": "__name__",
+    "replacement": "vllm:$1",
+}
+"""prometheus_client takes the colon out of vLLM's names for a Prometheus before 3, which asks for OpenMetrics."""
 _FIRST_LOOK = "g0.expr=onstream_release_engine_version&g0.tab=0&g0.range_input=1h"
+
+
+def _above(port: int) -> str:
+    """What stands before the names of its pages: Debian's are below /classic. The first page is where `/` leads."""
+    try:
+        with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=1.0)) as asked:
+            asked.request("GET", "/")
+            return (asked.getresponse().getheader("Location") or "").rpartition("/")[0]
+    except (OSError, http.client.HTTPException):
+        return ""
 
 
 def find() -> Path | None:
@@ -117,7 +137,7 @@ def scrape(watch: Watch, rules: Path = _RULES) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": _INTERVAL, "evaluation_interval": _INTERVAL},
         "rule_files": [str(rules / "*.yaml")],
-        "scrape_configs": [{"job_name": "onstream", "static_configs": targets}],
+        "scrape_configs": [{"job_name": "onstream", "static_configs": targets, "metric_relabel_configs": [_VLLM]}],
     }
 
 

@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from chartwatch import boards, checks, debian, rules
+
 from chartcheck import configuration, flows, generate, policies, render, scan, schemas
 from chartcheck.render import ChartError, Manifest
 from chartcheck.tools import EXAMPLES
@@ -91,6 +93,15 @@ def _valid(checked: Checked) -> None:
         checked.note("schemas", schemas.faults(one))
 
 
+def _watched(checked: Checked) -> None:
+    checked.counts["alerts"] = len(rules.alerts())
+    checked.counts["queries"] = sum(len(panel.queries) for row in boards.ROWS for panel in row.panels)
+    try:
+        checked.note("chartwatch", list(checks.faults()))
+    except debian.ToolError as exc:
+        checked.note("chartwatch", [str(exc)])
+
+
 def _scanned(checked: Checked) -> None:
     num, faults = scan.scan(list(checked.unique.values()))
     checked.counts["policies_checked"] += num
@@ -102,6 +113,7 @@ STEPS: tuple[tuple[str, Callable[[Checked], None]], ...] = (
     ("generated files", _generated),
     ("lint, render, rules, configuration, flows", _rendered),
     (f"schemas of Kubernetes {schemas.OLDEST} and {schemas.KUBERNETES}, and of operators", _valid),
+    ("alert rules and dashboards", _watched),
     ("checkov", _scanned),
 )
 

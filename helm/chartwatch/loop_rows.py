@@ -58,6 +58,12 @@ LOOP = Row(
             ),
         ),
         Panel(
+            "Work on a record",
+            "Closing a session, or scoring one, by group.",
+            Unit.SECONDS,
+            (quantile(0.95, "messaging_process_duration_seconds", "messaging_consumer_group_name"),),
+        ),
+        Panel(
             "Oldest unscored trace",
             "Age of the oldest session that was read and has no reward yet.",
             Unit.SECONDS,

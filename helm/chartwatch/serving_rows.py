@@ -56,6 +56,12 @@ SERVING = Row(
             tuple(quantile(share, "http_server_request_duration_seconds") for share in (0.5, 0.95, 0.99)),
         ),
         Panel(
+            "Time to first byte",
+            "Streamed replies, at the router, by engine.",
+            Unit.SECONDS,
+            (quantile(0.95, "onstream_router_time_to_first_byte_seconds", "onstream_engine_id"),),
+        ),
+        Panel(
             "Failures",
             "Requests without a whole answer, by why, and attempts that went on to another engine.",
             Unit.PER_SECOND,
@@ -152,6 +158,12 @@ SAFETY = Row(
             objective=6.91,
         ),
         Panel(
+            "Candidate",
+            "The version on trial.",
+            Unit.NONE,
+            (gauge("max", "onstream_trial_candidate"), gauge("max", "onstream_release_stable", legend="stable")),
+        ),
+        Panel(
             "Sessions that count",
             "In the trial, by arm; and the users without whom no promotion can come.",
             Unit.COUNT,
@@ -181,7 +193,7 @@ SAFETY = Row(
         ),
         Panel(
             "Dead letters",
-            "By topic and failure, and records that wait for a newer reader.",
+            "By topic and failure, records that wait for a newer reader, and what was put back.",
             Unit.PER_SECOND,
             (
                 rate("onstream_dead_letters_total", "messaging_destination_name", "onstream_reason"),
@@ -189,6 +201,11 @@ SAFETY = Row(
                     "onstream_parked_total",
                     "messaging_destination_name",
                     legend="parked {{messaging_destination_name}}",
+                ),
+                rate(
+                    "onstream_redriven_total",
+                    "messaging_destination_name",
+                    legend="put back {{messaging_destination_name}}",
                 ),
             ),
         ),
@@ -226,9 +243,12 @@ PRIVACY = Row(
         ),
         Panel(
             "Erased records met",
-            "Records read whose key was erased, by topic.",
+            "Records read whose key was erased, by topic; keys erased, where `onstream erase` sends by OTLP.",
             Unit.PER_SECOND,
-            (rate("onstream_records_erased_total", "messaging_destination_name"),),
+            (
+                rate("onstream_records_erased_total", "messaging_destination_name"),
+                rate("onstream_keys_erased_total", legend="keys erased"),
+            ),
         ),
         Panel("Lake rows", "In committed files.", Unit.PER_SECOND, (rate("onstream_lake_rows_total"),)),
         Panel(

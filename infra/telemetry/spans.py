@@ -57,12 +57,15 @@ def span(
     begun = _tracer.start_span(
         name.name.format(of), above, _KINDS[name.role], attributes, linked(links) if links else None
     )
-    with trace.use_span(begun, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-        try:
-            yield begun
-        except BaseException as exc:
-            failed(begun, type(exc).__qualname__)
-            raise
+    token = context.attach(trace.set_span_in_context(begun))  # what `use_span` does, which would keep the message
+    try:
+        yield begun
+    except BaseException as exc:
+        failed(begun, type(exc).__qualname__)
+        raise
+    finally:
+        context.detach(token)
+        begun.end()
 
 
 def failed(current: Span, kind: str) -> None:

@@ -10,6 +10,8 @@ import pytest
 from chartwatch import boards, checks, others, queries, rules
 from chartwatch.panels import Panel, Query, Row, Unit, dashboard
 
+from infra.telemetry.metrics import METRICS
+
 PANELS = [panel for row in boards.ROWS for panel in row.panels]
 
 
@@ -40,6 +42,13 @@ def test_every_query_looks_at_the_namespace_that_was_chosen(panel: Panel) -> Non
             labels for name, labels in queries.asked(query.expr).selectors if not name.startswith("instance_version")
         ]
         assert all("namespace" in labels for labels in mine)
+
+
+def test_every_metric_of_the_table_is_shown_or_asked_for_by_a_rule() -> None:
+    shown = [query.expr for panel in PANELS for query in panel.queries]
+    ruled = [*(alert.expr for alert in rules.alerts()), *rules.recordings().values()]
+    wanted = {queries.series().get(name) for expr in shown + ruled for name, _ in queries.asked(expr).selectors}
+    assert [metric.name for metric in METRICS if metric not in wanted] == []
 
 
 def test_grafana_finds_its_data_source_by_a_variable_and_the_dashboard_by_a_name_that_stays() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chartcheck import generate, policies, render
+from chartcheck import generate, render
+from chartcheck.policies import release
 from chartcheck.render import ChartError
 from chartcheck.tools import CHART
 from chartcheck.values import OWNED
@@ -175,4 +176,4 @@ def test_names_begin_with_the_release(monkeypatch: pytest.MonkeyPatch, release: 
 
 def test_a_long_release_still_gives_names_that_kubernetes_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "RELEASE", "a" * 53)
-    assert list(policies.names_leave_room(render.render(render.cases()["large"]))) == []
+    assert list(release.names_leave_room(render.render(render.cases()["large"]))) == []

@@ -1,6 +1,7 @@
 """`onstream up --watch`: Prometheus beside the system."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -181,6 +182,17 @@ def test_prometheus_finds_the_process_healthy(running: Running) -> None:
     assert target["labels"] == {"instance": "router", "job": "onstream"}
 
 
+def test_the_pages_that_are_told_are_there(running: Running) -> None:
+    until(lambda: running.ask("/api/v1/status/runtimeinfo"), 60.0)
+    pages = [line.split()[1] for line in running.watch.told().splitlines()]
+    assert len(pages) == 3
+    for page in pages:
+        answer = httpx.get(page)
+        assert answer.is_success, page
+        for part in re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css)[^"]*)"', answer.text):
+            assert httpx.get(f"{running.watch.url}{part}").is_success, part
+
+
 def test_prometheus_evaluates_every_rule_of_the_chart(running: Running) -> None:
     def found() -> list[dict[str, Any]]:
         return [rule for group in running.ask("/api/v1/rules").get("groups", []) for rule in group["rules"]]
@@ -196,6 +208,10 @@ def test_a_lost_trace_is_an_alert_that_fires(running: Running) -> None:
 
     until(lambda: "OnstreamTracesDropped" in firing(), 60.0)
     assert "were lost at router" in firing()["OnstreamTracesDropped"]["annotations"]["description"]
+
+
+def test_vllms_metrics_have_vllms_names(running: Running) -> None:
+    until(lambda: running.ask("/api/v1/query?query=vllm:num_requests_waiting").get("result"), 60.0)
 
 
 def test_whether_a_reward_has_a_signal_is_the_word_that_the_rules_look_for(running: Running) -> None:

@@ -3,6 +3,8 @@
 import signal
 import sys
 
+from prometheus_client import Gauge
+
 from infra import telemetry
 from infra.telemetry import metrics, names
 
@@ -11,6 +13,7 @@ def main() -> None:
     telemetry.setup("router", sys.argv[1])
     telemetry.count(metrics.TRACES_DROPPED)
     telemetry.count(metrics.REWARDS_MADE, 1, {names.HAS_SIGNAL: True})
+    Gauge("vllm:num_requests_waiting", "In vLLM's registry, which is ours too.").set(2)
     telemetry.observe(metrics.CANDIDATE_SHARE, lambda: 0.1)
     telemetry.observe(metrics.ENGINE_UP, lambda: [(1, {names.ENGINE: "stable-0"})])
     signal.sigwait({signal.SIGTERM})
