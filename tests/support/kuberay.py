@@ -13,8 +13,7 @@ def command(spec: Mapping[str, Any], node: Container, address: str, head: str) -
     is_head = node.name == "ray-head"
     group = spec["headGroupSpec"] if is_head else _group(spec, node)
     place = ("--head", f"--port={node.ports['gcs']}") if is_head else (f"--address={head}",)
-    params = {"num-cpus": node.limits["cpu"], "metrics-export-port": str(node.ports["metrics"])}
-    params |= group["rayStartParams"] | {"node-ip-address": address}
+    params = {"num-cpus": node.limits["cpu"]} | group["rayStartParams"] | {"node-ip-address": address}
     if is_head:
         params["ray-client-server-port"] = str(node.ports["client"])
     else:
