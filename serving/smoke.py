@@ -101,11 +101,11 @@ def main(argv: list[str]) -> int:
 
         key = os.environ.get(API_KEY_VAR, "")
         bearer = {"authorization": f"Bearer {key}"} if key else {}
-        router = config.serving.router
+        url = f"http://{config.serving.router.host}:{config.serving.router.port}"
         log = connect(config, client_id="smoke")
         with (
             closing(log),
-            httpx.Client(base_url=f"http://{router.host}:{router.port}", headers=bearer, timeout=args.timeout) as client,
+            httpx.Client(base_url=url, headers=bearer, timeout=args.timeout) as client,
         ):
             for line in smoke(config, log, client, args.timeout):
                 print(line, flush=True)
