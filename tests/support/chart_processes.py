@@ -21,7 +21,7 @@ import kuberay
 from chart_pods import Container, Probe, SecretKey, containers, here, lay_out
 from chartcheck.render import FULLNAME, NAMESPACE, Manifest
 from chartcheck.tools import ROOT
-from ports import free_port
+from ports import free_ports
 
 from infra.lifecycle import Deadline
 from infra.process import Process, ProcessSpec, ProcessState
@@ -36,12 +36,13 @@ class Pods:
 
     def __init__(self, manifests: list[Manifest], folder: Path, secrets: Mapping[SecretKey, str]) -> None:
         self._folder, self._secrets = folder, secrets
-        self._clusters = {f"{one['metadata']['name']}": one["spec"] for one in manifests if one["kind"] == "RayCluster"}
+        self._clusters = {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "RayCluster"}
         found = containers(manifests)
         net = f"127.{random.randrange(1, 255)}.{random.randrange(255)}"
         pods = dict.fromkeys(c.pod for c in found)
         self._address = {pod: f"{net}.{number}" for number, pod in enumerate(pods, 1)}
-        self._ports = {(c.pod, port): free_port() for c in found if c.component == "learner" for port in c.ports}
+        moving = [(c.pod, port) for c in found if c.component == "learner" for port in c.ports]
+        self._ports = dict(zip(moving, free_ports(len(moving)), strict=True))
         self.containers = {f"{c.pod}/{c.name}": self._with_free_ports(c) for c in found}
         self._places = dict(self._named(manifests))
         self.processes: dict[str, Process] = {}
@@ -119,7 +120,7 @@ class Pods:
             "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
-            "CXX": "no-compiler-is-in-the-image",
+            "CXX": "no-compiler-in-the-image",
             "TMPDIR": f"{root}/tmp",
         }
         given = {
@@ -151,8 +152,9 @@ class Pods:
         while waits := [(name, probe) for name, probe in waits if not self.answers(name, probe)]:
             assert not deadline.passed(), f"within {seconds:.0f} s: {waits}"
             for name in self._running():
-                said = self.processes[name].look()
-                assert self.processes[name].restarts <= _RESTARTS, f"{name}, for the last time: {said}"
+                process = self.processes[name]
+                process.look()
+                assert process.restarts <= _RESTARTS, f"{name} ends again and again: {process.last_words()}"
             time.sleep(0.5)
 
     def _running(self) -> list[str]:
