@@ -65,7 +65,7 @@ def folder() -> Iterator[Path]:
     """With a short name: sockets of Ray and vLLM lie below it."""
     made = Path(tempfile.mkdtemp(prefix="pods-"))
     yield made
-    shutil.rmtree(made)
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
