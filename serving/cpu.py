@@ -1,12 +1,22 @@
 """What vLLM 0.32 cannot do without an accelerator, kept from ending an engine that serves."""
 
 import logging
+import os
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from serving.capture import Generate
 
 logger = logging.getLogger(__name__)
+
+
+def compile_nothing() -> None:
+    """Have the processes that vLLM starts from now on compile no kernel of torch's.
+
+    The first request whose log-probabilities are wanted, so the first at all, would wait for a C++ compiler, for a good
+    part of a minute beside other work, and where there is none, as in our images, it would end the engine's core.
+    """
+    os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
 
 
 def without_seeds(generate: Generate) -> Generate:

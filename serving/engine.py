@@ -26,7 +26,7 @@ from ingest.store import releases
 from ingest.store.versions import VersionStore
 from serving import control, scoring
 from serving.capture import Capture, CaptureMiddleware, answer_with_trace_ids
-from serving.cpu import without_seeds
+from serving.cpu import compile_nothing, without_seeds
 from serving.guard import control_token, scoring_token
 from serving.idle import Users, UsersMiddleware
 from serving.ports import require_free
@@ -104,6 +104,8 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     if config.health.port is not None:
         threading.Thread(target=wanted.follow, args=(open_log, stop), name="wanted", daemon=True).start()
     args = vllm_args(config, slot, folder)
+    if current_platform.is_cpu():
+        compile_nothing()
     async with build_async_engine_client(args) as engine:
         await engine.update_weight_version(str(manifest.version))
         recent = Recent(config.serving.capture.recent_bytes, config.ingest.inactivity_s)

@@ -22,7 +22,6 @@ from ingest.records.events import SESSION_END, Record, Reward, Trace, TurnKind
 from serving import headers
 
 API_KEY_VAR = "ONSTREAM_API_KEY"
-_ASK_S = 60.0
 _POLL_S = 0.5
 _PROMPT = "Answer with one word: is this line working?"
 
@@ -102,11 +101,11 @@ def main(argv: list[str]) -> int:
 
         key = os.environ.get(API_KEY_VAR, "")
         bearer = {"authorization": f"Bearer {key}"} if key else {}
-        router = config.serving.router
+        url = f"http://{config.serving.router.host}:{config.serving.router.port}"
         log = connect(config, client_id="smoke")
         with (
             closing(log),
-            httpx.Client(base_url=f"http://{router.host}:{router.port}", headers=bearer, timeout=_ASK_S) as client,
+            httpx.Client(base_url=url, headers=bearer, timeout=args.timeout) as client,
         ):
             for line in smoke(config, log, client, args.timeout):
                 print(line, flush=True)

@@ -253,12 +253,17 @@ def test_the_collector_sends_on_or_prints(rendered: Rendered) -> None:
     }
 
 
-def test_prometheus_operator_finds_the_metrics_ports_by_label(rendered: Rendered) -> None:
-    spec = one(rendered("monitoring"), "PodMonitor")
-    assert spec["metadata"]["labels"]["release"] == "prometheus"
-    (scrape,) = spec["spec"]["podMetricsEndpoints"]
-    assert (scrape["port"], scrape["interval"]) == ("metrics", "30s")
-    scraped = [c for c in containers(rendered("monitoring")) if c.ports.get("metrics") == 9464]
+def test_prometheus_operator_finds_the_metrics_ports_by_label_and_asks_nobody_without_one(rendered: Rendered) -> None:
+    manifests = rendered("monitoring")
+    monitor = one(manifests, "PodMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["interval"]) == ("metrics", "30s")
+    (without,) = monitor["spec"]["selector"]["matchExpressions"]
+    assert without == {"key": "app.kubernetes.io/component", "operator": "NotIn", "values": ["learner"]}
+    scraped = [c for c in containers(manifests) if "metrics" in c.ports]
+    assert {c.component for c in scraped} == {"engine", "router", "rollout", "ingest", "lake", "rewards", "trainer"}
+    assert {c.ports["metrics"] for c in scraped} == {9464}
     assert {(c.env["OTEL_METRICS_EXPORTER"], c.env["OTEL_EXPORTER_PROMETHEUS_PORT"]) for c in scraped} == {
         ("prometheus", "9464")
     }

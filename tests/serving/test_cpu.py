@@ -1,13 +1,14 @@
 """What is kept from a vLLM without an accelerator."""
 
 import logging
+import os
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from serving.cpu import without_seeds
+from serving.cpu import compile_nothing, without_seeds
 
 
 async def echo(prompt: Any, sampling_params: Any, request_id: str, **rest: Any) -> AsyncGenerator[Any, None]:
@@ -29,3 +30,14 @@ async def test_nothing_is_said_of_requests_without_a_seed(caplog: pytest.LogCapt
     caplog.set_level(logging.INFO)
     assert (await heard(seed=None))[1] is None
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("given", "then"), [(None, "1"), ("0", "0")])
+def test_nothing_is_compiled_unless_somebody_said_so(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, then: str
+) -> None:
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", given or "")
+    if given is None:
+        monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    compile_nothing()
+    assert os.environ["TORCH_COMPILE_DISABLE"] == then

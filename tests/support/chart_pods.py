@@ -1,4 +1,4 @@
-"""What the chart's pods run, as data: for each container its command, environment, files and volumes.
+"""What the chart's pods run, as data: for each container its command, environment, files, volumes and probes.
 
 Names as Kubernetes gives them (`loop-onstream-engine-stable-0`), variables put into commands and into one another.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from chartcheck.render import NAMESPACE, Manifest, component_of, pods
 
 _OWN_FOLDERS = re.compile(r"(?<![\w/.])/(etc/onstream|var/lib/onstream|models?)\b")
+_GRACE_S = 30  # Kubernetes' own
 _REFERENCE = re.compile(r"\$\((\w+)\)")
 
 
@@ -33,10 +34,23 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What the kubelet asks: GET of `path`, or where that is empty whether `port` takes connections."""
+
+    kind: str
+    path: str
+    port: int
+
+
+@dataclass(frozen=True)
 class Container:
-    """One container of one pod. `files` are those of projected volumes: path -> text, or where it is kept."""
+    """One container of one pod. `files` are those of projected volumes: path -> text, or where it is kept.
+
+    `grace_s` is how long its process may take to end after SIGTERM: the pod's time, less what `preStop` sleeps.
+    """
 
     pod: str
+    name: str
     component: str
     command: tuple[str, ...]
     env: Mapping[str, str | SecretKey]
@@ -44,6 +58,10 @@ class Container:
     ports: Mapping[str, int]
     mounts: tuple[Mount, ...]
     files: Mapping[str, str | SecretKey]
+    probes: tuple[Probe, ...]
+    labels: Mapping[str, str]
+    limits: Mapping[str, str]
+    grace_s: float
 
 
 def containers(manifests: list[Manifest]) -> list[Container]:
@@ -58,7 +76,7 @@ def containers(manifests: list[Manifest]) -> list[Container]:
         for pod in _names(owner, spec):
             found += [
                 _container(pod, template, one, spec.get("volumeClaimTemplates", []), maps)
-                for one in template["spec"]["containers"]
+                for one in (*template["spec"].get("initContainers", ()), *template["spec"]["containers"])
             ]
     return found
 
@@ -79,16 +97,30 @@ def _container(
         Mount(mount["mountPath"], bool(mount.get("readOnly")), held[mount["name"]])
         for mount in one.get("volumeMounts", [])
     )
+    ports = {port["name"]: port["containerPort"] for port in one.get("ports", [])}
+    sleeps_s = one.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     return Container(
         pod=pod,
+        name=one["name"],
         component=component_of(template),
         command=tuple(_expanded(word, plain) for word in (*one.get("command", ()), *one.get("args", ()))),
         env=env,
         env_from=tuple(source["secretRef"]["name"] for source in one.get("envFrom", [])),
-        ports={port["name"]: port["containerPort"] for port in one.get("ports", [])},
+        ports=ports,
         mounts=mounts,
         files=dict(file for mount in mounts for file in _files(mount, maps)),
+        probes=tuple(_probes(one, ports)),
+        labels=template["metadata"]["labels"],
+        limits={name: str(amount) for name, amount in one["resources"]["limits"].items()},
+        grace_s=template["spec"].get("terminationGracePeriodSeconds", _GRACE_S) - sleeps_s,
     )
+
+
+def _probes(one: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[Probe]:
+    for kind in ("startup", "liveness", "readiness"):
+        if (given := one.get(f"{kind}Probe")) is not None:
+            asked = given.get("httpGet") or given["tcpSocket"]
+            yield Probe(kind, asked.get("path", ""), ports[asked["port"]])
 
 
 def _env(pod: str, given: list[Any]) -> dict[str, str | SecretKey]:

@@ -35,7 +35,6 @@ spec:
         {{- else }}
         - {name: node, containerPort: 6380}
         {{- end }}
-        - {name: metrics, containerPort: 8080}
       startupProbe:
         tcpSocket: {port: {{ eq .role "head" | ternary "gcs" "node" }}}
         periodSeconds: 10
