@@ -60,7 +60,7 @@ def span(
     token = context.attach(trace.set_span_in_context(begun))  # what `use_span` does, which would keep the message
     try:
         yield begun
-    except BaseException as exc:
+    except BaseException as exc:  # also what only ends a task: its span has failed, and it goes on its way
         failed(begun, type(exc).__qualname__)
         raise
     finally:

@@ -79,7 +79,7 @@ class Index(Generic[AnyRecord]):
         return None if row is None else Entry(Source(partition=row[0], offset=row[1]), row[2])
 
     def find(self, names: Iterable[str]) -> dict[str, Entry]:
-        """As `get`, for many at once: by id, those that something holds. A tenth of the time for each."""
+        """As `get`, for many in one question: by id, those that something holds."""
         rows = self._db.execute(_FIND, (json.dumps(list(names)),))
         return {name: Entry(Source(partition=partition, offset=offset), at) for name, partition, offset, at in rows}
 

@@ -228,9 +228,9 @@ class Assembler:
 
     def _look_up(self, records: Iterable[Record | Erased | None]) -> None:
         """Ask the index once for what a batch will ask of it id by id: nothing is noted while it is laid."""
-        names = {name for record in records if isinstance(record, Trace | Feedback) for name in ids_asked(record)}
-        self._looked_up = dict.fromkeys(names)
-        self._looked_up |= {name: entry.at for name, entry in self._index.find(names).items()}
+        asked = {name for record in records if isinstance(record, Trace | Feedback) for name in ids_asked(record)}
+        self._looked_up = dict.fromkeys(asked)
+        self._looked_up |= {name: entry.at for name, entry in self._index.find(asked).items()}
 
     def _closed_at(self, name: str) -> float | None:
         if name in self._looked_up:

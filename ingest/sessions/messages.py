@@ -14,7 +14,7 @@ from typing import Any
 from ingest.records.events import ChatMessage, ToolCall
 
 ASSISTANT, USER, TOOL = "assistant", "user", "tool"
-_PLAIN = {"role", "content"}
+_PLAIN = {"role", "content"}  # what nearly every message has: there is nothing else to look for
 PREAMBLE = ("system", "developer")
 
 _MARKUP = "<"  # both of these begin with it

@@ -1,6 +1,7 @@
 """What a process says of itself to who may restart it."""
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -94,7 +95,10 @@ def test_a_port_that_is_taken_is_named(process: Process) -> None:
 
 
 def test_without_a_port_nothing_is_told() -> None:
-    health.serve(HealthConfig(), Pulse())()
+    before = threading.active_count()
+    end = health.serve(HealthConfig(), Pulse())
+    assert threading.active_count() == before
+    end()
 
 
 def test_an_outage_is_no_reason_to_be_killed_and_one_not_to_be_ready() -> None:
