@@ -60,7 +60,7 @@ class FateKind(StrEnum):
 
 
 class TrialState(StrEnum):
-    """A candidate's life. The steps allowed between them are in `serving/trial.py`."""
+    """A candidate's life. The steps allowed between them are in `serving/rollout/trial.py`."""
 
     PUBLISHED = "published"
     EVALUATING = "evaluating"
