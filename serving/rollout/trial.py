@@ -5,9 +5,11 @@ from ingest.records.events import TrialState as S
 
 ALLOWED: dict[S, frozenset[S]] = {
     S.PUBLISHED: frozenset({S.EVALUATING, S.EXPIRED}),
-    S.EVALUATING: frozenset({S.CANARY, S.REJECTED, S.EXPIRED}),
+    S.EVALUATING: frozenset({S.SUITES, S.REPLAY, S.CANARY, S.REJECTED, S.EXPIRED}),
+    S.SUITES: frozenset({S.REPLAY, S.CANARY, S.REJECTED, S.EXPIRED}),
+    S.REPLAY: frozenset({S.CANARY, S.REJECTED, S.EXPIRED}),
     S.CANARY: frozenset({S.CANARY, S.PROMOTED, S.REJECTED, S.EXPIRED}),
-    S.PROMOTED: frozenset({S.ROLLED_BACK}),
+    S.PROMOTED: frozenset({S.PROMOTED, S.ROLLED_BACK}),
     S.REJECTED: frozenset(),
     S.ROLLED_BACK: frozenset(),
     S.EXPIRED: frozenset(),
@@ -15,7 +17,9 @@ ALLOWED: dict[S, frozenset[S]] = {
 
 
 def step(now: S, then: S) -> S:
-    """`then`, if the table has the step. `canary -> canary` is a move along the ramp.
+    """`then`, if the table has the step.
+
+    `canary -> canary` is a move along the ramp, `promoted -> promoted` the end of a watch.
 
     Raises:
         TransitionError: the table has no such step.
