@@ -264,7 +264,7 @@ class Rollout:
         )
         standing.numbers["units.excluded"] = float(len(self.evidence.excluded.get(candidate, ())))
         self.standing = standing
-        if standing.verdict is Verdict.PROMOTE:
+        if standing.verdict is Verdict.PASS:
             self._promote(candidate, standing)
         elif standing.verdict is Verdict.REJECT:
             self._reject(standing.reason, standing.numbers)

@@ -41,7 +41,7 @@ class Verdict(StrEnum):
     """What the evidence allows."""
 
     HOLD = "hold"
-    PROMOTE = "promote"
+    PASS = "pass"
     REJECT = "reject"
     EXPIRE = "expire"
 
@@ -211,7 +211,7 @@ def judge(
     arms = f"{numbers['units.candidate']:.0f} candidate and {numbers['units.stable']:.0f} stable sessions"
     if evidence[weakest] >= threshold:
         return Standing(
-            Verdict.PROMOTE,
+            Verdict.PASS,
             f"reward {numbers['reward.candidate']:.3f} against {numbers['reward.stable']:.3f} over {arms}; the weakest "
             f"evidence, of {weakest}, is e^{evidence[weakest]:.2f}, and e^{threshold:.2f} was needed; {bound}",
             numbers,

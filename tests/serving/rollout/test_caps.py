@@ -147,7 +147,7 @@ def test_fewer_users_than_are_told_cannot_promote_whatever_they_do(rails: tuple[
     given = tuple(replace(u, guardrails={rail.name: u.reward for rail in rails}) for u in units)
     assert judge(given, config).verdict is Verdict.HOLD
     free = config.model_copy(update={"max_units_per_user": 500})
-    assert judge(given, free).verdict is Verdict.PROMOTE
+    assert judge(given, free).verdict is Verdict.PASS
 
 
 def test_fewer_users_than_are_told_cannot_reject_whatever_they_do() -> None:
