@@ -1,0 +1,161 @@
+"""A zoo of versions through real trials: each must end as it should, at the first stage that can tell, for that reason.
+
+A tiny model, taught with chosen manners, served by vLLM behind the router to simulated users; the bench is its trainer.
+First with two pools, then with one (`switchback`). Prints a table of each and one JSON line.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "zoo"), str(HERE.parent / "support")]
+
+import bench
+import tiny_model
+from beasts import BEASTS, STABLE, Beast, everywhere
+from breeding import BASE_LR, BASE_STEPS, EVERY_KIND, teach
+from house import MODEL, House, has_ended
+from rich.console import Console
+from rich.progress import Progress, track
+from rich.table import Table
+from talk import Topic
+from visitors import Visitors
+
+from ingest.records.events import Release, TrialState
+
+NUM_VISITORS = 12
+TRIAL_S = 420.0
+GATE = {
+    "margin": 0.1,
+    "alpha": 0.05,
+    "min_champion_units": 100,
+    "ramp": [{"share": 0.2, "until_units": 60}, {"share": 0.5}],
+    "max_units": 6000,
+    "max_s": TRIAL_S,
+    "guardrails": [{"name": "completed", "margin": 0.1}],
+}
+SPLIT: dict[str, Any] = {"gate": GATE}
+TARGETS = {"split_right": (">=", 1.0), "switchback_right": (">=", 1.0), "requests_failed": ("<=", 0.0)}
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How one trial went."""
+
+    beast: Beast
+    ended: TrialState | None
+    stage: TrialState | None
+    reason: str
+    sessions: int
+    took_s: float
+
+    @property
+    def is_right(self) -> bool:
+        return (self.ended, self.stage) == (self.beast.ends, self.beast.stage) and self.beast.reason in self.reason
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="beasts whose name has this in it")
+    args = parser.parse_args()
+    chosen = [beast for beast in BEASTS if args.only is None or args.only in beast.name]
+    with tempfile.TemporaryDirectory() as scratch:
+        model = raise_stable(Path(scratch))
+        bred = {beast: breed(beast, model, Path(scratch)) for beast in track(chosen, "breeding")}
+        fates, failed = visit(Path(scratch) / "split", model, SPLIT, 2, bred)
+    show("split", fates)
+    bench.report(
+        "zoo",
+        {"split_right": sum(fate.is_right for fate in fates) / len(fates), "requests_failed": float(failed)},
+        {name: target for name, target in TARGETS.items() if name != "switchback_right"},
+    )
+
+
+def raise_stable(folder: Path) -> Path:
+    """The model that serves at first."""
+    blank, base, stable = folder / "blank", folder / "base", folder / "stable"
+    tiny_model.write(blank)
+    teach(blank, base, EVERY_KIND, BASE_STEPS, BASE_LR)
+    teach(base, stable, everywhere(STABLE))
+    return stable
+
+
+def breed(beast: Beast, parent: Path, folder: Path) -> Path:
+    """A version's files."""
+    bred = folder / "bred" / beast.name.replace(" ", "-")
+    beast.breed(parent, bred)
+    return bred
+
+
+def visit(
+    folder: Path, model: Path, rollout: dict[str, Any], num_engines: int, bred: dict[Beast, Path]
+) -> tuple[list[Fate], int]:
+    """Every beast's trial, one after the other; and how many requests of users failed."""
+    folder.mkdir()
+    house = House(folder, model, rollout, num_engines)
+    house.start()
+    try:
+        with visitors(house) as people:
+            fates = [judge(house, people, *one) for one in track(bred.items(), "the zoo")]
+        return fates, len(people.failed)
+    finally:
+        house.stop()
+
+
+@contextmanager
+def visitors(house: House) -> Iterator[Visitors]:
+    """Users, for the length of a block."""
+    people = Visitors(house.url, MODEL, NUM_VISITORS)
+    thread = threading.Thread(target=lambda: asyncio.run(people.run()), daemon=True)
+    thread.start()
+    try:
+        yield people
+    finally:
+        people.over = True
+        thread.join(120.0)
+
+
+def judge(house: House, people: Visitors, beast: Beast, folder: Path) -> Fate:
+    """One trial, to its end; a version that was promoted is taken back for the next."""
+    version = house.publish(folder, 0).version
+    begun, sessions = time.monotonic(), people.sessions
+    story: list[Release] = []
+    while not has_ended(story, beast.ends) and time.monotonic() - begun < 2 * TRIAL_S:
+        time.sleep(0.5)
+        story = house.story(version)
+        if beast.turns_bad and story and story[-1].state is TrialState.PROMOTED:
+            people.topics = (Topic.TAXES,)
+    people.topics = (Topic.WEATHER, Topic.TRAINS)
+    if house.served().stable == version:
+        house.command("rollback")
+    return fate(beast, story, people.sessions - sessions, time.monotonic() - begun)
+
+
+def fate(beast: Beast, story: list[Release], sessions: int, took_s: float) -> Fate:
+    """What the trial's releases say of it."""
+    last = story[-1] if story else None
+    before = next((release.state for release in reversed(story[:-1])), None)
+    return Fate(beast, last.state if last else None, before, last.reason if last else "", sessions, took_s)
+
+
+def show(title: str, fates: list[Fate]) -> None:
+    table = Table("version", "must end", "ended", "at stage", "sessions", "s", "", "reason", title=title)
+    for fate in fates:
+        mark = "[green]right[/]" if fate.is_right else "[red]wrong[/]"
+        must = f"{fate.beast.ends} at {fate.beast.stage}"
+        row = (fate.beast.name, must, str(fate.ended), str(fate.stage), str(fate.sessions), f"{fate.took_s:.0f}")
+        table.add_row(*row, mark, fate.reason)
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    main()
