@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "zoo"), str(HERE.parent / "support")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).parent / "zoo"))
 
 import bench
 import tiny_model
@@ -25,7 +25,7 @@ from beasts import BEASTS, STABLE, Beast, everywhere
 from breeding import BASE_LR, BASE_STEPS, EVERY_KIND, teach
 from house import MODEL, House, has_ended
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 from rich.table import Table
 from talk import Topic
 from visitors import Visitors
