@@ -1,0 +1,26 @@
+"""What the small broker of one machine leaves to its clients: it never takes a dead member out of a group.
+
+Apache Kafka does so itself, after the session timeout; here the group would stand still for good. librdkafka cannot
+ask for it, so this speaks the one request: LeaveGroup, version 3 (KIP-345), in plain text, as that broker does.
+"""
+
+import socket
+import struct
+from collections.abc import Collection
+
+_LEAVE_GROUP, _VERSION = 13, 3
+
+
+def remove_members(address: tuple[str, int], group: str, members: Collection[tuple[str, str | None]]) -> None:
+    """Take (member id, lasting name) out of a group. Raises `OSError` when the broker does not answer."""
+    listed = b"".join(_text(member) + _text(name) for member, name in members)
+    body = struct.pack(">hhi", _LEAVE_GROUP, _VERSION, 0) + _text("") + _text(group)
+    request = body + struct.pack(">i", len(members)) + listed
+    with socket.create_connection(address, timeout=5.0) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        if not connection.recv(4):
+            raise ConnectionError("the broker ended the connection")
+
+
+def _text(text: str | None) -> bytes:
+    return struct.pack(">h", -1) if text is None else struct.pack(">h", len(text.encode())) + text.encode()
