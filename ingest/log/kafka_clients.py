@@ -18,8 +18,8 @@ from ingest.log.security import client_settings
 
 MAX_RECORD_BYTES = 16 << 20  # a session of the longest context with its request, several times over
 POLL_S = 0.5
-_FIRST_WAIT_S = 0.1  # for an answer, doubled each time: between two waits it is looked whether we were refused
-_RECONNECT_MS = 500  # a broker that is back is found within twice this; more than the first wait: one refusal is enough
+_FIRST_WAIT_S = 0.05  # for an answer, doubled each time: between two waits it is looked whether we were refused
+_RECONNECT_MS = 1000  # a broker that is back is found within this
 _METADATA_MS = 10_000  # a topic made after its consumer is seen within this
 _SESSION_S = 15.0  # a crashed consumer's partitions are handed on after this: five heartbeats of 3 s
 _HANDLING_S = 900.0  # between two polls at most: the trainer's update is the longest
@@ -133,8 +133,7 @@ class KafkaClients:
             "bootstrap.servers": self.config.brokers,
             "client.id": self._client_id,
             "socket.timeout.ms": int(self.request_s * 1000),
-            "reconnect.backoff.ms": _RECONNECT_MS,
-            "reconnect.backoff.max.ms": 2 * _RECONNECT_MS,
+            "reconnect.backoff.max.ms": _RECONNECT_MS,
             "topic.metadata.refresh.interval.ms": _METADATA_MS,
             "log_level": _CRITICAL,
             **security,

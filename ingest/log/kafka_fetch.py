@@ -23,6 +23,7 @@ _SETTINGS = {
     "max.partition.fetch.bytes": _AHEAD_BYTES,
     "queued.min.messages": _AHEAD,
     "fetch.wait.max.ms": 10,  # of a fetch at the end, behind which the next one waits
+    "fetch.error.backoff.ms": 10,
     "fetch.queue.backoff.ms": 1,  # and not a second: a fetch that was held back because enough was there
 }
 

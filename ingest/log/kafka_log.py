@@ -185,11 +185,10 @@ class KafkaLog:
 
     def _remove_dead(self, group: str) -> None:
         """Take dead processes of this machine out of `group`: their partitions would have no reader."""
-        dead = self._places.dead_members(group)
         try:
-            if dead:
+            if dead := self._places.dead_members(group):
                 small_broker.remove_members(broker.address(self._config), group, dead)
-        except OSError as exc:
+        except OSError as exc:  # a `LogError` is one
             logger.debug("event log: group %s: dead members not removed: %s", group, exc)
 
     def replay(

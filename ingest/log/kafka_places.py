@@ -52,18 +52,29 @@ class KafkaPlaces:
         return self._asked(f"members of {group}", self._dead_members, group)
 
     def _asked(self, what: str, ask: Callable[..., Answer], *about: Any) -> Answer:
-        """What `ask` returns of a connection and `about`. After an error the connection is not used again: the next
-        one is made with the password as it is then."""
+        """What `ask` returns of a connection and `about`. One that fails is not used again; a kept one may have been
+        lost meanwhile, so then it is asked once more of a new one, made with the password as it is now."""
+        admin = self._admin
+        if admin is not None:
+            try:
+                return ask(admin, *about)
+            except KafkaException:
+                self._forget(admin)
         with self._lock:
-            admin = self._admin = self._admin or self._clients.admin()
+            if self._admin is None:
+                self._admin = self._clients.admin()
+            admin = self._admin
         try:
             with self._clients.border(what):
                 return ask(admin, *about)
         except LogError:
-            with self._lock:
-                if self._admin is admin:
-                    self._admin = None
+            self._forget(admin)
             raise
+
+    def _forget(self, admin: AdminClient) -> None:
+        with self._lock:
+            if self._admin is admin:
+                self._admin = None
 
     def _create(self, admin: AdminClient, specs: Collection[TopicSpec]) -> None:
         held = admin.list_topics(timeout=self._clients.request_s).topics

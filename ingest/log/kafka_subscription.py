@@ -1,8 +1,7 @@
 """A consumer of `KafkaLog` that notices when it stands still."""
 
 import time
-from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -141,6 +140,8 @@ class KafkaSubscription:
             self._consumer.resume([part for part in self._resting if (part.topic, part.partition) in assigned])
             self._ended.clear()
             self._resting = []
+            with suppress(KafkaException):  # any answer wakes the thread that fetches: else it sleeps out its second
+                self._consumer.list_topics(timeout=_IDLE_S)
 
     # -- the watch
 
