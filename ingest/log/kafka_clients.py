@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from infra.config import LogConfig
 from infra.errors import ConfigError, LogError
 from infra.lifecycle import Deadline
 from ingest.log.protocol import Message
-from ingest.log.security import client_settings
+from ingest.log.security import client_settings, handshake_trouble
 
 MAX_RECORD_BYTES = 16 << 20  # a session of the longest context with its request, several times over
 POLL_S = 0.5
@@ -37,6 +38,8 @@ AWAY = (
     KafkaError.REQUEST_TIMED_OUT,
 )
 """What librdkafka says when no broker answers: in the background it goes on trying."""
+
+_REFUSAL = re.compile(r"^(?:\w+://)?([^/]+)/\w+: (.*?)(?: \(after \d+ms in state.*)?$", re.DOTALL)
 
 logger = logging.getLogger(__name__)
 
@@ -148,11 +151,18 @@ class KafkaClients:
                 return
             except KafkaException as exc:
                 client.poll(0)
-                if told.refusal:
-                    raise LogError(f"event log: broker refuses us: {told.refusal}") from exc
-                if until.passed():
-                    raise LogError(f"event log: {self.silence}") from exc
+                if told.refusal or until.passed():
+                    raise LogError(f"event log: {self._trouble(told.refusal) or self.silence}") from exc
                 wait_s *= 2
+
+    def _trouble(self, refusal: str) -> str:
+        """What is wrong between a broker and us, by a client's refusal or an own handshake; empty where none is."""
+        security = self.config.security
+        for address in self.config.brokers.split(",") if security.protocol.is_tls else ():
+            host, _, port = address.strip().rpartition(":")
+            if found := handshake_trouble(security, host.strip("[]"), int(port), min(1.0, self.config.timeout_s)):
+                return f"broker at {address}: {found}"
+        return _REFUSAL.sub(r"broker at \1: \2", refusal)
 
     @contextmanager
     def border(self, what: str) -> Iterator[None]:

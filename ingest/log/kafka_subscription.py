@@ -1,5 +1,6 @@
 """A consumer of `KafkaLog` that notices when it stands still."""
 
+import threading
 import time
 from contextlib import suppress
 
@@ -15,7 +16,7 @@ Where = tuple[str, int]
 
 _IDLE_S = 0.05
 _MISSING_S, _LOOK_S = 1.0, 10.0  # a reader without a group looks for new partitions this often
-_PROBE_S = 5.0
+_PROBE_S = _CLOSE_S = 5.0
 _SOON_S = 0.001
 _PASSING = (*AWAY, KafkaError.UNKNOWN_TOPIC_OR_PART)  # a topic may come yet; of a broker that is away the watch tells
 
@@ -170,7 +171,9 @@ class KafkaSubscription:
                 if max(first, self._at.get((part.topic, part.partition), 0)) < end:
                     behind.append(f"{part.topic}/{part.partition}")
         except KafkaException as exc:
-            return f"no broker answers: {exc.args[0].str()}"
+            error = exc.args[0]
+            is_away = error.code() in (*AWAY, KafkaError._UNKNOWN_PARTITION)  # with no broker it has no leader
+            return f"no broker answers at {self._clients.config.brokers}" if is_away else str(error.str())
         return f"there are records in {', '.join(sorted(behind))}, and none is given" if behind else None
 
     # -- places
@@ -234,8 +237,13 @@ class KafkaSubscription:
         return frozenset((part.topic, part.partition) for part in self._consumer.assignment())
 
     def close(self) -> None:
-        """Leave the group, without committing; a broker that does not answer is waited for briefly."""
-        self._consumer.close()
+        """Leave the group, without committing; a broker that does not answer is waited for briefly.
+
+        librdkafka waits for what was to be committed, and longer than that.
+        """
+        leaving = threading.Thread(target=self._consumer.close, name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(_CLOSE_S)
 
 
 def _parts(positions: Positions) -> list[TopicPartition]:

@@ -4,6 +4,7 @@ Costs no Kafka: `onstream check` looks at the same files in the same way.
 """
 
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +87,22 @@ def tls_context(security: LogSecurity) -> ssl.SSLContext:
             where = f"{security.cert_file} with key_file {security.key_file}"
             raise ConfigError(f"log.security.cert_file: {where}: {_told(exc, 'a certificate and its key')}") from exc
     return context
+
+
+def handshake_trouble(security: LogSecurity, host: str, port: int, timeout_s: float) -> str:
+    """Why TLS with a broker fails, in OpenSSL's words; empty where it does not, or nothing listens there.
+
+    librdkafka says of every certificate that it does not like the same, whatever the reason.
+    """
+    try:
+        plain = socket.create_connection((host, port), timeout_s)
+    except OSError:
+        return ""
+    try:
+        with plain, tls_context(security).wrap_socket(plain, server_hostname=host):
+            return ""
+    except (OSError, ConfigError) as exc:
+        return f"TLS handshake failed: {getattr(exc, 'verify_message', '') or exc}"
 
 
 def _no_passphrase() -> str:

@@ -26,7 +26,8 @@ from typing import Any
 
 import psutil
 from drawn import Drawn, sessions
-from kafka import KafkaAdminClient
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from ports import free_port
 
 from infra import broker, lifecycle
@@ -46,6 +47,17 @@ MAX_MESSAGES = 500
 QUIET_S, QUIET_SHARE, LOUD_S = 3, 0.05, 180.0
 SIDES = ("bare", "stage")
 READ = (topics.TRACES, topics.FEEDBACK)
+CONSUMING = {  # as the stage's own consumer has it
+    "isolation_level": "read_committed",
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "partition_assignment_strategy": (RangePartitionAssignor,),
+    "session_timeout_ms": 15_000,
+    "max_poll_interval_ms": 900_000,
+    "max_partition_fetch_bytes": 16 << 20,
+    "allow_auto_create_topics": False,
+    "metrics_enabled": False,
+}
 
 
 def configured(folder: Path, brokers: str = "127.0.0.1:9092") -> Config:
@@ -115,9 +127,9 @@ def stage(config: Config, name: str, num_messages: int, num_sessions: int) -> Wa
 
 
 def bare(config: Config, name: str, num_messages: int) -> Watched:
-    """Poll and decode, with the same consumer and the same codec."""
+    """Poll and decode, with kafka-python and the same codec."""
     kinds: dict[str, type[Record]] = {topic.name: topic.record for topic in READ}
-    consumer = KafkaClients(config.log, "bare").consumer(name)
+    consumer = KafkaConsumer(bootstrap_servers=config.log.brokers, group_id=name, **CONSUMING)
     consumer.subscribe(list(kinds))
     watched = Watched(None)
     watched.watch(consumer)
@@ -216,8 +228,7 @@ def produce(config: Config) -> int:
 def empty(config: Config) -> None:
     """Make the topic of trajectories anew: what a round wrote, the next would find done."""
     name = topics.TRAJECTORIES.name
-    with KafkaClients(config.log, "bench").opened(KafkaAdminClient) as admin:
-        admin.delete_topics([name])
+    KafkaClients(config.log, "bench").admin().delete_topics([name])[name].result()
     log = KafkaLog(config.log, client_id="bench")
     log.create([spec for spec in topics.specs(config.log.partitions, config.log.retention_s) if spec.name == name])
     log.close()
