@@ -228,7 +228,8 @@ def produce(config: Config) -> int:
 def empty(config: Config) -> None:
     """Make the topic of trajectories anew: what a round wrote, the next would find done."""
     name = topics.TRAJECTORIES.name
-    KafkaClients(config.log, "bench").admin().delete_topics([name])[name].result()
+    admin = KafkaClients(config.log, "bench").admin()
+    admin.delete_topics([name])[name].result()
     log = KafkaLog(config.log, client_id="bench")
     log.create([spec for spec in topics.specs(config.log.partitions, config.log.retention_s) if spec.name == name])
     log.close()
