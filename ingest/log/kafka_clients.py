@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from infra.config import LogConfig
 from infra.errors import ConfigError, LogError
 from infra.lifecycle import Deadline
+from ingest.log import small_broker
 from ingest.log.protocol import Message
 from ingest.log.security import client_settings, handshake_trouble
 
@@ -109,6 +110,7 @@ class KafkaClients:
             "max.partition.fetch.bytes": MAX_RECORD_BYTES,
             "queued.max.messages.kbytes": _READ_AHEAD_KB,
             "allow.auto.create.topics": False,
+            **(small_broker.CONSUMING if self.config.local else {}),
         }
 
     def _opened(self, kind: type[AnyClient], settings: Mapping[str, Any]) -> AnyClient:

@@ -116,8 +116,7 @@ class KafkaSubscription:
 
     @property
     def _is_hasty(self) -> bool:
-        """The small broker answers a fetch that finds nothing at once, not after `fetch.max.wait.ms`, and librdkafka
-        asks again at once: left to itself, an idle consumer takes half a core, and the broker the other half."""
+        """See `ingest.log.small_broker`."""
         return self._clients.config.local
 
     def _has_all(self) -> bool:

@@ -1,12 +1,19 @@
-"""What the small broker of one machine leaves to its clients: it never takes a dead member out of a group.
+"""What the small broker of one machine leaves to its clients.
 
-Apache Kafka does so itself, after the session timeout; here the group would stand still for good. librdkafka cannot
-ask for it, so this speaks the one request: LeaveGroup, version 3 (KIP-345), in plain text, as that broker does.
+It answers a fetch that finds nothing at once, not after `fetch.wait.max.ms`, and librdkafka asks again at once: left
+to itself, an idle consumer takes half a core, and the broker the other half. `CONSUMING` lets it fetch only once all
+that it fetched before was taken, and `KafkaSubscription` lets it rest once that was everything there is.
+
+It never takes a dead member out of a group, as Apache Kafka does after the session timeout: the group would stand
+still for good. librdkafka cannot ask for that, so `remove_members` speaks the one request: LeaveGroup, version 3
+(KIP-345), in plain text, as that broker does.
 """
 
 import socket
 import struct
 from collections.abc import Collection
+
+CONSUMING = {"queued.min.messages": 1, "fetch.queue.backoff.ms": 5}
 
 _LEAVE_GROUP, _VERSION = 13, 3
 
