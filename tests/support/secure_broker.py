@@ -16,26 +16,31 @@ import secrets
 import ssl
 import struct
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from certificates import Pair
-from kafka.protocol.api_header import RequestHeader, ResponseHeader
-from kafka.protocol.metadata import (
-    ApiVersionsRequest,
-    ApiVersionsResponse,
-    FindCoordinatorResponse,
-    MetadataResponse,
-)
-from kafka.protocol.sasl import (
-    SaslAuthenticateRequest,
-    SaslAuthenticateResponse,
-    SaslHandshakeRequest,
-    SaslHandshakeResponse,
-)
 from ports import free_port
+
+with warnings.catch_warnings():
+    # kafka-python 3.0 reads its schemas with a function that Python 3.11 calls deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from kafka.protocol.api_header import RequestHeader, ResponseHeader
+    from kafka.protocol.metadata import (
+        ApiVersionsRequest,
+        ApiVersionsResponse,
+        FindCoordinatorResponse,
+        MetadataResponse,
+    )
+    from kafka.protocol.sasl import (
+        SaslAuthenticateRequest,
+        SaslAuthenticateResponse,
+        SaslHandshakeRequest,
+        SaslHandshakeResponse,
+    )
 
 HOST = "127.0.0.1"
 _UNSUPPORTED_MECHANISM, _AUTHENTICATION_FAILED = 33, 58

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lake_child
-import pytest
 
 from ingest.lake.manifest import Table
 from ingest.lake.schema import IDENTITY

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lake_child
-import pytest
 import yaml
 from processes import until
 
