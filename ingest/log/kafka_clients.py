@@ -29,6 +29,7 @@ _HANDLING_S = 900.0  # between two polls at most: the trainer's update is the lo
 _READ_AHEAD_KB = 64 << 10  # of a consumer, over all its partitions
 _CRITICAL = 2  # librdkafka writes its log to stderr, retries and all; what matters reaches callers as `LogError`
 
+_NO_GROUP = "none"  # librdkafka wants a name; nobody joins it, and nothing is committed for it
 _REFUSED = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 AWAY = (
     KafkaError._TRANSPORT,
@@ -40,6 +41,9 @@ AWAY = (
     KafkaError.REQUEST_TIMED_OUT,
 )
 """What librdkafka says when no broker answers: in the background it goes on trying."""
+
+PASSING = (*AWAY, KafkaError.GROUP_AUTHORIZATION_FAILED)
+"""What is no error of a consumer without a group, whose coordinator librdkafka asks for all the same."""
 
 _REFUSAL = re.compile(r"^(?:\w+://)?([^/]+)/\w+: (.*?)(?: \(after \d+ms in state.*)?$", re.DOTALL)
 
@@ -99,7 +103,7 @@ class KafkaClients:
         """Settings of consumers. Range gives one consumer the same partition numbers of all topics, so a session's
         records of several topics meet; cooperative moves partitions without stopping all, and does not."""
         return {
-            "group.id": group or "none",
+            "group.id": group or _NO_GROUP,
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -177,7 +181,8 @@ class KafkaClients:
 
     def failed(self, what: str, error: KafkaError) -> LogError:
         """The error of what was not done."""
-        return LogError(f"event log: {what}: {self.silence if error.code() in AWAY else error.str()}")
+        told = self.silence if error.code() in AWAY else f"{error.str()} ({error.name()})"
+        return LogError(f"event log: {what}: {told}")
 
 
 def message_of(record: KafkaMessage) -> Message:

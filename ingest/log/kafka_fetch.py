@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from infra.errors import LogError
-from ingest.log.kafka_clients import KafkaClients, message_of
+from infra.lifecycle import Deadline
+from ingest.log.kafka_clients import PASSING, KafkaClients, message_of
 from ingest.log.kafka_places import KafkaPlaces
 from ingest.log.protocol import Message
 
@@ -69,17 +70,18 @@ class KafkaFetcher:
     def _read(self, consumer: Consumer, place: TopicPartition) -> list[Message]:
         """`_AHEAD` messages at most; none where there is none at the place."""
         consumer.assign([place])
+        until = Deadline.after(self._clients.config.timeout_s)
         try:
-            told = consumer.consume(1, self._clients.config.timeout_s)
-            if not told:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            error = told[0].error()
-            if error is None:
-                told += consumer.consume(_AHEAD - 1, 0)
-                return [message_of(record) for record in told if record.error() is None]
-            if error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
-                return []
-            raise KafkaException(error)
+            while told := consumer.consume(1, until.left_s()):
+                error = told[0].error()
+                if error is None:
+                    told += consumer.consume(_AHEAD - 1, 0)
+                    return [message_of(record) for record in told if record.error() is None]
+                if error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
+                    return []
+                if error.code() not in PASSING:
+                    raise KafkaException(error)
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         finally:
             consumer.unassign()
 

@@ -24,7 +24,7 @@ from infra.config import LogConfig
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Deadline
 from ingest.log import small_broker
-from ingest.log.kafka_clients import AWAY, MAX_RECORD_BYTES, POLL_S, KafkaClients, message_of
+from ingest.log.kafka_clients import MAX_RECORD_BYTES, PASSING, POLL_S, KafkaClients, message_of
 from ingest.log.kafka_fetch import KafkaFetcher
 from ingest.log.kafka_places import KafkaPlaces
 from ingest.log.kafka_subscription import KafkaSubscription
@@ -317,7 +317,7 @@ def _taken(told: list[KafkaMessage], ends: dict[int, int]) -> tuple[list[KafkaMe
             found.append(record)
             at += 1
         elif error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if error.code() not in AWAY:
+            if error.code() not in PASSING:
                 raise KafkaException(error)
             continue
         if at >= ends.get(number, at + 1):

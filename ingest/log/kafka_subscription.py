@@ -9,7 +9,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from infra.errors import LogError
 from infra.lifecycle import Deadline
-from ingest.log.kafka_clients import AWAY, POLL_S, KafkaClients, message_of
+from ingest.log.kafka_clients import AWAY, PASSING, POLL_S, KafkaClients, message_of
 from ingest.log.protocol import Message, Positions
 
 Where = tuple[str, int]
@@ -18,7 +18,6 @@ _IDLE_S = 0.05
 _MISSING_S, _LOOK_S = 1.0, 10.0  # a reader without a group looks for new partitions this often
 _PROBE_S = _CLOSE_S = 5.0
 _SOON_S = 0.001
-_PASSING = (*AWAY, KafkaError.UNKNOWN_TOPIC_OR_PART)  # a topic may come yet; of a broker that is away the watch tells
 
 
 class KafkaSubscription:
@@ -34,6 +33,8 @@ class KafkaSubscription:
         self._timeout_s = clients.config.timeout_s
         self._probe_s = min(_PROBE_S, self._timeout_s / 3)
         self._trouble: tuple[float, str] | None = None
+        # A topic may come yet, and of a broker that is away the watch tells.
+        self._passing = (*(AWAY if group else PASSING), KafkaError.UNKNOWN_TOPIC_OR_PART)
         self._at: dict[Where, int] = {}  # where reading goes on
         self._ended: set[Where] = set()  # nothing more was there
         self._resting: list[TopicPartition] = []
@@ -108,7 +109,7 @@ class KafkaSubscription:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._at[where] = record.offset()
                 self._ended.add(where)
-            elif error.code() not in _PASSING:
+            elif error.code() not in self._passing:
                 raise KafkaException(error)
         return found
 
