@@ -7,6 +7,7 @@ version ever written, and each must stay readable. Token ids are uint32 and log-
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -487,6 +488,7 @@ class Fate(Record):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
+@lru_cache(maxsize=4096)  # a stage asks of each record several times over
 def session_key(session_id: str) -> str:
     """Sixteen hex digits that stand for a session: the partition key of everything about it."""
     return hashlib.blake2b(session_id.encode(), digest_size=8).hexdigest()
