@@ -147,16 +147,18 @@ def _trace(asked: tuple[str, ...], resource: "Resource") -> Callable[[], None]:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 
+    from infra.telemetry.recording import Tracer
+
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     for name in asked:
         out: SpanExporter = ConsoleSpanExporter()
         if name == "otlp":
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from infra.telemetry.encoding import Exporter
 
-            out = OTLPSpanExporter()
+            out = Exporter()
         provider.add_span_processor(BatchSpanProcessor(out))
     trace.set_tracer_provider(provider)  # for vLLM, whose spans then come from the same service
-    spans.install(provider.get_tracer(SCOPE, schema_url=SCHEMA_URL))
+    spans.install(Tracer(provider))
     return provider.shutdown
 
 

@@ -6,22 +6,26 @@ not sealed. An error leaves its class in a span and nothing of its message, whic
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from opentelemetry import context, trace
-from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Tracer
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from infra.telemetry.instruments import Labels
 from infra.telemetry.names import ERROR, MAX_LINKS, SpanName
 
+if TYPE_CHECKING:
+    from infra.telemetry.recording import Tracer
+
 TRACEPARENT = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()
 _KINDS = {kind.name.lower(): kind for kind in SpanKind}
 
-_tracer: Tracer | None = None  # as OpenTelemetry's own providers: one for the process
+_tracer: "Tracer | None" = None  # as OpenTelemetry's own providers: one for the process
 
 
-def install(tracer: Tracer | None) -> None:
+def install(tracer: "Tracer | None") -> None:
     """Make spans with `tracer` from now on; `None` is off."""
     global _tracer
     _tracer = tracer
@@ -55,7 +59,7 @@ def span(
             yield passed_on
         return
     begun = _tracer.start_span(
-        name.name.format(of), above, _KINDS[name.role], attributes, linked(links) if links else None
+        name.name.format(of), above, _KINDS[name.role], attributes, linked(links) if links else ()
     )
     token = context.attach(trace.set_span_in_context(begun))  # what `use_span` does, which would keep the message
     try:

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from infra.telemetry import instruments, spans
 from infra.telemetry.metrics import METRICS, Metric
 from infra.telemetry.names import SPANS, SpanName
+from infra.telemetry.recording import Tracer
 
 Labels = frozenset[tuple[str, Any]]
 
@@ -90,7 +91,7 @@ def _matches(name: SpanName, told: str) -> bool:
 def telling() -> Iterator[Told]:
     """Telemetry on, for the length of a block."""
     told = Told()
-    spans.install(told.tracers.get_tracer("tests"))
+    spans.install(Tracer(told.tracers))
     instruments.install(told.meters.get_meter("tests"))
     try:
         yield told
