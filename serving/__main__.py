@@ -20,13 +20,17 @@ def main(argv: list[str]) -> int:
     def run(config: Config) -> None:
         telemetry.setup(args.role, args.id or "")
         if args.role == "engine":
-            from serving import engine
+            from serving.engine import process as engine
 
             engine.run(config, args.id)
-            return
-        from serving import processes
+        elif args.role == "router":
+            from serving.router import process as router
 
-        processes.run_router(config) if args.role == "router" else processes.run_rollout(config)
+            router.run(config)
+        else:
+            from serving.rollout import process as rollout
+
+            rollout.run(config)
 
     return cli.guarded(args.config, run)
 

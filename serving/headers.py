@@ -25,9 +25,10 @@ TENANT = "x-onstream-tenant"
 ARM = "x-onstream-arm"
 TRIAL = "x-onstream-trial"
 PROPENSITY = "x-onstream-propensity"
+REPLAY_OF = "x-onstream-replay-of"
 REQUEST_ID = "x-request-id"  # vLLM makes the completion's id of it: `chatcmpl-<trace id>`
 
-FROM_ROUTER = (TRACE, PSEUDONYM, TENANT, ARM, TRIAL, PROPENSITY, REQUEST_ID)
+FROM_ROUTER = (TRACE, PSEUDONYM, TENANT, ARM, TRIAL, PROPENSITY, REPLAY_OF, REQUEST_ID)
 
 NO_CONSENT = "no"
 
@@ -86,6 +87,8 @@ def write(identity: Identity) -> dict[str, str]:
         headers[PSEUDONYM] = identity.user
     if identity.assignment.trial is not None:
         headers[TRIAL] = str(identity.assignment.trial)
+    if identity.assignment.replay_of is not None:
+        headers[REPLAY_OF] = identity.assignment.replay_of
     if identity.parent_session_id is not None:
         headers[PARENT_SESSION] = identity.parent_session_id
     return headers
@@ -104,6 +107,7 @@ def read(headers: Mapping[str, str]) -> Identity:
             arm=Arm(headers.get(ARM, Arm.STABLE)),
             trial=int(trial) if trial else None,
             propensity=float(headers.get(PROPENSITY, "1.0")),
+            replay_of=headers.get(REPLAY_OF) or None,
         ),
         consent=_consent(headers.get(CONSENT, Consent.ASSUMED)),
         user=headers.get(PSEUDONYM, ""),

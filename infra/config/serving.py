@@ -79,7 +79,7 @@ class GuardrailConfig(Section):
 
 
 class GateConfig(Section):
-    """The betting e-process: see `serving/gate.py`."""
+    """The betting e-process: see `serving/rollout/gate.py`."""
 
     alpha: float = Field(0.05, gt=0.0, lt=0.5)
     alpha_rollback: float = Field(0.05, gt=0.0, lt=0.5)

@@ -18,6 +18,7 @@ from ingest.records.kinds import CloseReason as CloseReason
 from ingest.records.kinds import Consent as Consent
 from ingest.records.kinds import FateKind as FateKind
 from ingest.records.kinds import LinkKind as LinkKind
+from ingest.records.kinds import Mode as Mode
 from ingest.records.kinds import ReleaseKind as ReleaseKind
 from ingest.records.kinds import TrialState as TrialState
 from ingest.records.kinds import TurnKind as TurnKind
@@ -56,11 +57,16 @@ class VersionSpan(Frozen):
 
 
 class Assignment(Frozen):
-    """The arm a session was given, in which trial (a candidate's version number), with what probability."""
+    """The arm a session was given, in which trial (a candidate's version number), with what probability.
+
+    `replay_of` is the trace whose prompt was asked again, with no user behind it: what serves it is judged by the
+    answer, and the answer is no conversation that anybody had.
+    """
 
     arm: Arm = Arm.STABLE
     trial: int | None = None
     propensity: float = Field(1.0, gt=0.0, le=1.0)
+    replay_of: Name | None = None
 
 
 class Sampling(Frozen):
@@ -97,7 +103,7 @@ class Trace(Record):
     """
 
     SCHEMA = "trace"
-    VERSION = 3
+    VERSION = 4
 
     trace_id: Name
     session_id: Name
@@ -261,7 +267,7 @@ class Trajectory(Record):
     """A closed session. Late feedback issues it again with a higher `revision`: the same turns, more feedback."""
 
     SCHEMA = "trajectory"
-    VERSION = 3
+    VERSION = 4
 
     trajectory_id: Name
     revision: int = Field(1, ge=1)
@@ -338,7 +344,7 @@ class Reward(Record):
     """
 
     SCHEMA = "reward"
-    VERSION = 3
+    VERSION = 4
 
     reward_id: Name
     trajectory_id: Name
@@ -430,10 +436,12 @@ class Release(Record):
 
     `engines` maps an engine to the version it shall serve; `numbers` are what the decision was made on, and
     `reason` is one sentence for an operator. `epoch` fences writers: a reader skips entries of an epoch older
-    than one it has seen.
+    than one it has seen. `holdback` is the version that a `share` of sessions stays on while the promoted one is
+    watched. `author` is who asked for it, empty where the controller decided.
     """
 
     SCHEMA = "release"
+    VERSION = 2
 
     release: int
     epoch: int
@@ -444,6 +452,9 @@ class Release(Record):
     share: float = Field(0.0, ge=0.0, lt=1.0)
     salt: str = ""
     engines: dict[str, int] = {}
+    holdback: int | None = None
+    mode: Mode = Mode.OPEN
+    author: str = ""
     numbers: dict[str, float] = {}
     reason: str
     at: float

@@ -4,10 +4,15 @@ from enum import StrEnum
 
 
 class Arm(StrEnum):
-    """Which of the two served versions a session was given."""
+    """Which of the served versions a session was given: two at any time.
+
+    In a trial some sessions get the candidate. After a promotion, while the new version is watched, some are held back
+    on the one that was stable before.
+    """
 
     STABLE = "stable"
     CANDIDATE = "candidate"
+    HOLDBACK = "holdback"
 
 
 class TurnKind(StrEnum):
@@ -60,10 +65,12 @@ class FateKind(StrEnum):
 
 
 class TrialState(StrEnum):
-    """A candidate's life. The steps allowed between them are in `serving/trial.py`."""
+    """A candidate's life. The steps allowed between them are in `serving/rollout/trial.py`."""
 
     PUBLISHED = "published"
     EVALUATING = "evaluating"
+    SUITES = "suites"
+    REPLAY = "replay"
     CANARY = "canary"
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -78,3 +85,13 @@ class ReleaseKind(StrEnum):
     BOOTSTRAP = "bootstrap"
     TRIAL = "trial"
     ANNOUNCED = "announced"
+    OPERATOR = "operator"
+
+
+class Mode(StrEnum):
+    """Whether what is served may change by itself; operators choose."""
+
+    OPEN = "open"  # trials run
+    PAUSED = "paused"  # none begins, and none is promoted; harm is acted on still
+    PINNED = "pinned"  # stable stays what it is, and there is no trial
+    FROZEN = "frozen"  # nothing changes, and nobody learns

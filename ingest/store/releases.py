@@ -12,9 +12,11 @@ from types import MappingProxyType
 from ingest.log.protocol import EventLog
 from ingest.log.reader import Follower, replay
 from ingest.log.topics import RELEASES
-from ingest.records.events import Release, ReleaseKind, TrialState
+from ingest.records.events import Mode, Release, ReleaseKind, TrialState
 
-UNDECIDED = frozenset({TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.CANARY})
+UNDECIDED = frozenset(
+    {TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.SUITES, TrialState.REPLAY, TrialState.CANARY}
+)
 
 
 class Decision(StrEnum):
@@ -31,7 +33,8 @@ class Served:
 
     `epoch` is the highest seen and `last` the number of the last entry. `engines` maps an engine to its version.
     `lineage` are the versions that were stable, oldest first, without those rolled back. `trials` maps every
-    candidate there ever was to its last state, in the order their trials began.
+    candidate there ever was to its last state, in the order their trials began. `share` of sessions get the candidate,
+    or, with a `holdback`, stay on that version while the promoted one is watched.
     """
 
     epoch: int = 0
@@ -40,6 +43,8 @@ class Served:
     state: TrialState | None = None
     share: float = 0.0
     salt: str = ""
+    holdback: int | None = None
+    mode: Mode = Mode.OPEN
     engines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     lineage: tuple[int, ...] = ()
     trials: Mapping[int, TrialState] = field(default_factory=lambda: MappingProxyType({}))
@@ -105,6 +110,8 @@ def fold(releases: Iterable[Release], served: Served | None = None) -> Served:
             state=release.state,
             share=release.share,
             salt=release.salt,
+            holdback=release.holdback,
+            mode=release.mode,
             engines=MappingProxyType(dict(release.engines)),
         )
     return replace(now, lineage=tuple(lineage), trials=MappingProxyType(trials)) if lineage else now

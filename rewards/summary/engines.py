@@ -25,8 +25,8 @@ from ingest.records.questions import (
 )
 from rewards.summary.likelihood import UnavailableError
 
-# An engine that finds no idle moment for 30 s says 503 (`serving.scoring.PATIENCE_S`); a question in work by then is
-# finished, and that may be 10,000 tokens at the 300 a second that one slow core scores.
+# An engine that finds no idle moment for 30 s says 503 (`serving.engine.scoring.PATIENCE_S`); a question in work by
+# then is finished, and that may be 10,000 tokens at the 300 a second that one slow core scores.
 TIMEOUT_S = 65.0
 _CONNECT_S = 2.0
 # Sampling asks for idle time only: what does not begin at once is refused at once, what began has this long.

@@ -6,7 +6,7 @@ seconds, and comes again, so scorers find idle moments and users find an engine 
 engine are processes of their own, as they are in production; the engine computes on one core, as in the demo.
 
 Targets are the issue's: users' median and 95th percentile of time between tokens within 5 %. A first token may wait for
-the end of the piece in work when its user arrived (`serving.scoring.PIECE_S`); that is shown, beside the rate of
+the end of the piece in work when its user arrived (`serving.engine.scoring.PIECE_S`); that is shown, beside the rate of
 scoring, and has no target. The intervals are those of a bootstrap over pairs.
 """
 

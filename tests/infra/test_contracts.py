@@ -14,14 +14,23 @@ PACKAGES = ("infra", "ingest", "rewards", "serving", "trainer")
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("rewards/spec.py", "import serving.gate", "stages meet on the log and in the store, never in an import"),
+        (
+            "rewards/spec.py",
+            "import serving.rollout.gate",
+            "stages meet on the log and in the store, never in an import",
+        ),
+        (
+            "serving/router/routing.py",
+            "import serving.rollout.gate",
+            "engine, router and rollout never import each other",
+        ),
         (
             "infra/errors.py",
             "import ingest.records.events",
             "stages meet on the log and in the store, never in an import",
         ),
         ("infra/lifecycle.py", "import torch", "infra is light: no torch, vllm, ray, kafka or polars"),
-        ("serving/gate.py", "import ray", "only the trainer imports ray"),
+        ("serving/rollout/gate.py", "import ray", "only the trainer imports ray"),
         ("trainer/losses.py", "import vllm", "only serving imports vllm"),
         ("ingest/sessions/table.py", "import kafka", "only ingest.log.kafka_* import kafka"),
         ("ingest/sessions/table.py", "import polars", "only ingest.lake imports polars"),

@@ -36,11 +36,11 @@ from rewards.scorers import FeedbackScorer, Services
 from rewards.spec import RewardSpec, Scoring
 from rewards.stage import Stage
 from serving import headers
-from serving.capture import Capture, CaptureMiddleware
-from serving.engines import EngineStatus
-from serving.recent import Recent
-from serving.rollout import Rollout
-from serving.router import Router
+from serving.engine.capture import Capture, CaptureMiddleware
+from serving.engine.recent import Recent
+from serving.rollout.controller import Rollout
+from serving.rollout.engines import EngineStatus
+from serving.router.front import Router
 from serving.spool import Shipper, Spool
 from trainer.batching import Minibatch
 from trainer.loop import Trainer

@@ -25,7 +25,7 @@ from rewards.asking import Background
 from rewards.scorers import FeedbackScorer, Services
 from rewards.spec import RewardSpec, Scoring
 from rewards.stage import Stage
-from serving.evidence import Evidence
+from serving.rollout.evidence import Evidence
 from trainer.checkpoint import Checkpoints
 from trainer.eligibility import Ineligible, Reason
 from trainer.inbox import Inbox

@@ -9,7 +9,7 @@ from upstreams import Front, MakeFront, Upstream
 from infra.config import EngineSlot, RouterConfig
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.kinds import Kind
-from serving.router import Router
+from serving.router.front import Router
 from serving.spool import Spool
 
 

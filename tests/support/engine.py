@@ -1,4 +1,4 @@
-"""A real vLLM engine in this process, as `serving.engine` runs one, with no broker and no store behind it.
+"""A real vLLM engine in this process, as `serving.engine.process` runs one, with no broker and no store behind it.
 
     async with scoring_engine(folder) as running:
         likelihoods = running.likelihoods()          # rewards.summary.engines.EngineLikelihoods of its scoring port
@@ -26,13 +26,13 @@ from upstreams import serving as serving_on
 from infra.config import Config, EngineSlot
 from ingest.privacy.intake import Intake
 from rewards.summary.engines import EngineLikelihoods
-from serving import control
-from serving.capture import Capture
-from serving.engine import scoring_application, users_application, vllm_args, vllm_environment
-from serving.idle import Users
-from serving.recent import Recent
+from serving.engine import control
+from serving.engine.capture import Capture
+from serving.engine.idle import Users
+from serving.engine.process import scoring_application, users_application, vllm_args, vllm_environment
+from serving.engine.recent import Recent
+from serving.engine.vocabulary import Vocabulary
 from serving.spool import Spool
-from serving.vocabulary import Vocabulary
 
 MODEL = Path(__file__).parents[2] / ".onstream" / "model"
 NAME = "smollm2"

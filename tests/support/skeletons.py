@@ -25,7 +25,7 @@ from ingest.records.events import (
 from ingest.sessions.table import SessionTable
 from rewards import evaluate
 from rewards.spec import Scoring, load
-from serving.recent import Recent
+from serving.engine.recent import Recent
 from trainer.eligibility import Reason
 
 Json = dict[str, Any]

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from serving import headers
-from serving.router import Router
+from serving.router.front import Router
 from serving.spool import Spool
 
 

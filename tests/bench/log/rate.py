@@ -38,7 +38,7 @@ from ingest.records import codec
 from ingest.records.events import Feedback, Record, Trace, session_key
 from ingest.sessions import assemble
 from ingest.sessions.table import settle_s
-from serving.recent import Recent
+from serving.engine.recent import Recent
 
 NUM_SESSIONS, NUM_TURNS, ROUNDS = 12_000, 5, 3
 AGE_S, SPREAD_S = 7200.0, 3600.0

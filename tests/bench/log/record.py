@@ -30,7 +30,7 @@ try:
     from ingest.privacy.secret import Secret
     from ingest.records import codec
     from ingest.records.events import Fate, FateKind, Feedback, Source, Trace, Trajectory, session_key
-    from serving.recent import Recent
+    from serving.engine.recent import Recent
 
     IS_NEW = True
     SECRET = Secret.parse("0f" * 32, "bench")

@@ -52,11 +52,11 @@ from ingest.sessions import assemble
 from ingest.sessions.table import ids_in, settle_s
 from rewards.spec import load
 from rewards.stage import Stage
-from serving.capture import Capture, Exchange, Reply
+from serving.engine.capture import Capture, Exchange, Reply
+from serving.engine.recent import Recent
+from serving.engine.vocabulary import Vocabulary
 from serving.headers import Identity
-from serving.recent import Recent
 from serving.spool import Shipper, Spool
-from serving.vocabulary import Vocabulary
 from trainer.advantages import Baselines
 from trainer.batch import make_batch
 from trainer.inbox import Inbox

@@ -28,9 +28,9 @@ from ingest.log.protocol import TopicSpec
 from ingest.privacy.keys import KeyStore
 from ingest.records.events import TrialState
 from ingest.store.releases import Served
-from serving.engines import EngineControl
-from serving.router import Router
-from serving.routing import Health, assign, order
+from serving.rollout.engines import EngineControl
+from serving.router.front import Router
+from serving.router.routing import Health, assign, order
 from serving.spool import Spool
 
 REQUESTS, IDLE_S, ASKED = 1_500, 4.0, 300

@@ -22,9 +22,9 @@ from ingest.log.topics import RELEASES, VERSIONS
 from ingest.records.events import Arm, Release, ReleaseKind, TrialState, Version
 from ingest.store import releases
 from ingest.store.versions import VersionStore
-from serving import evidence, gate
-from serving.evidence import Evidence, Outcome
-from serving.gate import Baseline
+from serving.rollout import evidence, gate
+from serving.rollout.evidence import Evidence, Outcome
+from serving.rollout.gate import Baseline
 
 UNITS = (100, 1_000, 10_000, 20_000)
 ENTRIES = (1_000, 100_000)
@@ -243,7 +243,7 @@ def store() -> Figures:
     import torch
     from safetensors.torch import save_file
 
-    from serving.control import check_finite
+    from serving.engine.control import check_finite
 
     with TemporaryDirectory() as given:
         folder, versions = Path(given), VersionStore(f"{given}/store")

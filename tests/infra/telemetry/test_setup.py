@@ -118,7 +118,7 @@ def test_a_log_line_says_what_failed_and_nothing_of_what_it_was_about() -> None:
         "try:\n"
         "    int('what a user typed')\n"
         "except ValueError:\n"
-        "    logging.getLogger('serving.capture').exception('lost')\n"
+        "    logging.getLogger('serving.engine.capture').exception('lost')\n"
     )
     told = run(program, {"OTEL_LOGS_EXPORTER": "console"})
     assert '"exception.type": "ValueError"' in told

@@ -12,7 +12,7 @@ from ingest.log.protocol import Message
 from ingest.records.events import Trace, session_key
 from ingest.sessions.held_out import holds_out, is_held_out
 from ingest.sessions.table import SessionTable
-from serving.routing import coin
+from serving.router.routing import coin
 
 MakeTrace = Callable[..., Trace]
 MakeMessage = Callable[..., Message]

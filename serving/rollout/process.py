@@ -1,0 +1,69 @@
+"""The controller's process, built from the configuration."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from infra import answers, health
+from infra.config import Config
+from infra.lifecycle import Stop, run_until_stopped
+from ingest.log.connect import connect
+from ingest.log.reader import outlast_outages
+from ingest.store.versions import VersionStore
+from serving.guard import control_token
+from serving.rollout.controller import Rollout
+from serving.rollout.engines import EngineControl
+
+_END_S = 15.0  # a tick and the evidence; a load may take 600 s, and is made good by reconciling
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config) -> None:
+    """The controller, until SIGTERM."""
+    own = config.serving.rollout
+    token = control_token()
+    stop = Stop.on_signals()
+    health.serve(config.health, stop.pulse)
+    shown: dict[str, Rollout] = {}
+    told = {"/status": lambda: (200, state_of(shown.get("rollout")))}
+    answers.serve(own.bound, own.port, told, "serving.rollout.port")
+
+    def control() -> None:
+        log = connect(config, client_id="rollout")
+        engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
+        kept = Path(config.run_dir) / "rollout" / "evidence.json"
+        rollout = Rollout(log, VersionStore(config.store.url), engines, own, kept, pulse=stop.pulse)
+        try:
+            rollout.start()
+            shown["rollout"] = rollout
+            while not stop.is_set():
+                rollout.tick()
+                stop.pulse.beat()
+        finally:
+            rollout.close()
+            log.close()
+
+    def work() -> None:
+        outlast_outages(stop, control, pulse=stop.pulse)
+
+    if not run_until_stopped(work, stop, _END_S):
+        logger.warning("rollout: what an engine is loading is left to it; the next controller reads what it serves")
+
+
+def state_of(rollout: Rollout | None) -> dict[str, object]:
+    """What people and pipelines may know of the trial."""
+    if rollout is None:
+        return {"state": "starting"}
+    served = rollout.served
+    standing = rollout.standing
+    return {
+        "state": served.state if served.state is not None else "idle",
+        "stable": served.stable,
+        "candidate": served.candidate,
+        "share": served.share,
+        "trials": len(served.trials),
+        "promoted": list(served.promoted),
+        "champion_units": len(rollout.evidence.champion.get(served.stable or 0, ())),
+        "standing": asdict(standing) if standing is not None else None,
+    }

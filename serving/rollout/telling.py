@@ -1,0 +1,81 @@
+"""What telemetry hears of the rollout: the state of the trial and of what is served, whenever somebody reads it."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from infra import telemetry
+from infra.telemetry import metrics, names
+from infra.telemetry.instruments import Labels
+from ingest.records.events import Arm, TrialState
+from ingest.store.releases import Served
+from serving.rollout.gate import Standing
+
+IDLE = "idle"
+Points = Iterable[tuple[float, Labels]]
+
+
+class Controller(Protocol):
+    """What is looked at, from another thread: each is replaced as a whole."""
+
+    served: Served
+    standing: Standing | None
+
+
+def observe(rollout: Controller) -> None:
+    """Tell of `rollout` from now on."""
+    telemetry.observe(metrics.STABLE_VERSION, lambda: _one(rollout.served.stable))
+    telemetry.observe(metrics.ASSIGNED_VERSION, lambda: _by(rollout.served.engines.items(), names.ENGINE))
+    telemetry.observe(metrics.TRIAL_STATE, lambda: _states(rollout.served.state))
+    telemetry.observe(metrics.TRIAL_CANDIDATE, lambda: _one(rollout.served.on_trial))
+    telemetry.observe(metrics.TRIAL_SHARE, lambda: rollout.served.share)
+    telemetry.observe(metrics.TRIAL_LOG_E, lambda: _by(_outcomes(numbers_of(rollout), "log_e."), names.OUTCOME))
+    telemetry.observe(metrics.TRIAL_LOG_HARM, lambda: _by(_outcomes(numbers_of(rollout), "log_harm."), names.OUTCOME))
+    telemetry.observe(metrics.TRIAL_LOG_THRESHOLD, lambda: _number(rollout, "log_threshold"))
+    telemetry.observe(metrics.TRIAL_LOG_MISMATCH, lambda: _number(rollout, "log_mismatch"))
+    telemetry.observe(metrics.TRIAL_USERS_NEEDED, lambda: _number(rollout, "users_needed.promote"))
+    telemetry.observe(metrics.TRIAL_AGE, lambda: _number(rollout, "age_s"))
+    telemetry.observe(metrics.TRIAL_UNITS, lambda: _units(numbers_of(rollout)))
+    telemetry.observe(metrics.TRIAL_OUTCOME, lambda: _means(numbers_of(rollout)))
+
+
+def numbers_of(rollout: Controller) -> dict[str, float]:
+    """What the gate stands on; nothing while no canary runs."""
+    if rollout.standing is None or rollout.served.state is not TrialState.CANARY:
+        return {}
+    return rollout.standing.numbers
+
+
+def _one(value: float | None) -> Points:
+    return [] if value is None else [(value, {})]
+
+
+def _number(rollout: Controller, name: str) -> Points:
+    return _one(numbers_of(rollout).get(name))
+
+
+def _by(found: Iterable[tuple[str, float]], label: str) -> Points:
+    return [(value, {label: name}) for name, value in found]
+
+
+def _states(now: TrialState | None) -> Points:
+    told = IDLE if now is None else now.value
+    return [(int(told == one), {names.STATE: one}) for one in (IDLE, *(state.value for state in TrialState))]
+
+
+def _outcomes(numbers: dict[str, float], prefix: str) -> list[tuple[str, float]]:
+    """By outcome: the reward, and each guardrail. `user` is no outcome: what one user can move."""
+    found = ((name.removeprefix(prefix), value) for name, value in numbers.items() if name.startswith(prefix))
+    return [(name, value) for name, value in found if name != "user"]
+
+
+def _units(numbers: dict[str, float]) -> Points:
+    return [(numbers[name], {names.ARM: arm.value}) for arm in Arm if (name := f"units.{arm}") in numbers]
+
+
+def _means(numbers: dict[str, float]) -> Points:
+    return [
+        (numbers[f"{name}.{arm}"], {names.OUTCOME: name, names.ARM: arm.value})
+        for name, _ in _outcomes(numbers, "log_e.")
+        for arm in Arm
+        if f"{name}.{arm}" in numbers
+    ]

@@ -1,0 +1,1 @@
+"""The front door: which arm, which engine, and feedback."""

@@ -1,0 +1,181 @@
+"""The swap's steps over an engine that records them, with a real store and real files."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from intakes import intake, spelled
+from safetensors.torch import save_file
+
+from infra.errors import StoreError
+from ingest.store.versions import VersionStore
+from serving.engine import control
+from serving.engine.capture import Capture
+from serving.engine.control import Loader
+from serving.engine.idle import Users
+from serving.engine.recent import Recent
+from serving.spool import Spool
+
+TOKEN = "secret"
+
+
+class Engine:
+    """`AsyncLLM`'s methods for a swap. `breaks_on` folders fail to load."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.loaded: list[str] = []
+        self.breaks_on: set[int] = set()
+
+    async def pause_generation(self, *, mode: str, clear_cache: bool) -> None:
+        assert (mode, clear_cache) == ("keep", False)
+        self.calls.append("pause")
+
+    async def resume_generation(self) -> None:
+        self.calls.append("resume")
+
+    async def start_weight_update(self) -> None:
+        self.calls.append("start")
+
+    async def update_weights(self, request: Any) -> None:
+        self.calls.append("update")
+        folder = Path(request.update_info["folder"]).name
+        if int(folder.partition("-")[0]) in self.breaks_on:
+            raise ValueError("shapes differ")
+        self.loaded.append(folder)
+
+    async def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self.calls.append(f"finish {weight_version}")
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = VersionStore(str(folder / "store"))
+        self.spool = Spool(folder / "spool", 1 << 20, 1 << 16)
+        self.engine, self.capture = Engine(), Capture(self.spool, "e0", 0, Recent(0, 0.0), intake(), spelled)
+        for number in range(4):
+            self.publish(number, torch.full((2, 2), float(number)))
+        self.loader = Loader(self.store, folder / "cache", 2, self.store.read(0))
+        self.users = Users()
+        self.app = control.application(self.loader, self.engine, self.capture, self.users, "e0", TOKEN)
+
+    def publish(self, number: int, weight: torch.Tensor) -> None:
+        made = self.folder / f"made-{number}"
+        made.mkdir()
+        save_file({"w": weight}, made / "model.safetensors")
+        self.store.publish(number, made, self.store.read(number - 1) if number else None, {}, {}, time.time())
+
+    async def call(self, method: str, path: str, token: str = TOKEN, **kwargs: Any) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://e0") as client:
+            return await client.request(method, path, headers={"authorization": f"Bearer {token}"}, **kwargs)
+
+    async def load(self, version: int) -> httpx.Response:
+        return await self.call("POST", "/load", json={"version": version})
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def request(update_info: dict[str, str]) -> SimpleNamespace:
+        return SimpleNamespace(update_info=update_info)
+
+    async def replace(engine: Engine, folder: Path, version: int) -> None:
+        await engine.start_weight_update()
+        await engine.update_weights(request({"folder": str(folder)}))
+        await engine.finish_weight_update(str(version))
+
+    monkeypatch.setattr(control, "_replace", replace)  # vLLM's request class alone costs 15 s to import
+    held = Bench(tmp_path)
+    yield held
+    held.spool.close()
+
+
+async def test_a_load_pauses_replaces_labels_and_resumes_in_that_order(bench: Bench) -> None:
+    answer = await bench.load(1)
+    assert answer.status_code == 200
+    assert bench.engine.calls == ["pause", "start", "update", "finish 1", "resume"]
+    assert (bench.capture.version, bench.capture.epoch) == (1, 1)
+    assert (await bench.call("GET", "/status")).json()["version"] == 1
+    assert control.remembered(bench.folder / "cache") == 1
+
+
+async def test_a_version_that_does_not_load_leaves_the_one_before_serving(bench: Bench) -> None:
+    bench.engine.breaks_on = {1}
+    answer = await bench.load(1)
+    assert answer.status_code == 409
+    assert "version 1 did not load, serving 0: shapes differ" in answer.json()["error"]
+    assert bench.engine.loaded[-1].startswith("000000-")
+    assert bench.engine.calls[-1] == "resume"
+    assert (bench.capture.version, bench.loader.serving.version) == (0, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2])
+def test_one_weight_that_is_not_finite_is_found_wherever_it_lies(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    weights = torch.arange(-50, 50).to(dtype)
+    save_file({"a": weights, "empty": torch.zeros(0), "ids": torch.arange(3)}, tmp_path / "w.safetensors")
+    control.check_finite(tmp_path, 7)
+    weights[61] = value
+    save_file({"a": weights}, tmp_path / "w.safetensors")
+    with pytest.raises(StoreError, match="version 7: a holds a NaN or an infinity"):
+        control.check_finite(tmp_path, 7)
+
+
+async def test_weights_that_are_not_finite_never_pause_the_engine(bench: Bench) -> None:
+    bench.publish(4, torch.tensor([[1.0, float("nan")]]))
+    answer = await bench.load(4)
+    assert answer.status_code == 409
+    assert "w holds a NaN or an infinity" in answer.json()["error"]
+    assert bench.engine.calls == []
+
+
+async def test_a_flipped_byte_in_the_store_never_pauses_the_engine(bench: Bench) -> None:
+    (file,) = (bench.folder / "store").glob("versions/000001-*/model.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    answer = await bench.load(1)
+    assert answer.status_code == 409
+    assert "model.safetensors must have sha256" in answer.json()["error"]
+    assert bench.engine.calls == []
+
+
+@pytest.mark.parametrize(
+    "body", ['{"version": "1"}', '{"version": true}', '{"version": 1, "n": 1}', "[1]", "{not json"]
+)
+async def test_a_malformed_load_is_answered_with_what_it_must_be(bench: Bench, body: str) -> None:
+    answer = await bench.call("POST", "/load", content=body)
+    assert answer.status_code == 400
+    assert "must be" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/status"), ("POST", "/load")])
+async def test_every_route_wants_the_token(bench: Bench, method: str, path: str) -> None:
+    assert (await bench.call(method, path, token="wrong")).status_code == 401
+    assert bench.engine.calls == []
+
+
+async def test_the_status_counts_users_in_flight_and_nobody_else(bench: Bench) -> None:
+    async def in_flight() -> int:
+        return int((await bench.call("GET", "/status")).json()["in_flight"])
+
+    with bench.users.one(), bench.users.one():
+        assert await in_flight() == 2
+    assert await in_flight() == 0
+
+
+async def test_the_cache_keeps_what_serves_and_the_one_to_go_back_to(bench: Bench) -> None:
+    for version in (1, 2, 3):
+        await bench.load(version)
+    kept = {folder.name[:6] for folder in (bench.folder / "cache").glob("*-*")}
+    assert kept == {"000002", "000003"}
+
+
+async def test_loading_what_is_served_already_is_no_error(bench: Bench) -> None:
+    assert (await bench.load(0)).status_code == 200

@@ -1,0 +1,89 @@
+"""Which arm a session gets, and which engine its requests go to."""
+
+from dataclasses import replace
+
+import pytest
+
+from ingest.records.events import Arm, Assignment, Release, ReleaseKind, TrialState
+from ingest.store import releases
+from ingest.store.releases import Served
+from serving.router.routing import Health, assign, order, pool
+
+ENGINES = ("a", "b", "c")
+SERVED = releases.fold(
+    [
+        Release(
+            release=0,
+            epoch=1,
+            kind=ReleaseKind.TRIAL,
+            stable=0,
+            candidate=1,
+            state=TrialState.CANARY,
+            share=0.5,
+            salt="x",
+            engines={"a": 0, "b": 0, "c": 1},
+            reason="a trial",
+            at=0.0,
+        )
+    ]
+)
+STABLE = Assignment(arm=Arm.STABLE, trial=1, propensity=0.5)
+CANDIDATE = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5)
+
+
+def arm_of(session: str, served: Served, health: Health | None = None) -> Assignment:
+    return assign(session, served, ENGINES, health or Health())
+
+
+def test_no_trial_no_coin() -> None:
+    assert arm_of("anyone", Served()) == Assignment()
+    assert arm_of("anyone", replace(SERVED, state=TrialState.EVALUATING)) == Assignment()
+
+
+@pytest.mark.parametrize(("down", "has_coin"), [({"c"}, False), ({"a", "b"}, False), ({"a"}, True), (set(), True)])
+def test_no_coin_while_an_arm_has_no_engine_that_answers(down: set[str], has_coin: bool) -> None:
+    given = {arm_of(f"s{n}", SERVED, Health(down)).trial for n in range(50)}
+    assert given == ({1} if has_coin else {None})
+
+
+def test_the_coin_is_sticky_and_shares_sessions_as_the_log_says() -> None:
+    served = replace(SERVED, share=0.3)
+    given = {f"s{n}": arm_of(f"s{n}", served) for n in range(4000)}
+    on_trial = [a for a in given.values() if a.arm is Arm.CANDIDATE]
+    assert 0.27 < len(on_trial) / 4000 < 0.33
+    assert all(a.propensity == 0.3 and a.trial == 1 for a in on_trial)
+    assert all(arm_of(session, served) == a for session, a in given.items())
+    stable = next(a for a in given.values() if a.arm is Arm.STABLE)
+    assert stable.propensity == pytest.approx(0.7)
+
+
+def test_a_larger_share_keeps_the_sessions_the_candidate_had() -> None:
+    before, after = replace(SERVED, share=0.3), replace(SERVED, share=0.6)
+    had = [f"s{n}" for n in range(500) if arm_of(f"s{n}", before).arm is Arm.CANDIDATE]
+    assert had
+    assert all(arm_of(session, after).arm is Arm.CANDIDATE for session in had)
+
+
+def test_an_arm_is_the_engines_that_serve_its_version() -> None:
+    assert pool(SERVED, Arm.STABLE, ENGINES) == ("a", "b")
+    assert pool(SERVED, Arm.CANDIDATE, ENGINES) == ("c",)
+
+
+def test_before_any_release_every_engine_may_serve() -> None:
+    assert pool(Served(), Arm.STABLE, ENGINES) == ENGINES
+
+
+def test_a_session_goes_to_its_own_arm_first_and_stays_on_one_engine() -> None:
+    firsts = {f"s{n}": order(f"s{n}", STABLE, SERVED, ENGINES, Health())[0] for n in range(100)}
+    assert set(firsts.values()) == {"a", "b"}
+    assert all(order(s, STABLE, SERVED, ENGINES, Health())[0] == first for s, first in firsts.items())
+    assert order("s1", CANDIDATE, SERVED, ENGINES, Health())[0] == "c"
+
+
+def test_a_dead_pool_falls_back_to_the_other_arm_rather_than_to_an_error() -> None:
+    assert order("s1", CANDIDATE, SERVED, ENGINES, Health({"c"}))[0] in ("a", "b")
+    assert order("s1", STABLE, SERVED, ENGINES, Health({"a", "b"}))[0] == "c"
+
+
+def test_a_down_engine_is_tried_last_not_never() -> None:
+    assert sorted(order("s1", STABLE, SERVED, ENGINES, Health(set(ENGINES)))) == sorted(ENGINES)
