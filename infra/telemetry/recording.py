@@ -1,124 +1,151 @@
-"""Spans that cost a request little: the SDK's sampler, ids and processors, around a span of our own.
+"""Spans that cost a request little: a span of our own, with the SDK's sampler before it and its processors behind it.
 
-The SDK's span locks, checks and copies whenever an attribute is set. Ours is written by the one task that it is around,
-with names and types of our tables, and goes to the SDK's processors when it ends. `OTEL_SPAN_..._LIMIT` do not bind it:
-what our tables allow stays below the SDK's own limits.
+The SDK's span locks, checks and copies whenever an attribute is set, and goes through a batch processor when it ends.
+Ours is written by the one task that it is around, with names and types of our tables, and is left for later when it
+ends. `OTEL_SPAN_..._LIMIT` do not bind it: what our tables allow stays below the SDK's own limits.
 """
 
 from collections.abc import Mapping, Sequence
+from random import Random
 from time import time_ns
+from types import TracebackType
 
-from opentelemetry.context import Context
 from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
-    Span,
     SpanContext,
     SpanKind,
     Status,
     StatusCode,
     TraceFlags,
-    get_current_span,
+    TraceState,
+    set_span_in_context,
 )
 from opentelemetry.util.types import AnyValue, Attributes
 
-from infra.telemetry.names import SCHEMA_URL, SCOPE
+from infra.telemetry.instruments import Labels
+from infra.telemetry.later import Later
+from infra.telemetry.names import SCHEMA_URL, SCOPE, SpanName
+from infra.telemetry.spans import Around, failed
 
+_KINDS = {kind.name.lower(): kind for kind in SpanKind}
 _SCOPE = InstrumentationScope(SCOPE, "", SCHEMA_URL)
 _UNSET = Status()
+_RANDOM, _SAMPLED = TraceFlags.RANDOM_TRACE_ID, TraceFlags.SAMPLED
+_bits = Random().getrandbits  # noqa: S311 - ids, and no secrets
 
 
-class Recording(NonRecordingSpan):
-    """A span that is kept. An exception is not: `failed` says what is told of one."""
+class Recording(Around):
+    """A span that is kept."""
 
     def __init__(
         self,
         tracer: "Tracer",
-        name: str,
-        context: SpanContext,
-        parent: SpanContext | None,
-        kind: SpanKind,
-        attributes: Attributes,
+        name: SpanName,
+        of: str,
+        attributes: Labels | None,
         links: Sequence[Link],
+        parent: SpanContext | None,
+        ids: tuple[int, int, int],
+        state: TraceState | None = None,
     ) -> None:
-        super().__init__(context)
-        self._tracer, self._name, self._parent, self._kind, self._links = tracer, name, parent, kind, links
-        self._attributes = dict(attributes) if attributes else {}
-        self._events: list[sdk.Event] = []
-        self._status = _UNSET
-        self._is_over = False
-        self._begun_ns = time_ns()
+        self.is_ambient = name.is_ambient
+        self.name, self.of, self.links, self.parent = name, of, links, parent
+        self.attributes = dict(attributes) if attributes else {}
+        self.events: list[sdk.Event] = []
+        self.status = _UNSET
+        self.ended_ns = 0
+        self._tracer, self._ids, self._state = tracer, ids, state
+        self.begun_ns = time_ns()
 
-    def is_recording(self) -> bool:
-        return not self._is_over
-
-    def set_attribute(self, key: str, value: AnyValue) -> None:
-        if not self._is_over:
-            self._attributes[key] = value
-
-    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
-        if not self._is_over:
-            self._attributes.update(attributes)
-
-    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        if not self._is_over:
-            self._events.append(sdk.Event(name, attributes, timestamp))
-
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        if not self._is_over:
-            self._status = status if isinstance(status, Status) else Status(status, description)
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:  # also what only ends a task: its span has failed, and it goes on its way
+            failed(self, kind.__qualname__)
+        self.leave()
+        self.end()
 
     def end(self, end_time: int | None = None) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        self._tracer.ended(
-            sdk.ReadableSpan(
-                self._name,
-                self.get_span_context(),
-                self._parent,
-                self._tracer.resource,
-                self._attributes,
-                self._events,
-                self._links,
-                self._kind,
-                status=self._status,
-                start_time=self._begun_ns,
-                end_time=end_time or time_ns(),
-                instrumentation_scope=_SCOPE,
-            )
-        )
+        if not self.ended_ns:
+            self.ended_ns = end_time or time_ns()
+            self._tracer.later.leave((self._tracer.told, self))
+
+    def traceparent(self) -> str:
+        return "00-%032x-%016x-%02x" % self._ids
+
+    def get_span_context(self) -> SpanContext:
+        trace_id, span_id, flags = self._ids
+        return SpanContext(trace_id, span_id, False, TraceFlags(flags), self._state)
+
+    def __repr__(self) -> str:
+        return f"Recording({self.name.name.format(self.of)!r}, {self.traceparent()})"
+
+    def is_recording(self) -> bool:
+        return not self.ended_ns
+
+    def set_attribute(self, key: str, value: AnyValue) -> None:
+        self.attributes[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+        self.attributes.update(attributes)
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        self.events.append(sdk.Event(name, attributes, timestamp))
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        self.status = status if isinstance(status, Status) else Status(status, description)
 
 
 class Tracer:
-    """Begins spans as the SDK's tracer would: with its sampler and its ids, for its processors."""
+    """Begins spans as the SDK's tracer would, and gives the SDK's processors those that ended."""
 
-    def __init__(self, provider: sdk.TracerProvider) -> None:
+    def __init__(self, provider: sdk.TracerProvider, later: Later) -> None:
         its = provider.get_tracer(SCOPE, schema_url=SCHEMA_URL)
         assert isinstance(its, sdk.Tracer)
-        self.resource, self.ended = its.resource, its.span_processor.on_end
-        self._sampler, self._ids = its.sampler, its.id_generator
+        self.later = later
+        self._resource, self._processor, self._sampler = its.resource, its.span_processor, its.sampler
+        self._is_default = self._sampler is DEFAULT_ON
 
-    def start_span(
-        self, name: str, context: Context | None, kind: SpanKind, attributes: Attributes, links: Sequence[Link]
-    ) -> Span:
-        """A span below the one in `context` (none given: the current one), or the first of a trace."""
-        parent: SpanContext | None = get_current_span(context).get_span_context()
-        if parent is not None and parent.is_valid:
-            trace_id, is_random = parent.trace_id, parent.trace_flags.random_trace_id
+    def begin(
+        self, name: SpanName, of: str, attributes: Labels | None, links: Sequence[Link], parent: SpanContext | None
+    ) -> Around:
+        """A span below `parent`, or the first of a trace."""
+        if parent is None:
+            trace_id, flags = _bits(128) or 1, _RANDOM
         else:
-            parent, trace_id, is_random = None, self._ids.generate_trace_id(), self._ids.is_trace_id_random()
-        sampled = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
-        flags = TraceFlags.SAMPLED if sampled.decision.is_sampled() else TraceFlags.DEFAULT
-        mine = SpanContext(
-            trace_id,
-            self._ids.generate_span_id(),
-            is_remote=False,
-            trace_flags=TraceFlags(flags | TraceFlags.RANDOM_TRACE_ID if is_random else flags),
-            trace_state=sampled.trace_state,
+            trace_id, flags = parent.trace_id, parent.trace_flags & _RANDOM
+        if self._is_default and (parent is None or parent.trace_flags.sampled):  # what it would say, without asking it
+            ids = trace_id, _bits(64) or 1, flags | _SAMPLED
+            return Recording(self, name, of, attributes, links, parent, ids, parent.trace_state if parent else None)
+        above = set_span_in_context(NonRecordingSpan(parent)) if parent else None
+        kind = _KINDS[name.role]
+        sampled = self._sampler.should_sample(above, trace_id, name.name.format(of), kind, attributes, links)
+        if sampled.decision.is_sampled():
+            flags |= _SAMPLED
+        ids = trace_id, _bits(64) or 1, flags
+        if sampled.decision.is_recording():
+            return Recording(self, name, of, sampled.attributes, links, parent, ids, sampled.trace_state)
+        return Around(SpanContext(*ids[:2], False, TraceFlags(flags), sampled.trace_state), name.is_ambient)
+
+    def told(self, span: Recording) -> None:
+        """Give the processors a span that ended."""
+        self._processor.on_end(
+            sdk.ReadableSpan(
+                span.name.name.format(span.of),
+                span.get_span_context(),
+                span.parent,
+                self._resource,
+                span.attributes,
+                span.events,
+                span.links,
+                _KINDS[span.name.role],
+                status=span.status,
+                start_time=span.begun_ns,
+                end_time=span.ended_ns,
+                instrumentation_scope=_SCOPE,
+            )
         )
-        if not sampled.decision.is_recording():
-            return NonRecordingSpan(mine)
-        return Recording(self, name, mine, parent, kind, sampled.attributes, links)
