@@ -140,7 +140,7 @@ def collect_rarely() -> None:
 
 
 def collect_briefly() -> None:
-    """Have the collector of reference cycles look for some milliseconds, seldom, and at objects of the start never again.
+    """Have the collector of reference cycles look seldom, for some milliseconds, and at those of the start never again.
 
     For processes that serve: else every request pays for it, and now and then one waits while it looks at everything
     that was imported.

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, SpanFlags
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Encoded
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanKind
 
 _KINDS = {kind: Encoded.SpanKind.Value(f"SPAN_KIND_{kind.name}") for kind in SpanKind}
@@ -41,8 +41,9 @@ def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
 
 
 def _is_plain(span: ReadableSpan) -> bool:
-    told = span.attributes or {}
-    return not (span.events or span.links or span.status.description) and all(type(one) in _FIELDS for one in told.values())
+    if span.events or span.links or span.status.description:
+        return False
+    return all(type(one) in _FIELDS for one in (span.attributes or {}).values())
 
 
 def _put(place: ScopeSpans, span: ReadableSpan) -> None:

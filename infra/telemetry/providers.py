@@ -166,9 +166,7 @@ def _trace(asked: tuple[str, ...], resource: "Resource", later: Later) -> Callab
     return provider.shutdown
 
 
-def _measure(
-    asked: tuple[str, ...], resource: "Resource", later: Later, env: Mapping[str, str]
-) -> Callable[[], None]:
+def _measure(asked: tuple[str, ...], resource: "Resource", later: Later, env: Mapping[str, str]) -> Callable[[], None]:
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
 

@@ -11,7 +11,7 @@ from time import time_ns
 from types import TracebackType
 
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
@@ -66,8 +66,8 @@ class Recording(Around):
     ) -> None:
         if kind is not None:  # also what only ends a task: its span has failed, and it goes on its way
             failed(self, kind.__qualname__)
-        self.leave()
         self.end()
+        self.leave()
 
     def end(self, end_time: int | None = None) -> None:
         if not self.ended_ns:
@@ -75,7 +75,8 @@ class Recording(Around):
             self._tracer.later.leave((self._tracer.told, self))
 
     def traceparent(self) -> str:
-        return "00-%032x-%016x-%02x" % self._ids
+        trace_id, span_id, flags = self._ids
+        return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
 
     def get_span_context(self) -> SpanContext:
         trace_id, span_id, flags = self._ids
@@ -124,10 +125,10 @@ class Tracer:
         above = set_span_in_context(NonRecordingSpan(parent)) if parent else None
         kind = _KINDS[name.role]
         sampled = self._sampler.should_sample(above, trace_id, name.name.format(of), kind, attributes, links)
-        if sampled.decision.is_sampled():
+        if sampled.decision is Decision.RECORD_AND_SAMPLE:
             flags |= _SAMPLED
         ids = trace_id, _bits(64) or 1, flags
-        if sampled.decision.is_recording():
+        if sampled.decision is not Decision.DROP:
             return Recording(self, name, of, sampled.attributes, links, parent, ids, sampled.trace_state)
         return Around(SpanContext(*ids[:2], False, TraceFlags(flags), sampled.trace_state), name.is_ambient)
 

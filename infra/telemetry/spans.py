@@ -5,7 +5,7 @@ not sealed. An error leaves its class in a span and nothing of its message, whic
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -58,7 +58,7 @@ class Around(NonRecordingSpan):
         """Be around nothing any more."""
         if self.is_ambient:
             context.detach(self._ambient)
-        try:
+        try:  # noqa: SIM105 - every request would pay for `suppress`
             _around.reset(self._token)
         except ValueError:
             pass  # a generator that is closed from elsewhere, where another is around
