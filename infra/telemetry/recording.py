@@ -89,10 +89,12 @@ class Recording(Around):
         return not self.ended_ns
 
     def set_attribute(self, key: str, value: AnyValue) -> None:
-        self.attributes[key] = value
+        if not self.ended_ns:
+            self.attributes[key] = value
 
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
-        self.attributes.update(attributes)
+        if not self.ended_ns:
+            self.attributes.update(attributes)
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         self.events.append(sdk.Event(name, attributes, timestamp))
