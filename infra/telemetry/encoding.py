@@ -37,9 +37,7 @@ def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
         if place is None:
             request.MergeFrom(encode_spans([span]))
             place = places[origin] = request.resource_spans[-1].scope_spans[0]
-        elif _is_plain(span):
-            _put(place, span)
-        else:
+        elif not (_is_plain(span) and _put(place, span)):
             place.spans.MergeFrom(encode_spans([span]).resource_spans[0].scope_spans[0].spans)
     return request
 
@@ -50,7 +48,8 @@ def _is_plain(span: ReadableSpan) -> bool:
     return all(type(one) in _FIELDS for one in (span.attributes or {}).values())
 
 
-def _put(place: ScopeSpans, span: ReadableSpan) -> None:
+def _put(place: ScopeSpans, span: ReadableSpan) -> bool:
+    """Whether it could be; an attribute that OTLP cannot hold is the library's to leave out."""
     context, parent = span.context, span.parent
     assert context is not None
     put = place.spans.add(
@@ -67,9 +66,14 @@ def _put(place: ScopeSpans, span: ReadableSpan) -> None:
     )
     put.status.code = span.status.status_code.value
     add = put.attributes.add
-    for name, told in (span.attributes or {}).items():
-        value: Any = add(key=name).value
-        setattr(value, _FIELDS[type(told)], told)
+    try:
+        for name, told in (span.attributes or {}).items():
+            value: Any = add(key=name).value
+            setattr(value, _FIELDS[type(told)], told)
+    except ValueError:
+        del place.spans[-1]
+        return False
+    return True
 
 
 class Exporter(OTLPSpanExporter):

@@ -40,6 +40,7 @@ def span(**about: Any) -> ReadableSpan:
         {"attributes": {}},
         {"attributes": {"text": "", "int": -3, "float": 0.5, "true": True, "false": False, "zero": 0}},
         {"attributes": {"reasons": ("stop", "length")}},
+        {"attributes": {"too large": 1 << 70, "no text": "\ud800", "a": "b"}},
         {"status": Status(StatusCode.ERROR)},
         {"status": Status(StatusCode.OK)},
         {"status": Status(StatusCode.ERROR, "why")},
