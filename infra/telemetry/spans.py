@@ -100,8 +100,8 @@ def span(
     above = _context_of(parent) if parent is not None and TRACEPARENT in parent else None
     if _tracer is None:
         return Around(above) if above is not None else _NOTHING
-    if above is None and (around := _around.get()) is not None:
-        above = around.get_span_context()
+    if above is None and (now := _around.get()) is not None:
+        above = now.get_span_context()
     return _tracer.begin(name, of, attributes, linked(links) if links else (), above)
 
 
