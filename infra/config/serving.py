@@ -99,6 +99,13 @@ class GuardrailConfig(Section):
 GUARDRAILS = (
     GuardrailConfig(name="completed", margin=0.02),
     GuardrailConfig(name="substance", margin=0.02),
+    GuardrailConfig(name="latency", margin=0.05),
+    GuardrailConfig(name="brevity", margin=0.05),
+    GuardrailConfig(name="tools", margin=0.03),
+    GuardrailConfig(name="refusals", margin=0.03),
+    GuardrailConfig(name="questions", margin=0.05),
+    GuardrailConfig(name=SCORED, margin=0.05),
+    GuardrailConfig(name="kept", margin=0.05, required=False, missing=0.5),
 )
 
 
