@@ -32,7 +32,9 @@ from rich.table import Table
 from rules import NEVER, Whens
 from worlds import LATEST, MARGIN, Trials, World
 
-TRIALS, CHUNK, CHECKED = 250, 125, 1
+from infra.config import GateConfig
+
+TRIALS, CHUNK, CHECKED = 2_000, 125, 1
 HORIZON = 5_139  # (1.645 + 1.282)^2 0.96 / 0.04^2: a test of 5 % with a power of 90 % at +2 points
 WATCHED = 2_000
 PLACES = {"50": World(0.0), "10": World(0.0, share=0.1), "ramp": World(0.0, share=None, has_drift=True)}
@@ -49,12 +51,14 @@ def in_order(trials: Trials) -> tuple[Found, int]:
 
 
 def capped(trials: Trials) -> tuple[Found, int]:
-    """With the cap on a user's sessions, and without."""
+    """With the cap on a user's sessions, with a wider one, and without."""
     assert trials.user is not None
-    found = rules.mixture(trials, rules.capped(trials.user, 2))
+    most = GateConfig().max_units_per_user
+    found = rules.mixture(trials, rules.capped(trials.user, most))
     for row in range(CHECKED):
-        assert product.by_tally(trials, row, 2) == found[row], f"trial {row}: the product decides at another session"
-    return {"gate": found, "without": rules.mixture(trials)}, CHECKED
+        assert product.by_tally(trials, row, most) == found[row], f"trial {row}: the product decides at another session"
+    wider = rules.mixture(trials, rules.capped(trials.user, 2))
+    return {"gate": found, "two_each": wider, "without": rules.mixture(trials)}, CHECKED
 
 
 def late(trials: Trials) -> tuple[Found, int]:

@@ -96,7 +96,7 @@ def cost() -> dict[str, float]:
         tracemalloc.start()
         held = Evidence()
         for one in before:
-            held.add(one.model_copy(deep=True))
+            held.add(Reward.model_validate_json(one.model_dump_json()))
         memory = tracemalloc.get_traced_memory()[0] / size
         tracemalloc.stop()
         judge(held.trial(7, base, CONFIG), trial=1, promotions=0)
