@@ -34,56 +34,58 @@ from worlds import LATEST, MARGIN, Trials, World
 
 from infra.config import GateConfig
 
-TRIALS, CHUNK, CHECKED = 2_000, 125, 1
+TRIALS, CHUNK, CHECKED = 2_000, 125, 4  # of the chunks, one trial each is held against the product
 HORIZON = 5_139  # (1.645 + 1.282)^2 0.96 / 0.04^2: a test of 5 % with a power of 90 % at +2 points
 WATCHED = 2_000
 PLACES = {"50": World(0.0), "10": World(0.0, share=0.1), "ramp": World(0.0, share=None, has_drift=True)}
 Found = dict[str, Whens]
-Rule = Callable[[Trials], tuple[Found, int]]
+Rule = Callable[[Trials, int], Found]
 
 
-def in_order(trials: Trials) -> tuple[Found, int]:
-    """The gate alone, and how many trials the product agreed about."""
+def in_order(trials: Trials, num_checked: int) -> Found:
+    """The gate alone."""
     found = rules.mixture(trials)
-    for row in range(CHECKED):
+    for row in range(num_checked):
         assert product.by_process(trials, row) == found[row], f"trial {row}: the product decides at another session"
-    return {"gate": found}, CHECKED
+    return {"gate": found}
 
 
-def capped(trials: Trials) -> tuple[Found, int]:
+def capped(trials: Trials, num_checked: int) -> Found:
     """With the cap on a user's sessions, with a wider one, and without."""
     assert trials.user is not None
     most = GateConfig().max_units_per_user
     found = rules.mixture(trials, rules.capped(trials.user, most))
-    for row in range(CHECKED):
+    for row in range(num_checked):
         assert product.by_tally(trials, row, most) == found[row], f"trial {row}: the product decides at another session"
     wider = rules.mixture(trials, rules.capped(trials.user, 2))
-    return {"gate": found, "two_each": wider, "without": rules.mixture(trials)}, CHECKED
+    return {"gate": found, "two_each": wider, "without": rules.mixture(trials)}
 
 
-def late(trials: Trials) -> tuple[Found, int]:
+def late(trials: Trials, num_checked: int) -> Found:
     """Waiting until outcomes are known, and not."""
     found = {"gate": rules.as_known(trials, LATEST), "without": rules.as_known(trials, 0)}
-    for name, settle in (("gate", LATEST), ("without", 0)):
-        assert product.by_revisions(trials, 0, settle) == found[name][0], "the product decides at another session"
-    return found, CHECKED
+    for row in range(num_checked):
+        for name, settle in (("gate", LATEST), ("without", 0)):
+            at = product.by_revisions(trials, row, settle)
+            assert at == found[name][row], f"trial {row}: the product decides at another session"
+    return found
 
 
-def compared(trials: Trials) -> tuple[Found, int]:
+def compared(trials: Trials, num_checked: int) -> Found:
     """The gate with its rule against harm, and what others do."""
     good, harm = rules.mixture(trials), rules.mixture(trials, for_harm=True)
-    for row in range(CHECKED):
+    for row in range(num_checked):
         assert product.by_process(trials, row) == good[row], f"trial {row}: the product decides at another session"
         assert product.by_process(trials, row, True) == harm[row], f"trial {row}: the product finds harm elsewhere"
-    return {"gate": np.where(harm < good, NEVER, good), **rules.others(trials, HORIZON)}, CHECKED
+    return {"gate": np.where(harm < good, NEVER, good), **rules.others(trials, HORIZON)}
 
 
-def watched(trials: Trials) -> tuple[Found, int]:
+def watched(trials: Trials, num_checked: int) -> Found:
     """The alarm of a watch, with a tenth of the sessions held back."""
     found = rules.mixture(trials, for_harm=True)
-    for row in range(CHECKED):
+    for row in range(num_checked):
         assert product.by_process(trials, row, True) == found[row], f"trial {row}: the product alarms elsewhere"
-    return {"alarm": found}, CHECKED
+    return {"alarm": found}
 
 
 def rows() -> dict[str, tuple[World, Rule]]:
@@ -103,10 +105,10 @@ def rows() -> dict[str, tuple[World, Rule]]:
 
 
 def chunk(row: str, number: int) -> tuple[str, Found, int]:
+    """Some trials of a row, and how many of them the product agreed about."""
     world, rule = rows()[row]
-    rng = np.random.default_rng([number, *row.encode()])
-    found, num_checked = rule(worlds.draw(world, CHUNK, rng))
-    return row, found, num_checked
+    rng, num_checked = np.random.default_rng([number, *row.encode()]), int(number < CHECKED)
+    return row, rule(worlds.draw(world, CHUNK, rng), num_checked), num_checked
 
 
 def simulate(progress: Progress) -> tuple[dict[str, Found], int]:
