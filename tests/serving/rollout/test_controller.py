@@ -78,7 +78,9 @@ class World:
             "c": Hand(EngineSlot(id="c", arm="candidate", port=3, control_port=4)),
         }
         ramp = (RampStep(share=0.3, until_units=6), RampStep(share=0.5))
-        gate = GateConfig(margin=0.1, min_champion_units=10, max_s=500, ramp=ramp, guardrails=())
+        gate = GateConfig(
+            margin=0.1, min_champion_units=10, max_s=500, max_wall_s=500, ramp=ramp, guardrails=(), settle_s=0
+        )
         self.config = RolloutConfig(gate=gate, tick_s=0.01, drain_s=30)
         self.publish(0, parent=None)
         first = Release(
@@ -307,7 +309,8 @@ def test_sessions_that_another_arms_weights_served_do_not_count(world: World) ->
     world.ticks(1)
     assert world.rollout.standing is not None
     numbers = world.rollout.standing.numbers
-    assert (numbers["units.candidate"], numbers["units.stable"], numbers["units.excluded"]) == (0, 0, 2)
+    assert (numbers["units.candidate"], numbers["units.stable"], numbers["units.excluded"]) == (0, 0, 1)
+    assert set(world.rollout.evidence.watches[1].units) == {"session-22"}  # as if it were promoted
 
 
 def test_the_share_climbs_its_ramp(world: World) -> None:
