@@ -26,6 +26,7 @@ from infra.config.serving import (
     RolloutConfig,
     RouterConfig,
     ServingConfig,
+    WatchConfig,
 )
 from infra.config.stages import (
     ContaminationConfig,
@@ -67,6 +68,7 @@ __all__ = [
     "ServingConfig",
     "StoreConfig",
     "TrainerConfig",
+    "WatchConfig",
     "load",
 ]
 
