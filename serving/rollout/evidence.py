@@ -62,6 +62,7 @@ class Evidence(BaseModel):
 
     champion: dict[int, dict[str, Outcome]] = {}
     units: dict[int, dict[str, Outcome]] = {}
+    watches: dict[int, dict[str, Outcome]] = {}
     excluded: dict[int, set[str]] = {}
     positions: dict[int, int] = {}
 
@@ -75,6 +76,9 @@ class Evidence(BaseModel):
                 del held[next(iter(held))]
         if assignment is None or assignment.trial is None:
             return
+        is_watched = assignment.arm is Arm.STABLE and served == {assignment.trial}
+        if is_watched or (assignment.arm is Arm.HOLDBACK and assignment.trial not in served):
+            _put(self.watches.setdefault(assignment.trial, {}), reward)
         is_candidate = assignment.arm is Arm.CANDIDATE
         if not served <= {assignment.trial} if is_candidate else assignment.trial in served:
             self.excluded.setdefault(assignment.trial, set()).add(reward.session_id)
@@ -83,10 +87,11 @@ class Evidence(BaseModel):
 
     def units_of(self, trial: int) -> tuple[Unit, ...]:
         """A trial's sessions, in the order in which they were first scored."""
-        return tuple(
-            Unit(session_id, one.arm, one.propensity, one.value, one.guardrails, one.tenant, one.user, one.began_at)
-            for session_id, one in self.units.get(trial, {}).items()
-        )
+        return _units(self.units.get(trial, {}))
+
+    def watched(self, version: int) -> tuple[Unit, ...]:
+        """Sessions of the watch over a promoted version."""
+        return _units(self.watches.get(version, {}))
 
     def baselines(self, version: int, config: GateConfig) -> dict[str, Baseline] | None:
         """The champion's outcomes, or `None` while there are too few."""
@@ -104,9 +109,17 @@ class Evidence(BaseModel):
         """Let go of champions and trials that no decision will ask for."""
         for version in self.champion.keys() - set(versions):
             del self.champion[version]
-        for trial in (self.units.keys() | self.excluded.keys()) - set(trials):
+        for trial in (self.units.keys() | self.excluded.keys() | self.watches.keys()) - set(trials):
             self.units.pop(trial, None)
+            self.watches.pop(trial, None)
             self.excluded.pop(trial, None)
+
+
+def _units(held: dict[str, Outcome]) -> tuple[Unit, ...]:
+    return tuple(
+        Unit(session_id, one.arm, one.propensity, one.value, one.guardrails, one.tenant, one.user, one.began_at)
+        for session_id, one in held.items()
+    )
 
 
 def _put(held: dict[str, Outcome], reward: Reward) -> None:

@@ -41,7 +41,7 @@ class Verdict(StrEnum):
     """What the evidence allows."""
 
     HOLD = "hold"
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - no password
     REJECT = "reject"
     EXPIRE = "expire"
 
@@ -180,7 +180,7 @@ class Standing:
     @property
     def num_units(self) -> int:
         """Sessions that count."""
-        return int(sum(self.numbers[f"units.{arm}"] for arm in Arm))
+        return int(sum(self.numbers.get(f"units.{arm}", 0.0) for arm in Arm))
 
 
 def judge(
