@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from ingest.records.events import Reward, TrialState
-from serving.rollout.gate import Standing, Verdict
+from serving.rollout.evidence import Standing, Verdict
 from serving.rollout.stages import CHECKED, Check, CheckMaker
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ingest.records.events import Frozen, Mode, TrialState
 from ingest.store.releases import Served
-from serving.rollout.gate import Standing, Verdict
+from serving.rollout.evidence import Standing, Verdict
 
 
 class Do(StrEnum):

@@ -25,8 +25,8 @@ from serving.rollout.commands import Change, Command, Done, Held, Refused, decid
 from serving.rollout.desk import Answer, Desk
 from serving.rollout.disagreement import Disagreement
 from serving.rollout.engines import EngineControl
+from serving.rollout.evidence import Standing
 from serving.rollout.fleet import Fleet
-from serving.rollout.gate import Standing
 from serving.rollout.moves import By, Moves
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
@@ -135,7 +135,7 @@ class Rollout:
         if served.on_trial is not None:
             self.standing = self._trials.step(age_s)
         elif self._watch.is_on:
-            self.standing = self._watch.step(age_s)
+            self.standing = self._watch.step()
         else:
             self._settle()
             self._trials.begin()

@@ -9,8 +9,8 @@ from infra.telemetry import metrics, names
 from ingest.records.events import Mode, ReleaseKind, TrialState, Version
 from ingest.store.versions import VersionStore
 from serving.rollout import trial
+from serving.rollout.evidence import Baseline
 from serving.rollout.fleet import Fleet
-from serving.rollout.gate import Baseline
 from serving.rollout.placement import place
 from serving.rollout.writing import Writer
 

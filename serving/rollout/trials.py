@@ -16,11 +16,9 @@ from infra.config import RolloutConfig
 from infra.errors import ControlError
 from ingest.records.events import Mode, TrialState
 from ingest.store.versions import VersionStore
-from serving.rollout import gate
 from serving.rollout.checking import Checking, following
-from serving.rollout.evidence import Evidence
+from serving.rollout.evidence import REWARD, Baseline, Evidence, Standing, Verdict, judge, share_at
 from serving.rollout.fleet import Fleet
-from serving.rollout.gate import Standing, Verdict
 from serving.rollout.moves import By, Moves, thaw
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
@@ -66,7 +64,7 @@ class Trials:
                 self._moves.begin(number)
                 return
 
-    def _baselines(self) -> dict[str, gate.Baseline] | None:
+    def _baselines(self) -> dict[str, Baseline] | None:
         return self._evidence.baselines(self._writer.stable, self._config.gate)
 
     # -- its steps
@@ -134,24 +132,21 @@ class Trials:
         if then is not TrialState.CANARY:
             self._moves.check(then, reason, numbers)
             return
-        baselines, share = self._baselines(), gate.share_at(0, self._config.gate)
+        baselines, share = self._baselines(), share_at(0, self._config.gate)
         if baselines is not None:
             told = f"version {self._candidate} gets {share:.0%} of sessions; the champion's reward is "
-            self._moves.to_canary(share, baselines, f"{told}{baselines[gate.REWARD].mean:.3f}; {reason}")
+            self._moves.to_canary(share, baselines, f"{told}{baselines[REWARD].mean:.3f}; {reason}")
 
     def _judge(self, age_s: float) -> Standing:
         """canary -> promoted | rejected | expired, or a step along the ramp."""
         candidate, served, begun = self._candidate, self._writer.served, self._writer.begun
         assert begun is not None
-        standing = gate.judge(
-            self._evidence.units_of(candidate),
-            thaw(begun.numbers),
-            self._config.gate,
+        standing = judge(
+            self._evidence.trial(candidate, thaw(begun.numbers), self._config.gate),
             trial=1 + list(served.trials).index(candidate),
             promotions=len(served.promoted),
-            age_s=age_s,
+            wall_s=age_s,
         )
-        standing.numbers["units.excluded"] = float(len(self._evidence.excluded.get(candidate, ())))
         if standing.verdict is Verdict.PASS:
             if self._is_open and not self._config.approval:
                 self.promote(standing)
@@ -167,7 +162,7 @@ class Trials:
         """Along the ramp, and to the engines that there are now."""
         candidate, served = self._candidate, self._writer.served
         placed = self._moves.placement(self._writer.stable, candidate)
-        share = gate.share_at(standing.num_units, self._config.gate) if self._is_open else served.share
+        share = share_at(standing.num_units, self._config.gate) if self._is_open else served.share
         if share == served.share and placed == served.engines:
             return
         reason = f"version {candidate} gets {share:.0%} of sessions"

@@ -158,7 +158,7 @@ def test_sessions_that_another_arms_weights_served_do_not_count(world: World) ->
     world.ticks(1)
     assert world.rollout.standing is not None
     numbers = world.rollout.standing.numbers
-    assert (numbers["units.candidate"], numbers["units.stable"], numbers["units.excluded"]) == (0, 0, 2)
+    assert (numbers["units.candidate"], numbers["units.stable"], numbers["units.excluded"]) == (0, 0, 1)
 
 
 def test_the_share_climbs_its_ramp(world: World) -> None:
