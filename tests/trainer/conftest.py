@@ -23,6 +23,7 @@ from ingest.records.events import (
     Chain,
     CloseReason,
     Fate,
+    Mode,
     Part,
     Release,
     ReleaseKind,
@@ -197,6 +198,10 @@ class World:
 
     def bootstrap(self) -> None:
         self.release(ReleaseKind.BOOTSTRAP)
+
+    def turn(self, mode: Mode) -> None:
+        """An operator freezes everything, or lets it go on."""
+        self.release(ReleaseKind.OPERATOR, mode=mode)
 
     def decide(self, candidate: int, state: TrialState, stable: int = 0) -> None:
         self.release(candidate=candidate, state=state, stable=stable)
