@@ -8,7 +8,7 @@ from rollouts import Hand, World
 from infra.config import EngineSlot
 from ingest.records.events import ReleaseKind, TrialState
 from serving.rollout import disagreement
-from serving.rollout.commands import Do
+from serving.rollout.commands import Command, Do
 from serving.rollout.disagreement import Disagreement
 
 
@@ -44,10 +44,14 @@ def test_an_engine_that_says_it_serves_something_else_is_swapped_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.to_canary()
-    hand, real = world.hands["s"], Hand.load
-    monkeypatch.setattr(
-        hand, "load", lambda version, epoch: (real(hand, version, epoch), setattr(hand, "version", 0))[0]
-    )
+    hand = world.hands["s"]
+
+    def load(version: int, epoch: int) -> dict[str, float]:
+        took = Hand.load(hand, version, epoch)
+        hand.version = 0
+        return took
+
+    monkeypatch.setattr(hand, "load", load)
     world.to_promotion()
     assert "s" not in announced(world, 1)
     monkeypatch.undo()
@@ -91,8 +95,6 @@ def test_a_command_is_heard_between_the_parts_of_a_promotion(world: World, monke
         world.hands[f"s{n}"] = Hand(EngineSlot(id=f"s{n}", arm="stable", port=10 + n, control_port=50 + n))
     world.restarted()
     world.to_canary()
-    from serving.rollout.commands import Command
-
     asked = []
 
     def load(version: int, epoch: int) -> dict[str, float]:
