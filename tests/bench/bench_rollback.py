@@ -33,13 +33,25 @@ import tiny_model
 from system import MODEL, TOKEN, System
 
 from ingest.log import reader, topics
-from ingest.records.events import Arm, Assignment, Reward, Trace, TrialState, session_key
+from ingest.records.events import (
+    Arm,
+    Assignment,
+    CloseReason,
+    Reward,
+    Trace,
+    Trajectory,
+    TrialState,
+    Turn,
+    TurnKind,
+    about,
+    session_key,
+)
 from ingest.store import releases
 from ingest.store.releases import Served
 from serving import headers
 from serving.router.routing import Health, assign
 
-NUM_STREAMS, REPLY_TOKENS, LIVE_TOKENS = 8, 700, 8
+NUM_STREAMS, REPLY_TOKENS, LIVE_TOKENS = 8, 300, 8
 TRAINER = {"batch_turns": 4096, "minibatch_turns": 8}  # nothing is learnt here
 TARGETS = {
     "command_bad_s_max": ("<=", 2.0),
@@ -66,10 +78,17 @@ class Sessions:
     def _reward(self, assignment: Assignment, version: int, value: float) -> tuple[str, Reward]:
         name = f"made-{next(self._numbers)}"
         key, now = session_key(name), time.time()
+        turn = Turn(
+            trace_id=f"{key}-0", kind=TurnKind.MAIN, context="", reply="", followup=None, finish_reason="stop",
+            status=200, num_tokens=1, versions=(version,), at=now,
+        )  # fmt: skip
+        trajectory = Trajectory(
+            trajectory_id=name, session_id=name, tenant="t", assignment=assignment, held_out=True,
+            closed=CloseReason.INACTIVE, opened_at=now, closed_at=now, turns=(turn,), chains=(), feedback=(),
+        )  # fmt: skip
         return key, Reward(
-            reward_id=name, trajectory_id=name, session_id=name, tenant="t", assignment=assignment, held_out=False,
-            opened_at=now, trace_ids=(f"{key}-0",), versions=(version,), spec="bench", components=(), turns=(),
-            value=value, has_signal=True, guardrails={"completed": 1.0}, at=now,
+            reward_id=name, trajectory_id=name, session_id=name, spec="bench", components=(), turns=(), value=value,
+            has_signal=True, guardrails={"completed": 1.0}, trajectory=trajectory, **about(trajectory), at=now,
         )  # fmt: skip
 
     def split(self, trial: int, other: Arm, share: float, served: dict[Arm, tuple[int, float]], num: int) -> None:
