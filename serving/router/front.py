@@ -117,6 +117,7 @@ class Router:
             metrics.REQUESTS, lambda: [(num, {names.ARM: arm.value}) for arm, num in tuple(self._given.items())]
         )
         telemetry.observe(metrics.CANDIDATE_SHARE, lambda: self.served.share)
+        telemetry.observe(metrics.RELEASE_LAST, lambda: self.served.last)
         telemetry.observe(
             metrics.ENGINE_UP, lambda: [(int(self.health.is_up(name)), {names.ENGINE: name}) for name in self._slots]
         )
@@ -345,6 +346,8 @@ class Router:
                 "stable": self.served.stable,
                 "candidate": self.served.on_trial,
                 "share": self.served.share,
+                "holdback": self.served.holdback,
+                "release": self.served.last,
                 "engines": {
                     name: {"version": self.served.engines.get(name), "up": self.health.is_up(name)}
                     for name in self._slots
