@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from infra.config.base import Port, Seconds, Section
+from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, StoreConfig
 from infra.config.serving import (
     CaptureConfig,
@@ -52,6 +53,7 @@ __all__ = [
     "GuardrailConfig",
     "HealthConfig",
     "IngestConfig",
+    "JudgeConfig",
     "LakeConfig",
     "LogConfig",
     "LogSecurity",
@@ -60,12 +62,14 @@ __all__ = [
     "PrivateKind",
     "Protocol",
     "RampStep",
+    "ReplayConfig",
     "RewardsConfig",
     "RolloutConfig",
     "RouterConfig",
     "Section",
     "ServingConfig",
     "StoreConfig",
+    "SuitesConfig",
     "TrainerConfig",
     "load",
 ]

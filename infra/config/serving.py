@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from infra.config.base import AnyShare, Host, Port, Seconds, Section, Share
+from infra.config.checks import ReplayConfig, SuitesConfig
 
 KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
@@ -108,6 +109,8 @@ class RolloutConfig(Host):
     """The controller of what is served."""
 
     gate: GateConfig = GateConfig()
+    suites: SuitesConfig = SuitesConfig()
+    replay: ReplayConfig = ReplayConfig()
     port: Port = Field(8100, description="the trial's state, read-only")
     tick_s: Seconds = 0.5
     idle_candidates_serve: bool = Field(True, description="candidate engines serve stable while no trial needs them")
