@@ -27,6 +27,7 @@ from infra.config.serving import (
     RolloutConfig,
     RouterConfig,
     ServingConfig,
+    WatchConfig,
 )
 from infra.config.stages import (
     ContaminationConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "StoreConfig",
     "SuitesConfig",
     "TrainerConfig",
+    "WatchConfig",
     "load",
 ]
 

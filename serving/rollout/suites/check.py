@@ -44,10 +44,8 @@ class SuiteCheck:
                 Arm(Asker(client, engines(slots, version, self._token, client), deadline), self._config.model.name)
                 for slots, version in zip(self._slots, self._versions, strict=True)
             )
-            grader = self._own.judge and judge_of(self._own.judge, client, deadline)
-            found = await answers(
-                self._suites, Arms(candidate, stable, grader or None), self._own.concurrency, tell
-            )
+            grader = judge_of(self._own.judge, client, deadline) if self._own.judge else None
+            found = await answers(self._suites, Arms(candidate, stable, grader), self._own.concurrency, tell)
         return judge(self._suites, found, self._own)
 
     def take(self, reward: Reward) -> None:
@@ -77,9 +75,7 @@ def maker(config: Config) -> CheckMaker | None:
     if not config.serving.rollout.suites.files:
         return None
 
-    def make(
-        candidate: Version, stable: int, candidates: Sequence[EngineSlot], stables: Sequence[EngineSlot]
-    ) -> Check:
+    def make(candidate: Version, stable: int, candidates: Sequence[EngineSlot], stables: Sequence[EngineSlot]) -> Check:
         return SuiteCheck(config, candidate.version, stable, (candidates, stables))
 
     return make

@@ -14,10 +14,10 @@ from serving.rollout.suites.verdict import Answered, Mark, blocked
 
 @dataclass(frozen=True)
 class Arms:
-    """Whom to ask, and who grades."""
+    """Whom to ask, and who grades. Without `stable` the candidate's marks stand for both."""
 
     candidate: Arm
-    stable: Arm
+    stable: Arm | None
     judge: Judge | None
 
 
@@ -47,7 +47,8 @@ async def both(suite: Suite, task: Task, arms: Arms) -> Answered:
         return await mark(task, await arm.answer(task), arms.judge)
 
     async with asyncio.TaskGroup() as group:
-        candidate, stable = (group.create_task(marked(arm)) for arm in (arms.candidate, arms.stable))
+        candidate = group.create_task(marked(arms.candidate))
+        stable = group.create_task(marked(arms.stable)) if arms.stable else candidate
     return Answered(suite.suite, task, candidate.result(), stable.result())
 
 

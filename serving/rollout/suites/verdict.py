@@ -81,6 +81,19 @@ def judge(suites: Sequence[Suite], answered: Sequence[Answered], config: SuitesC
     return Standing(Verdict.PASS, "; ".join([f"kept all of {num} blockers", *told, *notes]), numbers)
 
 
+def alone(suites: Sequence[Suite], answered: Sequence[Answered]) -> Standing:
+    """One arm by itself, as somebody tries it who writes a suite: PASS where it keeps all blockers that it takes."""
+    numbers, taken = _table(answered), [one for one in answered if one.candidate.is_taken]
+    broken = [f"{one.suite}/{one.task.name}" for one in taken if one.task.blocker and not one.candidate.keeps(one.task)]
+    told = [f"breaks blocker {', '.join(broken)}"] if broken else []
+    for suite in suites:
+        scores = [one.candidate.value for one in taken if one.suite == suite.suite and not one.task.blocker]
+        if scores:
+            told.append(f"{suite.suite}: {math.fsum(scores) / len(scores):.2f} over {len(scores)} tasks")
+    is_fine = bool(taken) and not broken
+    return Standing(Verdict.PASS if is_fine else Verdict.REJECT, "; ".join(told) or "it takes no task", numbers)
+
+
 @dataclass(frozen=True)
 class Compared:
     """A suite's scores, paired."""
