@@ -31,7 +31,7 @@ class ReplayConfig(Section):
 
     max_prompts: int = Field(200, ge=0, description="0: nothing is replayed")
     max_per_user: int = Field(2, ge=1, description="prompts of one user, each of another session")
-    lookback: int = Field(5_000, ge=1, description="how many of the newest trajectories are searched for held-out ones")
+    lookback: int = Field(5_000, ge=1, description="newest trajectories that are searched for held-out ones")
     max_tokens: int = Field(256, ge=1, description="of a reply; less where the request asked for less")
     margin: AnyShare = Field(0.05, description="worse by this or more, in reward or any guardrail, is not passed")
     alpha: float = Field(0.05, gt=0.0, lt=0.5)

@@ -54,6 +54,11 @@ class Background:
         if self._task is not None:
             self._task.cancel()
 
+    def wait(self, timeout_s: float) -> Standing:
+        """Its verdict, or how it stands after `timeout_s`. Blocks."""
+        self._thread.join(timeout_s)
+        return self.standing
+
     def close(self) -> None:
         """Give up what still runs."""
         self._is_closed = True

@@ -54,6 +54,10 @@ class SuiteCheck:
     def look(self) -> Standing:
         return self._background.standing
 
+    def wait(self, timeout_s: float) -> Standing:
+        """Its verdict, or how it stands after `timeout_s`. Blocks."""
+        return self._background.wait(timeout_s)
+
     def close(self) -> None:
         self._background.close()
 

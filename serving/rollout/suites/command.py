@@ -1,4 +1,4 @@
-"""`onstream suite`: try a suite's file against any endpoint that speaks OpenAI's chat completions, or two side by side."""
+"""`onstream suite`: try suites against any endpoint that speaks OpenAI's chat completions, or two side by side."""
 
 import argparse
 import asyncio

@@ -230,7 +230,7 @@ NAMES = tuple(next(iter(kind.model_fields)) for kind in _KINDS)
 
 
 def _name_of(given: Any) -> str | None:
-    keys = list(given) if isinstance(given, dict) else list(type(given).model_fields)
+    keys = list(given) if isinstance(given, dict) else list(getattr(type(given), "model_fields", ()))
     return keys[0] if len(keys) == 1 and keys[0] in NAMES else None
 
 

@@ -67,7 +67,8 @@ def judge(suites: Sequence[Suite], answered: Sequence[Answered], config: SuitesC
     if not taken:
         why = answered[0].stable.why if answered else "there is none"
         return Standing(Verdict.REJECT, f"suites could not run: stable takes none of their tasks ({why})", numbers)
-    told, worse = [], []
+    told: list[str] = []
+    worse: list[str] = []
     for suite in suites:
         mine = [one for one in taken if one.suite == suite.suite and not one.task.blocker]
         if mine:
@@ -126,7 +127,7 @@ def compare(pairs: Sequence[Answered], config: SuitesConfig) -> Compared:
 def sign_test(wins: int, losses: int) -> float:
     """P(as many losses or more | each of them as likely a win): exact, 1 where there are neither."""
     num = wins + losses
-    return sum(math.comb(num, k) for k in range(losses, num + 1)) / 2**num
+    return float(sum(math.comb(num, k) for k in range(losses, num + 1)) / 2**num)
 
 
 def least_losses(alpha: float) -> int:
