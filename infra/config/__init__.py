@@ -18,6 +18,7 @@ from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, StoreConfig
 from infra.config.serving import (
+    SCORED,
     CaptureConfig,
     EngineConfig,
     EngineSlot,
@@ -44,6 +45,7 @@ from infra.explain import explain
 __all__ = [
     "CONTROL_TOKEN_VAR",
     "ENV_PREFIX",
+    "SCORED",
     "SCORING_TOKEN_VAR",
     "CaptureConfig",
     "Config",

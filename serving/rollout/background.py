@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 
-from serving.rollout.gate import Standing, Verdict
+from serving.rollout.evidence import Standing, Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from ingest.records.events import Reward, Version
 from serving.guard import control_token
 from serving.rollout.asking import Asker, CheckError, Endpoint, always, engines
 from serving.rollout.background import Background
-from serving.rollout.gate import Standing
+from serving.rollout.evidence import Standing
 from serving.rollout.stages import Check, CheckMaker
 from serving.rollout.suites.asking import Arm
 from serving.rollout.suites.judge import Judge

@@ -64,7 +64,7 @@ async def _run(args: argparse.Namespace) -> int:
     from infra.config import JudgeConfig, SuitesConfig
     from infra.lifecycle import Deadline
     from serving.rollout.asking import Asker, Endpoint, always
-    from serving.rollout.gate import Verdict
+    from serving.rollout.evidence import Verdict
     from serving.rollout.suites import show, verdict
     from serving.rollout.suites.asking import Arm
     from serving.rollout.suites.check import judge_of

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.config import SuitesConfig
-from serving.rollout.gate import Standing, Verdict
+from serving.rollout.evidence import Standing, Verdict
 from serving.rollout.suites.tasks import Suite, Task
 
 _TIE = 1e-9

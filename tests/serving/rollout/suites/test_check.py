@@ -12,7 +12,7 @@ from infra.config import CONTROL_TOKEN_VAR, Config, EngineSlot
 from infra.errors import ConfigError
 from ingest.records.events import Version
 from serving import headers
-from serving.rollout.gate import Standing, Verdict
+from serving.rollout.evidence import Standing, Verdict
 from serving.rollout.stages import Check
 from serving.rollout.suites import check
 

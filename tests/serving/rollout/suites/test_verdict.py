@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from infra.config import SuitesConfig
-from serving.rollout.gate import Verdict
+from serving.rollout.evidence import Verdict
 from serving.rollout.suites.tasks import Suite, Task
 from serving.rollout.suites.verdict import Answered, Mark, alone, can_show, judge, least_losses, sign_test
 
