@@ -26,6 +26,12 @@ class CheckError(OnstreamError, RuntimeError):
     """A check before users meet the candidate could not run to its end."""
 
 
+def first_of(errors: BaseExceptionGroup[CheckError]) -> CheckError:
+    """One of several that happened together, for people."""
+    one = errors.exceptions[0]
+    return first_of(one) if isinstance(one, BaseExceptionGroup) else one
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where an arm answers, and whether it serves now what it shall."""

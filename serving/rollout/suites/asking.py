@@ -30,7 +30,15 @@ class Arm:
             CheckError: none came in time, or it has no form that is known.
         """
         answer = await self.asker.post(self.path, task.body | {"model": self.model}, _no_consent)
-        return Declined(answer.status_code, answer.text[:SHOWN]) if answer.is_error else reply_of(answer)
+        return Declined(answer.status_code, _why(answer)) if answer.is_error else reply_of(answer)
+
+
+def _why(answer: httpx.Response) -> str:
+    """What an error's body says, in the OpenAI form or another."""
+    try:
+        return str(answer.json()["error"]["message"])[:SHOWN]
+    except (ValueError, LookupError, TypeError):
+        return answer.text[:SHOWN]
 
 
 def reply_of(answer: httpx.Response) -> Reply:

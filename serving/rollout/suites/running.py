@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serving.rollout.asking import CheckError
+from serving.rollout.asking import CheckError, first_of
 from serving.rollout.suites.asking import Arm
 from serving.rollout.suites.judge import Judge
 from serving.rollout.suites.replies import Declined, Reply
@@ -76,13 +76,7 @@ async def answers(
                     if task.blocker is wanted:
                         group.create_task(ask(number))
         except* CheckError as errors:
-            raise _first(errors) from errors
+            raise first_of(errors) from errors
         if blocked(list(found.values())):
             break
     return [found[number] for number in sorted(found)]
-
-
-def _first(errors: BaseExceptionGroup[CheckError]) -> CheckError:
-    """One of several that happened together, for people."""
-    one = errors.exceptions[0]
-    return _first(one) if isinstance(one, BaseExceptionGroup) else one

@@ -79,7 +79,9 @@ def judge(suites: Sequence[Suite], answered: Sequence[Answered], config: SuitesC
     if worse:
         return Standing(Verdict.REJECT, "; ".join([*worse, *notes]), numbers)
     num = sum(one.task.blocker and one.stable.keeps(one.task) for one in taken)
-    return Standing(Verdict.PASS, "; ".join([f"kept all of {num} blockers", *told, *notes]), numbers)
+    return Standing(
+        Verdict.PASS, "; ".join([*([f"kept all of {num} blockers"] if num else []), *told, *notes]), numbers
+    )
 
 
 def alone(suites: Sequence[Suite], answered: Sequence[Answered]) -> Standing:
