@@ -131,13 +131,13 @@ class ReplayCheck:
         self._book.take(reward)
 
     def look(self) -> Standing:
-        begun = self._background.standing
+        begun, is_asked = self._background.standing, self._is_asked  # before what it asked is counted
         if begun.verdict is not Verdict.HOLD:
             return begun
         pairs, num_answers = self._book.pairs(), len(self._book.answers)
         lacking, is_late = num_answers - len(pairs), self._deadline.passed()
         held = outcomes(pairs, self._config.serving.rollout.gate, self._own.margin)
-        is_over = self._is_asked and (not lacking or is_late)
+        is_over = is_asked and (not lacking or is_late)
         standing = paired(held, self._own.alpha, self._own.alpha, is_over=is_over)
         standing.numbers.update(prompts=self._num_prompts, answers=num_answers, scored=len(pairs))
         match standing.verdict:
@@ -149,15 +149,18 @@ class ReplayCheck:
             case Verdict.HOLD:
                 told = f"{len(pairs)} of {self._num_prompts} prompts are answered and scored; {standing.reason}"
                 return replace(standing, reason=f"{_NAME}: {told}")
-        is_silent = bool(pairs) and not len(held[REWARD])
-        why = f"no reward could be scored without its user ({unscored(pairs.values())}); " if is_silent else ""
-        return self._undecided(f"{why}{standing.reason}", standing.numbers)
+        told = standing.reason
+        if pairs and not len(held[REWARD]):
+            rates = ", ".join(f"{name} {one.mean:+.3f}" for name, one in held.items() if len(one))
+            told = f"without their users no rewards are scored ({unscored(pairs.values())})"
+            told += f"; candidate less stable over {len(pairs)} prompts: {rates or 'nothing was measured'}"
+        return self._undecided(told, standing.numbers)
 
     def _undecided(self, told: str, numbers: dict[str, float]) -> Standing:
         """Neither worse nor as good was shown."""
         if self._own.required:
             return Standing(Verdict.EXPIRE, f"replays, which are required, showed nothing: {told}", numbers)
-        return Standing(Verdict.PASS, f"replays are passed over, and show nothing for it: {told}", numbers)
+        return Standing(Verdict.PASS, f"replays are passed over, and are nothing in its favour: {told}", numbers)
 
     def wait(self, timeout_s: float) -> Standing:
         """How it stands once all is asked, or after `timeout_s`. Blocks."""
