@@ -56,7 +56,8 @@ class World:
         rails = [{"name": "substance", "margin": 0.02}]
         given = {
             "run_dir": str(folder), "model": {"path": str(folder), "name": "small"}, "log": {"partitions": 2},
-            "ingest": {"inactivity_s": 4.0, "held_out_share": 0.9999}, "trainer": {"batch_turns": 2, "minibatch_turns": 2},
+            "ingest": {"inactivity_s": 4.0, "held_out_share": 0.9999},
+            "trainer": {"batch_turns": 2, "minibatch_turns": 2},
             "serving": {
                 "rollout": {
                     "gate": {"guardrails": rails},
