@@ -57,7 +57,7 @@ def test_an_answer_of_other_weights_than_its_arms_counts_for_nothing(book: Book)
 
 
 def test_duplicates_change_nothing_and_the_newest_revision_counts(book: Book) -> None:
-    for value, revision in ((0.25, 1), (0.5, 3), (0.75, 2), (0.5, 3)):
+    for value, revision in ((0.25, 1), (0.5, 3), (0.5, 3), (0.75, 2)):
         book.take(reward("p", C, "c", value, revision=revision))
     book.take(reward("p", S, "s", 1.0))
     assert outcomes(book.pairs(), GATE, 0.05)[REWARD].mean == -0.5
