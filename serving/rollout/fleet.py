@@ -150,13 +150,14 @@ class Fleet:
         holds = {name: None if one is None else one.version for name, one in self.seen.items()}
         self.disagreements = disagreement.compare(self.disagreements, holds, given, time.monotonic())
 
-    def hold(self, version: int) -> None:
-        """Have every engine keep a version at hand."""
+    def hold(self, versions: Sequence[int]) -> None:
+        """Have every engine keep these versions at hand."""
         now = time.monotonic()
         for name, held in self.held.items():
-            if version not in held and now >= self._asked_to_hold.get((name, version), 0.0):
-                self._asked_to_hold[name, version] = now + _HOLD_AGAIN_S
-                self._pool.submit(self.engines[name].hold, (version,))
+            missing = [(name, version) for version in versions if version not in held]
+            if any(now >= self._asked_to_hold.get(one, 0.0) for one in missing):
+                self._asked_to_hold |= dict.fromkeys(missing, now + _HOLD_AGAIN_S)
+                self._pool.submit(self.engines[name].hold, versions)
 
     def close(self) -> None:
         self._pool.shutdown()
