@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from infra.config.base import Port, Seconds, Section
+from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, StoreConfig
 from infra.config.serving import (
     SCORED,
@@ -55,6 +56,7 @@ __all__ = [
     "GuardrailConfig",
     "HealthConfig",
     "IngestConfig",
+    "JudgeConfig",
     "LakeConfig",
     "LogConfig",
     "LogSecurity",
@@ -63,12 +65,14 @@ __all__ = [
     "PrivateKind",
     "Protocol",
     "RampStep",
+    "ReplayConfig",
     "RewardsConfig",
     "RolloutConfig",
     "RouterConfig",
     "Section",
     "ServingConfig",
     "StoreConfig",
+    "SuitesConfig",
     "TrainerConfig",
     "WatchConfig",
     "load",
