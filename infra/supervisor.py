@@ -22,6 +22,7 @@ from typing import IO, Any
 from infra import broker, cli, watch
 from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
+from infra.files import write_private
 from infra.lifecycle import Deadline, Stop
 from infra.process import STOP_S, Process, ProcessSpec, ProcessState
 from infra.telemetry import providers
@@ -128,6 +129,7 @@ class Supervisor:
         (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
         self._command("check")
         (self._run_dir / "resolved.yaml").write_text(self._config.dump())
+        write_private(self._config.control_token_path, self._env[CONTROL_TOKEN_VAR])
         if self._config.log.local:
             self._start_broker()
         self._command("bootstrap")
