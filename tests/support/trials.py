@@ -48,7 +48,15 @@ class Past:
     def release(self, kind: ReleaseKind, reason: str, **what: Any) -> Release:
         last = self.releases[-1] if self.releases else None
         kept = {} if last is None else {"epoch": last.epoch, "stable": last.stable, "mode": last.mode}
-        fields = {"release": len(self.releases), "kind": kind, "reason": reason, "at": self.now, "epoch": 0, **kept, **what}
+        fields = {
+            "release": len(self.releases),
+            "kind": kind,
+            "reason": reason,
+            "at": self.now,
+            "epoch": 0,
+            **kept,
+            **what,
+        }
         made = Release.model_validate(fields)
         reader.append(self.log, topics.RELEASES, "", made)
         self.releases.append(made)
@@ -68,7 +76,9 @@ class Past:
         reader.append(self.log, topics.VERSIONS, "", made)
         return made
 
-    def reward(self, trial: int, arm: Arm, propensity: float, versions: tuple[int, ...], value: float, **what: Any) -> Reward:
+    def reward(
+        self, trial: int, arm: Arm, propensity: float, versions: tuple[int, ...], value: float, **what: Any
+    ) -> Reward:
         self.sessions += 1
         session = f"session {self.sessions}"
         assignment = Assignment(arm=arm, trial=trial, propensity=propensity)

@@ -48,7 +48,9 @@ class Controller:
         try:
             return Done.model_validate(answer)
         except ValidationError as exc:
-            raise UnreachableError(f"{self._url}/command: what answers there is no controller: {answer!r:.200}") from exc
+            raise UnreachableError(
+                f"{self._url}/command: what answers there is no controller: {answer!r:.200}"
+            ) from exc
 
     def get(self, path: str, **query: str | int | float | None) -> dict[str, Any]:
         """Raises `RefusedError`, `UsageError`, `UnreachableError`."""
@@ -66,11 +68,13 @@ class Controller:
             raise UnreachableError(f"{where}: no answer within {_ANSWER_S:.0f} s{unknown}") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise UnreachableError(
-                f"{where}: {exc or type(exc).__name__}. Does the rollout run there (`serving.rollout.host` and `port`, or "
-                "`--url`), and may this machine reach it?"
+                f"{where}: {exc or type(exc).__name__}. Does the rollout run there (`serving.rollout.host` and `port`, "
+                "or `--url`), and may this machine reach it?"
             ) from exc
         except json.JSONDecodeError as exc:
-            raise UnreachableError(f"{where}: what answers there is no controller (status {answer.status_code})") from exc
+            raise UnreachableError(
+                f"{where}: what answers there is no controller (status {answer.status_code})"
+            ) from exc
         if answer.is_success and isinstance(body, dict):
             return body
         told = body.get("error", "") if isinstance(body, Mapping) else ""

@@ -103,17 +103,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _asking(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str, do: Do) -> argparse.ArgumentParser:
+def _asking(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str, do: Do
+) -> argparse.ArgumentParser:
     verb = _verb(verbs, name, about, do)
     verb.add_argument("--json", action="store_true", help="print one JSON object")
     return verb
 
 
-def _verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str, do: Do) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str, do: Do
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verb.set_defaults(do=do)
     cli.add_config(verb)
-    verb.add_argument("--url", help="where the controller answers (`serving.rollout.host` and `port`); no file is read then")
+    verb.add_argument(
+        "--url", help="where the controller answers (`serving.rollout.host` and `port`); no file is read then"
+    )
     return verb
 
 
@@ -211,7 +223,9 @@ def _read(kind: "type[Told]", found: dict[str, object]) -> "Told":
     try:
         return kind.model_validate(found)
     except ValidationError as exc:
-        raise UnreachableError(f"what the controller tells is not what this command knows: is it of another release? {exc}") from exc
+        raise UnreachableError(
+            f"what the controller tells is not what this command knows: is it of another release? {exc}"
+        ) from exc
 
 
 def _write(path: str, text: str) -> None:

@@ -17,8 +17,8 @@ from serving.rollout.operators.story import Point, Stage, Step, Story
 
 MAX_POINTS = 200
 
-LineOf = Callable[[str], float]
-"""Outcome -> the log of the evidence of harm at which a trial ends."""
+LineOf = Callable[[str, bool], float]
+"""Outcome, and whether in a watch -> the log of the evidence of harm that ends it."""
 
 _ABOUT_WRITERS = (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED)
 _NO_OUTCOME = "user"  # `log_e.user` is what one user can move
@@ -105,23 +105,23 @@ def decided(moves: Sequence[Release], line_of: LineOf) -> list[Point]:
 
 
 def point(numbers: Mapping[str, float], at: float, share: float, line_of: LineOf, is_watch: bool = False) -> Point:
-    """What a gate's numbers say, for people."""
+    """What a gate's numbers say, for people. A watch is about harm only."""
     evidence, harms = _by_outcome(numbers, "log_e."), _by_outcome(numbers, "log_harm.")
-    rails = {name: value for name, value in evidence.items() if name != REWARD}
+    rails = {} if is_watch else {name: value for name, value in evidence.items() if name != REWARD}
     weakest = min(rails, key=lambda name: rails[name], default="")
-    nearest = max(harms, key=lambda name: harms[name] - line_of(name), default="")
+    nearest = max(harms, key=lambda name: harms[name] - line_of(name, is_watch), default="")
     return Point(
         at=at,
         num_units=int(sum(numbers.get(f"units.{arm}", 0.0) for arm in Arm)),
         share=share,
         is_watch=is_watch,
-        log_e=evidence.get(REWARD),
-        log_threshold=numbers.get("log_threshold"),
+        log_e=None if is_watch else evidence.get(REWARD),
+        log_threshold=None if is_watch else numbers.get("log_threshold"),
         weakest=weakest,
         weakest_log_e=rails.get(weakest),
         harm=nearest,
         log_harm=harms.get(nearest),
-        harm_line=line_of(nearest) if nearest else None,
+        harm_line=line_of(nearest, is_watch) if nearest else None,
     )
 
 
@@ -208,6 +208,9 @@ def story(
 
 
 def _ending(last: Stage) -> str:
-    """The sentence of the release that ended it; of the last state's first one, where it goes on."""
+    """The sentence of the release that ended it, and who asked for that; of the state's first one, where it goes on."""
     watched = [before.holdback is not None and after.holdback is None for before, after in pairwise(last.steps)]
-    return last.steps[1 + watched.index(True)].reason if any(watched) else last.reason
+    step = last.steps[1 + watched.index(True)] if any(watched) else last.steps[0]
+    if not step.author:
+        return step.reason
+    return f"{last.state.replace('_', ' ')} by {step.author}: {step.reason}"

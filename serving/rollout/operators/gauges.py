@@ -40,7 +40,7 @@ class TrialGauge:
 
 
 def harm_line(config: GateConfig) -> LineOf:
-    """The log of the evidence of harm at which a trial ends: guardrails share `alpha_rollback` among them."""
+    """As the gate has it: guardrails share `alpha_rollback` among them."""
     line = -math.log(config.alpha_rollback)
     shared = line + math.log(max(1, len(config.guardrails)))
-    return lambda name: line if name == gate.REWARD else shared
+    return lambda name, _is_watch: line if name == gate.REWARD else shared
