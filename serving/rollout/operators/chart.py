@@ -95,14 +95,15 @@ def chart(plot: Plot, width: int) -> str:
     figure.theme("colorless")
     figure.legend(False)
     figure.plot_size(max(_MIN_WIDTH, width), _HEIGHT)
+    begin, end = times(plot)
+    for _, value in plot.lines:
+        figure.draw(figure.signal([begin, end], [value, value], marker="─").lines(True))
     for curve, (mark, _) in zip(plot.curves, _MARKS, strict=False):
         at, values = zip(*curve.values, strict=True)
         figure.draw(figure.signal(list(at), list(values), marker=mark).lines(True))
-    for _, value in plot.lines:
-        figure.line(value, 0, relative=False)
     low, high = heights(plot)
     figure.ruler(1, 0).lim(low, high)
-    marks = ticks(*times(plot))
+    marks = ticks(begin, end)
     figure.ruler(0, 0).ticks([at for at, _ in marks], [label for _, label in marks])
     text: str = figure.build().string(colorless=True)
     return text.rstrip("\n")

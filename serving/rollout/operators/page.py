@@ -5,6 +5,7 @@ Curves are told apart by the form of their lines and by names at their ends, so 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from infra import page
 from serving.rollout.operators import chart, screen
@@ -16,7 +17,7 @@ _FULL = _LEFT + _WIDTH + _RIGHT
 _LABEL = 14  # between two names at the right, at least
 _DASHES = ("", "7 4")  # of curves, in their order
 _STYLE = """
-svg { max-width: 100%; height: auto; } figure { margin: 1rem 0 2rem; } table td.text { white-space: normal; }
+svg { max-width: 100%; height: auto; } figure { margin: 1rem 0 2rem; } td.text:last-child { white-space: normal; }
 .curve { fill: none; stroke: var(--ink); stroke-width: 2; } .dashed { stroke: var(--new); }
 svg .bound { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 2 4; }
 svg .mark { stroke: var(--soft); stroke-dasharray: 1 3; } svg text.name { fill: var(--ink); font-size: 12px; }
@@ -81,7 +82,7 @@ def _shares(told: Story) -> list[tuple[float, str]]:
     steps = [step for stage in told.stages for step in stage.steps]
     return [
         (after.at, f"{after.share:.0%}")
-        for before, after in zip(steps, steps[1:], strict=False)
+        for before, after in pairwise(steps)
         if after.share and after.share != before.share
     ]
 
@@ -103,9 +104,9 @@ def _figure(plot: Plot, shares: Sequence[tuple[float, str]]) -> str:
         *(_line(_LEFT, _LEFT + _WIDTH, y(value), "bound") for _, value in plot.lines),
         *(
             f'<line class="mark" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="0" y2="{_HEIGHT}"/>'
-            f'<text x="{x(at) + 4:.1f}" y="11">{page.text(share)} of sessions</text>'
+            f'<text x="{x(at):.1f}" y="-4" text-anchor="middle">{page.text(share)} of sessions</text>'
             for at, share in shares
-            if begin <= at <= end
+            if begin < at < end
         ),
         *(_curve(one, number, x, y) for number, one in enumerate(plot.curves)),
         *(
