@@ -27,6 +27,7 @@ from infra.config.serving import (
     RolloutConfig,
     RouterConfig,
     ServingConfig,
+    WatchConfig,
 )
 from infra.config.stages import (
     ContaminationConfig,
@@ -69,6 +70,7 @@ __all__ = [
     "ServingConfig",
     "StoreConfig",
     "TrainerConfig",
+    "WatchConfig",
     "load",
 ]
 

@@ -136,11 +136,35 @@ class GateConfig(Section):
         return self
 
 
+class WatchConfig(Section):
+    """The watch over a version that was just promoted, beside the one before: see `serving/rollout/watch.py`."""
+
+    share: float = Field(
+        0.1, ge=0.0, le=0.5, description="of sessions stay on the version before, on candidate engines; 0: no watch"
+    )
+    alpha: float = Field(
+        0.05, gt=0.0, lt=0.5, description="how often a version as good as the one before is taken back"
+    )
+    min_units: int = Field(
+        100, ge=1, description="sessions before the watch may end well; the next trial waits for them"
+    )
+    max_units: int = Field(2000, ge=1, description="sessions after which it ends")
+    max_s: Seconds = Field(86_400.0, description="seconds after which it ends, if `min_units` were seen")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "WatchConfig":
+        if self.min_units > self.max_units:
+            raise ValueError(f"min_units: must be at most `max_units` ({self.max_units}), got {self.min_units}")
+        return self
+
+
 class RolloutConfig(Host):
     """The controller of what is served."""
 
     gate: GateConfig = GateConfig()
-    port: Port = Field(8100, description="the trial's state, read-only")
+    watch: WatchConfig = WatchConfig()
+    approval: bool = Field(False, description="a version that passed the gate waits for `onstream rollout promote`")
+    port: Port = Field(8100, description="the trial's state for all, and commands with the control token")
     tick_s: Seconds = 0.5
     idle_candidates_serve: bool = Field(True, description="candidate engines serve stable while no trial needs them")
     drain_s: Seconds = Field(60.0, description="how long a candidate engine may take to finish stable requests")
