@@ -1,7 +1,7 @@
 """A rollout's past on an in-memory log: trials with simulated sessions, whose releases the gate itself decided on."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +20,19 @@ from ingest.records.events import (
     Version,
     session_key,
 )
-from serving.rollout import gate
+from serving.rollout import evidence
 from serving.rollout.controller import freeze
-from serving.rollout.gate import Baseline, Standing, Verdict
-from serving.rollout.operators.gauges import TrialGauge
+from serving.rollout.evidence import Baseline, Standing, Verdict
+from serving.rollout.operators.gauges import TrialGauge, WatchGauge
 
 BASELINES = {"reward": Baseline(0.6, 0.24), "completed": Baseline(0.9, 0.09), "substance": Baseline(0.8, 0.16)}
-CONFIG = RolloutConfig(gate=GateConfig(margin=0.05, ramp=(RampStep(share=0.1, until_units=300), RampStep(share=0.5))))
+CONFIG = RolloutConfig(
+    gate=GateConfig(margin=0.05, settle_s=120.0, ramp=(RampStep(share=0.1, until_units=300), RampStep(share=0.5)))
+)
+
+
+Rates = Mapping[str, float]
+"""Outcome -> how often it is 1; left out: as often as the champion's."""
 
 
 @dataclass
@@ -108,71 +114,93 @@ class Past:
             numbers=freeze(BASELINES),
         )
 
-    def canary(self, version: int, rates: dict[str, float], every_s: float = 30.0, at_most: int = 4000) -> Standing:
+    def canary(self, version: int, rates: Rates, every_s: float = 30.0, at_most: int = 4000) -> Standing:
         """Sessions of one trial, until the gate says something; the release of that is left to the caller.
 
         `rates` are the candidate's; stable's are the baselines'.
         """
-        begin, before = self.releases[-1], self.releases[:-1]
-        stable = begin.stable
-        gauge = TrialGauge(begin, before, self.config.gate)
+        gauge = TrialGauge(self.releases[-1], self.releases[:-1], self.config.gate)
+        stable = self.releases[-1].stable
+        standing = gauge.look(self.now)
         for number in range(at_most):
             share = self.releases[-1].share
-            self.now += self.draw.expovariate(1.0 / every_s)
-            is_candidate = self.draw.random() < share
-            hit: Callable[[str], float] = lambda name, is_candidate=is_candidate: float(  # noqa: E731
-                self.draw.random() < (rates.get(name, BASELINES[name].mean) if is_candidate else BASELINES[name].mean)
-            )
-            gauge.add(
-                self.reward(
-                    version,
-                    Arm.CANDIDATE if is_candidate else Arm.STABLE,
-                    share if is_candidate else 1.0 - share,
-                    (version if is_candidate else stable,),
-                    hit("reward"),
-                    guardrails={"completed": hit("completed"), "substance": hit("substance")},
-                )
-            )
+            arms = (Arm.CANDIDATE, share, version, rates), (Arm.STABLE, 1.0 - share, stable, {})
+            gauge.add(self._session(version, every_s, *arms))
             if number % 25 and number < at_most - 1:
                 continue
             standing = gauge.look(self.now)
             if standing.verdict is not Verdict.HOLD:
-                return standing
-            if (wanted := gate.share_at(standing.num_units, self.config.gate)) != share:
-                self.move(
-                    version,
-                    TrialState.CANARY,
-                    f"version {version} gets {wanted:.0%} of sessions",
-                    share=wanted,
-                    numbers=standing.numbers,
-                )
+                break
+            if (wanted := evidence.share_at(standing.num_units, self.config.gate)) != share:
+                told = f"version {version} gets {wanted:.0%} of sessions"
+                self.move(version, TrialState.CANARY, told, share=wanted, numbers=standing.numbers)
         return standing
 
-    def promote(self, version: int, standing: Standing, **what: Any) -> Release:
-        reason = f"version {version} is promoted: {standing.reason}"
-        return self.move(version, TrialState.PROMOTED, reason, stable=version, numbers=standing.numbers, **what)
+    def watch(self, version: int, good: Rates, bad: Rates, num_good: int, every_s: float = 30.0) -> Standing:
+        """Sessions of a watch, until it says something. The promoted version is `good` for so many, then `bad`."""
+        begin = self.releases[-1]
+        assert begin.holdback is not None
+        gauge = WatchGauge(begin, self.config.gate, self.config.watch)
+        standing = gauge.look(self.now)
+        for number in range(self.config.watch.max_units):
+            share, rates = begin.share, good if number < num_good else bad
+            arms = (Arm.HOLDBACK, share, begin.holdback, {}), (Arm.STABLE, 1.0 - share, version, rates)
+            gauge.add(self._session(version, every_s, *arms))
+            if number % 25 == 0 and (standing := gauge.look(self.now)).verdict is not Verdict.HOLD:
+                break
+        return standing
+
+    def _session(self, trial: int, every_s: float, *arms: tuple[Arm, float, int, Rates]) -> Reward:
+        """One session, with a coin that gives it the first arm or the other: (arm, share, version, rates)."""
+        self.now += self.draw.expovariate(1.0 / every_s)
+        arm, share, version, rates = arms[self.draw.random() >= arms[0][1]]
+        hits = {name: float(self.draw.random() < rates.get(name, one.mean)) for name, one in BASELINES.items()}
+        return self.reward(trial, arm, share, (version,), hits.pop("reward"), guardrails=hits)
+
+    def promote(self, version: int, standing: Standing) -> Release:
+        """Promoted, and watched beside the version before."""
+        what = {"stable": version, "holdback": self.releases[-1].stable, "share": self.config.watch.share}
+        told = f"version {version} is promoted: {standing.reason}"
+        return self.move(version, TrialState.PROMOTED, told, numbers={**standing.numbers, **freeze(BASELINES)}, **what)
 
 
 def eventful() -> Past:
-    """Four trials: one hurt users, one was rejected by a person, one was promoted and taken back, one goes on."""
+    """Four trials: one hurt users, one was rejected by a person, one was promoted and turned bad, one goes on."""
     past = Past()
     past.now += 3600.0
     past.begin(1, 0)
-    standing = past.canary(1, {"reward": 0.35})
+    standing = past.canary(1, {"reward": 0.3})
     past.move(1, TrialState.REJECTED, standing.reason, numbers=standing.numbers)
     past.now += 1800.0
     past.begin(2, 0)
-    standing = past.canary(2, {}, at_most=200)
+    past.canary(2, {}, at_most=200)
     past.now += 60.0
-    past.operator("mara", "support has complaints about tone", candidate=2, state=TrialState.REJECTED)
-    past.operator("mara", "until we know why", mode=Mode.PAUSED)
+    past.operator(
+        "mara",
+        "version 2 is rejected: support has complaints about its tone",
+        candidate=2,
+        state=TrialState.REJECTED,
+    )
+    past.operator(
+        "mara",
+        "no trial begins and nothing is promoted until it is resumed: until we know why",
+        candidate=2,
+        state=TrialState.REJECTED,
+        mode=Mode.PAUSED,
+    )
     past.now += 7200.0
-    past.operator("jo", "the prompt was at fault", mode=Mode.OPEN)
+    past.operator(
+        "jo",
+        "it was paused, and goes on: the system prompt was at fault",
+        candidate=2,
+        state=TrialState.REJECTED,
+        mode=Mode.OPEN,
+    )
     past.begin(3, 0)
-    standing = past.canary(3, {"reward": 0.72, "completed": 0.93, "substance": 0.85})
-    past.promote(3, standing, holdback=0, share=0.1)
-    past.now += 5400.0
-    past.operator("mara", "it answers in German", candidate=3, state=TrialState.ROLLED_BACK, stable=0)
+    past.promote(3, past.canary(3, {"reward": 0.72, "completed": 0.95, "substance": 0.88}))
+    standing = past.watch(3, {"reward": 0.7}, {"reward": 0.3}, num_good=300)
+    told = f"version 3 is taken back, version 0 serves everyone: {standing.reason}"
+    past.move(3, TrialState.ROLLED_BACK, told, stable=0, numbers=standing.numbers)
     past.now += 900.0
     past.begin(4, 0)
     past.canary(4, {"reward": 0.64}, at_most=900)

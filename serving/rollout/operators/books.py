@@ -16,10 +16,10 @@ from ingest.log.protocol import EventLog
 from ingest.log.reader import replay
 from ingest.log.topics import RELEASES, REWARDS, VERSIONS
 from ingest.records.events import Release, Reward, Version
-from serving.rollout.gate import Standing
+from serving.rollout.evidence import Standing
 from serving.rollout.operators import compose
-from serving.rollout.operators.compose import Span
-from serving.rollout.operators.gauges import TrialGauge, harm_line
+from serving.rollout.operators.compose import Gauge, Span
+from serving.rollout.operators.gauges import TrialGauge, WatchGauge, harm_line
 from serving.rollout.operators.history import Filters, history
 from serving.rollout.operators.story import Point, Story
 
@@ -89,18 +89,22 @@ def tell(
     """The story of a trial that `releases` know. Raises `LogError`."""
     moves = compose.moves_of(trial, releases)
     left = compose.left_at(moves, releases)
-    line_of = harm_line(config.gate)
+    line_of = harm_line(config)
     points, notes = compose.decided(moves, line_of), list[str]()
     standing: Standing | None = None
     for span in compose.spans(moves, left):
-        if span.is_watch:
-            continue
-        before = [one for one in releases if one.release < span.begin.release]
-        gauge = TrialGauge(span.begin, before, config.gate)
+        gauge = _gauge(span, releases, config)
         found, standing = compose.evidence(span, moves, _rewards(log, trial, span, now), gauge, line_of)
         notes += _notes(log, span, points, found)
         points += found
     return compose.story(version, moves, left, points, standing, notes)
+
+
+def _gauge(span: Span, releases: list[Release], config: RolloutConfig) -> Gauge:
+    if span.is_watch:
+        return WatchGauge(span.begin, config.gate, config.watch)
+    before = [one for one in releases if one.release < span.begin.release]
+    return TrialGauge(span.begin, before, config.gate)
 
 
 def _rewards(log: EventLog, trial: int, span: Span, now: float) -> list[Reward]:
@@ -118,16 +122,17 @@ def _notes(log: EventLog, span: Span, decided: list[Point], found: list[Point]) 
     notes = []
     since = Between(log, REWARDS, Reward, lambda reward: reward.at).kept_since()
     if since is not None and since > span.begin.at:
-        until = "all of them" if math.isinf(since) else f"those before {stamp(since)}"
+        gone = "all of them" if math.isinf(since) else f"those before {_stamp(since)}"
+        what = "watch" if span.is_watch else "canary"
         notes.append(
-            f"rewards of its time are not kept any more, {until}: the evidence between decisions is not whole, what "
-            "each decision was made on is"
+            f"rewards of the {what} are not kept any more, {gone}: between decisions the evidence is not all there, "
+            "what each decision was made on is"
         )
     thresholds = {one.log_threshold for one in decided if one.log_threshold is not None}
-    if found and any(abs(one - (found[-1].log_threshold or 0.0)) > _SAME for one in thresholds):
-        notes.append("the gate's settings have changed since: what lies between decisions is measured by those of now")
+    if not span.is_watch and found and any(abs(one - (found[-1].log_threshold or 0.0)) > _SAME for one in thresholds):
+        notes.append("the gate's settings have changed since: between decisions it is measured by those of now")
     return notes
 
 
-def stamp(at: float) -> str:
+def _stamp(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))

@@ -35,14 +35,14 @@ _CHANGES = {
     "promote": "promote the candidate that the gate has passed and that waits for approval",
     "reject": "end the trial that runs: its candidate is served no more",
     "rollback": "serve the version before stable again, or an older one",
-    "pin": "serve this version, and stay with it: no trial runs",
-    "freeze": "nothing changes but by operators, and the trainer stops learning",
+    "pin": "stay with the version that is stable: a trial that runs ends, none begins",
+    "freeze": "nothing changes but by operators, and the trainer neither learns nor publishes",
 }
 _VERSIONS = {
     "promote": ("?", "refused unless this one is on trial"),
     "reject": ("?", "refused unless this one is on trial"),
     "rollback": ("?", "which to serve again (the one before stable)"),
-    "pin": (None, "which to serve"),
+    "pin": (None, "refused unless this one is stable; roll back to it first"),
 }
 _EPILOG = """exit status: 0 done, 1 refused (and why), 2 cannot be asked so, 3 no controller answered.
 The control token is read from ONSTREAM_CONTROL_TOKEN, or where `onstream up` left it on this machine."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ingest.records.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store.releases import UNDECIDED
-from serving.rollout.gate import REWARD, Standing
+from serving.rollout.evidence import REWARD, Standing
 from serving.rollout.operators.story import Point, Stage, Step, Story
 
 MAX_POINTS = 200
@@ -42,8 +42,22 @@ class Span:
 
 
 def moves_of(version: int, releases: Iterable[Release]) -> tuple[Release, ...]:
-    """The releases that moved the trial of `version`, or that an operator wrote while it lasted."""
-    return tuple(one for one in releases if one.candidate == version and one.state is not None)
+    """The releases that moved the trial of `version`, or that an operator wrote while it lasted.
+
+    Each release names the last trial until another begins: of those behind its end, only a later step is of it.
+    """
+    found: list[Release] = []
+    for one in releases:
+        if one.candidate != version or one.state is None:
+            continue
+        is_behind = found and one.state is found[-1].state and has_ended(found[-1])
+        found += [] if is_behind else [one]
+    return tuple(found)
+
+
+def has_ended(move: Release) -> bool:
+    """Nothing is decided by itself after this release: neither a trial nor a watch goes on."""
+    return move.state not in UNDECIDED and not _counts(move, is_watch=True)
 
 
 def spans(moves: Sequence[Release], left_at: float | None) -> tuple[Span, ...]:
@@ -175,11 +189,6 @@ def _step(move: Release) -> Step:
     )
 
 
-def is_over(moves: Sequence[Release], left: float | None) -> bool:
-    """Nothing of this trial is decided any more, but by an operator."""
-    return left is not None or (moves[-1].state not in UNDECIDED and not _counts(moves[-1], is_watch=True))
-
-
 def story(
     version: Version | None,
     moves: Sequence[Release],
@@ -192,17 +201,17 @@ def story(
     told = stages(version, moves, left)
     state = moves[-1].state
     assert state is not None
-    has_ended = is_over(moves, left)
+    is_over = left is not None or has_ended(moves[-1])
     ordered = sorted(points, key=lambda one: (one.at, one.num_units))
     return Story(
         version=moves[-1].candidate if moves[-1].candidate is not None else 0,
         parent=None if version is None else version.parent,
         published_at=None if version is None else version.created_at,
         state=state,
-        is_over=has_ended,
+        is_over=is_over,
         stages=told,
         points=tuple(ordered),
-        told=_ending(told[-1]) if has_ended or standing is None else f"it goes on: {standing.reason}",
+        told=_ending(told[-1]) if is_over or standing is None else f"it goes on: {standing.reason}",
         notes=tuple(notes),
     )
 
@@ -211,6 +220,4 @@ def _ending(last: Stage) -> str:
     """The sentence of the release that ended it, and who asked for that; of the state's first one, where it goes on."""
     watched = [before.holdback is not None and after.holdback is None for before, after in pairwise(last.steps)]
     step = last.steps[1 + watched.index(True)] if any(watched) else last.steps[0]
-    if not step.author:
-        return step.reason
-    return f"{last.state.replace('_', ' ')} by {step.author}: {step.reason}"
+    return f"{step.reason} (asked for by {step.author})" if step.author else step.reason

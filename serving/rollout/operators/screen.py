@@ -106,12 +106,12 @@ def status(state: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield text(standing["reason"])
     for one in state.get("disagreement") or ():
         yield text(f"DISAGREEMENT: {one}", "bold")
-    engines = state.get("engines") or {}
-    if engines:
-        table = Table("engine", "shall serve", "serves", "holds", box=box.SIMPLE)
-        for name, one in sorted(engines.items()):
-            holds = ", ".join(map(str, one.get("holds") or ())) or _NONE
-            table.add_row(text(name), _number(one.get("wanted")), _number(one.get("serves")), holds)
+    held, given = state.get("held") or {}, state.get("engines") or {}
+    if held or given:
+        table = Table("engine", "shall serve", "holds", box=box.SIMPLE)
+        for name in sorted({*held, *given}):
+            versions = ", ".join(map(str, held[name])) if name in held else "does not answer"
+            table.add_row(text(name), str(given.get(name, state["stable"])), versions)
         yield table
 
 
@@ -131,7 +131,3 @@ def now_served(state: Mapping[str, Any]) -> str:
     else:
         told.append("nothing is on trial")
     return "; ".join(told)
-
-
-def _number(value: object) -> str:
-    return _NONE if value is None else str(value)
