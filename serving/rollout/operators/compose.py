@@ -105,8 +105,8 @@ def evidence(
 
 
 def share_at(moves: Sequence[Release], at: float) -> float:
-    """The share that the candidate, or the holdback, had at a time."""
-    return next((one.share for one in reversed(moves) if one.at <= at), 0.0)
+    """The share that the candidate, or the holdback, had until a time."""
+    return next((one.share for one in reversed(moves) if one.at < at), 0.0)
 
 
 def decided(moves: Sequence[Release], line_of: LineOf) -> list[Point]:
