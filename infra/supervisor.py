@@ -127,9 +127,9 @@ class Supervisor:
             raise StartError("health.port: the processes of one machine cannot share a port; `onstream up` takes none")
         self._check_ports()
         (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        write_private(self._config.control_token_path, self._env[CONTROL_TOKEN_VAR])
         self._command("check")
         (self._run_dir / "resolved.yaml").write_text(self._config.dump())
-        write_private(self._config.control_token_path, self._env[CONTROL_TOKEN_VAR])
         if self._config.log.local:
             self._start_broker()
         self._command("bootstrap")

@@ -50,7 +50,7 @@ def plots(points: Sequence[Point]) -> list[Plot]:
             Plot(
                 f"evidence in {when} of harm",
                 _curves((f"nearest to its line ({last.harm})", [(one.at, one.log_harm) for one in mine])),
-                _lines("ends the trial", last.harm_line),
+                _lines("takes it back" if is_watch else "ends the trial", last.harm_line),
             ),
         ]
     return [plot for plot in found if plot.curves]

@@ -17,7 +17,7 @@ _FULL = _LEFT + _WIDTH + _RIGHT
 _LABEL = 14  # between two names at the right, at least
 _DASHES = ("", "7 4")  # of curves, in their order
 _STYLE = """
-svg { max-width: 100%; height: auto; } figure { margin: 1rem 0 2rem; } td.text:last-child { white-space: normal; }
+svg { max-width: 100%; height: auto; } figure { margin: 1rem 0 2rem; } td.text:not(:last-child) { white-space: nowrap; }
 .curve { fill: none; stroke: var(--ink); stroke-width: 2; } .dashed { stroke: var(--new); }
 svg .bound { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 2 4; }
 svg .mark { stroke: var(--soft); stroke-dasharray: 1 3; } svg text.name { fill: var(--ink); font-size: 12px; }
@@ -46,8 +46,8 @@ def _figures(told: Story) -> Iterator[str]:
         yield "<p>There is none: no session of this trial was scored while users met it.</p>"
         return
     yield (
-        '<p class="soft">Natural logarithms of e-values. Evidence begins at 0 and may be looked at at any time: it '
-        "reaches a line by chance with no more than the probability that the line stands for.</p>"
+        '<p class="soft">Natural logarithms of e-values. Evidence begins at 0, and reaches a line by chance with no '
+        "more than the probability that the line stands for, however often one looks.</p>"
     )
     shares = _shares(told)
     for plot in chart.plots(told.points):
