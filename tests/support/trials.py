@@ -21,8 +21,8 @@ from ingest.records.events import (
     session_key,
 )
 from serving.rollout import evidence
-from serving.rollout.controller import freeze
 from serving.rollout.evidence import Baseline, Standing, Verdict
+from serving.rollout.moves import freeze
 from serving.rollout.operators.gauges import TrialGauge, WatchGauge
 
 BASELINES = {"reward": Baseline(0.6, 0.24), "completed": Baseline(0.9, 0.09), "substance": Baseline(0.8, 0.16)}
@@ -141,6 +141,7 @@ class Past:
         begin = self.releases[-1]
         assert begin.holdback is not None
         gauge = WatchGauge(begin, self.config.gate, self.config.watch)
+        self.now += 60.0  # the first session begins after the promotion, and is scored a minute later
         standing = gauge.look(self.now)
         for number in range(self.config.watch.max_units):
             share, rates = begin.share, good if number < num_good else bad

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from infra.config import GateConfig, RolloutConfig, WatchConfig
 from ingest.records.events import Release, Reward
 from ingest.store import releases
-from serving.rollout.controller import thaw
 from serving.rollout.evidence import REWARD, Evidence, Standing, judge, watch
+from serving.rollout.moves import thaw
 from serving.rollout.operators.compose import LineOf
 
 
