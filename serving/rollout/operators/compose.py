@@ -114,7 +114,7 @@ def decided(moves: Sequence[Release], line_of: LineOf) -> list[Point]:
     return [
         point(one.numbers, one.at, before.share, line_of, before.state is TrialState.PROMOTED)
         for before, one in pairwise(moves)
-        if any(name.startswith(("log_e.", "log_harm.")) for name in one.numbers)
+        if before.state in (TrialState.CANARY, TrialState.PROMOTED) and _by_outcome(one.numbers, "log_harm.")
     ]
 
 
