@@ -87,7 +87,7 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         require_free(host, port, slot.id)
     stop = Stop()
     health.serve(config.health, stop.pulse, lambda: wanted.trouble(loader.serving.version))  # asked once both are there
-    store = VersionStore(config.store.url)
+    store = VersionStore.of(config.store)
     cache = Path(config.store.cache_dir) / slot.id
     manifest = store.read(first_version(config, slot, cache))
     folder = store.fetch(manifest, cache)
