@@ -100,7 +100,7 @@ class SigningConfig(Section):
         if self.key_file and self.key_env:
             raise ValueError("the private key comes from `key_file` or from `key_env`, got both")
         if self.required and not self.public_key_files:
-            raise ValueError("`required` needs `public_key_files`: without one nothing could be told from an alteration")
+            raise ValueError("`required` needs `public_key_files`: without any, no signature could be checked")
         return self
 
 

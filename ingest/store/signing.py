@@ -149,7 +149,8 @@ class Trust:
         known = ", ".join(one[:12] for one in self.keys)
         if key in self.keys:
             return f"its {SIGNATURE} was altered: key {key[:12]} did not sign it"
-        return f"it is signed by key {key[:12] or 'of no name'}, which is none of `store.signing.public_key_files`: {known}"
+        named = f"key {key[:12]}" if key else "a key that it does not name"
+        return f"it is signed by {named}, which is none of `store.signing.public_key_files`: {known}"
 
 
 def require(version: int, found: Signed) -> None:
@@ -207,8 +208,9 @@ def _known(key: ec.EllipticCurvePublicKey) -> SSlibKey:
 
 
 def _public_key(file: str) -> SSlibKey:
+    text = _bytes(file, "public_key_files")
     try:
-        key = serialization.load_pem_public_key(_bytes(file, "public_key_files"))
+        key = serialization.load_pem_public_key(text)
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigError(f"store.signing.public_key_files: {file}: must be a public key as PEM") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
