@@ -4,10 +4,11 @@ import polars as pl
 
 from ingest.lake.manifest import Table
 from ingest.lake.reading import CONTENT, Reading
+from ingest.records.events import Fate, FateKind
 
 
-def traced(reading: Reading, trace_id: str) -> tuple[bool, tuple[str, int | None, str, float] | None] | None:
-    """Whether it is readable, and its fate's kind, version, reason and time, if there is one; `None` for no such row.
+def traced(reading: Reading, trace_id: str) -> tuple[bool, Fate | None] | None:
+    """Whether it is readable, and its fate, if there is one; `None` where the lake has nothing of it.
 
     Raises:
         LakeError: the lake cannot be read.
@@ -20,5 +21,6 @@ def traced(reading: Reading, trace_id: str) -> tuple[bool, tuple[str, int | None
         return None
     is_readable = not turns.height or reading.contents(turns)[0] is not None
     for kind, version, reason, at in fates.iter_rows():
-        return is_readable, (kind, version, reason, at.timestamp())
+        fate = Fate(trace_ids=(trace_id,), kind=FateKind(kind), version=version, reason=reason, at=at.timestamp())
+        return is_readable, fate
     return is_readable, None

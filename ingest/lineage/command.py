@@ -87,19 +87,12 @@ def _in_lake(config: "Config", trace_id: str) -> "InLake | None":
     from ingest.lake.table import Lake
     from ingest.lake.traced import traced
     from ingest.lineage.reading import InLake
-    from ingest.records.events import Fate, FateKind
 
     if not Lake(Storage(config.ingest.lake.url)).refresh().of(Table.TURNS):
         return None
     with told_plainly(config):
         found = traced(Reading.of(config), trace_id)
-    if found is None:
-        return None
-    is_readable, ended = found
-    if ended is None:
-        return InLake(is_readable, None)
-    kind, version, reason, at = ended
-    return InLake(is_readable, Fate(trace_ids=(trace_id,), kind=FateKind(kind), version=version, reason=reason, at=at))
+    return None if found is None else InLake(*found)
 
 
 def _print(told: object) -> None:

@@ -10,7 +10,6 @@ from ingest.records.events import (
     SESSIONS_FROM,
     SESSIONS_TO,
     Fate,
-    FateKind,
     Release,
     ReleaseKind,
     Version,
@@ -61,7 +60,7 @@ class Serving:
 class Ancestry:
     """A version's story. `parents` are nearest first; `ends_early` says why they do not reach a first version.
 
-    `decisions` are the releases about it, oldest first; `signed` is of it and its parents, as far as the store has them.
+    `decisions` are the releases about it, oldest first; `signed` is of it and of its parents that the store has.
     """
 
     version: Version
@@ -100,8 +99,6 @@ class Footprint:
     def _end(self) -> str:
         if self.trained:
             return f"It trained version {', '.join(map(str, self.trained))}."
-        if self.fate is not None and self.fate.kind is FateKind.TRAINED:
-            return f"It trained version {self.fate.version}, whose manifest nobody has any more."
         if self.fate is not None:
             return f"It trained no version: it is {self.fate.kind.value.replace('_', ' ')}, {self.fate.reason}."
         if self.seen is Seen.NOWHERE:
@@ -195,7 +192,7 @@ def footprint(
     """What the trace has become part of. A manifest names its traces for as long as it exists, a fate as long as the
     log and the lake keep it: either will do."""
     trained = {number for number, one in manifests.items() if trace_id in one.lineage.get("trace_ids", ())}
-    if fate is not None and fate.version in manifests:
+    if fate is not None and fate.version is not None:
         trained.add(fate.version)
     serving = tuple(serving_of(number, served) for number in descendants_of(trained, manifests))
     return Footprint(trace_id, seen, fate, tuple(sorted(trained)), serving)

@@ -44,9 +44,8 @@ def _tree(found: Ancestry) -> Tree:
 def _label(version: Version, found: Ancestry) -> str:
     signed = found.signed.get(version.version)
     state = signed.state.value if signed else _GONE
-    return escape(
-        f"version {version.version}  {version.digest[:12]}  {_at(version.created_at)}  trained on {_made_of(data_of(version))}  signature: {state}"
-    )
+    made = f"{_at(version.created_at)}  trained on {_made_of(data_of(version))}"
+    return escape(f"version {version.version}  {version.digest[:12]}  {made}  signature: {state}")
 
 
 def _about(found: Ancestry) -> Table:
