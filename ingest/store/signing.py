@@ -85,7 +85,12 @@ class Signer:
     @property
     def key(self) -> str:
         """The id of the key."""
-        return self._signer.public_key.keyid
+        return self.public_key.keyid
+
+    @property
+    def public_key(self) -> SSlibKey:
+        """Its public half, as `Trust` takes it."""
+        return self._signer.public_key
 
     def sign(self, name: str, digests: Mapping[str, str]) -> bytes:
         """The signature of a folder called `name`, of files with these SHA-256 digests."""
