@@ -60,7 +60,8 @@ class Serving:
 class Ancestry:
     """A version's story. `parents` are nearest first; `ends_early` says why they do not reach a first version.
 
-    `decisions` are the releases about it, oldest first; `signed` is of it and of its parents that the store has.
+    `decisions` are the releases about it, oldest first; `signed` is of it and of its parents that the store has;
+    `exchanged` are those of them whose manifest is not the one that was announced on the log.
     """
 
     version: Version
@@ -69,6 +70,7 @@ class Ancestry:
     ends_early: str
     decisions: tuple[Release, ...]
     signed: Mapping[int, Signed]
+    exchanged: tuple[int, ...]
     serving: Serving
 
 

@@ -44,25 +44,34 @@ def manifests(log: EventLog, store: VersionStore) -> dict[int, Version]:
         LogError: the log is away.
         StoreError: the store is, or a manifest in it cannot be read.
     """
-    announced = {version.version: version for version in replay(log, VERSIONS, Version)}
-    return announced | {number: store.read(number) for number in store.versions()}
+    return _announced(log) | _stored(store)
+
+
+def _announced(log: EventLog) -> dict[int, Version]:
+    return {version.version: version for version in replay(log, VERSIONS, Version)}
+
+
+def _stored(store: VersionStore) -> dict[int, Version]:
+    return {number: store.read(number) for number in store.versions()}
 
 
 def ancestry(version: int, log: EventLog, store: VersionStore) -> Ancestry:
     """A version's story. Raises `StoreError` for a version that there never was, and as `manifests` does."""
-    known = manifests(log, store)
+    announced, stored = _announced(log), _stored(store)
+    known = announced | stored
     if version not in known:
         raise StoreError(f"version {version}: there is none; the store and the log have {_numbers(sorted(known))}")
     entries = list(replay(log, RELEASES, Release))
     parents, ends_early = parents_of(known[version], known)
-    there = set(store.versions())
+    line = [one for one in (version, *(parent.version for parent in parents)) if one in stored]
     return Ancestry(
         known[version],
         data_of(known[version]),
         parents,
         ends_early,
         decisions_about(version, entries),
-        {one: store.signed(one) for one in (version, *(parent.version for parent in parents)) if one in there},
+        {one: store.signed(one) for one in line},
+        tuple(one for one in line if announced.get(one, stored[one]) != stored[one]),
         serving_of(version, releases.fold(entries)),
     )
 

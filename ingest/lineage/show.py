@@ -14,6 +14,7 @@ from ingest.records.events import Release, Version
 
 CONTROLLER = "the controller"
 _GONE = "removed from the store"
+_EXCHANGED = "its manifest is not the one that was announced on the log"
 
 
 def ancestry(found: Ancestry) -> RenderableType:
@@ -44,6 +45,7 @@ def _tree(found: Ancestry) -> Tree:
 def _label(version: Version, found: Ancestry) -> str:
     signed = found.signed.get(version.version)
     state = signed.state.value if signed else _GONE
+    state += f"; {_EXCHANGED}" if version.version in found.exchanged else ""
     made = f"{_at(version.created_at)}  trained on {_made_of(data_of(version))}"
     return escape(f"version {version.version}  {version.digest[:12]}  {made}  signature: {state}")
 
@@ -110,6 +112,7 @@ def ancestry_json(found: Ancestry) -> str:
             "metrics": found.version.metrics,
             "parents": [_version_json(parent, found) for parent in found.parents],
             "ends_early": found.ends_early,
+            "exchanged": list(found.exchanged),
             "releases": [_release_json(one) for one in found.decisions],
             "serving": _serving_json(found.serving),
         }

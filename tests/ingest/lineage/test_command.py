@@ -168,11 +168,13 @@ def test_an_altered_manifest_is_told_and_keeps_nothing_else_from_being_told(
     config["store"] = {"signing": {"public_key_files": [str(public)], "required": True}}
     world.config.write_text(json.dumps(config))
     VersionStore(str(world.folder / "store"), signer=Signer(key)).sign(1)
-    assert json.loads(run("1", "--json")[1])["signature"]["state"] == SignatureState.VALID
+    before = json.loads(run("1", "--json")[1])
+    assert (before["signature"]["state"], before["exchanged"]) == (SignatureState.VALID, [])
     (manifest,) = (world.folder / "store" / "versions").glob("000001-*/manifest.json")
     manifest.write_text(manifest.read_text().replace("default/1", "default/2"))
     told = json.loads(run("1", "--json")[1])
     assert (told["signature"]["state"], told["serving"]["role"]) == (SignatureState.INVALID, "stable")
+    assert told["exchanged"] == [1]
     assert "manifest.json was altered" in told["signature"]["told"]
     assert told["parents"][0]["signature"]["state"] == SignatureState.INVALID  # by another key
 

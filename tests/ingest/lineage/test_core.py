@@ -103,6 +103,12 @@ def test_decisions_about_a_version_are_its_trial_and_what_put_it_in_and_out_of_s
     assert decisions_about(9, log) == ()
 
 
+def test_a_step_of_a_watch_is_about_the_version_that_is_held_back_too() -> None:
+    step = release(3, 1, candidate=1, state=TrialState.PROMOTED, holdback=0, share=0.05)
+    over = release(4, 1, candidate=1, state=TrialState.PROMOTED)
+    assert numbers(decisions_about(0, [BOOTSTRAP, PROMOTED, step, over])) == [0, 2, 3]
+
+
 def test_claims_announcements_repetitions_and_a_fenced_writers_entries_decide_nothing() -> None:
     claim = release(3, 1, epoch=2, kind=ReleaseKind.CLAIM)
     announced = release(4, 9, epoch=2, kind=ReleaseKind.ANNOUNCED)
