@@ -68,7 +68,13 @@ def _about(found: Ancestry) -> Table:
 
 
 def _made_of(data: Data) -> str:
-    return f"{len(data.trace_ids)} turns of {data.num_sessions} sessions" if data.trace_ids else "nothing"
+    if not data.trace_ids:
+        return "nothing"
+    return f"{_count(len(data.trace_ids), 'turn')} of {_count(data.num_sessions, 'session')}"
+
+
+def _count(num: int, what: str) -> str:
+    return f"{num} {what}" if num == 1 else f"{num} {what}s"
 
 
 def _decisions(found: Ancestry) -> list[RenderableType]:

@@ -129,7 +129,7 @@ class Trust:
             bundle: Any = json.loads(signature)
             key = str(bundle["verificationMaterial"]["publicKey"].get("hint") or "")
             envelope = Envelope.from_dict(bundle["dsseEnvelope"])
-        except (ValueError, KeyError, TypeError, AttributeError, FormatError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as exc:
             return Signed(SignatureState.INVALID, "", f"its {SIGNATURE} is no signature by a key: {exc!r}")
         if not self._keys:
             return Signed(SignatureState.UNCHECKED, key, f"it names key {key[:12]}; no public key is configured")

@@ -139,7 +139,7 @@ def test_on_a_screen_stands_who_decided_why_and_on_what(run: Any) -> None:
         "reward.log_e",
         "3.25",
         "stable on stable-0",
-        "1 turns of 1",
+        "1 turn of 1 session",
     ):
         assert told in said
 

@@ -119,7 +119,7 @@ def test_an_altered_byte_of_a_file_that_was_signed_is_refused(
         store.fetch(store.read(1), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("damage", ["payload", "sig", "text", "list", "none"])
+@pytest.mark.parametrize("damage", ["payload", "sig", "text", "list", "none", "deep"])
 def test_an_altered_signature_is_refused(
     damage: str, opened: Opened, keys: Keys, weights: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +132,7 @@ def test_an_altered_signature_is_refused(
         envelope["signatures"][0]["sig"] = "AAAA" + envelope["signatures"][0]["sig"][4:]
     elif damage == "none":
         envelope["signatures"] = []
-    path.write_text({"text": "no JSON", "list": "[]"}.get(damage, json.dumps(bundle)))
+    path.write_text({"text": "no JSON", "list": "[]", "deep": "[" * 100_000}.get(damage, json.dumps(bundle)))
     with pytest.raises(SignatureError, match=r"version 1: its signature is required, and its model\.sig"):
         opened(None, keys.public).read(1)
 
