@@ -18,6 +18,7 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
@@ -33,6 +34,36 @@ _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://model_signing/signature/v1.0"
 _IGNORED = frozenset({SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore"})  # the standard's own tool leaves
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)  # these out, and signs with these only
+
+
+class _Part(BaseModel):
+    """Of a bundle: what is read of it. Whoever can write to the store can write anything there."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class _Signature(_Part):
+    sig: str
+    keyid: str = ""
+
+
+class _Envelope(_Part):
+    payload: str
+    payloadType: str
+    signatures: list[_Signature]
+
+
+class _PublicKey(_Part):
+    hint: str = ""
+
+
+class _Material(_Part):
+    publicKey: _PublicKey
+
+
+class _Bundle(_Part):
+    verificationMaterial: _Material
+    dsseEnvelope: _Envelope
 
 
 class SignatureState(StrEnum):
@@ -126,11 +157,11 @@ class Trust:
         if signature is None:
             return Signed(SignatureState.UNSIGNED, "", f"it is not signed: there is no {SIGNATURE}")
         try:
-            bundle: Any = json.loads(signature)
-            key = str(bundle["verificationMaterial"]["publicKey"].get("hint") or "")
-            envelope = Envelope.from_dict(bundle["dsseEnvelope"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as exc:
-            return Signed(SignatureState.INVALID, "", f"its {SIGNATURE} is no signature by a key: {exc!r}")
+            bundle = _Bundle.model_validate_json(signature)
+            envelope = Envelope.from_dict(bundle.dsseEnvelope.model_dump())
+        except (ValueError, FormatError):
+            return Signed(SignatureState.INVALID, "", f"its {SIGNATURE} is no signature by a key")
+        key = bundle.verificationMaterial.publicKey.hint
         if not self._keys:
             return Signed(SignatureState.UNCHECKED, key, f"it names key {key[:12]}; no public key is configured")
         by = self._who_signed(envelope)

@@ -119,7 +119,7 @@ def test_an_altered_byte_of_a_file_that_was_signed_is_refused(
         store.fetch(store.read(1), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("damage", ["payload", "sig", "text", "list", "none", "deep"])
+@pytest.mark.parametrize("damage", ["payload", "sig", "text", "list", "none", "deep", "type"])
 def test_an_altered_signature_is_refused(
     damage: str, opened: Opened, keys: Keys, weights: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +130,8 @@ def test_an_altered_signature_is_refused(
         envelope["payload"] = envelope["payload"][:40] + "AAAA" + envelope["payload"][44:]
     elif damage == "sig":
         envelope["signatures"][0]["sig"] = "AAAA" + envelope["signatures"][0]["sig"][4:]
+    elif damage == "type":
+        envelope["payloadType"] = None
     elif damage == "none":
         envelope["signatures"] = []
     path.write_text({"text": "no JSON", "list": "[]", "deep": "[" * 100_000}.get(damage, json.dumps(bundle)))
