@@ -35,6 +35,10 @@ SESSION_END = "session_end"
 FEEDBACK_AT = "feedback_at.median"
 """The metric of a version that says when the feedback it learnt from was given: the median, in Unix seconds."""
 
+FEEDBACK_FROM, FEEDBACK_TO = "feedback_at.first", "feedback_at.last"
+SESSIONS_FROM, SESSIONS_TO = "sessions_at.first", "sessions_at.last"
+"""The same, of the first and the last feedback, and of when the first and the last session it learnt from began."""
+
 
 class Frozen(BaseModel):
     """A value: never changed, and it refuses what it does not know."""

@@ -44,7 +44,7 @@ def run(config: Config) -> None:
         log = connect(config, client_id="rollout")
         engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
         kept = Path(config.run_dir) / "rollout" / "evidence.json"
-        store = VersionStore(config.store.url)
+        store = VersionStore.of(config.store)
         checks = checks_of(config, log)
         rollout = Rollout(log, store, engines, own, kept, now=now, pulse=stop.pulse, desk=desk, checks=checks)
         try:
