@@ -79,8 +79,13 @@ class KafkaLog:
             self.create([TopicSpec(topic, 1, self._config.retention_s)])
         outbox, me = self._sending(), threading.get_ident()
         sent = Sent(me)
-        with self._clients.border(f"append to {topic}"):
+        try:
             self._produce(outbox.producer, sent, topic, key, value, headers)
+        except KafkaException as exc:
+            error: KafkaError = exc.args[0]
+            if error.fatal() or error.code() == KafkaError._FATAL:  # it takes nothing any more
+                self._give_up(outbox, me)
+            raise self._clients.failed(f"append to {topic}", error) from exc
         with self._lock:
             outbox.waiting.append(sent)
             if outbox is not self._outbox:

@@ -11,6 +11,7 @@ import uuid
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from infra.config import LogConfig
 from infra.errors import LogError, RecordError
@@ -169,6 +170,37 @@ def _append_and_fail_to_flush(log: KafkaLog) -> None:
     log.append("traces", "key", b"its", {})
     with pytest.raises(LogError, match="not acknowledged"):
         log.flush(0.3)
+
+
+class Fenced:
+    """A producer that librdkafka has ended for good."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def produce(self, *_: Any, **__: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL, "fenced", fatal=True))
+
+    def purge(self) -> None:
+        """Nothing is left."""
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_producer_that_takes_nothing_any_more_is_replaced(kafka_config: LogConfig) -> None:
+    log, topic = KafkaLog(kafka_config, "test"), fresh("topic")
+    log.append(topic, "key", b"before", {})
+    log.flush(10.0)
+    assert log._outbox is not None
+    log._outbox.producer = fenced = Fenced()
+    with pytest.raises(LogError, match=f"append to {topic}: fenced"):
+        log.append(topic, "key", b"after", {})
+    assert fenced.is_closed
+    log.append(topic, "key", b"after", {})
+    log.flush(10.0)
+    assert [message.value for message in log.replay(topic)] == [b"before", b"after"]
+    log.close()
 
 
 def test_a_consumer_that_was_killed_does_not_keep_its_partitions(kafka_config: LogConfig) -> None:
