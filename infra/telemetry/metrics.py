@@ -192,7 +192,7 @@ TRIAL_OUTCOME = _state(
     "onstream.trial.outcome", "{outcome}", "an arm's mean outcome in the trial", names.OUTCOME, names.ARM
 )
 TRIAL_USERS_NEEDED = _state("onstream.trial.users_needed", "{user}", "fewer cannot bring about a promotion")
-TRIAL_AGE = _state("onstream.trial.age", "s", "since the canary began")
+TRIAL_AGE = _state("onstream.trial.age", "s", "in which sessions came, in the trial")
 STABLE_VERSION = _state("onstream.release.stable", "{version}", "the stable version")
 ASSIGNED_VERSION = _state(
     "onstream.release.engine_version", "{version}", "the version that an engine shall serve", names.ENGINE
