@@ -97,7 +97,7 @@ def rows() -> dict[str, tuple[World, Rule]]:
         found[f"level.{kind}.heavy"] = replace(bad, has_heavy_users=True), capped
         found[f"level.{kind}.late"] = replace(bad, is_late=True), late
     for name, place in PLACES.items():
-        for points in (-2, 0, 2, 5):
+        for points in (-2, 2, 5):
             found[f"power.{name}.{points:+d}"] = replace(place, effect=points / 100), compared
     for points in (0, -5, -10, -20):
         found[f"watch.{points:+d}"] = World(points / 100, share=0.9, num=WATCHED), watched
