@@ -100,9 +100,11 @@ class Rollout:
     def tick(self) -> None:
         """Read, decide, reconcile."""
         self._hear()
-        before = self.served.stable
+        before, begun = self.served.stable, self._writer.begun
         if not self.desk.serve(self._carry_out):
             self._step()
+        if self._writer.begun is not begun:
+            self.standing = None  # it was of another state
         if self.served.state is TrialState.PROMOTED and self.served.stable != before:
             self._taught_at = self._reading.feedback_at.get(self._writer.stable)
         self._reconcile()
@@ -181,8 +183,7 @@ class Rollout:
             telemetry.record(metrics.FEEDBACK_TO_SERVING, self._now() - self._taught_at)
             self._taught_at = None
         self._fleet.compare(wanted)
-        for before in served.lineage[-2:-1]:
-            self._fleet.hold(before)
+        self._fleet.hold(held_ready(served))
 
     def _keep(self) -> None:
         """Keep the evidence, and what was read of the rewards topic: a restart reads on from there."""
@@ -199,3 +200,9 @@ class Rollout:
         self._keep()
         self._reading.close()
         self._fleet.close()
+
+
+def held_ready(served: Served) -> tuple[int, ...]:
+    """What every engine keeps at hand: the version before, for a rollback, and one whose promotion may come."""
+    may_come = (served.candidate,) if served.state is TrialState.CANARY and served.candidate is not None else ()
+    return (*served.lineage[-2:-1], *may_come)

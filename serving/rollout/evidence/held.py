@@ -67,10 +67,11 @@ class Evidence:
         held = self.trials.setdefault(version, Sessions())
         return held.tally(baselines, config, treated=Arm.CANDIDATE, control=Arm.STABLE)
 
-    def watch(self, version: int, baselines: Mapping[str, Baseline], config: GateConfig) -> Tally:
-        """The sums over the watch of a promoted version, for `watch`: it is the treated one, beside the holdback."""
+    def watch(self, version: int, baselines: Mapping[str, Baseline], config: GateConfig, since: float = 0.0) -> Tally:
+        """The sums over the watch of a version that was promoted at `since`, in Unix time, for `watch`: it is the
+        treated one, beside the holdback. Sessions that began before that had another coin."""
         held = self.watches.setdefault(version, Sessions())
-        return held.tally(baselines, config, treated=Arm.STABLE, control=Arm.HOLDBACK)
+        return held.tally(baselines, config, treated=Arm.STABLE, control=Arm.HOLDBACK, since=since)
 
     def baselines(self, version: int, config: GateConfig) -> dict[str, Baseline] | None:
         """The champion's outcomes, or `None` while there are too few.

@@ -57,9 +57,16 @@ class Tally:
     """
 
     def __init__(
-        self, sessions: "Sessions", baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm
+        self,
+        sessions: "Sessions",
+        baselines: Mapping[str, Baseline],
+        config: GateConfig,
+        treated: Arm,
+        control: Arm,
+        since: float = 0.0,
     ) -> None:
         self.config, self.baselines, self.treated, self.control = config, dict(baselines), treated, control
+        self.since = since
         margins = {REWARD: config.margin} | {rail.name: rail.margin for rail in config.guardrails}
         self.measured = {
             name: Measured(Design(baselines[name], margin)) for name, margin in margins.items() if name in baselines
@@ -78,7 +85,7 @@ class Tally:
 
     @property
     def num_excluded(self) -> int:
-        """Sessions that were not served by their arm alone."""
+        """Sessions that were not served by their arm alone, or began before it was time."""
         return len(self._sessions.units) - len(self.beginnings)
 
     @property
@@ -86,8 +93,8 @@ class Tally:
         """Sessions that E is of."""
         return len(self._settled)
 
-    def is_for(self, baselines: Mapping[str, Baseline], config: GateConfig) -> bool:
-        return (self.baselines, self.config) == (baselines, config)
+    def is_for(self, baselines: Mapping[str, Baseline], config: GateConfig, since: float) -> bool:
+        return (self.baselines, self.config, self.since) == (baselines, config, since)
 
     def changed(self, session_id: str, before: Unit | None) -> None:
         """A session came, or was replaced."""
@@ -102,8 +109,8 @@ class Tally:
             now = self._sessions.units[name]
             if name in again and before is not None:
                 self._count(before, -1)
-            had = before.begun if before is not None and before.is_pure else None
-            has = now.begun if now.is_pure else None
+            had = before.begun if before is not None and self._is_of_it(before) else None
+            has = now.begun if self._is_of_it(now) else None
             if had != has:
                 gone |= {had} if had else set()
                 came |= {has} if has else set()
@@ -114,6 +121,9 @@ class Tally:
             self._count(self._sessions.units[name], 1)
         self._ripen()
         return self
+
+    def _is_of_it(self, unit: Unit) -> bool:
+        return unit.is_pure and unit.began_at >= self.since
 
     def _count(self, unit: Unit, num: int) -> None:
         """Let a unit count, with `num` 1, or no more, with -1."""
@@ -184,11 +194,13 @@ class Sessions:
         if self._tally is not None:
             self._tally.changed(unit.session_id, before)
 
-    def tally(self, baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm) -> Tally:
+    def tally(
+        self, baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm, since: float = 0.0
+    ) -> Tally:
         """The sums, up to date. They are computed from all units when first asked for, as after a restart, and when a
         baseline or the configuration has changed."""
-        if self._tally is None or not self._tally.is_for(baselines, config):
-            self._tally = Tally(self, baselines, config, treated, control)
+        if self._tally is None or not self._tally.is_for(baselines, config, since):
+            self._tally = Tally(self, baselines, config, treated, control, since)
         return self._tally.look()
 
     @property
