@@ -35,7 +35,7 @@ class WatchGauge:
 
     def __init__(self, begin: Release, gate: GateConfig, config: WatchConfig) -> None:
         assert begin.candidate is not None
-        self._version, self._baselines = begin.candidate, thaw(begin.numbers)
+        self._version, self._since, self._baselines = begin.candidate, begin.at, thaw(begin.numbers)
         self._gate, self._config = gate, config
         self._evidence = Evidence()
 
@@ -43,7 +43,7 @@ class WatchGauge:
         self._evidence.add(reward)
 
     def look(self, at: float) -> Standing:
-        tally, own = self._evidence.watch(self._version, self._baselines, self._gate), self._config
+        tally, own = self._evidence.watch(self._version, self._baselines, self._gate, self._since), self._config
         return watch(tally, own.alpha, own.max_units, own.max_s, own.min_units)
 
 
