@@ -22,10 +22,13 @@ from infra.config.serving import (
     EngineSlot,
     GateConfig,
     GuardrailConfig,
+    Placement,
     RampStep,
     RolloutConfig,
     RouterConfig,
     ServingConfig,
+    SwitchbackConfig,
+    WatchConfig,
 )
 from infra.config.stages import (
     ContaminationConfig,
@@ -58,6 +61,7 @@ __all__ = [
     "ModelConfig",
     "PrivacyConfig",
     "PrivateKind",
+    "Placement",
     "Protocol",
     "RampStep",
     "RewardsConfig",
@@ -66,7 +70,9 @@ __all__ = [
     "Section",
     "ServingConfig",
     "StoreConfig",
+    "SwitchbackConfig",
     "TrainerConfig",
+    "WatchConfig",
     "load",
 ]
 
@@ -128,6 +134,17 @@ class Config(Section):
             if isinstance(node, dict) and not node.get(leaf):
                 node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
         return given
+
+    @model_validator(mode="after")
+    def _blocks_settle(self) -> "Config":
+        """A block counts once its sessions are closed, or which of them closed first would matter."""
+        rollout = self.serving.rollout
+        if rollout.placement is Placement.SWITCHBACK and rollout.switchback.settle_s <= self.ingest.inactivity_s:
+            raise ValueError(
+                f"serving.rollout.switchback.settle_s: must be above ingest.inactivity_s ({self.ingest.inactivity_s:g}), "
+                f"after which a session is closed, got {rollout.switchback.settle_s:g}"
+            )
+        return self
 
     @property
     def claims_url(self) -> str:
