@@ -28,7 +28,7 @@ from ingest.store.versions import VersionStore
 from serving.rollout import evidence, gate, telling, trial
 from serving.rollout.engines import EngineControl, EngineStatus
 from serving.rollout.gate import Baseline, Standing, Verdict
-from serving.rollout.placement import place
+from serving.rollout.placement.split import place
 
 logger = logging.getLogger(__name__)
 

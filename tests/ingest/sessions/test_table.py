@@ -212,7 +212,9 @@ def test_the_assignment_is_the_one_all_traces_share(table: Table, make_trace: Ma
 
 
 def test_a_session_that_outlasts_its_block_keeps_the_one_that_it_began_in(table: Table, make_trace: MakeTrace) -> None:
-    blocks = [Assignment(arm=arm, trial=4, propensity=0.5, block=n) for n, arm in enumerate((Arm.STABLE, Arm.CANDIDATE))]
+    blocks = [
+        Assignment(arm=arm, trial=4, propensity=0.5, block=n) for n, arm in enumerate((Arm.STABLE, Arm.CANDIDATE))
+    ]
     for n, block in enumerate(blocks):
         table.add(make_trace("in-blocks", n, assignment=block))
     table.add(make_trace("before-them", 0))

@@ -100,9 +100,7 @@ def test_in_a_block_every_session_has_the_blocks_arm_and_number() -> None:
 
 
 def test_in_a_block_of_a_watch_the_other_arm_is_the_holdback() -> None:
-    watched = replace(
-        TURN, state=TrialState.PROMOTED, lineage=(0, 1), holdback=0, engines=dict.fromkeys(ENGINES, 0)
-    )
+    watched = replace(TURN, state=TrialState.PROMOTED, lineage=(0, 1), holdback=0, engines=dict.fromkeys(ENGINES, 0))
     assert arm_of("s", watched) == Assignment(arm=Arm.HOLDBACK, trial=1, propensity=0.2, block=7)
     assert arm_of("s", replace(watched, engines=dict.fromkeys(ENGINES, 1))).arm is Arm.STABLE
 

@@ -1,4 +1,4 @@
-"""Which engine serves what while no trial runs."""
+"""Two pools: stable's engines, and the candidate's, which help stable while no trial needs them. Pure."""
 
 from collections.abc import Iterable
 

@@ -1,0 +1,1 @@
+"""Which engine serves what: two pools of engines, or one that arms take turns on."""
