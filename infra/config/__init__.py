@@ -135,17 +135,6 @@ class Config(Section):
                 node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
         return given
 
-    @model_validator(mode="after")
-    def _blocks_settle(self) -> "Config":
-        """A block counts once its sessions are closed, or which of them closed first would matter."""
-        rollout = self.serving.rollout
-        if rollout.placement is Placement.SWITCHBACK and rollout.switchback.settle_s <= self.ingest.inactivity_s:
-            raise ValueError(
-                f"serving.rollout.switchback.settle_s: must be above ingest.inactivity_s ({self.ingest.inactivity_s:g}), "
-                f"after which a session is closed, got {rollout.switchback.settle_s:g}"
-            )
-        return self
-
     @property
     def claims_url(self) -> str:
         """Where values lie that are too large for the log."""

@@ -14,11 +14,14 @@ from ingest.store.releases import Served
 
 
 class Block(NamedTuple):
-    """One block. `share` is the chance with which its coin chose the arm beside stable; times are Unix seconds, and
-    `closed_at` infinity while it goes on. `before` is the arm of the block before it."""
+    """One block of `arm`, whose `version` every engine served. `share` is the chance with which its coin chose the arm
+    `beside` stable; times are Unix seconds, and `closed_at` infinity while it goes on. `before` is the arm of the block
+    before it."""
 
     number: int
     arm: Arm
+    version: int
+    beside: Arm
     share: float
     opened_at: float
     closed_at: float = math.inf
@@ -41,9 +44,16 @@ class Blocks:
             return
         if now is not None:
             self._blocks[-1] = now._replace(closed_at=release.at)
-        if served.block is not None and served.turn is not None:
-            before = self._blocks[-1].arm if self._blocks else None
-            self._blocks.append(Block(served.block, served.turn, served.share, release.at, before=before))
+        if served.block is None or served.turn is None:
+            return
+        beside = Arm.CANDIDATE if served.holdback is None else Arm.HOLDBACK
+        before = self._blocks[-1] if self._blocks else None
+        is_same_stage = before is not None and before.beside is beside
+        version = next(iter(served.engines.values()))
+        self._blocks.append(
+            Block(served.block, served.turn, version, beside, served.share, release.at,
+                  before=before.arm if before is not None and is_same_stage else None)
+        )  # fmt: skip
 
     @property
     def open(self) -> Block | None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from infra.config import EngineSlot
-from ingest.records.events import Arm
 from serving.rollout.placement.blocks import Blocks, toss
 
 
@@ -27,11 +26,10 @@ class Step(NamedTuple):
 
 
 class Turns(NamedTuple):
-    """What takes turns: stable's version and the one `beside` it, which gets `share` of the blocks by coins of `salt`."""
+    """What takes turns: stable's version, and the one `beside` it, of `share` of the blocks by coins of `salt`."""
 
     stable: int
     beside: int
-    arm: Arm
     share: float
     salt: str
 

@@ -31,13 +31,16 @@ ANNOUNCED = {"kind": ReleaseKind.ANNOUNCED, "engines": {"a": 1}}
 
 def test_a_block_ends_with_the_next_release_that_has_another_number() -> None:
     blocks = told(STABLE | {"block": 0}, STABLE | {"block": 1}, CANDIDATE, ANNOUNCED, CANDIDATE | {"block": 2})
-    assert blocks.closed == (Block(0, Arm.STABLE, 0.25, 0.0, 10.0), Block(1, Arm.STABLE, 0.25, 10.0, 20.0, Arm.STABLE))
-    assert blocks.open == Block(2, Arm.CANDIDATE, 0.25, 40.0, math.inf, Arm.STABLE)
+    assert blocks.closed == (
+        Block(0, Arm.STABLE, 0, Arm.CANDIDATE, 0.25, 0.0, 10.0),
+        Block(1, Arm.STABLE, 0, Arm.CANDIDATE, 0.25, 10.0, 20.0, Arm.STABLE),
+    )
+    assert blocks.open == Block(2, Arm.CANDIDATE, 1, Arm.CANDIDATE, 0.25, 40.0, math.inf, Arm.STABLE)
     assert blocks.following == 3
 
 
 def test_what_an_engine_confirms_ends_no_block() -> None:
-    assert told(CANDIDATE | {"block": 0}, ANNOUNCED).open == Block(0, Arm.CANDIDATE, 0.25, 0.0)
+    assert told(CANDIDATE | {"block": 0}, ANNOUNCED).open == Block(0, Arm.CANDIDATE, 1, Arm.CANDIDATE, 0.25, 0.0)
 
 
 def test_a_verdict_ends_the_block_that_goes_on() -> None:
@@ -48,7 +51,7 @@ def test_a_verdict_ends_the_block_that_goes_on() -> None:
 def test_numbers_go_on_through_a_watch_and_begin_anew_with_another_candidate() -> None:
     watch = {"state": TrialState.PROMOTED, "stable": 1, "holdback": 0}
     blocks = told(CANDIDATE | {"block": 0}, CANDIDATE | watch, STABLE | watch | {"block": 1})
-    assert blocks.open == Block(1, Arm.HOLDBACK, 0.25, 20.0, math.inf, Arm.CANDIDATE)
+    assert blocks.open == Block(1, Arm.HOLDBACK, 0, Arm.HOLDBACK, 0.25, 20.0)
     assert told(CANDIDATE | {"block": 0}, STABLE | {"candidate": 2}).following == 0
 
 

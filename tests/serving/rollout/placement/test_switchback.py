@@ -1,7 +1,7 @@
 """When a block begins, when engines swap, and when nothing happens."""
 
 from infra.config import EngineSlot
-from ingest.records.events import Arm, Release, ReleaseKind, TrialState
+from ingest.records.events import Release, ReleaseKind, TrialState
 from ingest.store import releases
 from ingest.store.releases import Served
 from serving.rollout.placement import switchback
@@ -9,7 +9,7 @@ from serving.rollout.placement.blocks import Blocks, toss
 from serving.rollout.placement.switchback import Step, Turns
 
 NAMES = ("a", "b")
-TURNS = Turns(stable=0, beside=1, arm=Arm.CANDIDATE, share=0.5, salt="salt")
+TURNS = Turns(stable=0, beside=1, share=0.5, salt="salt")
 BLOCK_S = 10.0
 
 
@@ -41,13 +41,10 @@ class Pool:
 
     def until(self, begins: bool) -> Step:
         """Tick until a block begins, or until engines swap after one."""
-        while (
-            (step := self.tick()) is None
-            or (step.block is not None) is not begins
-            or not (begins or self.blocks.closed)
-        ):
-            pass
-        return step
+        while True:
+            step = self.tick()
+            if step is not None and (step.block is not None) is begins and (begins or self.blocks.closed):
+                return step
 
 
 def test_every_block_serves_the_arm_of_its_coin_on_every_engine() -> None:
