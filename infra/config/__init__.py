@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from infra.config.base import Port, Seconds, Section
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, StoreConfig
 from infra.config.serving import (
+    SCORED,
     CaptureConfig,
     EngineConfig,
     EngineSlot,
@@ -45,6 +46,7 @@ from infra.explain import explain
 __all__ = [
     "CONTROL_TOKEN_VAR",
     "ENV_PREFIX",
+    "SCORED",
     "SCORING_TOKEN_VAR",
     "CaptureConfig",
     "Config",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from infra.config.base import AnyShare, Host, Port, Seconds, Section, Share
+from infra.config.base import AnyShare, Host, Port, Rate, Seconds, Section, Share
 
 KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
@@ -72,27 +72,59 @@ class RampStep(Section):
     until_units: int | None = Field(None, ge=1, description="units counted in the whole trial; none: to its end")
 
 
-class GuardrailConfig(Section):
-    """A behaviour rate that is no part of the reward and blocks promotion."""
+SCORED = "scored"
+"""A guardrail that every session has, of no spec's making: 1 when some component scored it, else 0."""
 
-    name: str
+
+class GuardrailConfig(Section):
+    """A behaviour rate in [0, 1] that is no part of the reward and blocks promotion; higher is better."""
+
+    name: str = Field(
+        description="its name in the reward spec; `scored`: the share of sessions that were scored at all"
+    )
     margin: float = Field(gt=0.0, lt=1.0, description="the candidate may be worse by less than this")
+    missing: Rate | None = Field(
+        None, description="what a session without it counts as, in both arms; none: such a session lets nothing pass"
+    )
+    required: bool = Field(True, description="false: judged where `min_champion_units` stable sessions reported it")
+
+    @model_validator(mode="after")
+    def _has_a_value_where_reported(self) -> "GuardrailConfig":
+        if not self.required and self.missing is None:
+            raise ValueError(
+                f"{self.name}: with `required: false`, say in `missing` what a session without it counts as"
+            )
+        return self
+
+
+GUARDRAILS = (
+    GuardrailConfig(name="completed", margin=0.02),
+    GuardrailConfig(name="substance", margin=0.02),
+)
 
 
 class GateConfig(Section):
-    """The betting e-process: see `serving/rollout/gate.py`."""
+    """The betting e-process: see `serving/rollout/evidence/bets.py`."""
 
     alpha: float = Field(0.05, gt=0.0, lt=0.5)
     alpha_rollback: float = Field(0.05, gt=0.0, lt=0.5)
     margin: float = Field(0.02, gt=0.0, lt=1.0, description="delta: worse by this or more is a false promotion")
-    ramp: tuple[RampStep, ...] = (RampStep(share=0.1, until_units=200), RampStep(share=0.5))
-    guardrails: tuple[GuardrailConfig, ...] = Field(
-        (GuardrailConfig(name="completed", margin=0.02), GuardrailConfig(name="substance", margin=0.02)),
-        description="each by its name in the reward spec",
+    missing: Rate | None = Field(
+        None, description="what a session that nothing scored counts as, in both arms; none: the spec's `silence`"
     )
+    ramp: tuple[RampStep, ...] = (RampStep(share=0.1, until_units=200), RampStep(share=0.5))
+    guardrails: tuple[GuardrailConfig, ...] = Field(GUARDRAILS, description="each by its name in the reward spec")
     min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
+    settle_s: float = Field(
+        3600.0,
+        ge=0.0,
+        description="a session is evidence once another began this much later: longer than nearly all"
+        " take to be scored, or those that fail slowly are missing when it is decided",
+    )
     max_units: int = Field(20_000, ge=1)
-    max_s: Seconds = 86_400.0
+    max_s: Seconds = Field(86_400.0, description="of the time in which sessions come; see `idle_s`")
+    idle_s: Seconds = Field(900.0, description="of the time between two sessions, at most this counts")
+    max_wall_s: Seconds = Field(604_800.0, description="by the clock, however few sessions came")
     max_units_per_user: int = Field(2, ge=1, description="sessions of one user that count in a trial: the first ones")
     max_tenant_share: AnyShare = Field(1.0, description="of the sessions that count; never below twice an equal share")
 

@@ -25,9 +25,9 @@ from ingest.records.events import FEEDBACK_AT, Headers, Release, ReleaseKind, Re
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
-from serving.rollout import evidence, gate, telling, trial
+from serving.rollout import evidence, telling, trial
 from serving.rollout.engines import EngineControl, EngineStatus
-from serving.rollout.gate import Baseline, Standing, Verdict
+from serving.rollout.evidence import REWARD, Baseline, Standing, Verdict
 from serving.rollout.placement.split import place
 
 logger = logging.getLogger(__name__)
@@ -218,12 +218,11 @@ class Rollout:
         baselines = self.evidence.baselines(self._stable, self._config.gate)
         if baselines is None:
             return
-        share = gate.share_at(0, self._config.gate)
+        share = evidence.share_at(0, self._config.gate)
         self._move(
             TrialState.EVALUATING,
             TrialState.CANARY,
-            f"version {candidate} gets {share:.0%} of sessions; the champion's reward is "
-            f"{baselines[gate.REWARD].mean:.3f}",
+            f"version {candidate} gets {share:.0%} of sessions; the champion's reward is {baselines[REWARD].mean:.3f}",
             candidate=candidate,
             engines=self.served.engines,
             share=share,
@@ -253,16 +252,12 @@ class Rollout:
         """canary -> promoted | rejected | expired, or a step along the ramp."""
         candidate = self.served.candidate
         assert candidate is not None and self._begun is not None
-        units = self.evidence.units_of(candidate)
-        standing = gate.judge(
-            units,
-            thaw(self._begun.numbers),
-            self._config.gate,
+        standing = evidence.judge(
+            self.evidence.trial(candidate, thaw(self._begun.numbers), self._config.gate),
             trial=1 + list(self.served.trials).index(candidate),
             promotions=len(self.served.promoted),
-            age_s=self._now() - self._begun.at,
+            wall_s=self._now() - self._begun.at,
         )
-        standing.numbers["units.excluded"] = float(len(self.evidence.excluded.get(candidate, ())))
         self.standing = standing
         if standing.verdict is Verdict.PASS:
             self._promote(candidate, standing)
@@ -275,7 +270,7 @@ class Rollout:
 
     def _step(self, candidate: int, standing: Standing) -> None:
         """Along the ramp, and to the engines that there are now."""
-        share, placed = gate.share_at(standing.num_units, self._config.gate), self._placement(candidate)
+        share, placed = evidence.share_at(standing.num_units, self._config.gate), self._placement(candidate)
         if share == self.served.share and placed == self.served.engines:
             return
         reason = f"version {candidate} gets {share:.0%} of sessions"

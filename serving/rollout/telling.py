@@ -8,7 +8,7 @@ from infra.telemetry import metrics, names
 from infra.telemetry.instruments import Labels
 from ingest.records.events import Arm, TrialState
 from ingest.store.releases import Served
-from serving.rollout.gate import Standing
+from serving.rollout.evidence import Standing
 
 IDLE = "idle"
 Points = Iterable[tuple[float, Labels]]

@@ -135,7 +135,9 @@ class World:
             "run_dir": str(folder), "model": {"path": str(folder)}, "log": {"partitions": 2},
             "ingest": {"inactivity_s": 4.0, "held_out_share": 0.0},
             "trainer": {"batch_turns": SESSIONS, "minibatch_turns": 2},
-            "serving": {"rollout": {"tick_s": 0.01, "gate": {"min_champion_units": 2, "guardrails": []}}},
+            "serving": {
+                "rollout": {"tick_s": 0.01, "gate": {"min_champion_units": 2, "guardrails": [], "settle_s": 0}}
+            },
         }  # fmt: skip
         self.config = Config.model_validate(given)
         self.store = VersionStore(self.config.store.url)

@@ -64,6 +64,7 @@ def write_config(folder: Path, model: Path, learner: Mapping[str, Any] | None = 
                 "port": rollout,
                 "gate": {
                     "margin": 0.5, "alpha": 0.2, "min_champion_units": 6, "ramp": [{"share": 0.5}], "max_s": 3600,
+                    "settle_s": 0,
                     "guardrails": [{"name": "completed", "margin": 0.5}],
                 },
             },

@@ -78,7 +78,7 @@ class World:
             "c": Hand(EngineSlot(id="c", arm="candidate", port=3, control_port=4)),
         }
         ramp = (RampStep(share=0.3, until_units=6), RampStep(share=0.5))
-        gate = GateConfig(margin=0.1, min_champion_units=10, max_s=500, ramp=ramp, guardrails=())
+        gate = GateConfig(margin=0.1, min_champion_units=10, max_s=500, ramp=ramp, guardrails=(), settle_s=0)
         self.config = RolloutConfig(gate=gate, tick_s=0.01, drain_s=30)
         self.publish(0, parent=None)
         first = Release(

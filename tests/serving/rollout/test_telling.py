@@ -4,15 +4,16 @@ from dataclasses import dataclass, field
 
 import pytest
 from told import telling as on
+from units import tally_of, unit
 from upstreams import MakeFront, Upstream
 
-from infra.config import GateConfig
+from infra.config import GateConfig, GuardrailConfig
 from infra.telemetry import metrics
 from ingest.records.events import Arm, TrialState
 from ingest.store.releases import Served
 from serving import headers, requests
-from serving.rollout import gate, telling
-from serving.rollout.gate import Baseline, Standing, Unit
+from serving.rollout import telling
+from serving.rollout.evidence import Baseline, Standing, judge
 
 
 @dataclass
@@ -22,15 +23,16 @@ class Controller:
 
 
 def judged() -> Standing:
-    config = GateConfig(margin=0.1)
-    units = tuple(
-        Unit(
-            f"s{n}", Arm.CANDIDATE if n % 2 else Arm.STABLE, 0.5, 0.5 + n % 2 / 4, {"completed": 1.0, "substance": 1.0}
+    rails = tuple(GuardrailConfig(name=name, margin=0.1) for name in ("completed", "substance"))
+    config = GateConfig(margin=0.1, settle_s=0, guardrails=rails)
+    units = [
+        unit(
+            n, Arm.CANDIDATE if n % 2 else Arm.STABLE, 0.5 + n % 2 / 4, completed=1.0, substance=1.0, began_at=n / 9 * 7
         )
         for n in range(10)
-    )
+    ]
     frozen = {name: Baseline(0.5, 0.1) for name in ("reward", "completed", "substance")}
-    return gate.judge(units, frozen, config, trial=1, promotions=0, age_s=7.0)
+    return judge(tally_of(units, config, frozen), trial=1, promotions=0)
 
 
 def test_a_trials_evidence_is_told_by_outcome_beside_its_threshold() -> None:
