@@ -120,6 +120,14 @@ class Deadline:
         return time.monotonic() >= self.at
 
 
+def steady_time(
+    wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+) -> Callable[[], float]:
+    """A clock of Unix time that goes on evenly from now, whatever the machine's clock is set to meanwhile."""
+    ahead = wall() - monotonic()
+    return lambda: ahead + monotonic()
+
+
 def backoff_s(first: float, most: float) -> Iterator[float]:
     """Waits that double from `first` to `most`, each within 20 % of its mark so that retries do not meet."""
     wait = first

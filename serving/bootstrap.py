@@ -13,7 +13,7 @@ from ingest.log.protocol import EventLog
 from ingest.records.events import Release, ReleaseKind, Version
 from ingest.store import releases
 from ingest.store.versions import VersionStore
-from serving.rollout.placement.split import place
+from serving.rollout.placement import place
 
 logger = logging.getLogger(__name__)
 

@@ -138,7 +138,7 @@ class GateConfig(Section):
 
 
 class WatchConfig(Section):
-    """The watch over a version that was just promoted, beside the one before: see `serving/rollout/watch.py`."""
+    """The watch over a version that was just promoted: see `serving/rollout/evidence/watching.py`."""
 
     share: float = Field(
         0.1, ge=0.0, le=0.5, description="of sessions stay on the version before, on candidate engines; 0: no watch"
@@ -146,9 +146,7 @@ class WatchConfig(Section):
     alpha: float = Field(
         0.05, gt=0.0, lt=0.5, description="how often a version as good as the one before is taken back"
     )
-    min_units: int = Field(
-        100, ge=1, description="sessions before the watch may end well; the next trial waits for them"
-    )
+    min_units: int = Field(100, ge=1, description="sessions before it may end well; the next trial waits for them")
     max_units: int = Field(2000, ge=1, description="sessions after which it ends")
     max_s: Seconds = Field(86_400.0, description="seconds after which it ends, if `min_units` were seen")
 

@@ -76,6 +76,13 @@ class VersionStore:
         """Numbers of all versions, ascending."""
         return sorted(int(path.rsplit("/", 2)[1].partition("-")[0]) for path in self._manifests("*"))
 
+    def has(self, version: int) -> bool:
+        """Whether there is such a version, as far as the store can be asked."""
+        try:
+            return bool(self._manifests(f"{version:06d}-*"))
+        except OSError:
+            return False
+
     def read(self, version: int) -> Version:
         """The manifest of `version`.
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from infra.config import EngineSlot
 from ingest.records.events import Reward, TrialState, Version
-from serving.rollout.gate import Standing
+from serving.rollout.evidence import Standing
 
 
 class Check(Protocol):

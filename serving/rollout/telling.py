@@ -17,8 +17,11 @@ Points = Iterable[tuple[float, Labels]]
 class Controller(Protocol):
     """What is looked at, from another thread: each is replaced as a whole."""
 
-    served: Served
-    standing: Standing | None
+    @property
+    def served(self) -> Served: ...
+
+    @property
+    def standing(self) -> Standing | None: ...
 
 
 def observe(rollout: Controller) -> None:

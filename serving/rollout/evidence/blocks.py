@@ -21,7 +21,7 @@ are left are its short ones, and no mean over them would tell. Therefore `kept`,
 that was not, is a guardrail with its own margin over all sessions that count: no promotion without evidence for it.
 While the chance to be kept is the same in both arms, what is left out of a mean is no arm's choice.
 
-A block that nobody began in, or of whose sessions none was kept, multiplies the evidence by 1; the latter lowers `kept`.
+A block that nobody began in multiplies the evidence by 1, and so does one that kept none, but in `kept`.
 """
 
 import math

@@ -7,6 +7,7 @@ through its watch, so that no coin is tossed twice.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ingest.records.events import Arm, Release
@@ -59,6 +60,11 @@ class Blocks:
     def open(self) -> Block | None:
         """The one that goes on."""
         return self._blocks[-1] if self._blocks and self._blocks[-1].closed_at == math.inf else None
+
+    @property
+    def all(self) -> Sequence[Block]:
+        """In their order."""
+        return self._blocks
 
     @property
     def closed(self) -> tuple[Block, ...]:
