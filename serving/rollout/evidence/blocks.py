@@ -143,10 +143,11 @@ class BlockTally(Totals):
 
     def look(self, blocks: Iterable[Block]) -> "BlockTally":
         """Itself, once all that changed is in its sums. `blocks` are those of the candidate so far, in their order."""
-        mine = {block.number: block for block in blocks if block.beside is self._beside}
+        known = tuple(blocks)
+        mine = {block.number: block for block in known if block.beside is self._beside}
         ended = {number for number, block in mine.items() if number not in self._blocks and block.closed_at < math.inf}
         self._blocks |= {number: mine[number] for number in ended}
-        for number in (self._regrouped(mine) | ended) & self._blocks.keys():
+        for number in (self._regrouped(mine, {block.number for block in known}) | ended) & self._blocks.keys():
             self._recount(number)
         until = self._sessions.newest_at - self.config.settle_s
         for number in self._blocks.keys() - self._settled:
@@ -156,11 +157,15 @@ class BlockTally(Totals):
                     self._settle(self._means[number], 1)
         return self
 
-    def _regrouped(self, mine: Mapping[int, Block]) -> set[int]:
-        """Blocks that have other sessions, or other outcomes, than before."""
+    def _regrouped(self, mine: Mapping[int, Block], known: set[int]) -> set[int]:
+        """Blocks that have other sessions, or other outcomes, than before. What began in a block that nothing is known
+        of yet waits."""
         changed, self._changed = self._changed, {}
         came, gone, touched = set[Begun](), set[Begun](), set[int]()
         for name, before in changed.items():
+            if self._sessions.units[name].block not in known:
+                self._changed[name] = before
+                continue
             for unit, put, begun in (
                 (before, set[str].discard, gone),
                 (self._sessions.units[name], set[str].add, came),
