@@ -125,6 +125,8 @@ class Trials:
         standing = self.checking.look(candidate, state, make)
         if standing.verdict is Verdict.PASS and self._is_open:
             self._go_on(f"version {candidate} passed its {state}: {standing.reason}", standing.numbers)
+            if self._writer.served.state is not state:
+                self.checking.close()
         elif standing.verdict is Verdict.REJECT:
             self.end(TrialState.REJECTED, f"version {candidate} is rejected: {standing.reason}", standing.numbers)
         elif standing.verdict is Verdict.EXPIRE:

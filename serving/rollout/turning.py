@@ -49,12 +49,12 @@ class Turning:
             return self._evidence.in_blocks(candidate, baselines, self._gate, self._writer.blocks.all)
         return self._evidence.trial(candidate, baselines, self._gate)
 
-    def watch(self, promoted: int, baselines: Mapping[str, Baseline]) -> Totals:
-        """What a watch comes to."""
+    def watch(self, promoted: int, baselines: Mapping[str, Baseline], since: float) -> Totals:
+        """What a watch comes to that began `since`."""
         if self.is_on:
             blocks = self._writer.blocks.all
             return self._evidence.in_blocks(promoted, baselines, self._gate, blocks, Arm.STABLE, Arm.HOLDBACK)
-        return self._evidence.watch(promoted, baselines, self._gate)
+        return self._evidence.watch(promoted, baselines, self._gate, since=since)
 
     # -- whose turn it is
 

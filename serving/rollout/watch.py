@@ -33,7 +33,7 @@ class Watch:
         served, begun = self._writer.served, self._writer.begun
         assert begun is not None and served.candidate is not None and served.holdback is not None
         version, own = served.candidate, self._config.watch
-        tally = self._turning.watch(version, thaw(begun.numbers))
+        tally = self._turning.watch(version, thaw(begun.numbers), since=begun.at)
         standing = evidence.watch(tally, own.alpha, own.max_units, own.max_s, own.min_units)
         if standing.verdict is Verdict.REJECT:
             told = f"version {version} is taken back, version {served.holdback} serves everyone: {standing.reason}"

@@ -343,6 +343,8 @@ class Router:
                 "stable": self.served.stable,
                 "candidate": self.served.on_trial,
                 "share": self.served.share,
+                "holdback": self.served.holdback,
+                "release": self.served.last,
                 "engines": {
                     name: {"version": self.served.engines.get(name), "up": self.health.is_up(name)}
                     for name in self._slots

@@ -139,8 +139,7 @@ class World:
         reader.send(self.log, topics.REWARDS, name, reward)
 
     def champion(self, num: int = 20) -> None:
-        for n in range(num):
-            self.session(Assignment(), 0, float(n % 2))
+        self.session_of_stable(num, version=0)
 
     def trial_sessions(self, num: int, stable: float, candidate: float, version: int = 1, tenant: str = "t") -> None:
         """As many on each arm, in the shares of the moment."""
@@ -154,11 +153,16 @@ class World:
                 Assignment(arm=arm, trial=version, propensity=pi), served, float((n // 2 % 10) < rate * 10), tenant
             )
 
+    def session_of_stable(self, num: int, version: int) -> None:
+        """Sessions outside any trial."""
+        for n in range(num):
+            self.session(Assignment(), version, float(n % 2))
+
     def watch_sessions(self, num: int, promoted: float, before: float) -> None:
         """Of a watch of version 1 over version 0: every fourth session is held back."""
         for n in range(num):
             arm = Arm.STABLE if n % 4 else Arm.HOLDBACK
-            pi = self.served.share if arm is Arm.HOLDBACK else 1 - self.served.share
+            pi = 0.25 if arm is Arm.HOLDBACK else 0.75
             rate, version = (before, 0) if arm is Arm.HOLDBACK else (promoted, 1)
             self.session(Assignment(arm=arm, trial=1, propensity=pi), version, float((n // 4 % 10) < rate * 10))
 

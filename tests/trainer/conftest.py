@@ -2,15 +2,14 @@
 
 import json
 import math
-import pkgutil
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuses import Fuse
 
 from infra.config import Config, TrainerConfig
 from infra.lifecycle import Stop
@@ -23,6 +22,7 @@ from ingest.records.events import (
     Chain,
     CloseReason,
     Fate,
+    Mode,
     Part,
     Release,
     ReleaseKind,
@@ -198,6 +198,10 @@ class World:
     def bootstrap(self) -> None:
         self.release(ReleaseKind.BOOTSTRAP)
 
+    def turn(self, mode: Mode) -> None:
+        """An operator freezes everything, or lets it go on."""
+        self.release(ReleaseKind.OPERATOR, mode=mode)
+
     def decide(self, candidate: int, state: TrialState, stable: int = 0) -> None:
         self.release(candidate=candidate, state=state, stable=stable)
 
@@ -261,44 +265,6 @@ class World:
     def fate(self, reward: Reward, turn: int = 0) -> Fate:
         (only,) = self.fates()[reward.turns[turn].trace_id]
         return only
-
-
-class KilledError(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
-class Fuse:
-    """Kills at the `at`-th of the moments just before and just after the effects it is laid around."""
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self.is_blown = False
-        self.name = "no kill"
-
-    def _moment(self, name: str) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.is_blown, self.name = True, name
-            raise KilledError
-
-    @contextmanager
-    def around(self, *effects: str) -> Iterator[None]:
-        """Ends the block at the kill. Effects are names as `monkeypatch.setattr` takes them."""
-        with pytest.MonkeyPatch.context() as patch, suppress(KilledError):
-            for effect in effects:
-                patch.setattr(effect, self._wrapped(effect))
-            yield
-
-    def _wrapped(self, effect: str) -> Callable[..., Any]:
-        real = pkgutil.resolve_name(effect)
-
-        def deadly(*args: Any, **kwargs: Any) -> Any:
-            self._moment(f"before {effect}")
-            result = real(*args, **kwargs)
-            self._moment(f"after {effect}")
-            return result
-
-        return deadly
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 SCALE = 1 << 44
-BETS = (0.5, 1.0, 2.0, 4.0, 8.0)
+BETS = (1.0, 2.0, 4.0, 8.0)
 SPLIT_STAKES = (-0.5, -0.2, -0.1, 0.1, 0.2, 0.5)
 PAIR_STAKES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 

@@ -25,8 +25,9 @@ A block that nobody began in multiplies the evidence by 1, and so does one that 
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from infra.config import GateConfig, GuardrailConfig
@@ -34,7 +35,7 @@ from ingest.records.events import Arm
 from serving.rollout.evidence import bets
 from serving.rollout.evidence.bets import Baseline
 from serving.rollout.evidence.caps import Begun
-from serving.rollout.evidence.tally import REWARD, Sessions, Totals, value_of
+from serving.rollout.evidence.tally import REWARD, Moments, Sessions, Totals, value_of
 from serving.rollout.evidence.units import Unit
 from serving.rollout.placement.blocks import Block
 
@@ -120,57 +121,78 @@ class BlockTally(Totals):
         super().__init__(baselines, config, treated, control)
         self._beside = treated if treated is Arm.CANDIDATE else control
         self._sessions = sessions
-        self._blocks: dict[int, Block] = {}  # those that ended
-        self._means: dict[int, Mean] = {}
+        self._num_read = 0
+        self._known: dict[int, Block | None] = {}  # by number; `None`: of the other stage
+        self._ended: set[int] = set()
+        self._unripe: deque[int] = deque()
         self._settled: set[int] = set()
+        self._num_settled = 0  # of those that have sessions
+        self._means: dict[int, Mean] = {}
         self._counted: set[str] = set()
         self._members = defaultdict[int, set[str]](set)
+        self._num = Counter[bool]()  # sessions of blocks that ended, by whether they were kept
+        self._after = defaultdict[tuple[Arm, bool], Moments](Moments)  # rewards by arm, and whether it is a switch
         self._changed: dict[str, Unit | None] = dict.fromkeys(sessions.units)
 
     @property
     def num_excluded(self) -> int:
         """Sessions that count and are not whole within their block, of blocks that ended."""
-        return sum(mean.num - mean.kept for mean in self._means.values())
+        return self._num[False]
 
     @property
     def num_settled(self) -> int:
         """Blocks that E is of."""
-        return len(self._settled & self._means.keys())
+        return self._num_settled
 
     def changed(self, session_id: str, before: Unit | None) -> None:
         """A session came, or was replaced."""
         self._changed.setdefault(session_id, before)
 
-    def look(self, blocks: Iterable[Block]) -> "BlockTally":
-        """Itself, once all that changed is in its sums. `blocks` are those of the candidate so far, in their order."""
-        known = tuple(blocks)
-        mine = {block.number: block for block in known if block.beside is self._beside}
-        ended = {number for number, block in mine.items() if number not in self._blocks and block.closed_at < math.inf}
-        self._blocks |= {number: mine[number] for number in ended}
-        for number in (self._regrouped(mine, {block.number for block in known}) | ended) & self._blocks.keys():
+    def look(self, blocks: Sequence[Block]) -> "BlockTally":
+        """Itself, once all that changed is in its sums. `blocks` are those of the candidate, in their order, of which
+        the last may go on; more at each look."""
+        ended = self._read(blocks)
+        for number in (self._regrouped() | ended) & self._ended:
             self._recount(number)
         until = self._sessions.newest_at - self.config.settle_s
-        for number in self._blocks.keys() - self._settled:
-            if self._blocks[number].closed_at <= until:
-                self._settled.add(number)
-                if number in self._means:
-                    self._settle(self._means[number], 1)
+        while self._unripe and self._block(self._unripe[0]).closed_at <= until:
+            number = self._unripe.popleft()
+            self._settled.add(number)
+            if number in self._means:
+                self._settle(self._means[number], 1)
         return self
 
-    def _regrouped(self, mine: Mapping[int, Block], known: set[int]) -> set[int]:
+    def _block(self, number: int) -> Block:
+        block = self._known[number]
+        assert block is not None
+        return block
+
+    def _read(self, blocks: Sequence[Block]) -> set[int]:
+        """Take in those that are new; the numbers of those that ended."""
+        ended = set()
+        for block in islice(blocks, self._num_read, None):
+            is_mine = block.beside is self._beside
+            self._known[block.number] = block if is_mine else None
+            if block.closed_at < math.inf:
+                self._num_read += 1
+                if is_mine:
+                    ended.add(block.number)
+                    self._unripe.append(block.number)
+        self._ended |= ended
+        return ended
+
+    def _regrouped(self) -> set[int]:
         """Blocks that have other sessions, or other outcomes, than before. What began in a block that nothing is known
         of yet waits."""
         changed, self._changed = self._changed, {}
         came, gone, touched = set[Begun](), set[Begun](), set[int]()
         for name, before in changed.items():
-            if self._sessions.units[name].block not in known:
+            now = self._sessions.units[name]
+            if now.block not in self._known:
                 self._changed[name] = before
                 continue
-            for unit, put, begun in (
-                (before, set[str].discard, gone),
-                (self._sessions.units[name], set[str].add, came),
-            ):
-                if unit is not None and unit.block is not None and unit.block in mine:
+            for unit, put, begun in ((before, set[str].discard, gone), (now, set[str].add, came)):
+                if unit is not None and unit.block is not None and self._known.get(unit.block) is not None:
                     put(self._members[unit.block], name)
                     begun.add(unit.begun)
                     touched.add(unit.block)
@@ -180,14 +202,14 @@ class BlockTally(Totals):
         return touched | {number for number in others if number is not None}
 
     def _recount(self, number: int) -> None:
-        before = self._means.pop(number, None)
-        names = self._members[number] & self._counted
-        block = self._blocks[number]
+        block, before = self._block(number), self._means.pop(number, None)
         pi = block.share if self.treated is self._beside else 1.0 - block.share
+        names = self._members[number] & self._counted
         now = mean_of((self._sessions.units[name] for name in names), block, pi, self.config)
         for mean, num in ((before, -1), (now, 1)):
             if mean is not None:
                 self._count(mean, num)
+                self._carry(mean, block, num)
                 if number in self._settled:
                     self._settle(mean, num)
         if now is not None:
@@ -202,9 +224,17 @@ class BlockTally(Totals):
                 self.measured[name].count(mean.arm is self.treated, mean.pi, outcome, num)
         self.num[mean.arm] += num
         self.pis[mean.pi] += num
+        self._num[True] += num * mean.kept
+        self._num[False] += num * (mean.num - mean.kept)
+
+    def _carry(self, mean: Mean, block: Block, num: int) -> None:
+        reward = mean.outcomes.get(REWARD)
+        if block.before is not None and reward is not None:
+            self._after[mean.arm, block.before is not mean.arm].put(reward, num)
 
     def _settle(self, mean: Mean, num: int) -> None:
         is_treated = mean.arm is self.treated
+        self._num_settled += num
         (self.mismatch.put if num > 0 else self.mismatch.take)(bets.mismatch(is_treated, mean.pi))
         for name, outcome in self._outcomes(mean):
             if outcome is not None:
@@ -222,21 +252,10 @@ class BlockTally(Totals):
         so that nothing else differs; early sessions of a block against later ones would differ in their length too,
         since a late one is kept only if it is short.
         """
-        numbers = {"sessions": float(sum(mean.num for mean in self._means.values()))}
+        numbers = {"sessions": float(self._num.total())}
         for arm in (self.treated, self.control):
-            after = {is_switch: self._after(arm, is_switch) for is_switch in (True, False)}
-            if all(len(values) > 1 for values in after.values()):
-                switched, stayed = (Baseline.of(after[is_switch]) for is_switch in (True, False))
-                error = switched.variance / (len(after[True]) - 1) + stayed.variance / (len(after[False]) - 1)
+            switched, stayed = self._after[arm, True], self._after[arm, False]
+            if min(switched.num, stayed.num) > 1:
                 numbers[f"carry_over.{arm}"] = switched.mean - stayed.mean
-                numbers[f"carry_over.{arm}.error"] = math.sqrt(error)
+                numbers[f"carry_over.{arm}.error"] = math.sqrt(switched.variance_of_mean + stayed.variance_of_mean)
         return numbers
-
-    def _after(self, arm: Arm, is_switch: bool) -> list[float]:
-        """Rewards of the arm's blocks that follow one of the other arm, or of its own."""
-        found = []
-        for number, mean in self._means.items():
-            before, reward = self._blocks[number].before, mean.outcomes.get(REWARD)
-            if mean.arm is arm and before is not None and reward is not None and (before is not arm) is is_switch:
-                found.append(reward)
-        return found

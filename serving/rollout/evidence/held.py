@@ -3,7 +3,7 @@
 Each session counts once. A later revision of its reward (feedback that came late) replaces what it revises.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from infra.config import GateConfig
 from ingest.records.events import Arm, Assignment, Reward
@@ -74,17 +74,18 @@ class Evidence:
         held = self.trials.setdefault(version, Sessions())
         return held.tally(baselines, config, treated=Arm.CANDIDATE, control=Arm.STABLE)
 
-    def watch(self, version: int, baselines: Mapping[str, Baseline], config: GateConfig) -> Tally:
-        """The sums over the watch of a promoted version, for `watch`: it is the treated one, beside the holdback."""
+    def watch(self, version: int, baselines: Mapping[str, Baseline], config: GateConfig, since: float = 0.0) -> Tally:
+        """The sums over the watch of a version that was promoted at `since`, in Unix time, for `watch`: it is the
+        treated one, beside the holdback. Sessions that began before that had another coin."""
         held = self.watches.setdefault(version, Sessions())
-        return held.tally(baselines, config, treated=Arm.STABLE, control=Arm.HOLDBACK)
+        return held.tally(baselines, config, treated=Arm.STABLE, control=Arm.HOLDBACK, since=since)
 
     def in_blocks(
         self,
         version: int,
         baselines: Mapping[str, Baseline],
         config: GateConfig,
-        blocks: Iterable[Block],
+        blocks: Sequence[Block],
         treated: Arm = Arm.CANDIDATE,
         control: Arm = Arm.STABLE,
     ) -> BlockTally:

@@ -49,6 +49,31 @@ class Measured:
         return self._total[treated] / SCALE / num if num else None
 
 
+class Moments:
+    """Number, mean and variance of values in [0, 1], which come and go. Sums of integers: nothing drifts."""
+
+    def __init__(self) -> None:
+        self.num, self._total, self._squares = 0, 0, 0
+
+    def put(self, value: float, num: int) -> None:
+        """Let it count, with `num` 1, or no more, with -1."""
+        fixed = round(value * SCALE)
+        self.num += num
+        self._total += num * fixed
+        self._squares += num * fixed * fixed
+
+    @property
+    def mean(self) -> float:
+        """Of at least one."""
+        return self._total / self.num / SCALE
+
+    @property
+    def variance_of_mean(self) -> float:
+        """Of at least two: the square of the mean's standard error."""
+        spread = max(0, self._squares * self.num - self._total**2)
+        return spread / SCALE / SCALE / self.num**2 / (self.num - 1)
+
+
 class Totals:
     """What a look reads of a trial or a watch, over whatever its units are: `treated` is the arm in question, `control`
     the one beside it. An outcome without a baseline is not measured."""
@@ -94,9 +119,16 @@ class Tally(Totals):
     """
 
     def __init__(
-        self, sessions: "Sessions", baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm
+        self,
+        sessions: "Sessions",
+        baselines: Mapping[str, Baseline],
+        config: GateConfig,
+        treated: Arm,
+        control: Arm,
+        since: float = 0.0,
     ) -> None:
         super().__init__(baselines, config, treated, control)
+        self.since = since
         self._missing = {rail.name: rail.missing for rail in config.guardrails}
         self._sessions = sessions
         self._counted: set[str] = set()
@@ -106,7 +138,7 @@ class Tally(Totals):
 
     @property
     def num_excluded(self) -> int:
-        """Sessions that were not served by their arm alone."""
+        """Sessions that were not served by their arm alone, or began before it was time."""
         return len(self._sessions.units) - len(self.beginnings)
 
     @property
@@ -127,8 +159,8 @@ class Tally(Totals):
             now = self._sessions.units[name]
             if name in again and before is not None:
                 self._count(before, -1)
-            had = before.begun if before is not None and before.is_pure else None
-            has = now.begun if now.is_pure else None
+            had = before.begun if before is not None and self._is_of_it(before) else None
+            has = now.begun if self._is_of_it(now) else None
             if had != has:
                 gone |= {had} if had else set()
                 came |= {has} if has else set()
@@ -139,6 +171,9 @@ class Tally(Totals):
             self._count(self._sessions.units[name], 1)
         self._ripen()
         return self
+
+    def _is_of_it(self, unit: Unit) -> bool:
+        return unit.is_pure and unit.began_at >= self.since
 
     def _count(self, unit: Unit, num: int) -> None:
         """Let a unit count, with `num` 1, or no more, with -1."""
@@ -218,11 +253,13 @@ class Sessions:
         for follower in self.followers:
             follower.changed(unit.session_id, before)
 
-    def tally(self, baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm) -> Tally:
+    def tally(
+        self, baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm, since: float = 0.0
+    ) -> Tally:
         """The sums, up to date. They are computed from all units when first asked for, as after a restart, and when a
         baseline or the configuration has changed."""
-        if self._tally is None or not self._tally.is_for(baselines, config):
-            self._tally = Tally(self, baselines, config, treated, control)
+        if self._tally is None or not self._tally.is_for(baselines, config) or self._tally.since != since:
+            self._tally = Tally(self, baselines, config, treated, control, since)
             self.followers = [self._tally]
         return self._tally.look()
 

@@ -11,9 +11,10 @@ def watch(tally: Totals, alpha: float, max_units: int, max_s: float, min_units: 
 
     REJECT means roll back: D >= 1/alpha for the reward, or G/alpha for one of G guardrails (Bonferroni), or a split
     that is not its coin's. A version that is not worse in anything is taken back with probability at most 2 alpha,
-    however often this is asked (Ville, once for the reward and once for all guardrails). PASS is the watch's end
-    without an alarm: after `max_units` sessions that count, or `max_s` seconds in which sessions came, if they are
-    `min_units` at least. It says no more than that.
+    however often this is asked (Ville, once for the reward and once for all guardrails).
+
+    PASS is the watch's end without an alarm: after `max_units` sessions that count, or `max_s` seconds in which
+    sessions came, if they are `min_units` at least. It says no more than that.
     """
     numbers = numbers_of(tally)
     numbers["log_threshold"] = -math.log(alpha)

@@ -159,6 +159,7 @@ def test_sessions_that_another_arms_weights_served_do_not_count(world: World) ->
     assert world.rollout.standing is not None
     numbers = world.rollout.standing.numbers
     assert (numbers["units.candidate"], numbers["units.stable"], numbers["units.excluded"]) == (0, 0, 1)
+    assert set(world.rollout.evidence.watches[1].units) == {"session-22"}  # as if it were promoted
 
 
 def test_the_share_climbs_its_ramp(world: World) -> None:

@@ -27,7 +27,7 @@ def judged() -> Standing:
     config = GateConfig(margin=0.1, settle_s=0, guardrails=rails)
     units = [
         unit(
-            n, Arm.CANDIDATE if n % 2 else Arm.STABLE, 0.5 + n % 2 / 4, completed=1.0, substance=1.0, began_at=n / 9 * 7
+            n, Arm.CANDIDATE if n % 2 else Arm.STABLE, 0.5 + n % 2 / 4, completed=1.0, substance=1.0, began_at=n * 0.75
         )
         for n in range(10)
     ]
@@ -47,7 +47,7 @@ def test_a_trials_evidence_is_told_by_outcome_beside_its_threshold() -> None:
         assert told.value(metrics.TRIAL_LOG_THRESHOLD) == standing.numbers["log_threshold"]
         assert told.value(metrics.TRIAL_OUTCOME, outcome="reward", arm="candidate") == 0.75
         assert told.value(metrics.TRIAL_UNITS, arm="stable") == 5
-        assert told.value(metrics.TRIAL_AGE) == pytest.approx(7.0)
+        assert told.value(metrics.TRIAL_AGE) == 6.75
         assert (told.value(metrics.TRIAL_CANDIDATE), told.value(metrics.TRIAL_SHARE)) == (3, 0.5)
         assert told.value(metrics.STABLE_VERSION) == 2
         assert set(told.points(metrics.ASSIGNED_VERSION).values()) == {2, 3}

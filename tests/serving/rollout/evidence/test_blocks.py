@@ -86,6 +86,7 @@ def test_it_is_the_same_in_whatever_order_sessions_come_and_however_often_one_lo
         if k % 7 == 0:
             tally.look(every[: 1 + k // 20])
     tally.look(every)
+    assert tally.num[CANDIDATE] and tally.num[STABLE]
     assert {name: log_e(tally, name) for name in tally.measured} == {name: log_e(once, name) for name in once.measured}
     assert (tally.num, tally.num_excluded, tally.lacking) == (once.num, once.num_excluded, once.lacking)
 

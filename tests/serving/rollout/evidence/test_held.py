@@ -175,3 +175,12 @@ def test_a_promoted_version_that_is_worse_is_taken_back_and_one_that_is_not_is_l
     assert stand(0.6, max_units=600)[0] is Verdict.PASS
     assert stand(0.6, max_s=599.0)[0] is Verdict.PASS
     assert stand(0.6, max_s=599.0, min_units=601)[0] is Verdict.HOLD
+
+
+def test_what_began_before_the_promotion_is_not_of_the_watch() -> None:
+    held = Evidence()
+    for n in range(4):
+        coin = Assignment(arm=Arm.STABLE, trial=7, propensity=0.9)
+        held.add(reward(f"s{n}", assignment=coin, versions=(7,), opened_at=float(n)))
+    tally = held.watch(7, {"reward": Baseline(0.6, 0.24)}, GATE, since=2.0)
+    assert (sum(tally.num.values()), tally.num_excluded) == (2, 2)

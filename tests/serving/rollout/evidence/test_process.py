@@ -73,9 +73,9 @@ def test_processes_of_different_designs_do_not_add_up() -> None:
         process([]) + Process(Design(HALF.baseline, 0.2))
 
 
-def test_a_million_replacements_leave_no_trace() -> None:
+def test_thousands_of_replacements_leave_no_trace() -> None:
     held, rng = process([("a", 1, True, 0.5, 1.0)]), random.Random(1)
-    for revision in range(1, 100_001):
+    for revision in range(1, 5_001):
         held.add("b", revision, True, 0.3, rng.random())
     held.add("b", 200_000, False, 0.5, 0.25)
     assert same(held, process([("a", 1, True, 0.5, 1.0), ("b", 1, False, 0.5, 0.25)]))
