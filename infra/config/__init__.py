@@ -137,6 +137,17 @@ class Config(Section):
                 node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
         return given
 
+    @model_validator(mode="after")
+    def _blocks_settle(self) -> "Config":
+        """A block is evidence once its sessions are closed, or which of them closed first would matter."""
+        own, closes_s = self.serving.rollout, self.ingest.inactivity_s
+        if own.placement is Placement.SWITCHBACK and own.gate.settle_s <= closes_s:
+            raise ValueError(
+                f"serving.rollout.gate.settle_s: must be above ingest.inactivity_s ({closes_s:g}) where arms take turns, "
+                f"got {own.gate.settle_s:g}"
+            )
+        return self
+
     @property
     def claims_url(self) -> str:
         """Where values lie that are too large for the log."""
