@@ -143,8 +143,8 @@ class Config(Section):
         own, closes_s = self.serving.rollout, self.ingest.inactivity_s
         if own.placement is Placement.SWITCHBACK and own.gate.settle_s <= closes_s:
             raise ValueError(
-                f"serving.rollout.gate.settle_s: must be above ingest.inactivity_s ({closes_s:g}) where arms take turns, "
-                f"got {own.gate.settle_s:g}"
+                f"serving.rollout.gate.settle_s: must be above ingest.inactivity_s ({closes_s:g}) where arms take "
+                f"turns, got {own.gate.settle_s:g}"
             )
         return self
 
