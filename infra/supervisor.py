@@ -22,6 +22,7 @@ from typing import IO, Any
 from infra import broker, cli, watch
 from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
+from infra.files import write_private
 from infra.lifecycle import Deadline, Stop
 from infra.process import STOP_S, Process, ProcessSpec, ProcessState
 from infra.telemetry import providers
@@ -126,6 +127,7 @@ class Supervisor:
             raise StartError("health.port: the processes of one machine cannot share a port; `onstream up` takes none")
         self._check_ports()
         (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        write_private(self._config.control_token_path, self._env[CONTROL_TOKEN_VAR])
         self._command("check")
         (self._run_dir / "resolved.yaml").write_text(self._config.dump())
         if self._config.log.local:

@@ -153,6 +153,11 @@ class Config(Section):
         """Where values lie that are too large for the log."""
         return self.log.claims_url or f"{self.store.url}/claims"
 
+    @property
+    def control_token_path(self) -> Path:
+        """Where `onstream up` leaves the control token that it made, for commands of the same user."""
+        return Path(self.run_dir) / "control-token"
+
     def dump(self) -> str:
         """The resolved configuration as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

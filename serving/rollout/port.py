@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from pydantic import ValidationError
@@ -21,8 +21,10 @@ from serving.rollout.desk import Desk
 _CARRIED_OUT_S = 30.0  # a tick that is in the middle of a swap; most commands take milliseconds
 
 
-def application(state: Callable[[], dict[str, object]], desk: Desk, token: str) -> Starlette:
-    """`GET /status`, and `POST /command` with `Authorization: Bearer`: see `serving.rollout.commands`."""
+def application(
+    state: Callable[[], dict[str, object]], desk: Desk, token: str, others: Sequence[Route] = ()
+) -> Starlette:
+    """`GET /status`, and `POST /command` with `Authorization: Bearer`: see `serving.rollout.commands`; and `others`."""
 
     async def status(_request: Request) -> JSONResponse:
         return JSONResponse(state())
@@ -45,6 +47,7 @@ def application(state: Callable[[], dict[str, object]], desk: Desk, token: str) 
         routes=[
             Route("/status", status, methods=["GET"]),
             Route("/command", bearer(command, token, "control"), methods=["POST"]),
+            *others,
         ]
     )
 

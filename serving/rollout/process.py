@@ -16,6 +16,8 @@ from serving.rollout import port
 from serving.rollout.controller import Rollout
 from serving.rollout.desk import Desk
 from serving.rollout.engines import EngineControl
+from serving.rollout.operators.books import Books
+from serving.rollout.operators.routes import routes
 
 _END_S = 15.0  # a tick and the evidence; a load may take 600 s, and is made good by reconciling
 
@@ -30,7 +32,8 @@ def run(config: Config) -> None:
     health.serve(config.health, stop.pulse)
     shown: dict[str, Rollout] = {}
     desk, now = Desk(), steady_time()
-    port.serve(port.application(lambda: state_of(shown.get("rollout")), desk, token), own.bound, own.port)
+    past = routes(Books(lambda: connect(config, client_id="rollout-past"), own, now), token)
+    port.serve(port.application(lambda: state_of(shown.get("rollout")), desk, token, past), own.bound, own.port)
 
     def control() -> None:
         log = connect(config, client_id="rollout")
@@ -74,6 +77,7 @@ def state_of(rollout: Rollout | None) -> dict[str, object]:
         "holdback": served.holdback,
         "epoch": served.epoch,
         "release": served.last,
+        "engines": dict(served.engines),
         "held": {name: sorted(held) for name, held in rollout.held.items()},
         "disagreement": [one.told(time.monotonic()) for one in rollout.disagreements.values()],
     }
