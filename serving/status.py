@@ -20,7 +20,7 @@ from infra.errors import LogError, StartError
 from ingest.log import letters, redrive, topics
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog
-from ingest.records.events import TrialState
+from ingest.records.events import Mode
 from ingest.sessions.assemble import GROUP
 from ingest.store import releases
 from ingest.store.versions import VersionStore
@@ -118,6 +118,8 @@ def _trainer(config: Config) -> RenderableType:
     table = Table("", "", title=f"trainer: {state['phase']}", show_header=False)
     if "turns_collected" not in state:
         return table
+    if state.get("mode") == Mode.FROZEN:
+        table.add_row("mode", "[bold]frozen: it neither learns nor publishes[/]")
     table.add_row("next batch", f"{state['turns_collected']} of {state['turns_needed']} scored turns")
     table.add_row("updates so far", str(state["step"]))
     if state["mean_reward"] is not None:
@@ -135,10 +137,16 @@ def _trial(config: Config) -> RenderableType:
         table.add_row("candidate", f"version {state['candidate']}")
         table.add_row("share of sessions", f"{state['share']:.0%}")
     standing = state.get("standing")
-    if standing and state["state"] == TrialState.CANARY:
+    if state.get("mode", Mode.OPEN) != Mode.OPEN:
+        table.add_row("mode", f"[bold]{state['mode']}[/]")
+    if state.get("holdback") is not None:
+        table.add_row("held back, under watch", f"version {state['holdback']}")
+    if standing:
         table.add_row("standing", standing["reason"])
         for name, value in sorted(standing["numbers"].items()):
             table.add_row(name, f"{value:.3f}")
+    for line in state.get("disagreement", ()):
+        table.add_row("[red]disagreement[/]", line)
     table.add_row("promoted so far", ", ".join(map(str, state.get("promoted", []))) or "none")
     return table
 

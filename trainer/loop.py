@@ -89,6 +89,7 @@ class Trainer:
         self._settle_at = now() + SETTLE_S
         self.status: Mapping[str, object] = {"phase": self.phase.value}
         telemetry.observe(measured.TURNS_COLLECTED, lambda: self._inbox.num_eligible)
+        telemetry.observe(measured.RELEASE_LAST, lambda: self._releases.served.last)
         telemetry.observe(measured.TRAINER_PHASE, lambda: telling.phases(self.phase))
 
     def run(self) -> None:

@@ -25,6 +25,7 @@ COMPONENT = "onstream.reward.component"
 ENGINE = "onstream.engine.id"
 FATE = "onstream.fate"
 HAS_SIGNAL = "onstream.reward.has_signal"
+MODE = "onstream.mode"
 NUM_TURNS = "onstream.turns"
 OUTCOME = "onstream.gate.outcome"
 PHASE = "onstream.trainer.phase"
@@ -80,6 +81,7 @@ ATTRIBUTES: dict[str, str] = {
     RELEASE_KIND: "what a release says: claim, bootstrap, trial or announced",
     RETRIES: "engines that were tried in vain",
     STATE: "where a trial stands, or idle",
+    MODE: "whether what is served may change by itself: open, paused, pinned, frozen",
     TRACE: "a trace's id, as records and replies have it",
     TRAJECTORY: "a trajectory's id",
     VERSION: "a version's number",

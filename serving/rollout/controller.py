@@ -102,9 +102,11 @@ class Rollout:
     def tick(self) -> None:
         """Read, decide, reconcile."""
         self._hear()
-        before = self.served.stable
+        before, begun = self.served.stable, self._writer.begun
         if not self.desk.serve(self._carry_out):
             self._step()
+        if self._writer.begun is not begun:
+            self.standing = None  # it was of another state
         if self.served.state is TrialState.PROMOTED and self.served.stable != before:
             self._taught_at = self._reading.feedback_at.get(self._writer.stable)
         self._reconcile()

@@ -115,6 +115,7 @@ class Router:
             metrics.REQUESTS, lambda: [(num, {names.ARM: arm.value}) for arm, num in tuple(self._given.items())]
         )
         telemetry.observe(metrics.CANDIDATE_SHARE, lambda: self.served.share)
+        telemetry.observe(metrics.RELEASE_LAST, lambda: self.served.last)
         telemetry.observe(
             metrics.ENGINE_UP, lambda: [(int(self.health.is_up(name)), {names.ENGINE: name}) for name in self._slots]
         )

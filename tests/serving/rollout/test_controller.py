@@ -7,7 +7,7 @@ import pytest
 from rollouts import Hand, World
 from told import telling
 
-from infra.config import EngineSlot, RampStep, RolloutConfig
+from infra.config import EngineSlot, GuardrailConfig, RampStep, RolloutConfig
 from infra.errors import ControlError, NewerError
 from infra.telemetry import metrics
 from ingest.log import topics
@@ -270,3 +270,29 @@ def test_the_ramp_climbs_by_the_sessions_that_count(world: World) -> None:
     # of three tenants the first may have twice as many as the others, and one more: 2 / 3 is twice an equal share
     assert (world.rollout.standing.num_units, world.rollout.standing.numbers["units.capped"]) == (7, 46.0)
     assert world.served.share == 0.3
+
+
+def ended(world: World) -> str:
+    """How the trial of version 1 ended."""
+    return next(one.reason for one in world.released if one.candidate == 1 and one.state is TrialState.EXPIRED)
+
+
+def test_while_nothing_is_scored_nothing_is_promoted_and_the_end_says_so(world: World) -> None:
+    world.to_canary()
+    world.now += 501
+    world.ticks()
+    assert "starved: 0 sessions" in ended(world)
+
+
+def test_a_guardrail_that_no_session_has_lets_nothing_pass_and_the_end_names_it(world: World) -> None:
+    rails = (GuardrailConfig(name="polite", margin=0.1),)
+    gate = world.config.gate.model_copy(update={"guardrails": rails})
+    world.config = world.config.model_copy(update={"gate": gate})
+    world.restarted()
+    world.to_canary()
+    world.to_promotion()
+    assert (world.served.state, world.served.promoted) == (TrialState.CANARY, ())
+    assert world.rollout.standing is not None and "polite" in world.rollout.standing.reason
+    world.now += 501
+    world.ticks()
+    assert "polite" in ended(world)
