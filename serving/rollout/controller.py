@@ -27,6 +27,7 @@ from serving.rollout.disagreement import Disagreement
 from serving.rollout.engines import EngineControl
 from serving.rollout.evidence import Standing
 from serving.rollout.fleet import Fleet
+from serving.rollout.judged import Judged
 from serving.rollout.moves import By, Moves
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
@@ -69,11 +70,12 @@ class Rollout:
         pulse = pulse or Pulse()
         self._fleet = Fleet(engines, self._writer, self._reading.contexts, pulse, lambda: self.desk.is_called)
         self._moves = Moves(self._writer, self._fleet, store, config)
-        self._turning = Turning(self._writer, self._fleet, self._moves, self.evidence, config, now)
+        self._turning = Turning(self._writer, self._fleet, self._moves, config, now)
+        judged = Judged(self.evidence, self._writer.blocks, config)
         self._trials = Trials(
-            self._writer, self._reading, self._fleet, self._moves, self._turning, store, config, checks or {}
+            self._writer, self._reading, self._fleet, self._moves, judged, self._turning, store, config, checks or {}
         )
-        self._watch = Watch(self._writer, self._reading, self._moves, self._turning, config)
+        self._watch = Watch(self._writer, self._reading, self._moves, judged, self._turning, config)
 
     @property
     def served(self) -> Served:

@@ -19,6 +19,7 @@ from ingest.store.versions import VersionStore
 from serving.rollout.checking import Checking, following
 from serving.rollout.evidence import REWARD, Baseline, Standing, Verdict, judge, share_at
 from serving.rollout.fleet import Fleet
+from serving.rollout.judged import Judged
 from serving.rollout.moves import By, Moves, thaw
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
@@ -38,13 +39,14 @@ class Trials:
         reading: Reading,
         fleet: Fleet,
         moves: Moves,
+        judged: Judged,
         turning: Turning,
         store: VersionStore,
         config: RolloutConfig,
         checks: Mapping[TrialState, CheckMaker],
     ) -> None:
         self._writer, self._reading, self._fleet, self._moves = writer, reading, fleet, moves
-        self._turning, self._store, self._config = turning, store, config
+        self._judged, self._turning, self._store, self._config = judged, turning, store, config
         self._checks = {} if self._is_live_only else checks
         self.checking = Checking()
 
@@ -72,7 +74,7 @@ class Trials:
                 return
 
     def _baselines(self) -> dict[str, Baseline] | None:
-        return self._turning.baselines(self._writer.stable)
+        return self._judged.baselines(self._writer.stable)
 
     # -- its steps
 
@@ -150,7 +152,7 @@ class Trials:
         candidate, served, begun = self._candidate, self._writer.served, self._writer.begun
         assert begun is not None
         standing = judge(
-            self._turning.trial(candidate, thaw(begun.numbers)),
+            self._judged.trial(candidate, thaw(begun.numbers)),
             trial=1 + list(served.trials).index(candidate),
             promotions=len(served.promoted),
             wall_s=age_s,

@@ -8,6 +8,7 @@ from infra.config import RolloutConfig
 from ingest.records.events import Mode, TrialState
 from serving.rollout import evidence
 from serving.rollout.evidence import Standing, Verdict
+from serving.rollout.judged import Judged
 from serving.rollout.moves import Moves, thaw
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
@@ -18,9 +19,17 @@ from serving.rollout.writing import Writer
 class Watch:
     """The watch that runs while the log names a holdback."""
 
-    def __init__(self, writer: Writer, reading: Reading, moves: Moves, turning: Turning, config: RolloutConfig) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        reading: Reading,
+        moves: Moves,
+        judged: Judged,
+        turning: Turning,
+        config: RolloutConfig,
+    ) -> None:
         self._writer, self._reading, self._moves = writer, reading, moves
-        self._turning, self._config = turning, config
+        self._judged, self._turning, self._config = judged, turning, config
 
     @property
     def is_on(self) -> bool:
@@ -33,7 +42,7 @@ class Watch:
         served, begun = self._writer.served, self._writer.begun
         assert begun is not None and served.candidate is not None and served.holdback is not None
         version, own = served.candidate, self._config.watch
-        tally = self._turning.watch(version, thaw(begun.numbers), since=begun.at)
+        tally = self._judged.watch(version, thaw(begun.numbers), since=begun.at)
         standing = evidence.watch(tally, own.alpha, own.max_units, own.max_s, own.min_units)
         if standing.verdict is Verdict.REJECT:
             told = f"version {version} is taken back, version {served.holdback} serves everyone: {standing.reason}"
