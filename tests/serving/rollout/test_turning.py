@@ -24,6 +24,8 @@ from ingest.records.events import (
     about,
 )
 from serving.rollout.commands import Do
+from serving.rollout.operators.books import tell
+from serving.rollout.operators.history import Filters, history
 from serving.router.routing import Health, assign
 
 BLOCK_S = 10.0
@@ -259,3 +261,26 @@ def test_a_day_of_blocks_costs_the_release_log_a_few_megabytes(tmp_path: Path) -
     total = sum(len(release.model_dump_json()) for release in blocks)
     num = sum(release.block is not None for release in blocks)
     assert num >= 20 and total / num < 1500
+
+
+def test_the_story_of_a_trial_in_blocks_is_told_by_the_evidence_it_was_decided_on(tmp_path: Path) -> None:
+    street = Street(tmp_path)
+    street.to_trial()
+    street.live(3000, street.is_over)
+    promoted = next(release for release in street.released if release.state is TrialState.PROMOTED)
+    told = tell(street.log, 1, None, street.released, street.config, street.now)
+    seen = [point for point in told.points if not point.is_watch and point.at <= promoted.at]
+    assert seen[-1].log_e == pytest.approx(promoted.numbers["log_e.reward"], abs=0.5)
+    assert seen[-1].num_units == promoted.numbers["units.candidate"] + promoted.numbers["units.stable"]
+    assert [stage.state for stage in told.stages] == [TrialState.EVALUATING, TrialState.CANARY, TrialState.PROMOTED]
+    assert all(len(stage.steps) < 5 for stage in told.stages), "blocks are no steps"
+
+
+def test_history_tells_of_blocks_only_when_it_is_asked_for_everything(tmp_path: Path) -> None:
+    street = Street(tmp_path)
+    street.to_trial()
+    street.live(60)
+    told = {is_all: history(street.released, Filters(is_all=is_all, limit=500)) for is_all in (False, True)}
+    assert not [entry for entry in told[False].entries if entry.release.kind is ReleaseKind.BLOCK]
+    whats = [entry.what for entry in told[True].entries if entry.release.kind is ReleaseKind.BLOCK]
+    assert "block 0 begins" in whats and "engines swap" in whats
