@@ -197,7 +197,8 @@ class BlockTally(Totals):
                     begun.add(unit.begun)
                     touched.add(unit.block)
         entered, left = self.beginnings.settle(came - gone, gone - came)
-        self._counted = (self._counted | entered) - left
+        self._counted |= entered
+        self._counted -= left
         others = (self._sessions.units[name].block for name in entered | left)
         return touched | {number for number in others if number is not None}
 
