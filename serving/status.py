@@ -103,6 +103,7 @@ def _router(config: Config) -> RenderableType:
     table = Table("counter", "value", title="router")
     for name, value in sorted(state["counts"].items()):
         table.add_row(name, str(value))
+    table.add_row("follows release", str(state.get("release", "-")))
     for name, engine in state["engines"].items():
         table.add_row(name, "up" if engine["up"] else "down")
     table.add_row("spooled bytes", str(state["spool_bytes"]))
@@ -122,6 +123,7 @@ def _trainer(config: Config) -> RenderableType:
         table.add_row("mode", "[bold]frozen: it neither learns nor publishes[/]")
     table.add_row("next batch", f"{state['turns_collected']} of {state['turns_needed']} scored turns")
     table.add_row("updates so far", str(state["step"]))
+    table.add_row("follows release", str(state.get("release", "-")))
     if state["mean_reward"] is not None:
         table.add_row("reward of its last batch", f"{state['mean_reward']:.3f}")
     return table

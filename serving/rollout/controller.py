@@ -189,8 +189,7 @@ class Rollout:
             telemetry.record(metrics.FEEDBACK_TO_SERVING, self._now() - self._taught_at)
             self._taught_at = None
         self._fleet.compare(wanted)
-        if self._turning.beside is None:
-            self._fleet.hold(served.lineage[-2:-1])
+        self._fleet.hold(held_ready(served))
 
     def _keep(self) -> None:
         """Keep the evidence, and what was read of the rewards topic: a restart reads on from there."""
@@ -207,3 +206,9 @@ class Rollout:
         self._keep()
         self._reading.close()
         self._fleet.close()
+
+
+def held_ready(served: Served) -> tuple[int, ...]:
+    """What every engine keeps at hand: stable, the version before, for a rollback, and one whose promotion may come."""
+    may_come = (served.candidate,) if served.state is TrialState.CANARY and served.candidate is not None else ()
+    return (*served.lineage[-2:], *may_come)

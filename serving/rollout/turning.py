@@ -40,7 +40,6 @@ class Turning:
         served, beside = self._writer.served, self.beside
         if beside is None:
             return
-        self._fleet.hold((self._writer.stable, beside))
         share = served.share if share is None else share
         turns = Turns(self._writer.stable, beside, share, served.salt)
         found = step(
