@@ -123,11 +123,11 @@ class Supervisor:
                 come up.
         """
         self.claim()
+        write_private(self._config.control_token_path, self._env[CONTROL_TOKEN_VAR])  # for `onstream rollout`
         if self._config.health.port is not None:
             raise StartError("health.port: the processes of one machine cannot share a port; `onstream up` takes none")
         self._check_ports()
         (self._run_dir / "logs").mkdir(parents=True, exist_ok=True)
-        write_private(self._config.control_token_path, self._env[CONTROL_TOKEN_VAR])
         self._command("check")
         (self._run_dir / "resolved.yaml").write_text(self._config.dump())
         if self._config.log.local:

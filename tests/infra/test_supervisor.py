@@ -71,8 +71,9 @@ def test_processes_get_a_credential_of_their_own_for_control_and_for_scoring(
 def test_the_control_token_is_left_for_commands_of_this_user_alone(given: Config, tmp_path: Path) -> None:
     given.control_token_path.write_text("of a run before")
     given.control_token_path.chmod(0o644)
-    supervisor = Supervisor(given, tmp_path / "onstream.yaml", print)
-    with pytest.raises(StartError):  # there is no model
+    refused = given.model_copy(update={"health": given.health.model_copy(update={"port": 1})})
+    supervisor = Supervisor(refused, tmp_path / "onstream.yaml", print)
+    with pytest.raises(StartError, match=r"health\.port"):
         supervisor.start()
     supervisor.stop()
     assert given.control_token_path.read_text() == supervisor._env[CONTROL_TOKEN_VAR]

@@ -141,6 +141,8 @@ class Past:
         begin = self.releases[-1]
         assert begin.holdback is not None
         gauge = WatchGauge(begin, self.releases, self.config)
+        self.now += 1.0
+        self.reward(version, Arm.STABLE, 1.0 - begin.share, (version,), 0.0)  # began before the promotion: not of it
         self.now += 60.0  # the first session begins after the promotion, and is scored a minute later
         standing = gauge.look(self.now)
         for number in range(self.config.watch.max_units):

@@ -105,16 +105,12 @@ def _gauge(span: Span, releases: list[Release], config: RolloutConfig) -> Gauge:
 
 
 def _rewards(log: EventLog, trial: int, span: Span, now: float) -> list[Reward]:
-    """Those of the trial's sessions that were scored in a span, without what no gauge reads.
-
-    Sessions that began before a promotion had the coin of the canary: they are not of the watch.
-    """
+    """Those of the trial's sessions that were scored in a span, without what no gauge reads."""
     book = Between(log, REWARDS, Reward, lambda reward: reward.at)
     return [
         reward.model_copy(update={"components": (), "turns": (), "trajectory": None})
         for reward in book.read(span.begin.at, min(span.end, now))
         if (given := reward.assignment) is not None and (given.trial, given.replay_of) == (trial, None)
-        if not span.is_watch or reward.opened_at >= span.begin.at
     ]
 
 

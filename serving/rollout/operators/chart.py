@@ -92,7 +92,6 @@ def chart(plot: Plot, width: int) -> str:
     plotext.terminal.limit(False, False)  # the width is the caller's to know
     figure = plotext.figure
     figure.clear()
-    figure.theme("colorless")
     figure.legend(False)
     figure.plot_size(max(_MIN_WIDTH, width), _HEIGHT)
     begin, end = times(plot)

@@ -1,13 +1,15 @@
 """Records of a time are found without reading what lies before them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from ingest.log import reader, topics
 from ingest.log.between import Between
+from ingest.log.kafka_log import KafkaLog
 from ingest.log.memory import InMemoryLog
-from ingest.log.protocol import Message
+from ingest.log.protocol import EventLog, Message
 from ingest.records.events import Reward, Source
 
 HOUR = 3600.0
@@ -49,7 +51,7 @@ def log() -> Counting:
     return made
 
 
-def between(log: InMemoryLog) -> Between[Reward]:
+def between(log: EventLog) -> Between[Reward]:
     return Between(log, topics.REWARDS, Reward, lambda one: one.at)
 
 
@@ -74,7 +76,7 @@ def test_a_time_of_which_there_is_nothing_has_nothing(log: Counting) -> None:
 
 def test_records_that_lie_out_of_order_by_less_than_the_slack_are_found() -> None:
     log = InMemoryLog()
-    for number, at in enumerate((0.0, 9000.0, 8000.0, 10_000.0, 9500.0, 30_000.0)):
+    for number, at in enumerate((0.0, 9000.0, 8000.0, 8500.0, 9500.0, 30_000.0)):
         reader.append(log, topics.REWARDS, "key", reward(number, at))
     assert [one.at for one in between(log).read(9000.0, 9900.0)] == [9000.0, 9500.0]
 
@@ -87,6 +89,19 @@ def test_what_cannot_be_read_hides_nothing() -> None:
         else:
             reader.append(log, topics.REWARDS, "key", reward(number, number * 10 * HOUR))
     assert hours(log, 35, 65) == [40.0, 60.0]
+
+
+def test_a_brokers_records_are_found_the_same_way(own_broker: Any) -> None:
+    log = KafkaLog(own_broker.config(timeout_s=20.0), "test")
+    try:
+        log.create(topics.specs(partitions=2, retention_s=864_000.0))
+        for number in range(300):
+            reader.append(log, topics.REWARDS, f"key {number}", reward(number, number * HOUR))
+        log.flush(20.0)
+        assert sorted(one.at / HOUR for one in between(log).read(200 * HOUR, 203 * HOUR)) == [200, 201, 202, 203]
+        assert between(log).kept_since() is None
+    finally:
+        log.close()
 
 
 def forget(log: InMemoryLog, num: int) -> None:

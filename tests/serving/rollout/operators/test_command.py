@@ -188,11 +188,15 @@ def test_where_nobody_answers_it_is_status_3_and_says_where_and_what_to_look_at(
     assert f"http://127.0.0.1:{port}/status" in told and "serving.rollout.host" in told
 
 
+@pytest.mark.parametrize("argv", [("freeze", "--reason", "x", "--author", "mallory"), ("explain",), ("history",)])
 def test_a_wrong_token_is_refused_and_named(
-    controller: Controller, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    controller: Controller,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    argv: tuple[str, ...],
 ) -> None:
     monkeypatch.setenv("ONSTREAM_CONTROL_TOKEN", "another")
-    assert run(controller, "freeze", "--reason", "x", "--author", "mallory") == 1
+    assert run(controller, *argv) == 1
     assert controller.asked == []
     assert "needs the control token; what ONSTREAM_CONTROL_TOKEN holds here is another" in capsys.readouterr().err
 

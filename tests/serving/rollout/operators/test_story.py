@@ -10,10 +10,11 @@ from trials import CONFIG, Past, eventful
 from ingest.log.topics import REWARDS
 from ingest.records import codec
 from ingest.records.events import Arm, Mode, Release, ReleaseKind, Reward, TrialState
-from serving.rollout.evidence import Standing, Verdict
+from serving.rollout.evidence import Standing, Verdict, level
 from serving.rollout.operators import compose
 from serving.rollout.operators.books import Books
 from serving.rollout.operators.compose import Span
+from serving.rollout.operators.gauges import TrialGauge
 from serving.rollout.operators.story import Story
 
 S = TrialState
@@ -143,7 +144,7 @@ def test_a_point_has_the_share_of_its_time() -> None:
 
 NUMBERS: Mapping[str, float] = {
     "log_e.reward": 2.0, "log_e.a": 1.0, "log_e.b": -1.0, "log_e.user": -9.0, "log_threshold": 5.0,
-    "log_harm.reward": 1.5, "log_harm.a": 2.8, "log_harm.b": 0.0, "log_harm.user": 9.0,
+    "log_harm.reward": 1.7, "log_harm.a": 2.6, "log_harm.b": 0.0, "log_harm.user": 9.0,
     "units.candidate": 3.0, "units.stable": 4.0, "units.capped": 100.0,
 }  # fmt: skip
 
@@ -151,13 +152,13 @@ NUMBERS: Mapping[str, float] = {
 def test_the_weakest_guardrail_and_the_harm_nearest_to_its_own_line_are_shown() -> None:
     found = compose.point(NUMBERS, 1.0, 0.1, line)
     assert (found.log_e, found.weakest, found.weakest_log_e, found.log_threshold) == (2.0, "b", -1.0, 5.0)
-    assert (found.harm, found.log_harm, found.harm_line) == ("a", 2.8, 4.0)  # 1.2 away; the reward is 1.5 away
+    assert (found.harm, found.log_harm, found.harm_line) == ("reward", 1.7, 3.0)  # 1.3 away; a is 1.4 away
     assert found.num_units == 7
 
 
 def test_a_watch_is_about_harm_only() -> None:
     found = compose.point(NUMBERS, 1.0, 0.1, line, is_watch=True)
-    assert (found.log_e, found.weakest_log_e, found.log_threshold, found.log_harm) == (None, None, None, 2.8)
+    assert (found.log_e, found.weakest_log_e, found.log_threshold, found.log_harm) == (None, None, None, 1.7)
 
 
 # -- over a log
@@ -193,6 +194,16 @@ def test_evidence_measured_again_is_what_each_decision_was_made_on(past: Past, b
         assert len(pair) == 2, "one from the release, one from the rewards"
         assert pair[0] == pair[1]
     assert told.notes == ()
+
+
+def test_a_trial_is_held_against_the_line_of_its_place_among_trials_and_promotions() -> None:
+    past = Past()
+    for version, state in ((1, S.PROMOTED), (2, S.REJECTED)):
+        past.begin(version, 0)
+        past.move(version, state, "it is decided")
+    past.begin(3, 0)
+    standing = TrialGauge(past.releases[-1], past.releases[:-1], CONFIG.gate).look(past.now)
+    assert standing.numbers["log_threshold"] == pytest.approx(-math.log(level(0.05, trial=3, promotions=1)))
 
 
 def test_every_state_of_a_trial_is_told_with_its_reason(past: Past, books: Books) -> None:
