@@ -25,10 +25,12 @@ from infra.config.serving import (
     EngineSlot,
     GateConfig,
     GuardrailConfig,
+    Placement,
     RampStep,
     RolloutConfig,
     RouterConfig,
     ServingConfig,
+    SwitchbackConfig,
     WatchConfig,
 )
 from infra.config.stages import (
@@ -62,6 +64,7 @@ __all__ = [
     "LogConfig",
     "LogSecurity",
     "ModelConfig",
+    "Placement",
     "PrivacyConfig",
     "PrivateKind",
     "Protocol",
@@ -75,6 +78,7 @@ __all__ = [
     "SigningConfig",
     "StoreConfig",
     "SuitesConfig",
+    "SwitchbackConfig",
     "TrainerConfig",
     "WatchConfig",
     "load",
@@ -138,6 +142,17 @@ class Config(Section):
             if isinstance(node, dict) and not node.get(leaf):
                 node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
         return given
+
+    @model_validator(mode="after")
+    def _blocks_settle(self) -> "Config":
+        """A block is evidence once its sessions are closed, or which of them closed first would matter."""
+        own, closes_s = self.serving.rollout, self.ingest.inactivity_s
+        if own.placement is Placement.SWITCHBACK and own.gate.settle_s <= closes_s:
+            raise ValueError(
+                f"serving.rollout.gate.settle_s: must be above ingest.inactivity_s ({closes_s:g}) where arms take "
+                f"turns, got {own.gate.settle_s:g}"
+            )
+        return self
 
     @property
     def claims_url(self) -> str:

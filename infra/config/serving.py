@@ -1,6 +1,7 @@
 """Engines, router, capture, and the rollout with its gate."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -168,9 +169,30 @@ class WatchConfig(Section):
         return self
 
 
+class Placement(StrEnum):
+    """Which engines serve an arm."""
+
+    SPLIT = "split"
+    SWITCHBACK = "switchback"
+
+
+class SwitchbackConfig(Section):
+    """Arms that take turns on the same engines: see docs/switchback.md."""
+
+    block_s: Seconds = Field(15.0, description="a block's length; sessions that outlast theirs are no evidence")
+    kept_margin: Share = Field(0.05, description="fewer of the candidate's sessions may fit their block, by less")
+    live_only: bool = Field(
+        False, description="one engine: no suites, no replay, users meet a candidate first; to be said with one engine"
+    )
+
+
 class RolloutConfig(Host):
     """The controller of what is served."""
 
+    placement: Placement = Field(
+        Placement.SPLIT, description="`split`: engines of two arms; `switchback`: one pool, arms take turns on it"
+    )
+    switchback: SwitchbackConfig = SwitchbackConfig()
     gate: GateConfig = GateConfig()
     suites: SuitesConfig = SuitesConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -206,7 +228,23 @@ class ServingConfig(Section):
         ports = [f"{slot.host}:{port}" for slot in self.engines for port in slot.ports]
         if len(set(ports)) != len(ports):
             raise ValueError(f"engines: ports must differ, got {ports}")
+        return self
+
+    @model_validator(mode="after")
+    def _arms(self) -> "ServingConfig":
+        if self.rollout.placement is Placement.SWITCHBACK:
+            return self._one_pool()
         for arm in ("stable", "candidate"):
             if not any(slot.arm == arm for slot in self.engines):
                 raise ValueError(f"engines: at least one must have `arm: {arm}`")
+        return self
+
+    def _one_pool(self) -> "ServingConfig":
+        if not self.engines:
+            raise ValueError("engines: there must be one")
+        if (len(self.engines) == 1) is not self.rollout.switchback.live_only:
+            raise ValueError(
+                "rollout.switchback.live_only: must be true with one engine, on which no suite and no replay can run "
+                f"before users meet a candidate, and false with more; got {len(self.engines)} engines"
+            )
         return self

@@ -411,5 +411,8 @@ def _common_consent(traces: list[Trace]) -> Consent:
 
 
 def _common_assignment(traces: list[Trace]) -> Assignment | None:
+    """The one that all of them have. Blocks go on under a session: there it is the one that it began with."""
     first = traces[0].assignment
+    if any(trace.assignment.block is not None for trace in traces):
+        return first
     return first if all(trace.assignment == first for trace in traces) else None

@@ -27,11 +27,13 @@ from serving.rollout.disagreement import Disagreement
 from serving.rollout.engines import EngineControl
 from serving.rollout.evidence import Standing
 from serving.rollout.fleet import Fleet
+from serving.rollout.judged import Judged
 from serving.rollout.moves import By, Moves
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
 from serving.rollout.stages import CheckMaker
 from serving.rollout.trials import Trials
+from serving.rollout.turning import Turning
 from serving.rollout.watch import Watch
 from serving.rollout.writing import Writer
 
@@ -68,10 +70,12 @@ class Rollout:
         pulse = pulse or Pulse()
         self._fleet = Fleet(engines, self._writer, self._reading.contexts, pulse, lambda: self.desk.is_called)
         self._moves = Moves(self._writer, self._fleet, store, config)
+        self._turning = Turning(self._writer, self._fleet, self._moves, config, now)
+        judged = Judged(self.evidence, self._writer.blocks, config)
         self._trials = Trials(
-            self._writer, self._reading, self._fleet, self._moves, self.evidence, store, config, checks or {}
+            self._writer, self._reading, self._fleet, self._moves, judged, self._turning, store, config, checks or {}
         )
-        self._watch = Watch(self._writer, self._reading, self._moves, self.evidence, config)
+        self._watch = Watch(self._writer, self._reading, self._moves, judged, self._turning, config)
 
     @property
     def served(self) -> Served:
@@ -108,6 +112,7 @@ class Rollout:
         if self.served.state is TrialState.PROMOTED and self.served.stable != before:
             self._taught_at = self._reading.feedback_at.get(self._writer.stable)
         self._reconcile()
+        self._turning.open()
         if self._now() >= self._keep_at:
             self._keep()
 
@@ -176,9 +181,10 @@ class Rollout:
         wanted = {name: served.engines.get(name, stable) for name in self._fleet.engines}
         given = dict(wanted)
         if served.state is TrialState.EVALUATING:
-            for name in self._fleet.of_arm("candidate"):  # the trial's to load, once they are drained
+            for name in self._moves.candidates:  # the trial's to load, once they are drained
                 del given[name]
-        is_whole = self._fleet.reconcile(given, is_urgent=served.state is TrialState.ROLLED_BACK)
+        is_urgent = served.state is TrialState.ROLLED_BACK or self._turning.beside is not None
+        is_whole = self._fleet.reconcile(given, is_urgent)
         if is_whole and self._taught_at is not None:
             telemetry.record(metrics.FEEDBACK_TO_SERVING, self._now() - self._taught_at)
             self._taught_at = None
@@ -203,6 +209,6 @@ class Rollout:
 
 
 def held_ready(served: Served) -> tuple[int, ...]:
-    """What every engine keeps at hand: the version before, for a rollback, and one whose promotion may come."""
+    """What every engine keeps at hand: stable, the version before, for a rollback, and one whose promotion may come."""
     may_come = (served.candidate,) if served.state is TrialState.CANARY and served.candidate is not None else ()
-    return (*served.lineage[-2:-1], *may_come)
+    return (*served.lineage[-2:], *may_come)

@@ -58,13 +58,10 @@ class Fleet:
         self.disagreements: Mapping[str, Disagreement] = {}
         self._writer, self._contexts, self._pulse, self._is_called = writer, contexts, pulse, is_called
         self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "engines")
+        self.refused: dict[int, str] = {}  # versions that an engine would not serve when it was told to last, and why
         self._loading: dict[tuple[str, int], Future[Answer]] = {}
         self._unproven: dict[tuple[str, int], Mapping[str, float]] = {}  # swapped to a version, which took so long
         self._asked_to_hold: dict[tuple[str, int], float] = {}
-
-    def of_arm(self, arm: str) -> list[str]:
-        """Names of an arm's engines."""
-        return [name for name, engine in self.engines.items() if engine.slot.arm == arm]
 
     @property
     def held(self) -> dict[str, frozenset[int]]:
@@ -97,9 +94,19 @@ class Fleet:
 
     def _swap(self, wanted: Mapping[str, int]) -> bool:
         loads = self.load(wanted)
+        for version in set(wanted.values()):
+            self.refused.pop(version, None)
         for name, exc in loads.failures.items():
             logger.error("%s: version %d is not served, trying again: %s", name, wanted[name], exc)
+            if isinstance(exc, ControlError):
+                self.refused[wanted[name]] = str(exc)
         return loads.is_over and not loads.failures
+
+    def serves(self, wanted: Mapping[str, int]) -> bool:
+        """Whether every engine that answers serves its version and has proved it, and one answers."""
+        found = self.ask(list(wanted))
+        is_behind = any(self._differs(found[one[0]], one[1]) or one in self._unproven for one in wanted.items())
+        return any(found.values()) and not is_behind
 
     def load(self, wanted: Mapping[str, int]) -> Loads:
         """Swap engines to these versions at once, and announce those that prove it.

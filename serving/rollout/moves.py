@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from infra import telemetry
-from infra.config import RolloutConfig
+from infra.config import Placement, RolloutConfig
 from infra.telemetry import metrics, names
 from ingest.records.events import Mode, ReleaseKind, TrialState, Version
 from ingest.store.versions import VersionStore
 from serving.rollout import trial
 from serving.rollout.evidence import Baseline
 from serving.rollout.fleet import Fleet
-from serving.rollout.placement import place
+from serving.rollout.placement import candidates, place
+from serving.rollout.placement.switchback import Step
 from serving.rollout.writing import Writer
 
 
@@ -49,6 +50,15 @@ class Moves:
         slots = (engine.slot for engine in self._fleet.engines.values())
         return place(slots, stable, self._config, on_candidates=on_candidates)
 
+    @property
+    def candidates(self) -> frozenset[str]:
+        """The engines that serve a candidate while it is checked."""
+        return candidates((engine.slot for engine in self._fleet.engines.values()), self._config)
+
+    @property
+    def _takes_turns(self) -> bool:
+        return self._config.placement is Placement.SWITCHBACK
+
     # -- a trial
 
     def pass_over(self, version: Version) -> None:
@@ -70,12 +80,25 @@ class Moves:
     def to_canary(self, share: float, baselines: Mapping[str, Baseline], reason: str) -> None:
         """On to users. `baselines` are frozen with this release."""
         salt = self._store.read(self._candidate).digest
-        self._go_on(TrialState.CANARY, reason, share=share, salt=salt, numbers=freeze(baselines))
+        engines = self.placement(self._writer.stable) if self._takes_turns else dict(self._writer.served.engines)
+        numbers = freeze(baselines)
+        self._go_on(TrialState.CANARY, reason, engines=engines, share=share, salt=salt, numbers=numbers)
 
     def ramp(self, share: float, engines: Mapping[str, int], reason: str, numbers: Mapping[str, float]) -> None:
         """canary -> canary: another share, or other engines."""
         salt = self._writer.served.salt
         self._go_on(TrialState.CANARY, reason, engines=dict(engines), share=share, salt=salt, numbers=dict(numbers))
+
+    def take_turns(self, step: Step, share: float, numbers: Mapping[str, float]) -> None:
+        """A block begins, or engines swap for the next. `numbers` are told where the share changes: blocks are many."""
+        served = self._writer.served
+        version = next(iter(step.engines.values()))
+        told = f"engines swap to version {version}" if step.block is None else f"block {step.block}: version {version}"
+        if share != served.share:
+            told += f"; from here on {share:.0%} of blocks"
+        what: dict[str, object] = {"engines": step.engines, "block": step.block, "share": share, "salt": served.salt}
+        what |= {"candidate": served.candidate, "state": served.state, "holdback": served.holdback}
+        self._writer.write(ReleaseKind.BLOCK, told, numbers=dict(numbers) if share != served.share else {}, **what)
 
     def end(
         self,
@@ -96,7 +119,7 @@ class Moves:
         candidate, before, share = self._candidate, self._writer.stable, self._config.watch.share
         what: dict[str, object] = {"engines": self.placement(candidate)}
         if share:
-            engines = self.placement(candidate, before)
+            engines = self.placement(candidate, None if self._takes_turns else before)
             # a salt of its own: the coin of the watch owes nothing to that of the trial
             what = {"engines": engines, "holdback": before, "share": share, "salt": f"watch {self._writer.served.salt}"}
         told = f"version {candidate} is promoted: {reason}"
@@ -123,7 +146,8 @@ class Moves:
         self._move(now, TrialState.ROLLED_BACK, reason, by, numbers=dict(numbers), **what)
 
     def turn(self, mode: Mode, told: str, by: By, *, ends_watch: bool = False) -> None:
-        """Another mode; all else is as it was, but that a watch can end with it."""
+        """Another mode; all else is as it was, but that a watch can end with it. Where arms take turns, frozen means
+        that stable serves everyone: the block that went on may have been the other arm's."""
         served = self._writer.served
         what: dict[str, object] = {
             "candidate": served.candidate,
@@ -133,7 +157,9 @@ class Moves:
         if ends_watch:
             what |= {"engines": self.placement(self._writer.stable)}
         else:
-            what |= {"share": served.share, "salt": served.salt, "holdback": served.holdback}
+            what |= {"share": served.share, "salt": served.salt, "holdback": served.holdback, "block": served.block}
+        if self._takes_turns and mode is Mode.FROZEN:
+            what |= {"engines": self.placement(self._writer.stable), "block": None}
         self._writer.write(ReleaseKind.OPERATOR, f"{told}: {by.reason}", author=by.author, mode=mode, **what)
 
     def settle(self, engines: Mapping[str, int], reason: str) -> None:

@@ -17,12 +17,14 @@ from infra.errors import ControlError
 from ingest.records.events import Mode, TrialState
 from ingest.store.versions import VersionStore
 from serving.rollout.checking import Checking, following
-from serving.rollout.evidence import REWARD, Baseline, Evidence, Standing, Verdict, judge, share_at
+from serving.rollout.evidence import REWARD, Baseline, Standing, Verdict, judge, share_at
 from serving.rollout.fleet import Fleet
+from serving.rollout.judged import Judged
 from serving.rollout.moves import By, Moves, thaw
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
 from serving.rollout.stages import Check, CheckMaker
+from serving.rollout.turning import Turning
 from serving.rollout.writing import Writer
 
 logger = logging.getLogger(__name__)
@@ -37,14 +39,21 @@ class Trials:
         reading: Reading,
         fleet: Fleet,
         moves: Moves,
-        evidence: Evidence,
+        judged: Judged,
+        turning: Turning,
         store: VersionStore,
         config: RolloutConfig,
         checks: Mapping[TrialState, CheckMaker],
     ) -> None:
         self._writer, self._reading, self._fleet, self._moves = writer, reading, fleet, moves
-        self._evidence, self._store, self._config, self._checks = evidence, store, config, checks
+        self._judged, self._turning, self._store, self._config = judged, turning, store, config
+        self._checks = {} if self._is_live_only else checks
         self.checking = Checking()
+
+    @property
+    def _is_live_only(self) -> bool:
+        """No engine can be had for a check before users: there is one."""
+        return self._turning.is_on and self._config.switchback.live_only
 
     @property
     def _is_open(self) -> bool:
@@ -65,7 +74,7 @@ class Trials:
                 return
 
     def _baselines(self) -> dict[str, Baseline] | None:
-        return self._evidence.baselines(self._writer.stable, self._config.gate)
+        return self._judged.baselines(self._writer.stable)
 
     # -- its steps
 
@@ -76,7 +85,8 @@ class Trials:
             return self._judge(age_s)
         if state is TrialState.EVALUATING:
             if self._is_open and self._holds(self._candidate, age_s):
-                self._go_on(f"version {self._candidate} answers on every candidate engine", {})
+                told = "; one engine: users are the first to meet it" if self._is_live_only else ""
+                self._go_on(f"version {self._candidate} answers on every candidate engine{told}", {})
             return None
         return self._look()
 
@@ -87,9 +97,9 @@ class Trials:
 
     def _holds(self, candidate: int, age_s: float) -> bool:
         """Load the candidate engines that are drained; whether all of them serve, and answer. A failure rejects."""
-        mine = self._fleet.of_arm("candidate")
+        mine = sorted(self._moves.candidates)
         statuses = self._fleet.ask(mine)
-        has_time = age_s < self._config.drain_s
+        has_time = age_s < self._config.drain_s and not self._is_live_only  # users of the one engine never go away
         due = {name for name, status in statuses.items() if status is not None and status.version != candidate}
         drained = {name for name in due if not (has_time and (status := statuses[name]) and status.in_flight)}
         loads = self._fleet.load(dict.fromkeys(sorted(drained), candidate))
@@ -110,12 +120,10 @@ class Trials:
         assert state is not None
 
         def make() -> Check:
-            slots = {
-                arm: [self._fleet.engines[name].slot for name in self._fleet.of_arm(arm)]
-                for arm in ("candidate", "stable")
-            }
-            maker = self._checks[state]
-            return maker(self._store.read(candidate), self._writer.stable, slots["candidate"], slots["stable"])
+            slots = {name: engine.slot for name, engine in self._fleet.engines.items()}
+            mine = [slot for name, slot in slots.items() if name in self._moves.candidates]
+            others = [slot for name, slot in slots.items() if name not in self._moves.candidates]
+            return self._checks[state](self._store.read(candidate), self._writer.stable, mine, others)
 
         standing = self.checking.look(candidate, state, make)
         if standing.verdict is Verdict.PASS and self._is_open:
@@ -137,7 +145,7 @@ class Trials:
             return
         baselines, share = self._baselines(), share_at(0, self._config.gate)
         if baselines is not None:
-            told = f"version {self._candidate} gets {share:.0%} of sessions; the champion's reward is "
+            told = f"version {self._candidate} gets {share:.0%} of {self._shared}; the champion's reward is "
             self._moves.to_canary(share, baselines, f"{told}{baselines[REWARD].mean:.3f}; {reason}")
 
     def _judge(self, age_s: float) -> Standing:
@@ -145,7 +153,7 @@ class Trials:
         candidate, served, begun = self._candidate, self._writer.served, self._writer.begun
         assert begun is not None
         standing = judge(
-            self._evidence.trial(candidate, thaw(begun.numbers), self._config.gate),
+            self._judged.trial(candidate, thaw(begun.numbers)),
             trial=1 + list(served.trials).index(candidate),
             promotions=len(served.promoted),
             wall_s=age_s,
@@ -153,19 +161,31 @@ class Trials:
         if standing.verdict is Verdict.PASS:
             if self._is_open and not self._config.approval:
                 self.promote(standing)
+            else:
+                self._turning.go_on()
         elif standing.verdict is Verdict.REJECT:
             self.end(TrialState.REJECTED, standing.reason, standing.numbers)
         elif standing.verdict is Verdict.EXPIRE:
             self.end(TrialState.EXPIRED, standing.reason, standing.numbers)
+        elif self._turning.is_on and (refusal := self._fleet.refused.get(candidate)):
+            told = f"version {candidate} could not be served in its block: {refusal}"
+            self.end(TrialState.REJECTED, told, standing.numbers)
         else:
             self._ramp(standing)
         return standing
 
+    @property
+    def _shared(self) -> str:
+        return "blocks" if self._turning.is_on else "sessions"
+
     def _ramp(self, standing: Standing) -> None:
         """Along the ramp, and to the engines that there are now."""
         candidate, served = self._candidate, self._writer.served
-        placed = self._moves.placement(self._writer.stable, candidate)
         share = share_at(standing.num_units, self._config.gate) if self._is_open else served.share
+        if self._turning.is_on:
+            self._turning.go_on(share, standing)
+            return
+        placed = self._moves.placement(self._writer.stable, candidate)
         if share == served.share and placed == served.engines:
             return
         reason = f"version {candidate} gets {share:.0%} of sessions"

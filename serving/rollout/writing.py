@@ -17,6 +17,7 @@ from ingest.log.protocol import EventLog
 from ingest.records.events import Headers, Release, ReleaseKind
 from ingest.store import releases
 from ingest.store.releases import Served
+from serving.rollout.placement.blocks import Blocks
 from serving.rollout.reading import Reading
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,14 @@ class FencedError(OnstreamError, RuntimeError):
 
 
 class Writer:
-    """`served` is what the log says; `begun` the release with which the state that it is in began."""
+    """`served` is what the log says; `begun` the release with which the state that it is in began; `blocks` are those
+    of the candidate, where arms take turns."""
 
     def __init__(self, log: EventLog, reading: Reading, now: Callable[[], float]) -> None:
         self._log, self._reading, self._now = log, reading, now
         self.served = Served()
         self.begun: Release | None = None
+        self.blocks = Blocks()
         self.epoch = 0  # of this writer; none before it claimed one
         reading.on_release = self._take
 
@@ -89,6 +92,8 @@ class Writer:
             raise FencedError(f"epoch {release.epoch} writes releases now; this process had {self.epoch}")
         before = self.served
         self.served = releases.advance(before, release)
+        if self.served is not before:
+            self.blocks.take(self.served, release)
         if (self.served.candidate, self.served.state) != (before.candidate, before.state):
             self.begun = release
 

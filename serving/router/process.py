@@ -83,7 +83,7 @@ def follow_releases(open_log: Callable[[], EventLog], router: Router, stop: Stop
                 router.served = follower.poll(0.5)
         except NewerError as exc:
             logger.error("router: no session goes to a trial any more: %s", exc)
-            router.served = replace(router.served, share=0.0)
+            router.served = replace(router.served, share=0.0, block=None)
             router.counts["releases_too_new"] += 1
         finally:
             follower.close()

@@ -26,7 +26,12 @@ def assign(session_id: str, served: Served, engines: tuple[str, ...], health: He
 
     No coin is tossed while an arm has no engine that answers. Its sessions would be served by the other arm and be no
     evidence; without them the rest would no longer be split as the coin says.
+
+    Where arms take turns the coin was the block's, and is every session's that begins in it. What a session began with
+    is read from its first request: none need be remembered here, and routers agree on it.
     """
+    if served.turn is not None:
+        return _in_block(served.turn, served, engines, health)
     arm = _beside_stable(served)
     if arm is None or served.share <= 0.0:
         return Assignment()
@@ -35,6 +40,13 @@ def assign(session_id: str, served: Served, engines: tuple[str, ...], health: He
     if coin(session_id, served.salt) < served.share:
         return Assignment(arm=arm, trial=served.candidate, propensity=served.share)
     return Assignment(arm=Arm.STABLE, trial=served.candidate, propensity=1.0 - served.share)
+
+
+def _in_block(arm: Arm, served: Served, engines: tuple[str, ...], health: Health) -> Assignment:
+    if not any(map(health.is_up, engines)):
+        return Assignment()
+    propensity = 1.0 - served.share if arm is Arm.STABLE else served.share
+    return Assignment(arm=arm, trial=served.candidate, propensity=propensity, block=served.block)
 
 
 def _beside_stable(served: Served) -> Arm | None:

@@ -119,7 +119,7 @@ class Past:
 
         `rates` are the candidate's; stable's are the baselines'.
         """
-        gauge = TrialGauge(self.releases[-1], self.releases[:-1], self.config.gate)
+        gauge = TrialGauge(self.releases[-1], self.releases, self.config)
         stable = self.releases[-1].stable
         standing = gauge.look(self.now)
         for number in range(at_most):
@@ -140,7 +140,7 @@ class Past:
         """Sessions of a watch, until it says something. The promoted version is `good` for so many, then `bad`."""
         begin = self.releases[-1]
         assert begin.holdback is not None
-        gauge = WatchGauge(begin, self.config.gate, self.config.watch)
+        gauge = WatchGauge(begin, self.releases, self.config)
         self.now += 1.0
         self.reward(version, Arm.STABLE, 1.0 - begin.share, (version,), 0.0)  # began before the promotion: not of it
         self.now += 60.0  # the first session begins after the promotion, and is scored a minute later

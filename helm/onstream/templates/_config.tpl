@@ -1,8 +1,20 @@
 {{/* onstream.yaml: values.config, and over it what the chart decides. The same for every process. */}}
 
+{{/* Arms that have engines of their own. */}}
+{{- define "onstream.arms" -}}
+{{- $placement := dig "serving" "rollout" "placement" "split" .Values.config -}}
+{{- if .Values.engines.candidate.replicas -}}
+stable candidate
+{{- else if eq $placement "switchback" -}}
+stable
+{{- else -}}
+{{- fail "engines.candidate.replicas: 0 needs config.serving.rollout.placement: switchback, where arms take turns on stable's engines" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "onstream.engineSlots" -}}
 {{- $fullname := include "onstream.fullname" . -}}
-{{- range $arm := list "stable" "candidate" }}
+{{- range $arm := include "onstream.arms" . | splitList " " }}
 {{- $pool := index $.Values.engines $arm }}
 {{- $scores := or (eq $.Values.engines.scoring "all") (eq $.Values.engines.scoring $arm) }}
 {{- range $ordinal := until (int $pool.replicas) }}

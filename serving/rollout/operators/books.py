@@ -101,10 +101,7 @@ def tell(
 
 
 def _gauge(span: Span, releases: list[Release], config: RolloutConfig) -> Gauge:
-    if span.is_watch:
-        return WatchGauge(span.begin, config.gate, config.watch)
-    before = [one for one in releases if one.release < span.begin.release]
-    return TrialGauge(span.begin, before, config.gate)
+    return (WatchGauge if span.is_watch else TrialGauge)(span.begin, releases, config)
 
 
 def _rewards(log: EventLog, trial: int, span: Span, now: float) -> list[Reward]:

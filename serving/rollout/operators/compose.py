@@ -44,11 +44,12 @@ class Span:
 def moves_of(version: int, releases: Iterable[Release]) -> tuple[Release, ...]:
     """The releases that moved the trial of `version`, or that an operator wrote while it lasted.
 
-    Each release names the last trial until another begins: of those behind its end, only a later step is of it.
+    Each release names the last trial until another begins: of those behind its end, only a later step is of it. Where
+    arms take turns, a block that only begins or ends moves nothing.
     """
     found: list[Release] = []
     for one in releases:
-        if one.candidate != version or one.state is None:
+        if one.candidate != version or one.state is None or (one.kind is ReleaseKind.BLOCK and not one.numbers):
             continue
         is_behind = found and one.state is found[-1].state and has_ended(found[-1])
         found += [] if is_behind else [one]

@@ -84,7 +84,7 @@ class Filters:
 
     def wants(self, entry: Entry) -> bool:
         one = entry.release
-        is_noise = one.kind in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED)
+        is_noise = one.kind in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED, ReleaseKind.BLOCK)
         return (
             (self.is_all or not is_noise)
             and self.version in (None, entry.version)
@@ -121,6 +121,8 @@ def what(before: Served, release: Release) -> str:
         return "controller began"
     if release.kind is ReleaseKind.ANNOUNCED:
         return "engines confirmed"
+    if release.kind is ReleaseKind.BLOCK:
+        return "engines swap" if release.block is None else f"block {release.block} begins"
     if before.stable is None:
         return "first release"
     changed = []

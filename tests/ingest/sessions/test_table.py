@@ -211,6 +211,18 @@ def test_the_assignment_is_the_one_all_traces_share(table: Table, make_trace: Ma
     assert (same.trajectory.assignment, mixed.trajectory.assignment) == (candidate, None)
 
 
+def test_a_session_that_outlasts_its_block_keeps_the_one_that_it_began_in(table: Table, make_trace: MakeTrace) -> None:
+    blocks = [
+        Assignment(arm=arm, trial=4, propensity=0.5, block=n) for n, arm in enumerate((Arm.STABLE, Arm.CANDIDATE))
+    ]
+    for n, block in enumerate(blocks):
+        table.add(make_trace("in-blocks", n, assignment=block))
+    table.add(make_trace("before-them", 0))
+    table.add(make_trace("before-them", 1, assignment=blocks[1]))
+    in_blocks, before_them = (closed.trajectory.assignment for closed in table.table.due(100.0))
+    assert (in_blocks, before_them) == (blocks[0], Assignment())
+
+
 def test_the_same_records_give_the_same_id(make_message: MakeMessage, make_trace: MakeTrace) -> None:
     ids = set()
     for now in (100.0, 120.0):

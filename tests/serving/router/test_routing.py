@@ -89,6 +89,27 @@ def test_a_down_engine_is_tried_last_not_never() -> None:
     assert sorted(order("s1", STABLE, SERVED, ENGINES, Health(set(ENGINES)))) == sorted(ENGINES)
 
 
+TURN = replace(SERVED, share=0.2, block=7, engines=dict.fromkeys(ENGINES, 1))
+
+
+def test_in_a_block_every_session_has_the_blocks_arm_and_number() -> None:
+    candidate = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.2, block=7)
+    assert {arm_of(f"s{n}", TURN) for n in range(50)} == {candidate}
+    stable = arm_of("s", replace(TURN, engines=dict.fromkeys(ENGINES, 0)))
+    assert stable == Assignment(arm=Arm.STABLE, trial=1, propensity=0.8, block=7)
+
+
+def test_in_a_block_of_a_watch_the_other_arm_is_the_holdback() -> None:
+    watched = replace(TURN, state=TrialState.PROMOTED, lineage=(0, 1), holdback=0, engines=dict.fromkeys(ENGINES, 0))
+    assert arm_of("s", watched) == Assignment(arm=Arm.HOLDBACK, trial=1, propensity=0.2, block=7)
+    assert arm_of("s", replace(watched, engines=dict.fromkeys(ENGINES, 1))).arm is Arm.STABLE
+
+
+def test_between_two_blocks_a_session_is_of_no_trial() -> None:
+    assert arm_of("s", replace(TURN, block=None)) == Assignment()
+    assert arm_of("s", TURN, Health(set(ENGINES))) == Assignment()
+
+
 WATCHED = replace(
     SERVED, state=TrialState.PROMOTED, share=0.2, lineage=(0, 1), holdback=0, engines={"a": 1, "b": 1, "c": 0}
 )
