@@ -79,7 +79,11 @@ class KafkaSubscription:
         return [message_of(record) for record in polled]
 
     def _take(self, until: Deadline, max_messages: int) -> list[KafkaMessage]:
-        found, self._ahead = self._ahead[:max_messages], self._ahead[max_messages:]
+        found: list[KafkaMessage] = []
+        if self._ahead:  # less what the group has given to others meanwhile
+            assigned = self.assignment()
+            kept = [one for one in self._ahead if (one.topic(), one.partition()) in assigned]
+            found, self._ahead = kept[:max_messages], kept[max_messages:]
         self._wake()
         while not found:
             found = self._consume(max_messages, min(POLL_S, until.left_s()))
