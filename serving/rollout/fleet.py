@@ -6,7 +6,8 @@ A version is announced for an engine once that engine says that it serves it and
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import httpx
 
@@ -26,7 +27,18 @@ _ASKED_AT_ONCE = 64
 _SWAPPED_AT_ONCE = 1 / 16  # of the engines: a promotion takes as long with a thousand as with sixteen
 _HOLD_AGAIN_S = 60.0  # a fetch of what shall be held takes a while, and fails for as long as the store is away
 
+_LOOK_S = 0.05
+
 Failure = ControlError | httpx.TransportError
+Answer = Mapping[str, float] | Failure
+
+
+@dataclass(frozen=True)
+class Loads:
+    """Why engines do not serve what they should; `is_over` says that none is still at it."""
+
+    failures: Mapping[str, Failure]
+    is_over: bool
 
 
 class Fleet:
@@ -46,7 +58,8 @@ class Fleet:
         self.disagreements: Mapping[str, Disagreement] = {}
         self._writer, self._contexts, self._pulse, self._is_called = writer, contexts, pulse, is_called
         self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "engines")
-        self._unproven: dict[str, tuple[int, Mapping[str, float]]] = {}  # swapped to a version, which took so long
+        self._loading: dict[tuple[str, int], Future[Answer]] = {}
+        self._unproven: dict[tuple[str, int], Mapping[str, float]] = {}  # swapped to a version, which took so long
         self._asked_to_hold: dict[tuple[str, int], float] = {}
 
     def of_arm(self, arm: str) -> list[str]:
@@ -63,57 +76,75 @@ class Fleet:
     def reconcile(self, wanted: Mapping[str, int], is_urgent: bool) -> bool:
         """Have each of these engines serve its version, some at a time, or all at once where it is urgent; whether they
         all do now."""
+        self._loading = {one: load for one, load in self._loading.items() if wanted.get(one[0], one[1]) == one[1]}
         if is_urgent:  # without asking first: an engine that hangs keeps no other from it
             self._swap({name: one for name, one in wanted.items() if self._differs(self.seen.get(name), one)})
         found = self.ask(list(wanted))
         due = {name: one for name, one in wanted.items() if self._differs(found[name], one)}
-        due |= {name: one for name, (one, _) in self._unproven.items() if wanted.get(name) == one and found[name]}
+        due |= {name: one for name, one in tuple(self._unproven) if wanted.get(name) == one and found[name]}
         is_whole = None not in found.values()
         left = sorted(due, key=lambda name: due[name] != self._writer.stable)  # what is stable comes first
         at_once = len(due) if is_urgent else max(1, int(_SWAPPED_AT_ONCE * len(self.engines)))
         for begin in range(0, len(left), at_once or 1):
             if begin and self._is_called():
                 return False
-            is_whole = not self._swap({name: due[name] for name in left[begin : begin + at_once]}) and is_whole
+            is_whole = self._swap({name: due[name] for name in left[begin : begin + at_once]}) and is_whole
         return is_whole
 
     @staticmethod
     def _differs(status: EngineStatus | None, version: int) -> bool:
         return status is not None and status.version != version
 
-    def _swap(self, wanted: Mapping[str, int]) -> Mapping[str, Failure]:
-        failures = self.load(wanted)
-        for name, exc in failures.items():
+    def _swap(self, wanted: Mapping[str, int]) -> bool:
+        loads = self.load(wanted)
+        for name, exc in loads.failures.items():
             logger.error("%s: version %d is not served, trying again: %s", name, wanted[name], exc)
-        return failures
+        return loads.is_over and not loads.failures
 
-    def load(self, wanted: Mapping[str, int]) -> dict[str, Failure]:
-        """Swap engines to these versions at once, and announce those that prove it. Why the others do not."""
-        answers = dict(zip(wanted, self._pool.map(self._loaded, wanted.items()), strict=True))
+    def load(self, wanted: Mapping[str, int]) -> Loads:
+        """Swap engines to these versions at once, and announce those that prove it.
+
+        A load can take as long as a fetch: once an operator calls, what still runs is left to itself, and taken up by
+        the next call that wants the same.
+        """
+        loads = {name: self._begun(name, version) for name, version in wanted.items()}
+        while wait(loads.values(), _LOOK_S).not_done and not self._is_called():
+            pass
+        answers = {name: load.result() for name, load in loads.items() if load.done()}
+        for name in answers:
+            del self._loading[name, wanted[name]]
         failures = {name: answer for name, answer in answers.items() if not isinstance(answer, Mapping)}
-        took = [answer for answer in answers.values() if isinstance(answer, Mapping)]
-        done = {name: version for name, version in wanted.items() if name not in failures}
-        if done:
-            most = {name: max(one[name] for one in took) for name in took[0]}
-            who = next(iter(done)) + (f" and {len(done) - 1} more" if len(done) > 1 else "")
-            versions = ", ".join(map(str, sorted(set(done.values()))))
-            told = f"{who}: version {versions} is served after a pause of at most {most['pause_s'] * 1000:.0f} ms"
-            self._writer.write(ReleaseKind.ANNOUNCED, told, engines=done, numbers=most)
-        return failures
+        took = {name: answer for name, answer in answers.items() if isinstance(answer, Mapping)}
+        if took:
+            self._announce({name: wanted[name] for name in took}, list(took.values()))
+        return Loads(failures, is_over=len(answers) == len(loads))
 
-    def _loaded(self, wanted: tuple[str, int]) -> Mapping[str, float] | Failure:
-        name, version = wanted
+    def _begun(self, name: str, version: int) -> "Future[Answer]":
+        """The load that runs already, or one that begins now."""
+        if (name, version) not in self._loading:
+            self._loading[name, version] = self._pool.submit(self._loaded, name, version)
+        return self._loading[name, version]
+
+    def _announce(self, done: Mapping[str, int], took: Sequence[Mapping[str, float]]) -> None:
+        most = {name: max(one[name] for one in took) for name in took[0]}
+        who = next(iter(done)) + (f" and {len(done) - 1} more" if len(done) > 1 else "")
+        versions = ", ".join(map(str, sorted(set(done.values()))))
+        told = f"{who}: version {versions} is served after a pause of at most {most['pause_s'] * 1000:.0f} ms"
+        self._writer.write(ReleaseKind.ANNOUNCED, told, engines=dict(done), numbers=most)
+
+    def _loaded(self, name: str, version: int) -> Answer:
+        one = (name, version)
         try:
-            if self._unproven.get(name, (-1, {}))[0] != version:
+            if one not in self._unproven:
                 about: names.Told = {names.VERSION: version, names.ENGINE: name}
                 with telemetry.span(names.LOAD, about, parent=self._contexts.get(version)):
-                    self._unproven[name] = version, self.engines[name].load(version, self._writer.epoch)
+                    self._unproven[one] = self.engines[name].load(version, self._writer.epoch)
             self._prove(name, version)
         except (ControlError, httpx.TransportError) as exc:
             return exc
         finally:
             self._pulse.go_on()
-        return self._unproven.pop(name)[1]
+        return self._unproven.pop(one)
 
     def _prove(self, name: str, version: int) -> None:
         """The engine says that it serves the version, and answers a question."""
@@ -122,7 +153,7 @@ class Fleet:
             raise httpx.ConnectError(f"{name} was swapped to version {version} and does not answer")
         self.seen[name] = status
         if status.version != version:
-            del self._unproven[name]
+            del self._unproven[name, version]
             raise ControlError(f"{name} was swapped to version {version} and says that it serves {status.version}")
         self.engines[name].probe()
 

@@ -92,8 +92,9 @@ class Trials:
         has_time = age_s < self._config.drain_s
         due = {name for name, status in statuses.items() if status is not None and status.version != candidate}
         drained = {name for name in due if not (has_time and (status := statuses[name]) and status.in_flight)}
-        failures = self._fleet.load(dict.fromkeys(sorted(drained), candidate))
-        is_ready = None not in statuses.values() and not failures and due == drained
+        loads = self._fleet.load(dict.fromkeys(sorted(drained), candidate))
+        failures = loads.failures
+        is_ready = None not in statuses.values() and loads.is_over and not failures and due == drained
         if is_ready:
             failures = self._fleet.probe(mine)
         for name, exc in failures.items():

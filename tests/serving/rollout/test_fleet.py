@@ -108,6 +108,33 @@ def test_a_command_is_heard_between_the_parts_of_a_promotion(world: World, monke
     assert [hand.loads for name, hand in world.hands.items() if name.startswith("s") and name != "s"] == [[], [], []]
 
 
+def test_a_rollback_does_not_wait_for_a_load_that_takes_long(watched: World) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    hand = watched.hands["s0"]
+
+    def load(version: int, epoch: int) -> dict[str, float]:
+        begun.set()
+        assert may_end.wait(10.0)
+        return Hand.load(hand, version, epoch)
+
+    watched.ticks(1)
+    hand.load, hand.version = load, 0  # type: ignore[method-assign]
+    ticking = threading.Thread(target=watched.rollout.tick)
+    ticking.start()
+    assert begun.wait(10.0)
+    asked = watched.rollout.desk.ask(Command(do=Do.ROLLBACK, author="ann", reason="stop"))
+    ticking.join(10.0)
+    assert not ticking.is_alive(), "the load keeps the controller"
+    hand.version = 1
+    taken = threading.Thread(target=watched.rollout.tick)
+    taken.start()
+    asked.result(timeout=10.0)
+    may_end.set()
+    taken.join(10.0)
+    watched.ticks(2)
+    assert {one.version for one in watched.hands.values()} == {0}
+
+
 def test_every_load_says_whose_it_is(watched: World) -> None:
     assert set(watched.hands["s0"].epochs) == {watched.served.epoch}
 
