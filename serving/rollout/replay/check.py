@@ -57,7 +57,6 @@ class ReplayCheck:
         self._book = Book({Arm.CANDIDATE: candidate.version, Arm.STABLE: stable})
         self._deadline = Deadline.after(self._own.timeout_s)
         self._token = control_token()
-        self._num_prompts = 0
         self._is_asked = False
         self._background = Background("replay", "held-out sessions are looked for", self._work)
 
@@ -65,7 +64,7 @@ class ReplayCheck:
 
     async def _work(self, background: Background) -> Standing:
         prompts = await self._patient(lambda: recent(self._log, self._own, self._candidate.digest))
-        self._num_prompts = len(prompts)
+        self._book.prompts = tuple(prompt.trace_id for prompt in prompts)
         least = least_pairs(len(outcomes({}, self._config.serving.rollout.gate, self._own.margin)), self._own)
         if len(prompts) < least:
             told = f"{len(prompts)} held-out prompts can show nothing, {least} are the fewest that could"
@@ -94,12 +93,11 @@ class ReplayCheck:
         model, most = self._config.model.name, self._own.max_tokens
         request = await self._patient(lambda: request_of(self._log, prompt, model, most))
         if request is None:
+            self._book.note(prompt.trace_id, None, None)
             return
         async with asyncio.TaskGroup() as group:
             asked = {arm: group.create_task(self._answer(prompt, request, arm, asker)) for arm, asker in askers.items()}
-        candidate, stable = asked[Arm.CANDIDATE].result(), asked[Arm.STABLE].result()
-        if candidate is not None and stable is not None:
-            self._book.note(prompt.trace_id, candidate, stable)
+        self._book.note(prompt.trace_id, asked[Arm.CANDIDATE].result(), asked[Arm.STABLE].result())
 
     async def _answer(self, prompt: Prompt, request: Request, arm: Arm, asker: Asker) -> str | None:
         """The id of the answer's trace; none where the engine does not take the request, as one that is too long.
@@ -134,20 +132,22 @@ class ReplayCheck:
         begun, is_asked = self._background.standing, self._is_asked  # before what it asked is counted
         if begun.verdict is not Verdict.HOLD:
             return begun
-        pairs, num_answers = self._book.pairs(), len(self._book.answers)
-        lacking, is_late = num_answers - len(pairs), self._deadline.passed()
+        num_answers, lacking = len(self._book.answers), self._book.num_lacking
+        is_over = is_asked and (not lacking or self._deadline.passed())
+        pairs = self._book.pairs(is_over)
         held = outcomes(pairs, self._config.serving.rollout.gate, self._own.margin)
-        is_over = is_asked and (not lacking or is_late)
         standing = paired(held, self._own.alpha, self._own.alpha, is_over=is_over)
-        standing.numbers.update(prompts=self._num_prompts, answers=num_answers, scored=len(pairs))
+        standing.numbers.update(prompts=len(self._book.prompts), answers=num_answers, scored=len(pairs))
         match standing.verdict:
-            case Verdict.PASS | Verdict.REJECT:
+            case Verdict.REJECT:
                 return replace(standing, reason=f"{_NAME}: {standing.reason}")
             case _ if is_over and lacking > MAY_LACK * num_answers:
                 told = f"{lacking} of {num_answers} pairs of answers were not scored in {self._own.timeout_s:g} s"
                 return Standing(Verdict.REJECT, f"replay could not run: {told}", standing.numbers)
+            case Verdict.PASS:
+                return replace(standing, reason=f"{_NAME}: {standing.reason}")
             case Verdict.HOLD:
-                told = f"{len(pairs)} of {self._num_prompts} prompts are answered and scored; {standing.reason}"
+                told = f"{len(pairs)} of {len(self._book.prompts)} prompts are answered and scored; {standing.reason}"
                 return replace(standing, reason=f"{_NAME}: {told}")
         told = standing.reason
         if pairs and not len(held[REWARD]):

@@ -2,7 +2,8 @@
 
 A reward belongs here when its trace is one whose answer was received. Both arms scored make a pair: a difference of
 rewards where a component scored both turns (silence on both is no evidence that they are alike), and of each guardrail
-that both have.
+that both have. They are judged in the order in which prompts are asked, up to the first that is open: were those that
+came early judged, what fails slowly would be missing when it is decided.
 """
 
 import math
@@ -18,15 +19,23 @@ ARMS = (Arm.CANDIDATE, Arm.STABLE)
 
 @dataclass
 class Book:
-    """What was asked and what it was worth. `versions` says which version each arm must have been served by alone."""
+    """What was asked and what it was worth. `versions` says which version each arm must have been served by alone.
+
+    `prompts` are those to be asked, in order. One thread asks and writes down answers, another takes rewards.
+    """
 
     versions: dict[Arm, int]
+    prompts: tuple[str, ...] = ()
     answers: dict[str, dict[Arm, str]] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     rewards: dict[str, Reward] = field(default_factory=dict)
 
-    def note(self, replay_of: str, candidate: str, stable: str) -> None:
-        """Both arms answered: the ids of the answers' traces."""
-        self.answers[replay_of] = {Arm.CANDIDATE: candidate, Arm.STABLE: stable}
+    def note(self, replay_of: str, candidate: str | None, stable: str | None) -> None:
+        """Both arms answered: the ids of the answers' traces. None: an engine does not take it, and it is left out."""
+        if candidate is None or stable is None:
+            self.left_out.add(replay_of)
+        else:
+            self.answers[replay_of] = {Arm.CANDIDATE: candidate, Arm.STABLE: stable}
 
     def take(self, reward: Reward) -> None:
         """A reward of any replay; the newest revision counts."""
@@ -40,14 +49,24 @@ class Book:
         if before is None or before.revision < reward.revision:
             self.rewards[name] = reward
 
-    def pairs(self) -> dict[str, tuple[Reward, Reward]]:
-        """Prompt -> candidate's and stable's reward, of those that have both."""
+    def pairs(self, is_over: bool = False) -> dict[str, tuple[Reward, Reward]]:
+        """Prompt -> candidate's and stable's reward, of those before the first that lacks one; of all, when it is
+        over."""
         found = {}
-        for replay_of, answers in tuple(self.answers.items()):  # the thread that asks adds to it meanwhile
-            candidate, stable = (self.rewards.get(answers[arm]) for arm in ARMS)
+        for prompt in self.prompts:
+            answers = self.answers.get(prompt, {})
+            candidate, stable = (self.rewards.get(answers.get(arm, "")) for arm in ARMS)
             if candidate is not None and stable is not None:
-                found[replay_of] = (candidate, stable)
+                found[prompt] = (candidate, stable)
+            elif prompt not in self.left_out and not is_over:
+                break
         return found
+
+    @property
+    def num_lacking(self) -> int:
+        """Answers of both arms that lack a reward."""
+        given = tuple(self.answers.values())  # the other thread adds to them
+        return sum(not all(answers[arm] in self.rewards for arm in ARMS) for answers in given)
 
 
 def outcomes(pairs: dict[str, tuple[Reward, Reward]], gate: GateConfig, margin: float) -> dict[str, Pairs]:

@@ -162,7 +162,7 @@ async def test_an_arm_that_never_answers_means_could_not_run(stage: Stage, arm: 
     stage.slots = {**stage.slots, arm: [gone]}
     standing = await stage.asked(timeout_s=0.5, required=False)
     assert standing.verdict is Verdict.REJECT
-    assert standing.reason.startswith("replay could not run: no answer in time: http://127.0.0.1:")
+    assert standing.reason.startswith("replay could not run: no answer in time: ")
 
 
 async def test_an_answer_that_failed_at_first_is_asked_under_a_new_trace_and_only_that_counts(stage: Stage) -> None:

@@ -22,7 +22,7 @@ GATE = GateConfig.model_validate(
 
 @pytest.fixture
 def book() -> Book:
-    made = Book({C: 1, S: 0})
+    made = Book({C: 1, S: 0}, ("p",))
     made.note("p", "c", "s")
     return made
 
@@ -36,12 +36,25 @@ def test_a_pair_is_both_arms_answers_to_one_prompt(book: Book) -> None:
 
 
 def test_a_reward_that_comes_before_its_answer_was_noted_counts() -> None:
-    book = Book({C: 1, S: 0})
+    book = Book({C: 1, S: 0}, ("p",))
     book.take(reward("p", C, "c", 0.0))
     book.take(reward("p", S, "s", 1.0))
     assert book.pairs() == {}
     book.note("p", "c", "s")
     assert len(book.pairs()) == 1
+
+
+def test_what_was_asked_later_waits_for_what_was_asked_before_it() -> None:
+    book = Book({C: 1, S: 0}, ("slow", "left out", "fast", "lost"))
+    for name in ("slow", "fast", "lost"):
+        book.note(name, f"c {name}", f"s {name}")
+    book.note("left out", None, "s left out")
+    for name in ("fast", "slow"):
+        assert book.pairs() == {}
+        for arm in (C, S):
+            book.take(reward(name, arm, f"{arm.value[0]} {name}", 0.5))
+    assert list(book.pairs()) == ["slow", "fast"]
+    assert (book.num_lacking, list(book.pairs(is_over=True))) == (1, ["slow", "fast"])
 
 
 def test_what_another_process_or_attempt_asked_is_no_answer_of_this_stage(book: Book) -> None:

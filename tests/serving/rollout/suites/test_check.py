@@ -103,12 +103,12 @@ async def test_an_engine_that_never_answers_could_not_run_and_is_no_pass(tmp_pat
     async with saying(GOOD, 0).serving() as stable:
         standing = await ended(made(config(tmp_path, timeout_s=0.5), [gone], [stable.slot("stable")]))
     assert standing.verdict is Verdict.REJECT
-    assert standing.reason.startswith("suites could not run: no answer in time: http://127.0.0.1:")
+    assert standing.reason.startswith("suites could not run: no answer in time: ")
 
 
 async def test_an_engine_that_serves_another_version_is_not_taken_for_the_candidate(tmp_path: Path) -> None:
     candidate = saying(GOOD, version=0)
-    standing = await ran(config(tmp_path, timeout_s=0.5), candidate, saying(GOOD, 0))
+    standing = await ran(config(tmp_path, timeout_s=2.0), candidate, saying(GOOD, 0))
     assert standing.verdict is Verdict.REJECT and "does not serve the version that is asked for" in standing.reason
     assert candidate.bodies == []
 
