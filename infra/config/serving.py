@@ -100,6 +100,13 @@ class GuardrailConfig(Section):
 GUARDRAILS = (
     GuardrailConfig(name="completed", margin=0.02),
     GuardrailConfig(name="substance", margin=0.02),
+    GuardrailConfig(name="latency", margin=0.05),
+    GuardrailConfig(name="brevity", margin=0.05),
+    GuardrailConfig(name="tools", margin=0.03),
+    GuardrailConfig(name="refusals", margin=0.03),
+    GuardrailConfig(name="questions", margin=0.05),
+    GuardrailConfig(name=SCORED, margin=0.05),
+    GuardrailConfig(name="kept", margin=0.05, required=False, missing=0.5),
 )
 
 
@@ -125,7 +132,11 @@ class GateConfig(Section):
     max_s: Seconds = Field(86_400.0, description="of the time in which sessions come; see `idle_s`")
     idle_s: Seconds = Field(900.0, description="of the time between two sessions, at most this counts")
     max_wall_s: Seconds = Field(604_800.0, description="by the clock, however few sessions came")
-    max_units_per_user: int = Field(2, ge=1, description="sessions of one user that count in a trial: the first ones")
+    max_units_per_user: int = Field(
+        1,
+        ge=1,
+        description="sessions of one user that count in a trial: the first ones; above 1 they count as independent",
+    )
     max_tenant_share: AnyShare = Field(1.0, description="of the sessions that count; never below twice an equal share")
 
     @model_validator(mode="after")

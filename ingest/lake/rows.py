@@ -153,6 +153,7 @@ def _turn_row(turn: Turn, number: int, place: _Own | None) -> Row:
         "status": turn.status,
         "finish_reason": turn.finish_reason,
         "num_tokens": turn.num_tokens,
+        "took_s": turn.took_s,
         "num_messages": len(turn.messages),
         "num_tool_calls": len(turn.tool_calls),
         "versions": [span.version for span in spans] if spans else list(turn.versions),

@@ -67,6 +67,7 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "status": pl.Int64(),
         "finish_reason": pl.String(),
         "num_tokens": pl.Int64(),  # of the reply
+        "took_s": pl.Float64(),  # from the request to the end of the reply
         "num_messages": pl.UInt32(),
         "num_tool_calls": pl.UInt32(),
         "versions": pl.List(pl.Int64()),

@@ -242,8 +242,8 @@ class Turn(Frozen):
     `messages` are those of the request that its `parent`'s request and reply do not hold already; with no parent, all
     of them. `tool_calls` are the reply's. `tools` is the JSON text of the tools that the request offers, empty where
     there are none or they are the parent's. See `ingest.sessions.history`. `offset` is where its trace lies, in the
-    trajectory's partition of `traces`; `is_altered` means that something in its request or its
-    reply was redacted, `is_reply_altered` that its reply was.
+    trajectory's partition of `traces`; `at` is when its reply ended and `took_s` how long that was after its request;
+    `is_altered` means that something in its request or its reply was redacted, `is_reply_altered` that its reply was.
     """
 
     trace_id: str
@@ -263,6 +263,7 @@ class Turn(Frozen):
     num_tokens: int
     versions: tuple[int, ...]
     at: float
+    took_s: float | None = Field(None, description="none in trajectories before this was told")
 
 
 class Trajectory(Record):

@@ -76,7 +76,7 @@ def _assignment(row: "Values") -> Assignment | None:
 
 
 def _turn(row: "Values", content: "Content") -> Turn:
-    taken = ("trace_id", "kind", "parent", "status", "finish_reason", "num_tokens")
+    taken = ("trace_id", "kind", "parent", "status", "finish_reason", "num_tokens", "took_s")
     return Turn.model_validate(
         {name: row[name] for name in taken}
         | {"offset": row["trace_offset"], "is_altered": bool(row["altered"]), "at": row["at"].timestamp()}

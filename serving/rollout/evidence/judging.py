@@ -12,7 +12,6 @@ from enum import StrEnum
 
 from infra.config import GateConfig
 from serving.rollout.evidence import influence
-from serving.rollout.evidence.bets import BETS
 from serving.rollout.evidence.stream import level
 from serving.rollout.evidence.tally import REWARD, Totals
 
@@ -100,17 +99,17 @@ def _expiry(tally: Totals, numbers: Mapping[str, float], limit: str, is_starved:
 
 
 def needed(tally: Totals, threshold: float) -> float:
-    """Sessions after which evidence for a candidate better by the margin is expected to be enough, at the last share of
-    the ramp; with fewer, a trial that ends has starved.
+    """Units after which evidence for a candidate better by the margin is about to be enough, at the last share of the
+    ramp; with fewer, a trial that ends has starved.
 
-    log E grows by about x^2 / (2 v) a session at the best bet, x the distance from the null (Waudby-Smith and Ramdas,
-    section 5), and a mixture of K bets loses at most log K to the best of them.
+    log E grows by about x^2 / (2 v) a session at the best bet, x the distance from the null: Waudby-Smith and Ramdas,
+    section 5.
     """
     if REWARD not in tally.measured:
         return 0.0
     design, pi = tally.measured[REWARD].design, tally.config.ramp[-1].share
     variance = design.baseline.variance / pi + design.baseline.variance / (1.0 - pi)
-    return math.ceil((threshold + math.log(len(BETS))) * 2.0 * variance / (2.0 * design.margin) ** 2)
+    return math.ceil(threshold * 2.0 * variance / (2.0 * design.margin) ** 2)
 
 
 def numbers_of(tally: Totals) -> dict[str, float]:

@@ -31,16 +31,16 @@ def stakes(trials: Trials, pi: float, for_harm: bool) -> Floats:
 
 
 def factors(trials: Trials, treated: Any, pi: float, outcome: Any, for_harm: bool) -> Floats:
-    """Logarithms of factors, trials x sessions x bets."""
+    """Logarithms of factors, trials x bets x sessions."""
     off = outcome - trials.mean
     phi = np.where(treated, off / pi, -off / (1 - pi))
     x = -phi if for_harm else phi + MARGIN
-    held: Floats = np.log1p(stakes(trials, pi, for_harm)[:, None, :] * x[..., None])
+    held: Floats = np.log1p(stakes(trials, pi, for_harm)[:, :, None] * x[:, None, :])
     return held
 
 
 def paths(trials: Trials, counts: NDArray[np.bool_] | None, for_harm: bool) -> Iterator[tuple[int, Floats]]:
-    """Block by block: where it begins, and how the log-products go on from its beginning, trials x block x bets.
+    """Block by block: where it begins, and how the log-products go on from its beginning, trials x bets x block.
 
     With outcomes of 0 and 1 there are four factors at one share, and a path is their logarithms times how often each
     was there.
@@ -53,12 +53,12 @@ def paths(trials: Trials, counts: NDArray[np.bool_] | None, for_harm: bool) -> I
         some = np.ones_like(treated) if counts is None else counts[:, begin:end]
         if is_binary:
             kinds = [(a, y) for a in (True, False) for y in (1.0, 0.0)]
-            seen = np.stack([np.cumsum(some & (treated == a) & (outcome == y), axis=1) for a, y in kinds], axis=2)
-            table = np.concatenate([factors(trials, a, pi, np.array([[y]]), for_harm) for a, y in kinds], axis=1)
-            yield begin, seen.astype(float) @ table
+            seen = np.stack([some & (treated == a) & (outcome == y) for a, y in kinds], axis=1)
+            table = np.concatenate([factors(trials, a, pi, np.array([[y]]), for_harm) for a, y in kinds], axis=2)
+            yield begin, table @ np.cumsum(seen, axis=2, dtype=float)
         else:
-            steps = factors(trials, treated, pi, outcome, for_harm) * some[..., None]
-            yield begin, np.cumsum(steps, axis=1, out=steps)
+            steps = factors(trials, treated, pi, outcome, for_harm) * some[:, None, :]
+            yield begin, np.cumsum(steps, axis=2, out=steps)
 
 
 def mixture(
@@ -66,38 +66,39 @@ def mixture(
 ) -> Whens:
     """The gate's e-process, in the order in which sessions began: when it first reaches 1/alpha."""
     num, line = len(trials.outcome), -math.log(alpha)
-    when, sums = np.full(num, NEVER), np.zeros((num, 1, len(_BETS)))
+    when, sums = np.full(num, NEVER), np.zeros((num, len(_BETS), 1))
     for begin, path in paths(trials, counts, for_harm):
         path += sums
         first = crossing(path, line)
-        crossed = (first < path.shape[1]) & (when == NEVER)
+        crossed = (first < path.shape[2]) & (when == NEVER)
         when[crossed] = begin + first[crossed] + 1
-        sums = path[:, -1:].copy()
+        sums = path[..., -1:].copy()
         if (when < NEVER).all():
             break
     return when
 
 
 def crossing(path: Floats, line: float) -> NDArray[np.intp]:
-    """Along axis 1, the first place at which the mean of the products reaches the line; its length where none does."""
-    first = np.full(len(path), path.shape[1])
-    some = np.flatnonzero((path.max(axis=2) >= line).any(axis=1))  # a mean is at most the greatest
+    """Along the last axis, the first place at which the mean of the products reaches the line; its length where none
+    does."""
+    first = np.full(len(path), path.shape[2])
+    some = np.flatnonzero(path.max(axis=(1, 2)) >= line)  # a mean is at most the greatest
     if some.size:
-        height = np.logaddexp.reduce(path[some], axis=2) - math.log(path.shape[2]) >= line
-        first[some] = np.where(height.any(axis=1), height.argmax(axis=1), path.shape[1])
+        height = np.logaddexp.reduce(path[some], axis=1) - math.log(path.shape[1]) >= line
+        first[some] = np.where(height.any(axis=1), height.argmax(axis=1), path.shape[2])
     return first
 
 
 def peaks(trials: Trials, until: Whens) -> Floats:
     """The most that log E ever is before session `until`."""
     num = len(trials.outcome)
-    sums, most = np.zeros((num, 1, len(_BETS))), np.zeros(num)
+    sums, most = np.zeros((num, len(_BETS), 1)), np.zeros(num)
     for begin, path in paths(trials, None, False):
         path += sums
-        height = np.logaddexp.reduce(path, axis=2) - math.log(path.shape[2])
-        is_before = np.arange(begin, begin + path.shape[1]) < until[:, None]
+        height = np.logaddexp.reduce(path, axis=1) - math.log(path.shape[1])
+        is_before = np.arange(begin, begin + path.shape[2]) < until[:, None]
         most = np.maximum(most, np.where(is_before, height, 0.0).max(axis=1))
-        sums = path[:, -1:].copy()
+        sums = path[..., -1:].copy()
     return most
 
 
@@ -113,11 +114,11 @@ def as_known(trials: Trials, settle: float) -> Whens:
         first = np.maximum(trials.first_at[row], began + settle)
         known = np.maximum(trials.known_at[row], began + settle)
         is_silent = known > first
-        steps = np.concatenate([np.where(is_silent[:, None], silent[row], final[row]), final[row] - silent[row]])
+        steps = np.concatenate([np.where(is_silent, silent[row], final[row]), final[row] - silent[row]], axis=1)
         times = np.concatenate([first, np.where(is_silent, known, np.inf)])
         order = np.argsort(times, kind="stable")
         order = order[np.isfinite(times[order])]
-        at = crossing(np.cumsum(steps[order], axis=0)[None], -math.log(ALPHA))[0]
+        at = crossing(np.cumsum(steps[:, order], axis=1)[None], -math.log(ALPHA))[0]
         if at < order.size:
             when[row] = int(times[order[at]]) + 1
     return when
