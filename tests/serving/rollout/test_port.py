@@ -119,7 +119,7 @@ def test_the_state_says_mode_holdback_what_is_held_and_who_disagrees(world: Worl
     world.ticks(1)
     told = state_of(world.rollout)
     assert (told["mode"], told["holdback"], told["stable"], told["share"]) == ("paused", 0, 1, 0.25)
-    assert told["held"] == {"s": [0, 1], "c": [0]}
+    assert told["held"] == {"s": [0, 1], "c": [0, 1]}
     assert told["release"] == world.served.last
     (line,) = told["disagreement"]  # type: ignore[misc]
     assert line.startswith("s has 0, the log gives it 1, since ")
