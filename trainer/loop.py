@@ -31,7 +31,16 @@ from infra.telemetry import metrics as measured
 from infra.telemetry import names
 from ingest.log import fates, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import FEEDBACK_AT, Fate, FateKind, Mode
+from ingest.records.events import (
+    FEEDBACK_AT,
+    FEEDBACK_FROM,
+    FEEDBACK_TO,
+    SESSIONS_FROM,
+    SESSIONS_TO,
+    Fate,
+    FateKind,
+    Mode,
+)
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
@@ -251,7 +260,7 @@ class Trainer:
                 **batch.mean_parts,
                 **batch.fairness.numbers(),
                 **metrics.numbers(),
-                **_feedback_at(used),
+                **_times_of(used),
             },
             at=self._now(),
             context=telemetry.headers_out(),
@@ -407,7 +416,13 @@ def _tell_fairness(fairness: Fairness) -> None:
     )
 
 
-def _feedback_at(used: Sequence[Item]) -> dict[str, float]:
-    """When the batch's feedback was given, as a metric of its version: the rollout tells how long that took."""
-    given = [at for item in used for at in item.feedback_at]
-    return {FEEDBACK_AT: median(given)} if given else {}
+def _times_of(used: Sequence[Item]) -> dict[str, float]:
+    """When the batch's sessions began and its feedback was given, as metrics of its version.
+
+    The rollout tells how long the feedback took to be served, and `onstream lineage` what a version is made of.
+    """
+    began, given = [item.opened_at for item in used], [at for item in used for at in item.feedback_at]
+    times = {SESSIONS_FROM: min(began), SESSIONS_TO: max(began)}
+    if given:
+        times |= {FEEDBACK_AT: median(given), FEEDBACK_FROM: min(given), FEEDBACK_TO: max(given)}
+    return times

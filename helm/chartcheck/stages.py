@@ -39,7 +39,8 @@ class Engines(Part):
 
     stable: Pool = Field(Pool(), description="the engines that serve stable")
     candidate: CandidatePool = Field(
-        CandidatePool(), description="the engines that a trial's candidate is served by; they help stable between trials"
+        CandidatePool(),
+        description="the engines that a trial's candidate is served by; they help stable between trials",
     )
     updateStrategy: Literal["OnDelete", "RollingUpdate"] = Field(
         "RollingUpdate",

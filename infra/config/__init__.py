@@ -3,7 +3,8 @@
 Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
 Secrets never stand in the file: the control plane's token is read from `ONSTREAM_CONTROL_TOKEN`, the scorers' from
 `ONSTREAM_SCORING_TOKEN`, the master secret of users' keys from where `privacy` says, the brokers' password from where
-`log.security` says, and API keys are known by their digests.
+`log.security` says, the key that signs versions from where `store.signing` says, and API keys are known by their
+digests.
 """
 
 import os
@@ -15,7 +16,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from infra.config.base import Port, Seconds, Section
-from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, StoreConfig
+from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
+from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
 from infra.config.serving import (
     SCORED,
     CaptureConfig,
@@ -57,6 +59,7 @@ __all__ = [
     "GuardrailConfig",
     "HealthConfig",
     "IngestConfig",
+    "JudgeConfig",
     "LakeConfig",
     "LogConfig",
     "LogSecurity",
@@ -66,12 +69,15 @@ __all__ = [
     "PrivateKind",
     "Protocol",
     "RampStep",
+    "ReplayConfig",
     "RewardsConfig",
     "RolloutConfig",
     "RouterConfig",
     "Section",
     "ServingConfig",
+    "SigningConfig",
     "StoreConfig",
+    "SuitesConfig",
     "SwitchbackConfig",
     "TrainerConfig",
     "WatchConfig",

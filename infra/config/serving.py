@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from infra.config.base import AnyShare, Host, Port, Rate, Seconds, Section, Share
+from infra.config.checks import ReplayConfig, SuitesConfig
 
 KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
@@ -193,6 +194,8 @@ class RolloutConfig(Host):
     )
     switchback: SwitchbackConfig = SwitchbackConfig()
     gate: GateConfig = GateConfig()
+    suites: SuitesConfig = SuitesConfig()
+    replay: ReplayConfig = ReplayConfig()
     watch: WatchConfig = WatchConfig()
     approval: bool = Field(False, description="a version that passed the gate waits for `onstream rollout promote`")
     port: Port = Field(8100, description="the trial's state for all, and commands with the control token")

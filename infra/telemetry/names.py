@@ -143,6 +143,8 @@ class SpanName:
     attributes: tuple[str, ...] = ()
     of: str = ""
     """What stands for `{}` where the table is shown."""
+    is_ambient: bool = True
+    """Whether other libraries' instrumentation finds it around them. Not where every request pays for it."""
 
     @property
     def shown(self) -> str:
@@ -157,6 +159,7 @@ REQUEST = SpanName(
     "a request at the router, to the end of its answer; feedback too, as `POST /v1/feedback`",
     (METHOD, ROUTE, STATUS, ERROR, TRACE, ARM, ENGINE, RETRIES),
     "POST /v1/chat/completions",
+    is_ambient=False,
 )
 GENERATE = SpanName(
     "{}",
@@ -167,6 +170,7 @@ GENERATE = SpanName(
         *(INPUT_TOKENS, OUTPUT_TOKENS, CONVERSATION, TRACE, ARM, ENGINE, VERSION, ERROR),
     ),
     "chat smollm2",
+    is_ambient=False,
 )
 SEND = SpanName("send {}", SpanRole.PRODUCER, "a record appended to a topic", _KAFKA, "trajectories")
 SHIP = SpanName(

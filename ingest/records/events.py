@@ -7,6 +7,7 @@ version ever written, and each must stay readable. Token ids are uint32 and log-
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -33,6 +34,10 @@ SESSION_END = "session_end"
 
 FEEDBACK_AT = "feedback_at.median"
 """The metric of a version that says when the feedback it learnt from was given: the median, in Unix seconds."""
+
+FEEDBACK_FROM, FEEDBACK_TO = "feedback_at.first", "feedback_at.last"
+SESSIONS_FROM, SESSIONS_TO = "sessions_at.first", "sessions_at.last"
+"""The same, of the first and the last feedback, and of when the first and the last session it learnt from began."""
 
 
 class Frozen(BaseModel):
@@ -496,6 +501,7 @@ class Fate(Record):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
+@lru_cache(maxsize=4096)  # a stage asks of each record several times over
 def session_key(session_id: str) -> str:
     """Sixteen hex digits that stand for a session: the partition key of everything about it."""
     return hashlib.blake2b(session_id.encode(), digest_size=8).hexdigest()

@@ -72,7 +72,7 @@ def _is_erased(row: "Values", content: "Content | None") -> bool:
 def _assignment(row: "Values") -> Assignment | None:
     if row["arm"] is None:
         return None
-    return Assignment(arm=row["arm"], trial=row["trial"], propensity=row["propensity"])
+    return Assignment(arm=row["arm"], trial=row["trial"], propensity=row["propensity"], replay_of=row["replay_of"])
 
 
 def _turn(row: "Values", content: "Content") -> Turn:

@@ -88,7 +88,7 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         require_free(host, port, slot.id)
     stop = Stop()
     health.serve(config.health, stop.pulse, lambda: wanted.trouble(loader.serving.version))  # asked once both are there
-    store = VersionStore(config.store.url)
+    store = VersionStore.of(config.store)
     copies = Path(config.store.cache_dir) / slot.id
     manifest = store.read(first_version(config, slot, copies))
     folder = store.fetch(manifest, copies)

@@ -9,7 +9,9 @@ from infra import health
 from infra.config import Config
 from infra.lifecycle import Stop, run_until_stopped, steady_time
 from ingest.log.connect import connect
+from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
+from ingest.records.events import TrialState
 from ingest.store.versions import VersionStore
 from serving.guard import control_token
 from serving.rollout import port
@@ -18,6 +20,9 @@ from serving.rollout.desk import Desk
 from serving.rollout.engines import EngineControl
 from serving.rollout.operators.books import Books
 from serving.rollout.operators.routes import routes
+from serving.rollout.replay import check as replay
+from serving.rollout.stages import CheckMaker
+from serving.rollout.suites import check as suites
 
 _END_S = 15.0  # a tick and the evidence; a load may take 600 s, and is made good by reconciling
 
@@ -39,8 +44,9 @@ def run(config: Config) -> None:
         log = connect(config, client_id="rollout")
         engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
         kept = Path(config.run_dir) / "rollout" / "evidence.json"
-        store = VersionStore(config.store.url)
-        rollout = Rollout(log, store, engines, own, kept, now=now, pulse=stop.pulse, desk=desk)
+        store = VersionStore.of(config.store)
+        checks = checks_of(config, log)
+        rollout = Rollout(log, store, engines, own, kept, now=now, pulse=stop.pulse, desk=desk, checks=checks)
         try:
             rollout.start()
             shown["rollout"] = rollout
@@ -56,6 +62,12 @@ def run(config: Config) -> None:
 
     if not run_until_stopped(work, stop, _END_S):
         logger.warning("rollout: what an engine is loading is left to it; the next controller reads what it serves")
+
+
+def checks_of(config: Config, log: EventLog) -> dict[TrialState, CheckMaker]:
+    """The checks before users that a configuration asks for."""
+    makers = {TrialState.SUITES: suites.maker(config), TrialState.REPLAY: replay.maker(config, log)}
+    return {state: maker for state, maker in makers.items() if maker is not None}
 
 
 def state_of(rollout: Rollout | None) -> dict[str, object]:

@@ -13,7 +13,7 @@ import uvicorn
 from infra import health
 from infra.config import Config, RouterConfig
 from infra.errors import NewerError
-from infra.lifecycle import Pulse, Stop
+from infra.lifecycle import Pulse, Stop, collect_briefly
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
@@ -58,6 +58,7 @@ async def _serve_router(router: Router, own: RouterConfig, pulse: Pulse) -> None
             timeout_graceful_shutdown=own.drain_s,
         )
     )
+    collect_briefly()
     try:
         await server.serve()
     finally:

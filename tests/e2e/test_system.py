@@ -40,12 +40,7 @@ from rewards.summary import engines
 from rewards.summary.engines import EngineLikelihoods
 from serving import headers
 
-pytestmark = [
-    pytest.mark.timeout(420),
-    # kafka-python leaves the socket of a refused connection to the garbage collector; the broker is down in here once
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(420)
 GREEDY = {"temperature": 0, "max_tokens": 24}
 
 

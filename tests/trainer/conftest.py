@@ -22,6 +22,7 @@ from ingest.records.events import (
     Chain,
     CloseReason,
     Fate,
+    Feedback,
     Mode,
     Part,
     Release,
@@ -77,6 +78,8 @@ def make_reward(
     segment_changes: dict[int, dict[str, Any]] | None = None,
     at: float = 1000.0,
     revision: int = 1,
+    opened_at: float = 0.0,
+    feedback_at: Sequence[float] = (),
 ) -> Reward:
     """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number.
 
@@ -104,11 +107,14 @@ def make_reward(
         assignment=None,
         held_out=held_out,
         closed=CloseReason.INACTIVE,
-        opened_at=0.0,
+        opened_at=opened_at,
         closed_at=1.0,
         turns=tuple(make_turn(trace, **(turn_changes or {}).get(n, {})) for n, trace in enumerate(traces)),
         chains=(Chain(token_ids=tuple(tokens), segments=tuple(segments)),),
-        feedback=(),
+        feedback=tuple(
+            Feedback(feedback_id=f"{session}-{at}", session_id=session, tenant=tenant, value=1.0, at=at)
+            for at in feedback_at
+        ),
     )
     return Reward(
         reward_id=f"r-{session}-{revision}",

@@ -9,7 +9,19 @@ from ingest.log import topics
 from ingest.log.protocol import Message
 from ingest.log.reader import replay
 from ingest.records import codec
-from ingest.records.events import ChatMessage, Fate, FateKind, Mode, ReleaseKind, TrialState
+from ingest.records.events import (
+    FEEDBACK_AT,
+    FEEDBACK_FROM,
+    FEEDBACK_TO,
+    SESSIONS_FROM,
+    SESSIONS_TO,
+    ChatMessage,
+    Fate,
+    FateKind,
+    Mode,
+    ReleaseKind,
+    TrialState,
+)
 from ingest.sessions.contamination import build
 from trainer import phases
 from trainer.checkpoint import Checkpoints, State
@@ -47,6 +59,18 @@ def test_a_batch_trains_every_turn_once_and_publishes_a_child_of_stable(world: W
     assert (version.lineage["spec"], version.lineage["num_turns"]) == ("default/1", 4)
     assert version.metrics["mean_reward"] == pytest.approx(0.15)
     assert {"kl", "grad_norm", "loss", "ess", "clip_fraction"} <= version.metrics.keys()
+
+
+def test_a_manifest_notes_when_its_sessions_began_and_its_feedback_was_given(world: World) -> None:
+    world.bootstrap()
+    world.fill("a", sessions=2, opened_at=40.0)
+    world.fill("b", sessions=1, opened_at=10.0, feedback_at=(70.0, 61.0))
+    world.fill("c", sessions=1, opened_at=30.0, feedback_at=(65.0,))
+    world.reward("held", [0.5], held_out=True, opened_at=1.0)
+    run(world.start())
+    (version,) = world.published()
+    noted = [version.metrics[name] for name in (SESSIONS_FROM, SESSIONS_TO, FEEDBACK_FROM, FEEDBACK_AT, FEEDBACK_TO)]
+    assert noted == [10.0, 40.0, 61.0, 65.0, 70.0]
 
 
 def test_the_record_is_appended_after_the_manifest_can_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,23 @@ log:
     {{- include "onstream.logSecurity" . | nindent 4 }}
 store:
   url: {{ $store }}/store
+  {{- with .Values.signing }}
+  {{- if .secret }}
+  signing:
+    {{- if .privateKey }}
+    key_file: /etc/onstream/secrets/signing/private.pem
+    {{- end }}
+    public_key_files:
+      {{- range $number, $_ := .publicKeys }}
+      - /etc/onstream/secrets/signing/public-{{ $number }}.pem
+      {{- else }}
+      []
+      {{- end }}
+    required: {{ .required }}
+  {{- else if .required }}
+  {{- fail "signing.required: name the Secret with the keys in signing.secret" }}
+  {{- end }}
+  {{- end }}
 serving:
   engine:
     listen: 0.0.0.0

@@ -259,3 +259,12 @@ def test_sessions_of_partitions_that_moved_are_dropped(table: Table, make_trace:
     assert table.table.drop({("traces", 0)}) == 0
     assert table.table.drop({("traces", 1)}) == 1
     assert len(table.table) == 0
+
+
+def test_a_replay_is_handed_out_the_moment_it_arrives(table: Table, make_trace: MakeTrace) -> None:
+    asked_again = Assignment(arm=Arm.CANDIDATE, trial=3, propensity=0.5, replay_of="k-0")
+    table.add(make_trace("replay", at=9.0, assignment=asked_again), now=500.0)
+    table.add(make_trace("s", at=9.0), now=500.0)
+    (closed,) = table.table.due(500.0)
+    assert (closed.trajectory.session_id, closed.trajectory.closed) == ("replay", CloseReason.ENDED)
+    assert closed.trajectory.held_out and closed.trajectory.assignment == asked_again
