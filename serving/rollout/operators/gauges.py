@@ -62,8 +62,8 @@ class Past:
         self._left, self._served = deque(releases), Served()
 
     def read(self, until: float) -> None:
-        """On to a time, in Unix seconds."""
-        while self._left and self._left[0].at <= until:
+        """On to a time, in Unix seconds: what was released before it."""
+        while self._left and self._left[0].at < until:
             release = self._left.popleft()
             before, self._served = self._served, advance(self._served, release)
             if self._served is not before:

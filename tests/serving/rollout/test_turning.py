@@ -1,125 +1,15 @@
 """A controller whose arms take turns on the same engines, with users whose sessions take some seconds."""
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from rollouts import Hand, World
+from street import Street
 
-from infra.config import EngineSlot, GateConfig, Placement, RampStep, RolloutConfig, SwitchbackConfig, WatchConfig
-from ingest.log import reader, topics
-from ingest.records.events import (
-    Arm,
-    Assignment,
-    CloseReason,
-    Mode,
-    ReleaseKind,
-    Reward,
-    Trajectory,
-    TrialState,
-    Turn,
-    TurnKind,
-    about,
-)
+from infra.config import GuardrailConfig, Placement
+from ingest.records.events import Arm, Mode, ReleaseKind, TrialState
 from serving.rollout.commands import Do
 from serving.rollout.operators.books import tell
 from serving.rollout.operators.history import Filters, history
-from serving.router.routing import Health, assign
-
-BLOCK_S = 10.0
-
-
-@dataclass
-class Session:
-    """One that goes on: what the router said of it first, and which versions served it."""
-
-    name: str
-    assignment: Assignment
-    began_at: float
-    ends_at: float
-    versions: dict[int, None] = field(default_factory=dict)
-
-
-class Street(World):
-    """Users who come by chance, and whose sessions are rewarded by what served them."""
-
-    def __init__(self, folder: Path, num_engines: int = 1, **gate: object) -> None:
-        self.num_engines = num_engines
-        super().__init__(folder)
-        ramp = (RampStep(share=0.3, until_units=6), RampStep(share=0.5))
-        given = {"margin": 0.15, "min_champion_units": 10, "ramp": ramp, "guardrails": (), "settle_s": 20.0} | gate
-        self.config = RolloutConfig(
-            placement=Placement.SWITCHBACK,
-            switchback=SwitchbackConfig(block_s=BLOCK_S, kept_margin=0.3, live_only=num_engines == 1),
-            gate=GateConfig.model_validate(given),
-            watch=WatchConfig(share=0.25, min_units=12, max_units=2000, max_s=50_000, alpha=0.01),
-            tick_s=0.001,
-            drain_s=30,
-        )
-        names = [f"e{n}" for n in range(num_engines)]
-        self.hands = {name: Hand(EngineSlot(id=name, arm="stable", port=1, control_port=2)) for name in names}
-        self.random, self.open = random.Random(7), list[Session]()
-        self.rates = {0: 0.4, 1: 0.9}
-        self.lengths = {0: 2.0, 1: 2.0}
-        self.rollout = self.restarted()
-
-    def live(self, seconds: int, until: Callable[[], bool] = lambda: False) -> None:
-        for _ in range(seconds):
-            if until():
-                return
-            self.now += 1.0
-            self._users()
-            self.rollout.tick()
-
-    def _users(self) -> None:
-        served, names = self.rollout.served, tuple(self.hands)
-        for _ in range(2):
-            self.sessions += 1
-            name = f"session-{self.sessions}"
-            version = self.hands[self.random.choice(names)].version
-            length = self.random.expovariate(1.0 / self.lengths[version])
-            self.open.append(
-                Session(name, assign(name, served, names, Health()), self.now, self.now + length, {version: None})
-            )
-        for one in tuple(self.open):
-            pool = [hand.version for hand in self.hands.values()]
-            one.versions |= {self.random.choice(pool): None} if len(one.versions) == 1 else {}
-            if one.ends_at <= self.now:
-                self.open.remove(one)
-                self._score(one)
-
-    def _score(self, one: Session) -> None:
-        turn = Turn(
-            trace_id=f"{one.name}-t", kind=TurnKind.MAIN, context="", reply="", followup=None, finish_reason="stop",
-            status=200, num_tokens=1, versions=tuple(one.versions), at=one.ends_at,
-        )  # fmt: skip
-        trajectory = Trajectory(
-            trajectory_id=one.name, session_id=one.name, tenant="t", assignment=one.assignment, held_out=False,
-            closed=CloseReason.INACTIVE, opened_at=one.began_at, closed_at=self.now, turns=(turn,), chains=(),
-            feedback=(),
-        )  # fmt: skip
-        rate = min(self.rates[version] for version in one.versions)
-        reward = Reward(
-            reward_id=one.name, trajectory_id=one.name, session_id=one.name, spec="x", components=(), turns=(),
-            value=float(self.random.random() < rate), has_signal=True, guardrails={}, trajectory=trajectory,
-            at=self.now, **about(trajectory),
-        )  # fmt: skip
-        reader.send(self.log, topics.REWARDS, one.name, reward)
-
-    @property
-    def state(self) -> TrialState | None:
-        return self.rollout.served.state
-
-    def to_trial(self) -> None:
-        self.live(120)
-        self.publish(1, parent=0)
-        self.live(10, lambda: self.state is TrialState.CANARY)
-        assert self.state is TrialState.CANARY
-
-    def is_over(self) -> bool:
-        return self.state is not TrialState.CANARY
 
 
 @pytest.mark.parametrize("num_engines", [1, 3])
@@ -284,3 +174,30 @@ def test_history_tells_of_blocks_only_when_it_is_asked_for_everything(tmp_path: 
     assert not [entry for entry in told[False].entries if entry.release.kind is ReleaseKind.BLOCK]
     whats = [entry.what for entry in told[True].entries if entry.release.kind is ReleaseKind.BLOCK]
     assert "block 0 begins" in whats and "engines swap" in whats
+
+
+PLACEMENTS = [(Placement.SPLIT, 2), (Placement.SWITCHBACK, 1), (Placement.SWITCHBACK, 2)]
+
+
+@pytest.mark.parametrize(("placement", "num_engines"), PLACEMENTS)
+@pytest.mark.parametrize(
+    ("reward", "polite", "ends", "told"),
+    [
+        (0.9, 0.9, TrialState.PROMOTED, "is promoted"),
+        (0.4, 0.9, TrialState.EXPIRED, " within 60 s"),
+        (0.05, 0.9, TrialState.REJECTED, "users are served worse"),
+        (0.9, 0.3, TrialState.REJECTED, "guardrail polite is hurt"),
+    ],
+    ids=["better", "no better, and no time", "worse", "better, and rude"],
+)
+def test_a_version_ends_as_it_must_whichever_way_its_arm_is_placed(
+    tmp_path: Path, placement: Placement, num_engines: int, reward: float, polite: float, ends: TrialState, told: str
+) -> None:
+    rail = GuardrailConfig(name="polite", margin=0.3)
+    max_s = 60.0 if ends is TrialState.EXPIRED else 5000.0
+    street = Street(tmp_path, num_engines, placement, guardrails=(rail,), max_s=max_s)
+    street.rates, street.polite[1] = {0: 0.4, 1: reward}, polite
+    street.to_trial()
+    street.live(6000, street.is_over)
+    assert street.state is ends, street.rollout.standing
+    assert told in next(release.reason for release in street.released if release.state is ends)

@@ -202,7 +202,7 @@ def test_a_trial_is_held_against_the_line_of_its_place_among_trials_and_promotio
         past.begin(version, 0)
         past.move(version, state, "it is decided")
     past.begin(3, 0)
-    standing = TrialGauge(past.releases[-1], past.releases[:-1], CONFIG).look(past.now)
+    standing = TrialGauge(past.releases[-1], past.releases, CONFIG).look(past.now)
     assert standing.numbers["log_threshold"] == pytest.approx(-math.log(level(0.05, trial=3, promotions=1)))
 
 
