@@ -1,6 +1,6 @@
 """Finding a scorer by the name that a reward spec gives it.
 
-a short name                    built in: those of `rewards.scorers` and of `rewards.summary`, see `BUILT_IN`
+a short name                    built in: of `rewards.scorers`, `.behaviour` and `.summary`, see `BUILT_IN`
 a name                          an entry point in the group `onstream.scorers`
 package.module:Class            anything importable
 path/to/file.py:Class           a file, relative to the working directory
@@ -25,6 +25,11 @@ BUILT_IN: Mapping[str, str] = {
     "feedback": "rewards.scorers:FeedbackScorer",
     "followup": "rewards.scorers:FollowupRule",
     "reply": "rewards.scorers:ReplyRule",
+    "latency": "rewards.behaviour:Latency",
+    "brevity": "rewards.behaviour:Brevity",
+    "tools": "rewards.behaviour:Tools",
+    "refusals": "rewards.behaviour:Refusals",
+    "questions": "rewards.behaviour:Questions",
     "sufficiency": "rewards.summary.sufficiency:Sufficiency",
     "recall": "rewards.summary.recall:Recall",
     "faithfulness": "rewards.summary.faithfulness:Faithfulness",

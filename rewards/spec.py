@@ -11,7 +11,9 @@
     guardrails:                       # behaviour rates in [0, 1] for the gate, higher is better, never in the reward
       - {name: completed, scorer: reply, params: {finish_reasons: [stop, length, tool_calls]}}
 
-A guardrail that scores as some component does is refused: what blocks a version must not be what it was trained on.
+A spec in a file has the shipped default's guardrails besides its own, where it has nothing else of that name and
+rewards nothing the same. A guardrail that scores as some component does is refused: what blocks a version must not be
+what it was trained on.
 How these become a reward is in `rewards.evaluate`.
 """
 
@@ -19,18 +21,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from infra.config import Config
+from infra.config import SCORED, Config
 from infra.errors import ConfigError
 from infra.explain import explain
 from ingest.records.events import TurnKind, content_id
 from rewards import plugins
 from rewards.scorers import AnyScorer, BatchScorer, Scorer, kinds_of
+
+_SHIPPED = resources.files("rewards").joinpath("default.yaml")
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Label = Annotated[str, Field(min_length=1, max_length=64)]
@@ -129,20 +134,36 @@ def load(path: str) -> Scoring:
     Raises:
         ConfigError: the file cannot be used, a scorer cannot be built, or a guardrail is part of the reward.
     """
-    source = Path(path).absolute() if path else resources.files("rewards").joinpath("default.yaml")
+    source: Path | Traversable = Path(path).absolute() if path else _SHIPPED
     try:
-        raw = yaml.safe_load(source.read_text())
-    except FileNotFoundError as exc:
-        raise ConfigError(f"reward spec {source}: no such file") from exc
-    except (OSError, yaml.YAMLError) as exc:
-        raise ConfigError(f"reward spec {source}: not readable as YAML: {exc}") from exc
-    try:
-        return build(RewardSpec.model_validate(raw))
+        spec = RewardSpec.model_validate(_read(source))
+        return build(_with_shipped_guardrails(spec) if path else spec)
     except ValidationError as exc:
         lines = [f"  {explain(error, RewardSpec)}" for error in exc.errors()]
         raise ConfigError("\n".join([f"reward spec {source}:", *lines])) from exc
     except ConfigError as exc:
         raise ConfigError(f"reward spec {source}: {exc}") from exc
+
+
+def _read(source: Path | Traversable) -> Any:
+    try:
+        return yaml.safe_load(source.read_text())
+    except FileNotFoundError as exc:
+        raise ConfigError("no such file") from exc
+    except (OSError, yaml.YAMLError) as exc:
+        raise ConfigError(f"not readable as YAML: {exc}") from exc
+
+
+def _with_shipped_guardrails(spec: RewardSpec) -> RewardSpec:
+    """A spec, and the guardrails of the shipped default that it neither has by another rule nor rewards."""
+    names = {part.name for part in (*spec.components, *spec.guardrails)}
+    rewarded = [(part.scorer, part.params) for part in spec.components]
+    more = tuple(
+        part
+        for part in RewardSpec.model_validate(_read(_SHIPPED)).guardrails
+        if part.name not in names and (part.scorer, part.params) not in rewarded
+    )
+    return spec.model_copy(update={"guardrails": spec.guardrails + more})
 
 
 def of(config: Config) -> Scoring:
@@ -152,9 +173,9 @@ def of(config: Config) -> Scoring:
         ConfigError: as `load` does, or the gate asks for a guardrail that the spec does not have.
     """
     scoring = load(config.rewards.spec)
-    known = [guardrail.name for guardrail in scoring.spec.guardrails]
+    known = [*(guardrail.name for guardrail in scoring.spec.guardrails), SCORED]
     for asked in config.serving.rollout.gate.guardrails:
-        if asked.name not in known:
+        if asked.required and asked.name not in known:
             raise ConfigError(
                 f"serving.rollout.gate.guardrails: {asked.name!r} must be a guardrail of the reward spec "
                 f"{scoring.spec.name!r}, which has {', '.join(known) or 'none'}; no version could ever be promoted"

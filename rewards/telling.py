@@ -15,6 +15,7 @@ REASONS = frozenset(
         "no feedback",
         "no follow-up",
         "follow-up says neither",
+        "how long it took was not recorded",
         "nothing came after the cut",
         "no engine has a scoring port",
         "cannot be asked",

@@ -83,6 +83,7 @@ def session_row(trajectory: Trajectory) -> Row:
         "trial": given.trial if given else None,
         "propensity": given.propensity if given else None,
         "held_out": trajectory.held_out,
+        "replay_of": given.replay_of if given else None,
         "closed": trajectory.closed.value,
         "num_turns": len(trajectory.turns),
         "num_feedback": len(trajectory.feedback),
@@ -132,6 +133,7 @@ def turn_rows(trajectory: Trajectory, vault: Vault, subject: str) -> Iterator[Ro
         "arm": given.arm.value if given else None,
         "trial": given.trial if given else None,
         "held_out": trajectory.held_out,
+        "replay_of": given.replay_of if given else None,
         "consent": trajectory.consent.value,
         "trace_partition": trajectory.partition,
     }
@@ -153,6 +155,7 @@ def _turn_row(turn: Turn, number: int, place: _Own | None) -> Row:
         "status": turn.status,
         "finish_reason": turn.finish_reason,
         "num_tokens": turn.num_tokens,
+        "took_s": turn.took_s,
         "num_messages": len(turn.messages),
         "num_tool_calls": len(turn.tool_calls),
         "versions": [span.version for span in spans] if spans else list(turn.versions),

@@ -43,6 +43,7 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "trial": pl.Int64(),
         "propensity": pl.Float64(),
         "held_out": pl.Boolean(),
+        "replay_of": pl.String(),  # the trace that was asked again for a trial; none: somebody's own conversation
         "closed": pl.String(),
         "num_turns": pl.UInt32(),
         "num_feedback": pl.UInt32(),
@@ -64,9 +65,11 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "arm": pl.String(),
         "trial": pl.Int64(),
         "held_out": pl.Boolean(),
+        "replay_of": pl.String(),  # the trace that was asked again for a trial; none: somebody's own conversation
         "status": pl.Int64(),
         "finish_reason": pl.String(),
         "num_tokens": pl.Int64(),  # of the reply
+        "took_s": pl.Float64(),  # from the request to the end of the reply
         "num_messages": pl.UInt32(),
         "num_tool_calls": pl.UInt32(),
         "versions": pl.List(pl.Int64()),

@@ -33,6 +33,7 @@ def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | Non
         num_tokens=len(trace.token_ids),
         versions=versions_of(trace.spans),
         at=trace.finished_at,
+        took_s=trace.finished_at - trace.started_at,
     )
 
 

@@ -72,11 +72,11 @@ def _is_erased(row: "Values", content: "Content | None") -> bool:
 def _assignment(row: "Values") -> Assignment | None:
     if row["arm"] is None:
         return None
-    return Assignment(arm=row["arm"], trial=row["trial"], propensity=row["propensity"])
+    return Assignment(arm=row["arm"], trial=row["trial"], propensity=row["propensity"], replay_of=row["replay_of"])
 
 
 def _turn(row: "Values", content: "Content") -> Turn:
-    taken = ("trace_id", "kind", "parent", "status", "finish_reason", "num_tokens")
+    taken = ("trace_id", "kind", "parent", "status", "finish_reason", "num_tokens", "took_s")
     return Turn.model_validate(
         {name: row[name] for name in taken}
         | {"offset": row["trace_offset"], "is_altered": bool(row["altered"]), "at": row["at"].timestamp()}

@@ -16,12 +16,12 @@ PACKAGES = ("infra", "ingest", "rewards", "serving", "trainer")
     [
         (
             "rewards/spec.py",
-            "import serving.rollout.gate",
+            "import serving.rollout.evidence",
             "stages meet on the log and in the store, never in an import",
         ),
         (
             "serving/router/routing.py",
-            "import serving.rollout.gate",
+            "import serving.rollout.evidence",
             "engine, router and rollout never import each other",
         ),
         (
@@ -30,9 +30,9 @@ PACKAGES = ("infra", "ingest", "rewards", "serving", "trainer")
             "stages meet on the log and in the store, never in an import",
         ),
         ("infra/lifecycle.py", "import torch", "infra is light: no torch, vllm, ray, kafka or polars"),
-        ("serving/rollout/gate.py", "import ray", "only the trainer imports ray"),
+        ("serving/rollout/evidence/judging.py", "import ray", "only the trainer imports ray"),
         ("trainer/losses.py", "import vllm", "only serving imports vllm"),
-        ("ingest/sessions/table.py", "import kafka", "only ingest.log.kafka_* import kafka"),
+        ("ingest/sessions/table.py", "import confluent_kafka", "only ingest.log.kafka_* import confluent_kafka"),
         ("ingest/sessions/table.py", "import polars", "only ingest.lake imports polars"),
         ("ingest/records/events.py", "import numpy", "records cost pydantic and nothing else"),
     ],

@@ -84,7 +84,9 @@ class Hand:
     def status(self) -> EngineStatus:
         return EngineStatus(self.version, 0)
 
-    def load(self, version: int) -> dict[str, float]:
+    def hold(self, _versions: Sequence[int]) -> None: ...
+
+    def load(self, version: int, _epoch: int) -> dict[str, float]:
         self.version = version
         return {"fetch_s": 0.0, "pause_s": 0.01}
 
@@ -135,7 +137,9 @@ class World:
             "run_dir": str(folder), "model": {"path": str(folder)}, "log": {"partitions": 2},
             "ingest": {"inactivity_s": 4.0, "held_out_share": 0.0},
             "trainer": {"batch_turns": SESSIONS, "minibatch_turns": 2},
-            "serving": {"rollout": {"tick_s": 0.01, "gate": {"min_champion_units": 2, "guardrails": []}}},
+            "serving": {
+                "rollout": {"tick_s": 0.01, "gate": {"min_champion_units": 2, "guardrails": [], "settle_s": 0}}
+            },
         }  # fmt: skip
         self.config = Config.model_validate(given)
         self.store = VersionStore(self.config.store.url)

@@ -125,7 +125,7 @@ def test_a_reply_keeps_the_rule_or_not(
         ("reply", {"min_words": "many"}, "min_words"),
         ("reply", {"finish_reasons": "stop"}, "finish_reasons"),
         ("followup", {"pleasd": []}, "pleasd"),
-        ("nobody", {}, "known names are faithfulness, feedback, followup, length, recall, reply"),
+        ("nobody", {}, "known names are brevity, faithfulness, feedback, followup, latency, length, questions"),
         ("no.such.module:Class", {}, "No module named"),
         ("rewards.scorers:Nothing", {}, "Nothing"),
         ("rewards.scorers:STRICT", {}, "must be a class"),

@@ -404,7 +404,9 @@ def test_the_shipped_default_scores_thumbs_and_next_words(
     turns = (make_turn(0), make_turn(1, followup="thanks"), make_turn(2, reply="", finish_reason="abort"))
     reward = evaluate(default, make_trajectory(*turns, feedback=(make_thumb(-1.0, "t0"),)), at=0.0)
     assert [turn.value for turn in reward.turns] == [0.0, 1.0, None]
-    assert reward.guardrails == pytest.approx({"completed": 2 / 3, "substance": 2 / 3})
+    assert reward.guardrails == pytest.approx(
+        {"completed": 2 / 3, "substance": 2 / 3, "tools": 1, "refusals": 1, "questions": 1} | {"brevity": 500 / 505}
+    )
 
 
 def test_a_session_without_summaries_hears_nothing_of_their_scorers(make_trajectory: MakeTrajectory) -> None:

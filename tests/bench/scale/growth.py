@@ -22,9 +22,8 @@ from ingest.log.topics import RELEASES, VERSIONS
 from ingest.records.events import Arm, Release, ReleaseKind, TrialState, Version
 from ingest.store import releases
 from ingest.store.versions import VersionStore
-from serving.rollout import evidence, gate
-from serving.rollout.evidence import Evidence, Outcome
-from serving.rollout.gate import Baseline
+from serving.rollout.evidence import Baseline, Evidence, Unit, judge, keep, level, read
+from serving.rollout.evidence.tally import Sessions
 
 UNITS = (100, 1_000, 10_000, 20_000)
 ENTRIES = (1_000, 100_000)
@@ -47,23 +46,27 @@ def cpu_s(run: Callable[[], object], times: int = 1) -> float:
 # -- a trial
 
 
-def outcomes(num: int) -> dict[str, Outcome]:
+def outcomes(num: int) -> list[Unit]:
     """Sessions of a trial at even shares, a user each."""
     rng = random.Random(num)
-    return {
-        f"session-{n:08d}": Outcome(
+    return [
+        Unit(
+            session_id=f"session-{n:08d}",
             root=f"{n:016x}-{n:032x}",
             revision=1,
-            value=float(rng.random() < 0.6),
-            guardrails={"completed": 1.0, "substance": float(rng.random() < 0.98)},
+            scored_at=float(n),
+            is_pure=True,
             arm=Arm.CANDIDATE if rng.random() < 0.5 else Arm.STABLE,
             propensity=0.5,
+            reward=float(rng.random() < 0.6),
+            names=("completed", "scored", "substance"),
+            values=(1.0, 1.0, float(rng.random() < 0.98)),
             tenant=f"tenant-{n % 7}",
             user=f"u-{n:016x}",
             began_at=float(n),
         )
         for n in range(num)
-    }
+    ]
 
 
 def trials() -> Figures:
@@ -75,17 +78,19 @@ def trials() -> Figures:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "evidence.json"
         for num in UNITS:
-            held = Evidence(units={1: outcomes(num)})
+            held = Evidence()
+            held.trials[1] = Sessions(outcomes(num))
+            held.trial(1, baselines, config)
             found[f"judge_ms_{num}"] = 1e3 * cpu_s(
-                lambda held=held: gate.judge(held.units_of(1), baselines, config, 1, 0, 60.0), 2
+                lambda held=held: judge(held.trial(1, baselines, config), trial=1, promotions=0), 2
             )
-            found[f"evidence_keep_ms_{num}"] = 1e3 * cpu_s(lambda held=held: evidence.keep(held, path), 2)
-            found[f"evidence_read_ms_{num}"] = 1e3 * cpu_s(lambda: evidence.read(path))
+            found[f"evidence_keep_ms_{num}"] = 1e3 * cpu_s(lambda held=held: keep(held, path), 2)
+            found[f"evidence_read_ms_{num}"] = 1e3 * cpu_s(lambda: read(path))
         found["evidence_bytes_per_unit"] = path.stat().st_size / UNITS[-1]
-    found["judge_ratio"] = found["judge_ms_20000"] / found["judge_ms_1000"] / 20
-    found["log_needed_first"] = -math.log(gate.level(config.alpha, 1, 0))
+    found["judge_ratio"] = found["judge_ms_20000"] / found["judge_ms_1000"]
+    found["log_needed_first"] = -math.log(level(config.alpha, 1, 0))
     for name, promoted in (("half_won", TRIALS_A_YEAR // 2), ("none_won", 0)):
-        found[f"log_needed_after_a_year_{name}"] = -math.log(gate.level(config.alpha, TRIALS_A_YEAR, promoted))
+        found[f"log_needed_after_a_year_{name}"] = -math.log(level(config.alpha, TRIALS_A_YEAR, promoted))
     return found
 
 
@@ -243,7 +248,7 @@ def store() -> Figures:
     import torch
     from safetensors.torch import save_file
 
-    from serving.engine.control import check_finite
+    from serving.engine.cache import check_finite
 
     with TemporaryDirectory() as given:
         folder, versions = Path(given), VersionStore(f"{given}/store")

@@ -13,7 +13,18 @@ from ingest.lake.content import NoSeal, Vault
 from ingest.lake.manifest import Table
 from ingest.lake.rows import feedback_row, reward_row, rows_of, turn_rows
 from ingest.lake.schema import SCHEMAS, frame
-from ingest.records.events import ChatMessage, Component, Fate, FateKind, Feedback, Record, ToolCall, Trajectory
+from ingest.records.events import (
+    Arm,
+    Assignment,
+    ChatMessage,
+    Component,
+    Fate,
+    FateKind,
+    Feedback,
+    Record,
+    ToolCall,
+    Trajectory,
+)
 from ingest.sessions.chains import whole
 
 VAULT = Vault(NoSeal())
@@ -125,6 +136,14 @@ def test_what_anyone_wrote_stands_in_the_sealed_column_and_nowhere_else() -> Non
                 assert "zyx" not in repr(plain).casefold(), (table, plain)
                 if table in (Table.TURNS, Table.FEEDBACK):
                     assert "Zyx" in repr(opened(row))
+
+
+def test_a_replay_says_so_in_its_sessions_row_and_in_its_turns() -> None:
+    own = next(Traffic().sessions(1)).trajectory
+    given = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5, replay_of="k-0")
+    held = rows(own.model_copy(update={"assignment": given}))
+    assert {row["replay_of"] for table in (Table.SESSIONS, Table.TURNS) for row in held[table]} == {"k-0"}
+    assert {row["replay_of"] for row in rows(own)[Table.TURNS]} == {None}
 
 
 def test_the_subject_is_what_the_message_said() -> None:

@@ -4,15 +4,16 @@ from dataclasses import dataclass, field
 
 import pytest
 from told import telling as on
+from units import tally_of, unit
 from upstreams import MakeFront, Upstream
 
-from infra.config import GateConfig
+from infra.config import GateConfig, GuardrailConfig
 from infra.telemetry import metrics
-from ingest.records.events import Arm, TrialState
+from ingest.records.events import Arm, Mode, TrialState
 from ingest.store.releases import Served
 from serving import headers, requests
-from serving.rollout import gate, telling
-from serving.rollout.gate import Baseline, Standing, Unit
+from serving.rollout import telling
+from serving.rollout.evidence import Baseline, Standing, judge
 
 
 @dataclass
@@ -22,15 +23,16 @@ class Controller:
 
 
 def judged() -> Standing:
-    config = GateConfig(margin=0.1)
-    units = tuple(
-        Unit(
-            f"s{n}", Arm.CANDIDATE if n % 2 else Arm.STABLE, 0.5, 0.5 + n % 2 / 4, {"completed": 1.0, "substance": 1.0}
+    rails = tuple(GuardrailConfig(name=name, margin=0.1) for name in ("completed", "substance"))
+    config = GateConfig(margin=0.1, settle_s=0, guardrails=rails)
+    units = [
+        unit(
+            n, Arm.CANDIDATE if n % 2 else Arm.STABLE, 0.5 + n % 2 / 4, completed=1.0, substance=1.0, began_at=n * 0.75
         )
         for n in range(10)
-    )
+    ]
     frozen = {name: Baseline(0.5, 0.1) for name in ("reward", "completed", "substance")}
-    return gate.judge(units, frozen, config, trial=1, promotions=0, age_s=7.0)
+    return judge(tally_of(units, config, frozen), trial=1, promotions=0)
 
 
 def test_a_trials_evidence_is_told_by_outcome_beside_its_threshold() -> None:
@@ -45,7 +47,7 @@ def test_a_trials_evidence_is_told_by_outcome_beside_its_threshold() -> None:
         assert told.value(metrics.TRIAL_LOG_THRESHOLD) == standing.numbers["log_threshold"]
         assert told.value(metrics.TRIAL_OUTCOME, outcome="reward", arm="candidate") == 0.75
         assert told.value(metrics.TRIAL_UNITS, arm="stable") == 5
-        assert told.value(metrics.TRIAL_AGE) == 7.0
+        assert told.value(metrics.TRIAL_AGE) == 6.75
         assert (told.value(metrics.TRIAL_CANDIDATE), told.value(metrics.TRIAL_SHARE)) == (3, 0.5)
         assert told.value(metrics.STABLE_VERSION) == 2
         assert set(told.points(metrics.ASSIGNED_VERSION).values()) == {2, 3}
@@ -59,6 +61,17 @@ def test_where_no_canary_runs_the_numbers_of_the_last_one_are_not_told(state: Tr
         telling.observe(Controller(Served(candidate=3, state=state, lineage=(0,)), judged()))
         assert told.points(metrics.TRIAL_LOG_E) == told.points(metrics.TRIAL_UNITS) == {}
         assert told.value(metrics.TRIAL_STATE, state=state.value if state else telling.IDLE) == 1
+
+
+def test_under_watch_harm_is_told_and_no_evidence_that_would_promote() -> None:
+    watched = Served(candidate=3, state=TrialState.PROMOTED, share=0.1, holdback=2, mode=Mode.PAUSED, lineage=(0, 2, 3))
+    with on() as told:
+        telling.observe(Controller(watched, judged()))
+        assert len(told.points(metrics.TRIAL_LOG_HARM)) == 3
+        assert told.points(metrics.TRIAL_LOG_E) == told.points(metrics.TRIAL_LOG_THRESHOLD) == {}
+        assert (told.value(metrics.HOLDBACK_VERSION), told.value(metrics.TRIAL_SHARE)) == (2, 0.1)
+        modes = told.points(metrics.MODE)
+        assert sum(modes.values()) == 1 and told.value(metrics.MODE, mode="paused") == 1
 
 
 def test_before_anything_was_released_nothing_is_told_as_stable() -> None:
