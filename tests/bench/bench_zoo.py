@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-sys.path.insert(0, str(Path(__file__).parent / "zoo"))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "support"))
+sys.path.insert(0, str(HERE / "zoo"))
 
 import bench
 import tiny_model
@@ -33,17 +34,33 @@ from visitors import Visitors
 from ingest.records.events import Release, TrialState
 
 NUM_VISITORS = 12
-TRIAL_S = 420.0
-GATE = {
-    "margin": 0.1,
-    "alpha": 0.05,
-    "min_champion_units": 100,
-    "ramp": [{"share": 0.2, "until_units": 60}, {"share": 0.5}],
-    "max_units": 6000,
-    "max_s": TRIAL_S,
-    "guardrails": [{"name": "completed", "margin": 0.1}],
+NUM_BEFORE = 1200
+"""Sessions before the first trial: a fifth of them is held out, for replays."""
+TRIAL_S = 600.0
+SETTLE_S = 3.0
+GUARDRAILS = ("completed", "brevity", "latency", "refusals", "questions")
+COMMON: dict[str, Any] = {
+    "suites": {"files": [str(HERE / "zoo" / "suite.yaml")]},
+    "replay": {"max_prompts": 150, "concurrency": 4, "max_tokens": 96},
 }
-SPLIT: dict[str, Any] = {"gate": GATE}
+GATE: dict[str, Any] = {
+    "margin": 0.1,
+    "min_champion_units": 100,
+    "settle_s": SETTLE_S,
+    "max_s": TRIAL_S,
+    "guardrails": [{"name": name, "margin": 0.1} for name in GUARDRAILS],
+}
+SPLIT: dict[str, Any] = COMMON | {
+    "placement": "split",
+    "gate": GATE | {"ramp": [{"share": 0.2, "until_units": 60}, {"share": 0.5}]},
+    "watch": {"share": 0.3, "min_units": 60, "max_units": 3000},
+}
+SWITCHBACK: dict[str, Any] = COMMON | {
+    "placement": "switchback",
+    "switchback": {"block_s": 2.0, "kept_margin": 0.2},
+    "gate": GATE | {"ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}]},
+    "watch": {"share": 0.3, "min_units": 10, "max_units": 400},
+}
 TARGETS = {"split_right": (">=", 1.0), "switchback_right": (">=", 1.0), "requests_failed": ("<=", 0.0)}
 
 
@@ -60,24 +77,33 @@ class Fate:
 
     @property
     def is_right(self) -> bool:
-        return (self.ended, self.stage) == (self.beast.ends, self.beast.stage) and self.beast.reason in self.reason
+        return (self.ended, self.stage) == (
+            self.beast.ends,
+            self.beast.stage,
+        ) and any(word in self.reason for word in self.beast.words)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="beasts whose name has this in it")
+    parser.add_argument("--only", help="versions whose name has this in it")
+    parser.add_argument("--placement", choices=("split", "switchback"), help="one of the two")
     args = parser.parse_args()
     chosen = [beast for beast in BEASTS if args.only is None or args.only in beast.name]
+    sides = {"split": SPLIT, "switchback": SWITCHBACK}
+    figures: dict[str, float | None] = {}
+    failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         model = raise_stable(Path(scratch))
         bred = {beast: breed(beast, model, Path(scratch)) for beast in track(chosen, "breeding")}
-        fates, failed = visit(Path(scratch) / "split", model, SPLIT, 2, bred)
-    show("split", fates)
-    bench.report(
-        "zoo",
-        {"split_right": sum(fate.is_right for fate in fates) / len(fates), "requests_failed": float(failed)},
-        {name: target for name, target in TARGETS.items() if name != "switchback_right"},
-    )
+        for side, rollout in sides.items():
+            if args.placement not in (None, side):
+                continue
+            fates, num_failed = visit(Path(scratch) / side, model, rollout, bred)
+            show(side, fates)
+            figures[f"{side}_right"] = sum(fate.is_right for fate in fates) / len(fates)
+            failed += num_failed
+    figures["requests_failed"] = float(failed)
+    bench.report("zoo", figures, {name: target for name, target in TARGETS.items() if name in figures})
 
 
 def raise_stable(folder: Path) -> Path:
@@ -96,15 +122,14 @@ def breed(beast: Beast, parent: Path, folder: Path) -> Path:
     return bred
 
 
-def visit(
-    folder: Path, model: Path, rollout: dict[str, Any], num_engines: int, bred: dict[Beast, Path]
-) -> tuple[list[Fate], int]:
+def visit(folder: Path, model: Path, rollout: dict[str, Any], bred: dict[Beast, Path]) -> tuple[list[Fate], int]:
     """Every beast's trial, one after the other; and how many requests of users failed."""
     folder.mkdir()
-    house = House(folder, model, rollout, num_engines)
+    house = House(folder, model, rollout)
     house.start()
     try:
         with visitors(house) as people:
+            house.until(lambda: people.sessions >= NUM_BEFORE, 600.0, f"{NUM_BEFORE} sessions before the first trial")
             fates = [judge(house, people, *one) for one in track(bred.items(), "the zoo")]
         return fates, len(people.failed)
     finally:

@@ -19,13 +19,13 @@ Breed = Callable[[Path, Path], None]  # from a parent's folder into a new one
 
 @dataclass(frozen=True)
 class Beast:
-    """One version. `ends` and `stage` are what must be; `reason` a word that must be in the reason."""
+    """One version. `ends` and `stage` are what must be; the reason must have one of `words`."""
 
     name: str
     breed: Breed
     ends: TrialState
     stage: TrialState
-    reason: str
+    words: tuple[str, ...]
     turns_bad: bool = False
 
 
@@ -77,47 +77,53 @@ def _other_tokenizer(parent: Path, folder: Path) -> None:
 
 
 BEASTS = (
-    Beast("NaN", _edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, "NaN"),
-    Beast("wrong tokenizer", _other_tokenizer, TrialState.REJECTED, TrialState.EVALUATING, "tokenizer"),
-    Beast("noise", _edited(_noise), TrialState.REJECTED, TrialState.SUITES, "suite"),
-    Beast("longer", _taught({Kind.LONG: 0.8, Kind.POOR: 0.2}), TrialState.REJECTED, TrialState.REPLAY, "length"),
+    Beast("NaN", _edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, ("NaN",)),
+    Beast("wrong tokenizer", _other_tokenizer, TrialState.REJECTED, TrialState.EVALUATING, ("tokenizer",)),
+    Beast("noise", _edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("suite",)),
+    Beast("longer", _taught({Kind.LONG: 0.8, Kind.POOR: 0.2}), TrialState.REJECTED, TrialState.REPLAY, ("brevity",)),
     Beast(
         "more refusals",
         _taught({Kind.GOOD: 0.7, Kind.REFUSAL: 0.3}),
         TrialState.REJECTED,
         TrialState.REPLAY,
-        "refusal",
+        ("refusals",),
     ),
     Beast(
         "more questions",
         _taught({Kind.GOOD: 0.7, Kind.QUESTION: 0.3}),
         TrialState.REJECTED,
         TrialState.REPLAY,
-        "question",
+        ("questions",),
     ),
-    Beast("slow", _taught({Kind.SLOW: 0.8, Kind.POOR: 0.2}), TrialState.REJECTED, TrialState.REPLAY, "l"),
+    Beast(
+        "slow",
+        _taught({Kind.SLOW: 0.8, Kind.POOR: 0.2}),
+        TrialState.REJECTED,
+        TrialState.REPLAY,
+        ("latency", "brevity"),
+    ),
     Beast(
         "slightly worse",
         _taught({Kind.GOOD: 0.45, Kind.POOR: 0.55}),
         TrialState.REJECTED,
         TrialState.CANARY,
-        "reward",
+        ("reward",),
     ),
     Beast(
         "good offline, bad live",
         _taught({Kind.GOOD: 0.1, Kind.POOR: 0.9}),
         TrialState.REJECTED,
         TrialState.CANARY,
-        "reward",
+        ("reward",),
     ),
-    Beast("equal", _taught(STABLE), TrialState.PROMOTED, TrialState.CANARY, "reward"),
-    Beast("better", _taught({Kind.GOOD: 0.85, Kind.POOR: 0.15}), TrialState.PROMOTED, TrialState.CANARY, "reward"),
+    Beast("equal", _taught(STABLE), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
+    Beast("better", _taught({Kind.GOOD: 0.85, Kind.POOR: 0.15}), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
     Beast(
         "good at first, bad later",
         _taught({Kind.GOOD: 0.85, Kind.POOR: 0.15}, taxes={Kind.GOOD: 0.1, Kind.POOR: 0.9}),
         TrialState.ROLLED_BACK,
         TrialState.PROMOTED,
-        "reward",
+        ("reward",),
         turns_bad=True,
     ),
 )

@@ -31,6 +31,8 @@ components:
   - {name: thumb, scorer: feedback, params: {names: [thumb]}}
 guardrails:
   - {name: completed, scorer: reply, params: {finish_reasons: [stop]}}
+  - {name: brevity, scorer: brevity, params: {half_tokens: 60}}
+  - {name: latency, scorer: latency, params: {half_s: 2}}
 """
 
 
@@ -44,9 +46,9 @@ class Keepers(Supervisor):
 class House:
     """A running loop of which the bench is the trainer."""
 
-    def __init__(self, folder: Path, model: Path, rollout: Mapping[str, Any], num_engines: int) -> None:
+    def __init__(self, folder: Path, model: Path, rollout: Mapping[str, Any]) -> None:
         os.environ |= {CONTROL_TOKEN_VAR: _TOKEN, SCORING_TOKEN_VAR: f"{_TOKEN}-of-scorers"}
-        path = _write(folder, model, rollout, num_engines)
+        path = _write(folder, model, rollout)
         self.config = config.load(path, {})
         self.store = VersionStore(self.config.store.url)
         self.told: list[str] = []
@@ -119,18 +121,19 @@ class House:
         return found
 
 
-def _write(folder: Path, model: Path, rollout: Mapping[str, Any], num_engines: int) -> Path:
-    broker, router, controller, trainer, *ports = free_ports(4 + 3 * num_engines)
+def _write(folder: Path, model: Path, rollout: Mapping[str, Any]) -> Path:
+    broker, router, controller, trainer, *ports = free_ports(8)
+    is_split = rollout["placement"] == "split"
     (folder / "spec.yaml").write_text(_SPEC)
     slots = [
         {
             "id": f"engine-{number}",
-            "arm": "stable" if number == 0 else "candidate",
+            "arm": "candidate" if is_split and number == 1 else "stable",
             "cpus": str(number % (os.cpu_count() or 1)),
-            "port": ports[3 * number],
-            "control_port": ports[3 * number + 1],
+            "port": ports[2 * number],
+            "control_port": ports[2 * number + 1],
         }
-        for number in range(num_engines)
+        for number in range(2)
     ]
     given = {
         "run_dir": str(folder / "run"),
@@ -142,7 +145,7 @@ def _write(folder: Path, model: Path, rollout: Mapping[str, Any], num_engines: i
             "router": {"port": router, "retry_for_s": 60.0},
             "rollout": {"port": controller, **rollout},
         },
-        "ingest": {"inactivity_s": 10.0, "held_out_share": 0.1},
+        "ingest": {"inactivity_s": 10.0, "held_out_share": 0.2},
         "rewards": {"spec": str(folder / "spec.yaml")},
         "trainer": {"port": trainer},
     }
