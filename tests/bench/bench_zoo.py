@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "support"))
-sys.path.insert(0, str(HERE / "zoo"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).with_name("zoo")))
 
 import bench
 import tiny_model
@@ -40,7 +39,7 @@ TRIAL_S = 600.0
 SETTLE_S = 3.0
 GUARDRAILS = ("completed", "brevity", "latency", "refusals", "questions")
 COMMON: dict[str, Any] = {
-    "suites": {"files": [str(HERE / "zoo" / "suite.yaml")]},
+    "suites": {"files": [str(Path(__file__).with_name("zoo") / "suite.yaml")]},
     "replay": {"max_prompts": 150, "concurrency": 4, "max_tokens": 96},
 }
 GATE: dict[str, Any] = {
