@@ -159,7 +159,7 @@ TARGETS: dict[str, tuple[str, float]] = {
     "stream.half_bad": ("<=", 0.05),
     "stream.most_bad": ("<=", 0.05),
     "unit_us_ratio": ("<=", 1.2),
-    "checked": (">=", 100),
+    "checked": (">=", CHECKED * len(rows())),
 }
 
 
