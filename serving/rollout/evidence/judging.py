@@ -97,8 +97,8 @@ def _expiry(numbers: Mapping[str, float], limit: str, is_starved: bool) -> str:
 
 
 def needed(tally: Tally, threshold: float) -> float:
-    """Sessions after which evidence for a candidate better by the margin is about to be enough, at the last share of the
-    ramp; with fewer, a trial that ends has starved.
+    """Sessions after which evidence for a candidate better by the margin is about to be enough, at the last share of
+    the ramp; with fewer, a trial that ends has starved.
 
     log E grows by about x^2 / (2 v) a session at the best bet, x the distance from the null: Waudby-Smith and Ramdas,
     section 5.
