@@ -93,8 +93,8 @@ class Sessions:
         )  # fmt: skip
 
     def split(self, trial: int, other: Arm, share: float, served: dict[Arm, tuple[int, float]], num: int) -> None:
-        """`num` sessions of a trial or a watch, in the order in which its coin would share them out; by arm a version and
-        a value."""
+        """`num` sessions of a trial or a watch, in the order in which a coin would share them out; by arm a version,
+        and a value."""
 
         def assigned(n: int) -> tuple[Assignment, int, float]:
             is_other = int((n + 1) * share) > int(n * share)
