@@ -117,7 +117,7 @@ def test_pinning_ends_the_watch(watched: World) -> None:
 def test_engines_fetch_what_is_on_trial_before_it_is_promoted(world: World) -> None:
     world.to_canary()
     world.ticks(2)
-    assert world.rollout.held == {"s": {0, 1}, "c": {1}}
+    assert world.rollout.held == {"s": {0, 1}, "c": {0, 1}}
 
 
 def test_every_engine_is_asked_to_hold_the_version_before(watched: World) -> None:
