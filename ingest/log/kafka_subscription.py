@@ -37,7 +37,7 @@ class KafkaSubscription:
         self._passing = (*(AWAY if group else PASSING), KafkaError.UNKNOWN_TOPIC_OR_PART)
         self._at: dict[Where, int] = {}  # where reading goes on
         self._ended: set[Where] = set()  # nothing more was there
-        self._resting: list[TopicPartition] = []
+        self._resting = set[Where]()
         self._ahead: list[KafkaMessage] = []  # came while a commit was waited for
         self._committed: list[KafkaError | None] = []
         named = {"group.instance.id": member} if group and member else {}
@@ -136,15 +136,16 @@ class KafkaSubscription:
             self._rest()
 
     def _rest(self) -> None:
-        self._resting = self._consumer.assignment()
-        self._consumer.pause(self._resting)
+        self._resting |= self.assignment()
+        self._consumer.pause(self._consumer.assignment())
 
     def _wake(self) -> None:
-        if self._resting:
-            assigned = self.assignment()
-            self._consumer.resume([part for part in self._resting if (part.topic, part.partition) in assigned])
-            self._ended.clear()
-            self._resting = []
+        """One that the group has taken away meanwhile is woken when it comes back."""
+        woken = self._resting & self.assignment() if self._resting else set()
+        if woken:
+            self._consumer.resume([TopicPartition(*where) for where in woken])
+            self._ended -= woken
+            self._resting -= woken
             with suppress(KafkaException):  # any answer wakes the thread that fetches: else it sleeps out its second
                 self._consumer.list_topics(timeout=_IDLE_S)
 

@@ -43,22 +43,34 @@ Rule = Callable[[Trials, int], Found]
 
 
 def in_order(trials: Trials, num_checked: int) -> Found:
-    """The gate alone."""
-    found = rules.mixture(trials)
+    """The gate, and its evidence alone, with nothing rejected for harm."""
+    good, harm = decided(trials, num_checked)
+    return {"gate": np.where(harm < good, NEVER, good), "evidence": good}
+
+
+def decided(trials: Trials, num_checked: int) -> tuple[Whens, Whens]:
+    """When evidence is convincing, and when harm is."""
+    good, harm = rules.mixture(trials), rules.mixture(trials, for_harm=True)
     for row in range(num_checked):
-        assert product.by_process(trials, row) == found[row], f"trial {row}: the product decides at another session"
-    return {"gate": found}
+        assert product.by_process(trials, row) == good[row], f"trial {row}: the product decides at another session"
+        assert product.by_process(trials, row, True) == harm[row], f"trial {row}: the product finds harm elsewhere"
+    return good, harm
 
 
 def capped(trials: Trials, num_checked: int) -> Found:
     """With the cap on a user's sessions, with a wider one, and without."""
     assert trials.user is not None
     most = GateConfig().max_units_per_user
-    found = rules.mixture(trials, rules.capped(trials.user, most))
+    counts = rules.capped(trials.user, most)
+    good, harm = rules.mixture(trials, counts), rules.mixture(trials, counts, for_harm=True)
     for row in range(num_checked):
-        assert product.by_tally(trials, row, most) == found[row], f"trial {row}: the product decides at another session"
-    wider = rules.mixture(trials, rules.capped(trials.user, 2))
-    return {"gate": found, "two_each": wider, "without": rules.mixture(trials)}
+        assert product.by_tally(trials, row, most) == good[row], f"trial {row}: the product decides at another session"
+    return {
+        "gate": np.where(harm < good, NEVER, good),
+        "evidence": good,
+        "two_each": rules.mixture(trials, rules.capped(trials.user, 2)),
+        "without": rules.mixture(trials),
+    }
 
 
 def late(trials: Trials, num_checked: int) -> Found:
@@ -73,10 +85,7 @@ def late(trials: Trials, num_checked: int) -> Found:
 
 def compared(trials: Trials, num_checked: int) -> Found:
     """The gate with its rule against harm, and what others do."""
-    good, harm = rules.mixture(trials), rules.mixture(trials, for_harm=True)
-    for row in range(num_checked):
-        assert product.by_process(trials, row) == good[row], f"trial {row}: the product decides at another session"
-        assert product.by_process(trials, row, True) == harm[row], f"trial {row}: the product finds harm elsewhere"
+    good, harm = decided(trials, num_checked)
     return {"gate": np.where(harm < good, NEVER, good), **rules.others(trials, HORIZON)}
 
 

@@ -25,7 +25,8 @@ class Real(World):
         super().__init__(folder)
         self.engines = {"s": Answering(lambda _: completion("hi"), 0), "c": Answering(lambda _: completion(says), 1)}
         for name, engine in self.engines.items():
-            self.hands[name].slot = engine.slot(self.hands[name].slot.arm)
+            slot = engine.slot(self.hands[name].slot.arm)
+            self.hands[name].slot = slot.model_copy(update={"id": name})  # as the release log knows it
         self.rollout.close()
         self.checks = checks_of(self.whole, self.log)
         self.restarted()
