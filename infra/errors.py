@@ -8,6 +8,7 @@
     │   └── NewerError                        a record of a version newer than this process knows: not damaged
     ├── LogError           (ConnectionError)  the event log did not take or give a record in time
     ├── StoreError         (OSError)          a store is unreadable, or what it holds is damaged
+    │   └── SignatureError                    ... a version nobody vouches for: unsigned, altered, or by no known key
     ├── LakeError          (OSError)          the lake is unreadable, or cannot be written now
     ├── ControlError       (RuntimeError)     an engine refused or failed a control-plane command
     └── TransitionError    (ValueError)       a lifecycle was asked for a step its table does not have
@@ -47,6 +48,10 @@ class LogError(OnstreamError, ConnectionError):
 
 class StoreError(OnstreamError, OSError):
     """A store, of weights or of keys, is unreadable, or what it holds fails verification."""
+
+
+class SignatureError(StoreError):
+    """A version that no known key vouches for: it is unsigned, was altered, or was signed by somebody else."""
 
 
 class LakeError(OnstreamError, OSError):

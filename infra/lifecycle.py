@@ -12,7 +12,7 @@ from types import FrameType
 
 _LOOK_S = 0.2
 _NEW_OBJECTS = 1_000_000  # and not 700; a tenth of a second each time
-_NEW_OBJECTS_OF_A_COMMAND = 50_000  # a few milliseconds each time, and a few megabytes
+_FEW_NEW_OBJECTS = 50_000  # a few milliseconds each time, and a few megabytes
 
 
 class Pulse:
@@ -120,6 +120,14 @@ class Deadline:
         return time.monotonic() >= self.at
 
 
+def steady_time(
+    wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+) -> Callable[[], float]:
+    """A clock of Unix time that goes on evenly from now, whatever the machine's clock is set to meanwhile."""
+    ahead = wall() - monotonic()
+    return lambda: ahead + monotonic()
+
+
 def backoff_s(first: float, most: float) -> Iterator[float]:
     """Waits that double from `first` to `most`, each within 20 % of its mark so that retries do not meet."""
     wait = first
@@ -139,12 +147,23 @@ def collect_rarely() -> None:
     gc.set_threshold(_NEW_OBJECTS, 20, 100)
 
 
+def collect_briefly() -> None:
+    """Have the collector of reference cycles look seldom, for some milliseconds, and at those of the start never again.
+
+    For processes that serve: else every request pays for it, and now and then one waits while it looks at everything
+    that was imported.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_FEW_NEW_OBJECTS, 10, 10)
+
+
 def collect_little() -> None:
     """Have the collector of reference cycles look at new objects seldom, and at none when the process ends.
 
     For commands: what they import, some 60,000 objects, is in use to the end, and looking for cycles in it takes a
     fifth of the time of a short one.
     """
-    gc.set_threshold(_NEW_OBJECTS_OF_A_COMMAND, 10, 10)
+    gc.set_threshold(_FEW_NEW_OBJECTS, 10, 10)
     atexit.unregister(gc.freeze)  # once is enough
     atexit.register(gc.freeze)

@@ -22,6 +22,7 @@ from typing import IO, Any
 from infra import broker, cli, watch
 from infra.config import CONTROL_TOKEN_VAR, SCORING_TOKEN_VAR, Config
 from infra.errors import StartError
+from infra.files import write_private
 from infra.lifecycle import Deadline, Stop
 from infra.process import STOP_S, Process, ProcessSpec, ProcessState
 from infra.telemetry import providers
@@ -122,6 +123,7 @@ class Supervisor:
                 come up.
         """
         self.claim()
+        write_private(self._config.control_token_path, self._env[CONTROL_TOKEN_VAR])  # for `onstream rollout`
         if self._config.health.port is not None:
             raise StartError("health.port: the processes of one machine cannot share a port; `onstream up` takes none")
         self._check_ports()

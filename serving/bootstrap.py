@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 
         log = connect(config, client_id="bootstrap")
         try:
-            bootstrap(config, log, VersionStore(config.store.url))
+            bootstrap(config, log, VersionStore.of(config.store, publishes=True))
         finally:
             log.close()
 

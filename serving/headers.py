@@ -26,9 +26,10 @@ ARM = "x-onstream-arm"
 TRIAL = "x-onstream-trial"
 PROPENSITY = "x-onstream-propensity"
 REPLAY_OF = "x-onstream-replay-of"
+BLOCK = "x-onstream-block"
 REQUEST_ID = "x-request-id"  # vLLM makes the completion's id of it: `chatcmpl-<trace id>`
 
-FROM_ROUTER = (TRACE, PSEUDONYM, TENANT, ARM, TRIAL, PROPENSITY, REPLAY_OF, REQUEST_ID)
+FROM_ROUTER = (TRACE, PSEUDONYM, TENANT, ARM, TRIAL, PROPENSITY, REPLAY_OF, BLOCK, REQUEST_ID)
 
 NO_CONSENT = "no"
 
@@ -89,6 +90,8 @@ def write(identity: Identity) -> dict[str, str]:
         headers[TRIAL] = str(identity.assignment.trial)
     if identity.assignment.replay_of is not None:
         headers[REPLAY_OF] = identity.assignment.replay_of
+    if identity.assignment.block is not None:
+        headers[BLOCK] = str(identity.assignment.block)
     if identity.parent_session_id is not None:
         headers[PARENT_SESSION] = identity.parent_session_id
     return headers
@@ -97,7 +100,7 @@ def write(identity: Identity) -> dict[str, str]:
 def read(headers: Mapping[str, str]) -> Identity:
     """The identity in an engine's request headers; one made up where no router wrote any."""
     session = headers.get(SESSION) or new_session()
-    trial = headers.get(TRIAL)
+    trial, block = headers.get(TRIAL), headers.get(BLOCK)
     return Identity(
         trace_id=headers.get(TRACE) or new_trace(session),
         session_id=session,
@@ -108,6 +111,7 @@ def read(headers: Mapping[str, str]) -> Identity:
             trial=int(trial) if trial else None,
             propensity=float(headers.get(PROPENSITY, "1.0")),
             replay_of=headers.get(REPLAY_OF) or None,
+            block=int(block) if block else None,
         ),
         consent=_consent(headers.get(CONSENT, Consent.ASSUMED)),
         user=headers.get(PSEUDONYM, ""),

@@ -1,6 +1,7 @@
 """What telemetry hears of users' requests at the router's door: a span and a duration each, to the last byte."""
 
 import time
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -61,21 +62,22 @@ class RequestsMiddleware:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        begun, where = time.monotonic(), route(scope["path"])
-        about: names.Told = {names.METHOD: scope["method"], names.ROUTE: where}
-        answer: dict[str, int] = {}
+        method, where = scope["method"], route(scope["path"])
+        about: names.Told = {names.METHOD: method, names.ROUTE: where}
+        status = _FAILED
 
-        async def noting(message: Message) -> None:
+        def noting(message: Message) -> Awaitable[None]:
+            nonlocal status
             if message["type"] == "http.response.start":
-                answer[names.STATUS] = message["status"]
-            await send(message)
+                status = message["status"]
+            return send(message)
 
-        with telemetry.span(names.REQUEST, about, context_of(scope), of=f"{scope['method']} {where}") as span:
+        begun = time.monotonic()
+        with telemetry.span(names.REQUEST, about, context_of(scope), of=f"{method} {where}") as span:
             try:
                 await self._app(scope, receive, noting)
             finally:
-                status = answer.get(names.STATUS, _FAILED)
                 span.set_attribute(names.STATUS, status)
                 if status >= _FAILED:
                     telemetry.failed(span, str(status))
-                telemetry.record(metrics.REQUEST_DURATION, time.monotonic() - begun, about | {names.STATUS: status})
+                telemetry.record(metrics.REQUEST_DURATION, time.monotonic() - begun, {**about, names.STATUS: status})

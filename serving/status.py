@@ -20,7 +20,7 @@ from infra.errors import LogError, StartError
 from ingest.log import letters, redrive, topics
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog
-from ingest.records.events import TrialState
+from ingest.records.events import Mode
 from ingest.sessions.assemble import GROUP
 from ingest.store import releases
 from ingest.store.versions import VersionStore
@@ -103,6 +103,7 @@ def _router(config: Config) -> RenderableType:
     table = Table("counter", "value", title="router")
     for name, value in sorted(state["counts"].items()):
         table.add_row(name, str(value))
+    table.add_row("follows release", str(state.get("release", "-")))
     for name, engine in state["engines"].items():
         table.add_row(name, "up" if engine["up"] else "down")
     table.add_row("spooled bytes", str(state["spool_bytes"]))
@@ -118,8 +119,11 @@ def _trainer(config: Config) -> RenderableType:
     table = Table("", "", title=f"trainer: {state['phase']}", show_header=False)
     if "turns_collected" not in state:
         return table
+    if state.get("mode") == Mode.FROZEN:
+        table.add_row("mode", "[bold]frozen: it neither learns nor publishes[/]")
     table.add_row("next batch", f"{state['turns_collected']} of {state['turns_needed']} scored turns")
     table.add_row("updates so far", str(state["step"]))
+    table.add_row("follows release", str(state.get("release", "-")))
     if state["mean_reward"] is not None:
         table.add_row("reward of its last batch", f"{state['mean_reward']:.3f}")
     return table
@@ -135,10 +139,16 @@ def _trial(config: Config) -> RenderableType:
         table.add_row("candidate", f"version {state['candidate']}")
         table.add_row("share of sessions", f"{state['share']:.0%}")
     standing = state.get("standing")
-    if standing and state["state"] == TrialState.CANARY:
+    if state.get("mode", Mode.OPEN) != Mode.OPEN:
+        table.add_row("mode", f"[bold]{state['mode']}[/]")
+    if state.get("holdback") is not None:
+        table.add_row("held back, under watch", f"version {state['holdback']}")
+    if standing:
         table.add_row("standing", standing["reason"])
         for name, value in sorted(standing["numbers"].items()):
             table.add_row(name, f"{value:.3f}")
+    for line in state.get("disagreement", ()):
+        table.add_row("[red]disagreement[/]", line)
     table.add_row("promoted so far", ", ".join(map(str, state.get("promoted", []))) or "none")
     return table
 

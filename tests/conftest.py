@@ -1,11 +1,9 @@
 """Fixtures every folder may use: a real Kafka-protocol broker, and the configuration that reaches it."""
 
 import contextlib
-import gc
 import signal
 import socket
 import subprocess
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +13,6 @@ from ports import free_port
 from infra.broker import command
 from infra.config import LogConfig
 from infra.lifecycle import Deadline
-
-with warnings.catch_warnings():
-    # kafka-python 3.0 reads its schemas with a function that Python 3.11 calls deprecated.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import kafka  # noqa: F401
 
 HOST = "127.0.0.1"
 
@@ -92,21 +85,6 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     running.start()
     yield running
     running.stop()
-    collect_sockets()
-
-
-def collect_sockets() -> None:
-    """kafka-python leaves the sockets of failed connections to the collector: here, not in some later test."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.fixture(scope="module")
-def after_outages() -> Iterator[None]:
-    """For what lives through a broker's outage outside of `own_broker`."""
-    yield
-    collect_sockets()
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def run(config: Config) -> None:
     stop.heed_signals()  # after Ray, which installs a handler of its own
     log = connect(config, client_id="trainer", member=socket.gethostname())
     policy = RayPolicy(base, config.trainer, stop)
-    store = VersionStore(config.store.url)
+    store = VersionStore.of(config.store, publishes=True)
 
     def train() -> None:
         running["trainer"] = Trainer(config, log, store, policy, stop, tasks=tasks)

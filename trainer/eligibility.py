@@ -19,6 +19,7 @@ class Reason(StrEnum):
     """Why a trace does not train, as an operator reads it."""
 
     HELD_OUT = "its session is held out"
+    REPLAY = "replay"
     CONTAMINATED = "contaminated"
     SIDE = "side turn"
     STATUS = "the request failed"
@@ -64,8 +65,9 @@ class Ineligible:
 
     @property
     def fate(self) -> FateKind:
+        held_out = dict.fromkeys((Reason.HELD_OUT, Reason.REPLAY), FateKind.HELD_OUT)
         expired = dict.fromkeys((Reason.EXPIRED, Reason.GONE), FateKind.EXPIRED)
-        return ({Reason.HELD_OUT: FateKind.HELD_OUT} | expired).get(self.reason, FateKind.REFUSED)
+        return (held_out | expired).get(self.reason, FateKind.REFUSED)
 
 
 Eligibility = Trainable | Held | Ineligible
@@ -92,8 +94,10 @@ def screen(
     """Every trace of a reward by its id, screened by all that can never change. `tasks` must never train.
 
     `trains_altered`: a turn trains although something in its request was redacted. One whose reply was redacted never
-    does: its tokens are not those that were sampled.
+    does: its tokens are not those that were sampled. Nor does a replay, whoever says that it is not held out.
     """
+    if any(one.assignment is not None and one.assignment.replay_of for one in (reward, trajectory) if one):
+        return {trace_id: Ineligible(Reason.REPLAY) for trace_id in reward.trace_ids}
     if trajectory is None:
         return {trace_id: Ineligible(Reason.GONE) for trace_id in reward.trace_ids}
     segments = {

@@ -27,8 +27,8 @@ GROUP = "trainer"
 class Item:
     """One reward record: its traces that were new, and the chains, as stored, while any of them may train.
 
-    `owner` is who counts as its user, `context` the trace context that it came with, as headers, and `feedback_at`
-    when its feedback was given, in Unix seconds.
+    `owner` is who counts as its user, `context` the trace context that it came with, as headers, `feedback_at` when its
+    feedback was given, and `opened_at` when its session began, in Unix seconds.
     """
 
     partition: tuple[str, int]
@@ -42,6 +42,7 @@ class Item:
     owner: str
     context: Headers = field(default_factory=dict)
     feedback_at: tuple[float, ...] = ()
+    opened_at: float = 0.0
 
     @property
     def eligible(self) -> list[EligibleTurn]:
@@ -135,6 +136,7 @@ class Inbox:
             owner_of(reward, trajectory),
             telemetry.context_in(message.headers),
             _feedback_at(trajectory),
+            reward.opened_at,
         )
         self.items.append(_stripped(item))
 

@@ -11,6 +11,8 @@ The order of an update, and what a kill before each step leaves:
     7. checkpoint   published, no fates owed                            a restart repeats 5 and 6, to no effect
     8. commit       the group's positions, a hint for its lag           the lag is too high until the next
 
+While the release log says that everything is frozen no batch is begun, and steps 5 to 7 wait for one that was.
+
 Every trace of a batch's rewards gets its fate with the batch, those that did not train too. Rewards at the head of
 the inbox in which nothing can train do not wait for a batch: steps 3, 4, 6, 7 and 8 without an update.
 """
@@ -29,7 +31,16 @@ from infra.telemetry import metrics as measured
 from infra.telemetry import names
 from ingest.log import fates, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import FEEDBACK_AT, Fate, FateKind
+from ingest.records.events import (
+    FEEDBACK_AT,
+    FEEDBACK_FROM,
+    FEEDBACK_TO,
+    SESSIONS_FROM,
+    SESSIONS_TO,
+    Fate,
+    FateKind,
+    Mode,
+)
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
@@ -87,6 +98,7 @@ class Trainer:
         self._settle_at = now() + SETTLE_S
         self.status: Mapping[str, object] = {"phase": self.phase.value}
         telemetry.observe(measured.TURNS_COLLECTED, lambda: self._inbox.num_eligible)
+        telemetry.observe(measured.RELEASE_LAST, lambda: self._releases.served.last)
         telemetry.observe(measured.TRAINER_PHASE, lambda: telling.phases(self.phase))
 
     def run(self) -> None:
@@ -107,17 +119,20 @@ class Trainer:
     def recover(self) -> None:
         """Bring the learner to the checkpoint, and finish what it says was begun."""
         self._load_learner()
+        served = self._releases.catch_up()
         self._finish()
         if self.state.candidate:
             self._enter(Phase.TRIAL)
         elif self.state.base is not None:
             self._enter(Phase.COLLECTING)
-        self._follow(self._releases.catch_up())
+        self._follow(served)
         self._show()
 
     def tick(self) -> None:
         """Read what is new, follow the release log, and update when a batch is full."""
         self._follow(self._releases.poll(0.0))
+        if self._owes:
+            self._finish()
         self._read()
         if self.phase is Phase.COLLECTING and self._is_full(1):
             self._update()
@@ -197,7 +212,7 @@ class Trainer:
         """Steps 1 to 8, if the release log as it is now lets the batch be made."""
         served = self._releases.catch_up()
         self._follow(served)
-        if self.phase is not Phase.COLLECTING or served.on_trial is not None:
+        if self.phase is not Phase.COLLECTING or served.on_trial is not None or served.mode is Mode.FROZEN:
             return
         self._inbox.resolve(lambda _item, turn: self._ruled_out(turn, served))
         if not self._is_full(1):
@@ -245,7 +260,7 @@ class Trainer:
                 **batch.mean_parts,
                 **batch.fairness.numbers(),
                 **metrics.numbers(),
-                **_feedback_at(used),
+                **_times_of(used),
             },
             at=self._now(),
             context=telemetry.headers_out(),
@@ -335,9 +350,16 @@ class Trainer:
         self._finish()
         self._inbox.commit(positions)
 
+    @property
+    def _owes(self) -> bool:
+        """Whether a version was made that nobody has heard of yet."""
+        return self.state.candidate is not None and not self.state.candidate.is_published
+
     def _finish(self) -> None:
         """Steps 5 to 7: what the checkpoint says is owed."""
         state, candidate = self.state, self.state.candidate
+        if self._owes and self._releases.poll(0.0).mode is Mode.FROZEN:
+            return
         if candidate and not candidate.is_published:
             publish(candidate, self._policy, self._store, self._log, self._folder / "export")
             candidate = candidate.model_copy(update={"is_published": True})
@@ -366,6 +388,8 @@ class Trainer:
             "version": state.base,
             "candidate": state.candidate.version if state.candidate else None,
             "mean_reward": state.mean_reward,
+            "mode": self._releases.served.mode.value,
+            "release": self._releases.served.last,
         }
 
 
@@ -392,7 +416,13 @@ def _tell_fairness(fairness: Fairness) -> None:
     )
 
 
-def _feedback_at(used: Sequence[Item]) -> dict[str, float]:
-    """When the batch's feedback was given, as a metric of its version: the rollout tells how long that took."""
-    given = [at for item in used for at in item.feedback_at]
-    return {FEEDBACK_AT: median(given)} if given else {}
+def _times_of(used: Sequence[Item]) -> dict[str, float]:
+    """When the batch's sessions began and its feedback was given, as metrics of its version.
+
+    The rollout tells how long the feedback took to be served, and `onstream lineage` what a version is made of.
+    """
+    began, given = [item.opened_at for item in used], [at for item in used for at in item.feedback_at]
+    times = {SESSIONS_FROM: min(began), SESSIONS_TO: max(began)}
+    if given:
+        times |= {FEEDBACK_AT: median(given), FEEDBACK_FROM: min(given), FEEDBACK_TO: max(given)}
+    return times

@@ -1,8 +1,9 @@
 """`make demo`: the whole loop on this machine, driven by simulated users, until a version is promoted on live evidence.
 
-    python examples/demo [--agents] [--sabotage] [--minutes 12] [--users 10] [--plain]
+    python examples/demo [--agents | --one-engine] [--sabotage] [--minutes 12] [--users 10] [--plain]
 
 `--agents` lets in agents that go on from their own summaries, with what `agents.env` sets otherwise for them.
+`--one-engine` has the arms of a trial take turns on one engine, with what `one_engine.env` sets otherwise for that.
 `--sabotage` publishes a damaged version into the same loop and ends with the gate's verdict on it.
 """
 
@@ -32,6 +33,8 @@ from infra.supervisor import Supervisor
 HERE = Path(__file__).parent
 AFTERWARDS_S = 15.0  # users stay a little on the promoted version: the swap happens under load
 SETTLE_S = 20.0
+SHORT_TURNS = (1, 2)  # sessions that fit into a block
+FEW_USERS, MANY_USERS = 4, 10
 SETTLE_SUMMARIES_S = 90.0  # what summaries are worth is asked of engines, which have been busy until now
 
 
@@ -53,6 +56,8 @@ class Demo:
         given = (f"http://{router.host}:{router.port}/v1", self._config.model.name, self._args.users, 0)
         if self._args.agents:
             return AgentsShow(Agents(*given, lambda: self._over), self._config)
+        if self._args.one_engine:
+            return UsersShow(Users(*given, lambda: self._over, turns=SHORT_TURNS))
         return UsersShow(Users(*given, lambda: self._over))
 
     def _say_plain(self, line: str) -> None:
@@ -131,15 +136,20 @@ class Demo:
 def main(argv: list[str]) -> int:
     """The demo's command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--agents", action="store_true", help="agents that go on from their own summaries, not users")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--agents", action="store_true", help="agents that go on from their own summaries, not users")
+    who.add_argument("--one-engine", action="store_true", help="one engine, on which the arms of a trial take turns")
     parser.add_argument("--sabotage", action="store_true", help="publish a damaged version and see it refused")
-    parser.add_argument("--minutes", type=float, default=12.0, help="give up after this (%(default)s)")
-    parser.add_argument("--users", type=int, default=10, help="users at a time (%(default)s)")
+    parser.add_argument("--minutes", type=float, help="give up after this (12; with one engine 20)")
+    parser.add_argument("--users", type=int, help=f"users at a time ({MANY_USERS}; with one engine {FEW_USERS})")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live picture")
     parser.add_argument("--keep", action="store_true", help="go on from the state of the run before")
     args = parser.parse_args(argv)
-    if args.agents:
-        os.environ.update(overrides((HERE / "agents.env").read_text()) | os.environ)
+    args.minutes = args.minutes or (20.0 if args.one_engine else 12.0)
+    args.users = args.users or (FEW_USERS if args.one_engine else MANY_USERS)
+    name = "agents.env" if args.agents else "one_engine.env" if args.one_engine else None
+    if name:
+        os.environ.update(overrides((HERE / name).read_text()) | os.environ)
     return cli.guarded(str(HERE / "onstream.yaml"), lambda config: _run(config, args), verbose=False)
 
 

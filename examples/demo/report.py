@@ -40,7 +40,9 @@ def make(config: Config, people: Show, wall_s: float, settle_s: float) -> Report
     finally:
         log.close()
     users = people.crowd.experience
-    verdicts = tuple(r for r in releases if r.kind is ReleaseKind.TRIAL and r.state in TERMINAL)
+    steps = (r for r in releases if r.kind is ReleaseKind.TRIAL and r.state in TERMINAL)
+    firsts = {(r.candidate, r.state): r for r in reversed(tuple(steps))}  # a watch that ends is no second promotion
+    verdicts = tuple(sorted(firsts.values(), key=lambda r: r.release))
     promoted = [r for r in verdicts if r.state is TrialState.PROMOTED]
     swaps = [r.numbers["pause_s"] for r in releases if r.kind is ReleaseKind.ANNOUNCED]
     last = verdicts[-1].numbers if verdicts else {}

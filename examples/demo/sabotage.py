@@ -19,7 +19,7 @@ def publish_damaged(config: Config) -> Version:
     import torch
     from safetensors.torch import load_file, save_file
 
-    store = VersionStore(config.store.url)
+    store = VersionStore.of(config.store, publishes=True)
     parent = store.read(store.versions()[-1])
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,6 +5,8 @@ Nobody tells the system what they like. It sees what real traffic gives: the nex
 
 import asyncio
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 from crowd import SESSION, Crowd
 from questions import QUESTIONS
@@ -25,13 +27,17 @@ def likes(reply: str, finish_reason: str | None) -> bool:
 
 
 class Users(Crowd):
-    """Users, each with a conversation of two or three questions."""
+    """Users, each with a conversation of a few questions."""
+
+    def __init__(self, *given: Any, turns: Sequence[int] = TURNS) -> None:
+        super().__init__(*given)
+        self._turns = turns
 
     async def _session(self) -> None:
         headers = {SESSION: f"demo-{uuid.uuid4().hex[:12]}"}
         messages = [{"role": "system", "content": SYSTEM}]
         opening = "{}"
-        for _ in range(self._random.choice(TURNS)):
+        for _ in range(self._random.choice(self._turns)):
             question = self._random.choice(QUESTIONS)
             self.experience.asked.add(question)
             messages.append({"role": "user", "content": opening.format(question)})

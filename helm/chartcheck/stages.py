@@ -24,12 +24,23 @@ class Pool(Placed):
     )
 
 
+class CandidatePool(Pool):
+    """Engines of the candidate's arm, or none where arms take turns on the others."""
+
+    replicas: Count = Field(
+        1,
+        description="engines, as those of stable; 0 with `config.serving.rollout.placement: switchback`, where arms "
+        "take turns on stable's",
+    )
+
+
 class Engines(Part):
     """vLLM engines, stable and candidate."""
 
     stable: Pool = Field(Pool(), description="the engines that serve stable")
-    candidate: Pool = Field(
-        Pool(), description="the engines that a trial's candidate is served by; they help stable between trials"
+    candidate: CandidatePool = Field(
+        CandidatePool(),
+        description="the engines that a trial's candidate is served by; they help stable between trials",
     )
     updateStrategy: Literal["OnDelete", "RollingUpdate"] = Field(
         "RollingUpdate",

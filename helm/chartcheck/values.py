@@ -23,6 +23,7 @@ OWNED = (
     "log.index_dir",
     "store.url",
     "store.cache_dir",
+    "store.signing",
     "serving.engines",
     "serving.engine.listen",
     "serving.router.host",
@@ -168,6 +169,19 @@ class Credentials(Part):
     )
 
 
+class Signing(Part):
+    """Signatures of versions (docs/lineage.md). The private key goes to the pods that publish, and to no others."""
+
+    secret: str = Field("", description="the Secret with the keys, as PEM; empty: versions are not signed")
+    privateKey: str = Field(
+        "signing-key.pem", description="the private key's key in it, for bootstrap and trainer; empty: none there"
+    )
+    publicKeys: tuple[str, ...] = Field(
+        ("signing-key.pub.pem",), description="the public keys' keys in it; two while one replaces the other"
+    )
+    required: bool = Field(False, description="engines and trainer refuse a version that is unsigned or altered")
+
+
 class WeightCache(Part):
     """Where engines keep verified copies of versions: at least `store.keep_in_cache` times the model's size."""
 
@@ -213,6 +227,7 @@ class Values(Part):
     store: Store = Field(Store(), description=Store.__doc__)
     serviceAccounts: ServiceAccounts = Field(ServiceAccounts(), description=ServiceAccounts.__doc__)
     credentials: Credentials = Field(Credentials(), description=Credentials.__doc__)
+    signing: Signing = Field(Signing(), description=Signing.__doc__)
     weightCache: WeightCache = Field(WeightCache(), description=WeightCache.__doc__)
     spool: Spool = Field(Spool(), description=Spool.__doc__)
     engines: Engines = Field(Engines(), description=Engines.__doc__)

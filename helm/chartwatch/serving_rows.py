@@ -130,9 +130,12 @@ SAFETY = Row(
     (
         Panel(
             "Trial",
-            "Where it stands.",
+            "Where it stands, and the mode that operators chose.",
             Unit.NONE,
-            (Query(f"{by('max', 'onstream_trial_state', 'onstream_trial_state')} == 1", "{{onstream_trial_state}}"),),
+            (
+                Query(f"{by('max', 'onstream_trial_state', 'onstream_trial_state')} == 1", "{{onstream_trial_state}}"),
+                Query(f"{by('max', 'onstream_release_mode', 'onstream_mode')} == 1", "{{onstream_mode}}"),
+            ),
             Look.STATES,
         ),
         Panel(
@@ -159,9 +162,13 @@ SAFETY = Row(
         ),
         Panel(
             "Candidate",
-            "The version on trial.",
+            "The version on trial, stable, and the one that some sessions are held back on.",
             Unit.NONE,
-            (gauge("max", "onstream_trial_candidate"), gauge("max", "onstream_release_stable", legend="stable")),
+            (
+                gauge("max", "onstream_trial_candidate"),
+                gauge("max", "onstream_release_stable", legend="stable"),
+                gauge("max", "onstream_release_holdback", legend="held back"),
+            ),
         ),
         Panel(
             "Sessions that count",

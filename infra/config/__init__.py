@@ -3,7 +3,8 @@
 Precedence: environment (`ONSTREAM__SERVING__ROUTER__PORT=9000`), then the file, then the defaults here.
 Secrets never stand in the file: the control plane's token is read from `ONSTREAM_CONTROL_TOKEN`, the scorers' from
 `ONSTREAM_SCORING_TOKEN`, the master secret of users' keys from where `privacy` says, the brokers' password from where
-`log.security` says, and API keys are known by their digests.
+`log.security` says, the key that signs versions from where `store.signing` says, and API keys are known by their
+digests.
 """
 
 import os
@@ -15,7 +16,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from infra.config.base import Port, Seconds, Section
-from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, StoreConfig
+from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
+from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
 from infra.config.serving import (
     SCORED,
     CaptureConfig,
@@ -23,10 +25,13 @@ from infra.config.serving import (
     EngineSlot,
     GateConfig,
     GuardrailConfig,
+    Placement,
     RampStep,
     RolloutConfig,
     RouterConfig,
     ServingConfig,
+    SwitchbackConfig,
+    WatchConfig,
 )
 from infra.config.stages import (
     ContaminationConfig,
@@ -54,21 +59,28 @@ __all__ = [
     "GuardrailConfig",
     "HealthConfig",
     "IngestConfig",
+    "JudgeConfig",
     "LakeConfig",
     "LogConfig",
     "LogSecurity",
     "ModelConfig",
+    "Placement",
     "PrivacyConfig",
     "PrivateKind",
     "Protocol",
     "RampStep",
+    "ReplayConfig",
     "RewardsConfig",
     "RolloutConfig",
     "RouterConfig",
     "Section",
     "ServingConfig",
+    "SigningConfig",
     "StoreConfig",
+    "SuitesConfig",
+    "SwitchbackConfig",
     "TrainerConfig",
+    "WatchConfig",
     "load",
 ]
 
@@ -131,10 +143,26 @@ class Config(Section):
                 node[leaf] = f"{given.get('run_dir', _RUN_DIR)}/{name}"
         return given
 
+    @model_validator(mode="after")
+    def _blocks_settle(self) -> "Config":
+        """A block is evidence once its sessions are closed, or which of them closed first would matter."""
+        own, closes_s = self.serving.rollout, self.ingest.inactivity_s
+        if own.placement is Placement.SWITCHBACK and own.gate.settle_s <= closes_s:
+            raise ValueError(
+                f"serving.rollout.gate.settle_s: must be above ingest.inactivity_s ({closes_s:g}) where arms take "
+                f"turns, got {own.gate.settle_s:g}"
+            )
+        return self
+
     @property
     def claims_url(self) -> str:
         """Where values lie that are too large for the log."""
         return self.log.claims_url or f"{self.store.url}/claims"
+
+    @property
+    def control_token_path(self) -> Path:
+        """Where `onstream up` leaves the control token that it made, for commands of the same user."""
+        return Path(self.run_dir) / "control-token"
 
     def dump(self) -> str:
         """The resolved configuration as YAML."""

@@ -82,12 +82,35 @@ class LogConfig(Section):
         return self
 
 
+class SigningConfig(Section):
+    """Who signs versions, and whose signatures count. Keys are PEM, elliptic (P-256 or P-384), read at a start.
+
+    Only what publishes reads the private key: the trainer, `onstream bootstrap` and `onstream sign`.
+    """
+
+    key_file: str = Field("", description="the private key that signs, without a passphrase; empty: nothing is signed")
+    key_env: str = Field("", description="the environment variable that holds it instead")
+    public_key_files: tuple[str, ...] = Field(
+        (), description="whose signatures count; while a key is replaced, the old one's and the new one's"
+    )
+    required: bool = Field(False, description="engines and the trainer refuse a version that is unsigned or altered")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SigningConfig":
+        if self.key_file and self.key_env:
+            raise ValueError("the private key comes from `key_file` or from `key_env`, got both")
+        if self.required and not self.public_key_files:
+            raise ValueError("`required` needs `public_key_files`: without any, no signature could be checked")
+        return self
+
+
 class StoreConfig(Section):
     """The weight store, an fsspec URL, and where engines keep verified copies of its versions."""
 
     url: str = Field("", description="empty: `<run_dir>/store`")
     cache_dir: str = Field("", description="empty: `<run_dir>/cache`")
     keep_in_cache: int = Field(2, ge=2, description="serving version and the one to roll back to")
+    signing: SigningConfig = SigningConfig()
 
 
 class ModelConfig(Section):

@@ -1,11 +1,13 @@
 """Engines, router, capture, and the rollout with its gate."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from infra.config.base import AnyShare, Host, Port, Rate, Seconds, Section, Share
+from infra.config.checks import ReplayConfig, SuitesConfig
 
 KeyDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Tenant = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
@@ -147,11 +149,56 @@ class GateConfig(Section):
         return self
 
 
+class WatchConfig(Section):
+    """The watch over a version that was just promoted: see `serving/rollout/evidence/watching.py`."""
+
+    share: float = Field(
+        0.1, ge=0.0, le=0.5, description="of sessions stay on the version before, on candidate engines; 0: no watch"
+    )
+    alpha: float = Field(
+        0.05, gt=0.0, lt=0.5, description="how often a version as good as the one before is taken back"
+    )
+    min_units: int = Field(100, ge=1, description="sessions before it may end well; the next trial waits for them")
+    max_units: int = Field(2000, ge=1, description="sessions after which it ends")
+    max_s: Seconds = Field(86_400.0, description="seconds after which it ends, if `min_units` were seen")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "WatchConfig":
+        if self.min_units > self.max_units:
+            raise ValueError(f"min_units: must be at most `max_units` ({self.max_units}), got {self.min_units}")
+        return self
+
+
+class Placement(StrEnum):
+    """Which engines serve an arm."""
+
+    SPLIT = "split"
+    SWITCHBACK = "switchback"
+
+
+class SwitchbackConfig(Section):
+    """Arms that take turns on the same engines: see docs/switchback.md."""
+
+    block_s: Seconds = Field(15.0, description="a block's length; sessions that outlast theirs are no evidence")
+    kept_margin: Share = Field(0.05, description="fewer of the candidate's sessions may fit their block, by less")
+    live_only: bool = Field(
+        False, description="one engine: no suites, no replay, users meet a candidate first; to be said with one engine"
+    )
+
+
 class RolloutConfig(Host):
     """The controller of what is served."""
 
+    placement: Placement = Field(
+        Placement.SPLIT, description="`split`: engines of two arms; `switchback`: one pool, arms take turns on it"
+    )
+    switchback: SwitchbackConfig = SwitchbackConfig()
     gate: GateConfig = GateConfig()
-    port: Port = Field(8100, description="the trial's state, read-only")
+    suites: SuitesConfig = SuitesConfig()
+    replay: ReplayConfig = ReplayConfig()
+    watch: WatchConfig = WatchConfig()
+    approval: bool = Field(False, description="a version that passed the gate waits for `onstream rollout promote`")
+    port: Port = Field(8100, description="the trial's state for all, and commands with the control token")
     tick_s: Seconds = 0.5
     idle_candidates_serve: bool = Field(True, description="candidate engines serve stable while no trial needs them")
     drain_s: Seconds = Field(60.0, description="how long a candidate engine may take to finish stable requests")
@@ -181,7 +228,23 @@ class ServingConfig(Section):
         ports = [f"{slot.host}:{port}" for slot in self.engines for port in slot.ports]
         if len(set(ports)) != len(ports):
             raise ValueError(f"engines: ports must differ, got {ports}")
+        return self
+
+    @model_validator(mode="after")
+    def _arms(self) -> "ServingConfig":
+        if self.rollout.placement is Placement.SWITCHBACK:
+            return self._one_pool()
         for arm in ("stable", "candidate"):
             if not any(slot.arm == arm for slot in self.engines):
                 raise ValueError(f"engines: at least one must have `arm: {arm}`")
+        return self
+
+    def _one_pool(self) -> "ServingConfig":
+        if not self.engines:
+            raise ValueError("engines: there must be one")
+        if (len(self.engines) == 1) is not self.rollout.switchback.live_only:
+            raise ValueError(
+                "rollout.switchback.live_only: must be true with one engine, on which no suite and no replay can run "
+                f"before users meet a candidate, and false with more; got {len(self.engines)} engines"
+            )
         return self

@@ -24,7 +24,7 @@ class LakeConfig(Section):
 class ContaminationConfig(Section):
     """Evaluation tasks that must never train: see `ingest/sessions/contamination.py`."""
 
-    tasks: tuple[str, ...] = Field((), description="files of tasks: JSON Lines, or text in paragraphs")
+    tasks: tuple[str, ...] = Field((), description="files of tasks: JSON Lines, YAML such as suites, or text")
     overlap: AnyShare = Field(0.5, description="share of a task's runs of 13 words that makes a turn contaminated")
 
 

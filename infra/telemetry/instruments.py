@@ -8,9 +8,12 @@ from functools import partial
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.trace import set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from infra.telemetry.later import Later
 from infra.telemetry.metrics import METRICS, Kind, Metric
+from infra.telemetry.spans import Around, around
 
 Labels = Mapping[str, AttributeValue]
 Read = Callable[[], float | Iterable[tuple[float, Labels]]]
@@ -20,7 +23,8 @@ Read = Callable[[], float | Iterable[tuple[float, Labels]]]
 class Instruments:
     """All of `METRICS` at one meter."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, later: Later) -> None:
+        self.later = later
         self.states: dict[str, Read] = {}
         self._made: dict[str, Any] = {metric.name: self._make(meter, metric) for metric in METRICS}
 
@@ -42,7 +46,13 @@ class Instruments:
     def __getitem__(self, metric: Metric) -> Any:
         return self._made[metric.name]
 
+    def put(self, about: tuple[Metric, float, Labels | None, Around | None]) -> None:
+        """A histogram's metric, a value, its labels and the span that it was seen in."""
+        metric, value, labels, span = about
+        self._made[metric.name].record(value, labels, None if span is None else set_span_in_context(span))
+
     def _ask(self, name: str, _options: CallbackOptions) -> list[Observation]:
+        self.later.flush()  # a reader asks for states before it takes what histograms hold
         read = self.states.get(name)
         if read is None:
             return []
@@ -55,10 +65,16 @@ class Instruments:
 _held: Instruments | None = None  # as OpenTelemetry's own providers: one for the process
 
 
-def install(meter: Meter | None) -> None:
-    """Make the instruments at `meter`, once for the process; `None` is off."""
+def install(meter: Meter, later: Later) -> None:
+    """Make the instruments at `meter`, once for the process. `later` is when values go into histograms."""
     global _held
-    _held = Instruments(meter) if meter is not None else None
+    _held = Instruments(meter, later)
+
+
+def uninstall() -> None:
+    """Measure nothing from now on."""
+    global _held
+    _held = None
 
 
 def is_measuring() -> bool:
@@ -73,9 +89,9 @@ def count(metric: Metric, amount: int = 1, labels: Labels | None = None) -> None
 
 
 def record(metric: Metric, value: float, labels: Labels | None = None) -> None:
-    """Put a value into a histogram, in its unit."""
+    """Put a value into a histogram, in its unit. `labels` are the histogram's from now on."""
     if _held is not None:
-        _held[metric].record(value, labels)
+        _held.later.leave((_held.put, (metric, value, labels, around())))
 
 
 def gauge(metric: Metric, value: float, labels: Labels | None = None) -> None:

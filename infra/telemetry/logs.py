@@ -12,8 +12,10 @@ import logging
 import traceback
 
 from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
+from opentelemetry.trace import set_span_in_context
 
 from infra.telemetry.names import SCHEMA_URL
+from infra.telemetry.spans import around
 
 PACKAGES = ("infra", "ingest", "rewards", "serving", "trainer")
 _KEPT = "(kept local)"
@@ -43,9 +45,11 @@ class OtlpHandler(logging.Handler):
         if record.exc_info and record.exc_info[0] is not None:
             told["exception.type"] = record.exc_info[0].__qualname__
             told["exception.stacktrace"] = "".join(traceback.format_tb(record.exc_info[2]))
+        within = around()
         self._provider.get_logger(record.name, schema_url=SCHEMA_URL).emit(
             LogRecord(
                 timestamp=int(record.created * 1e9),
+                context=None if within is None else set_span_in_context(within),
                 severity_number=severity,
                 severity_text=severity.name,
                 body=_told(record),

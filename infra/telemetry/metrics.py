@@ -86,7 +86,9 @@ REQUEST_DURATION = _histogram(
 )
 FIRST_BYTE = _histogram("onstream.router.time_to_first_byte", "s", "of streamed replies", _FIRST_TOKEN_S, names.ENGINE)
 ENGINE_UP = _state("onstream.router.engine.up", "{engine}", "1 where an engine answers, else 0", names.ENGINE)
-CANDIDATE_SHARE = _state("onstream.router.candidate_share", "{share}", "share of new sessions that the candidate gets")
+CANDIDATE_SHARE = _state(
+    "onstream.router.candidate_share", "{share}", "share of new sessions on the candidate, or held back"
+)
 FEEDBACK_TAKEN = _counter("onstream.feedback.taken", "{feedback}", "feedback that is durable")
 
 # -- engine
@@ -182,18 +184,25 @@ VERSIONS_PUBLISHED = _counter("onstream.versions.published", "{version}", "versi
 
 TRIAL_STATE = _state("onstream.trial.state", "{trial}", "1 for where the trial stands now, else 0", names.STATE)
 TRIAL_CANDIDATE = _state("onstream.trial.candidate", "{version}", "the version on trial; no series: none")
-TRIAL_SHARE = _state("onstream.trial.share", "{share}", "share of sessions that the candidate gets")
+TRIAL_SHARE = _state("onstream.trial.share", "{share}", "share of sessions on the candidate, or held back")
 TRIAL_UNITS = _state("onstream.trial.units", "{session}", "sessions that count", names.ARM)
 TRIAL_LOG_E = _state("onstream.trial.log_e", "{nat}", "evidence that the candidate is not worse", names.OUTCOME)
-TRIAL_LOG_HARM = _state("onstream.trial.log_harm", "{nat}", "evidence that it is worse", names.OUTCOME)
+TRIAL_LOG_HARM = _state(
+    "onstream.trial.log_harm", "{nat}", "evidence that it is worse, in a trial or under watch", names.OUTCOME
+)
 TRIAL_LOG_THRESHOLD = _state("onstream.trial.log_threshold", "{nat}", "what every log_e must reach for a promotion")
 TRIAL_LOG_MISMATCH = _state("onstream.trial.log_mismatch", "{nat}", "evidence that sessions were not split as said")
 TRIAL_OUTCOME = _state(
-    "onstream.trial.outcome", "{outcome}", "an arm's mean outcome in the trial", names.OUTCOME, names.ARM
+    "onstream.trial.outcome", "{outcome}", "an arm's mean outcome in the trial or the watch", names.OUTCOME, names.ARM
 )
 TRIAL_USERS_NEEDED = _state("onstream.trial.users_needed", "{user}", "fewer cannot bring about a promotion")
-TRIAL_AGE = _state("onstream.trial.age", "s", "in which sessions came, in the trial")
+TRIAL_AGE = _state("onstream.trial.age", "s", "of the canary or the watch: the time in which sessions came")
 STABLE_VERSION = _state("onstream.release.stable", "{version}", "the stable version")
+HOLDBACK_VERSION = _state(
+    "onstream.release.holdback", "{version}", "the version that sessions are held back on under watch; no series: none"
+)
+MODE = _state("onstream.release.mode", "{mode}", "1 for the mode that operators chose, else 0", names.MODE)
+RELEASE_LAST = _state("onstream.release.last", "{release}", "the newest release that a process follows")
 ASSIGNED_VERSION = _state(
     "onstream.release.engine_version", "{version}", "the version that an engine shall serve", names.ENGINE
 )

@@ -25,6 +25,7 @@ COMPONENT = "onstream.reward.component"
 ENGINE = "onstream.engine.id"
 FATE = "onstream.fate"
 HAS_SIGNAL = "onstream.reward.has_signal"
+MODE = "onstream.mode"
 NUM_TURNS = "onstream.turns"
 OUTCOME = "onstream.gate.outcome"
 PHASE = "onstream.trainer.phase"
@@ -80,6 +81,7 @@ ATTRIBUTES: dict[str, str] = {
     RELEASE_KIND: "what a release says: claim, bootstrap, trial or announced",
     RETRIES: "engines that were tried in vain",
     STATE: "where a trial stands, or idle",
+    MODE: "whether what is served may change by itself: open, paused, pinned, frozen",
     TRACE: "a trace's id, as records and replies have it",
     TRAJECTORY: "a trajectory's id",
     VERSION: "a version's number",
@@ -141,6 +143,8 @@ class SpanName:
     attributes: tuple[str, ...] = ()
     of: str = ""
     """What stands for `{}` where the table is shown."""
+    is_ambient: bool = True
+    """Whether other libraries' instrumentation finds it around them. Not where every request pays for it."""
 
     @property
     def shown(self) -> str:
@@ -155,6 +159,7 @@ REQUEST = SpanName(
     "a request at the router, to the end of its answer; feedback too, as `POST /v1/feedback`",
     (METHOD, ROUTE, STATUS, ERROR, TRACE, ARM, ENGINE, RETRIES),
     "POST /v1/chat/completions",
+    is_ambient=False,
 )
 GENERATE = SpanName(
     "{}",
@@ -165,6 +170,7 @@ GENERATE = SpanName(
         *(INPUT_TOKENS, OUTPUT_TOKENS, CONVERSATION, TRACE, ARM, ENGINE, VERSION, ERROR),
     ),
     "chat smollm2",
+    is_ambient=False,
 )
 SEND = SpanName("send {}", SpanRole.PRODUCER, "a record appended to a topic", _KAFKA, "trajectories")
 SHIP = SpanName(

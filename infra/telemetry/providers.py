@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from infra.errors import StartError
 from infra.lifecycle import Deadline
 from infra.telemetry import instruments, spans
+from infra.telemetry.later import Later
 from infra.telemetry.names import SCHEMA_URL, SCOPE
 
 if TYPE_CHECKING:
@@ -57,18 +58,20 @@ def setup(stage: str, instance: str = "", environ: Mapping[str, str] | None = No
     if not any(asked.values()):
         return
     resource = _resource(stage, instance)
+    later = Later()
     ends: list[Callable[[], None]] = []
     if asked["TRACES"]:
-        ends.append(_trace(asked["TRACES"], resource))
+        ends.append(_trace(asked["TRACES"], resource, later))
     if asked["METRICS"]:
-        ends.append(_measure(asked["METRICS"], resource, env))
+        ends.append(_measure(asked["METRICS"], resource, later, env))
     if asked["LOGS"]:
         ends.append(_log(asked["LOGS"], resource))
-    _flush_at_exit(ends)
+    later.start()
+    _flush_at_exit(later, ends)
 
 
-def _flush_at_exit(ends: list[Callable[[], None]]) -> None:
-    """Call `ends` when the process ends, side by side and for `FLUSH_S` at most; what hangs is left."""
+def _flush_at_exit(later: Later, ends: list[Callable[[], None]]) -> None:
+    """Tell what is left and call `ends` when the process ends, side by side and for `FLUSH_S` at most."""
     is_over = threading.Event()
 
     def wait_and(end: Callable[[], None]) -> None:
@@ -80,6 +83,7 @@ def _flush_at_exit(ends: list[Callable[[], None]]) -> None:
         thread.start()
 
     def flush() -> None:
+        later.flush()
         is_over.set()
         deadline = Deadline.after(FLUSH_S)
         for thread in waiting:
@@ -142,31 +146,33 @@ def _resource(stage: str, instance: str) -> "Resource":
     return Resource.create(mine, SCHEMA_URL).merge(OTELResourceDetector().detect())
 
 
-def _trace(asked: tuple[str, ...], resource: "Resource") -> Callable[[], None]:
+def _trace(asked: tuple[str, ...], resource: "Resource", later: Later) -> Callable[[], None]:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+    from infra.telemetry.recording import Tracer
 
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     for name in asked:
         out: SpanExporter = ConsoleSpanExporter()
         if name == "otlp":
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from infra.telemetry.encoding import Exporter
 
-            out = OTLPSpanExporter()
+            out = Exporter()
         provider.add_span_processor(BatchSpanProcessor(out))
     trace.set_tracer_provider(provider)  # for vLLM, whose spans then come from the same service
-    spans.install(provider.get_tracer(SCOPE, schema_url=SCHEMA_URL))
+    spans.install(Tracer(provider, later))
     return provider.shutdown
 
 
-def _measure(asked: tuple[str, ...], resource: "Resource", env: Mapping[str, str]) -> Callable[[], None]:
+def _measure(asked: tuple[str, ...], resource: "Resource", later: Later, env: Mapping[str, str]) -> Callable[[], None]:
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
 
     provider = MeterProvider([_reader(name, env) for name in asked], resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
-    instruments.install(provider.get_meter(SCOPE, schema_url=SCHEMA_URL))
+    instruments.install(provider.get_meter(SCOPE, schema_url=SCHEMA_URL), later)
     return provider.shutdown
 
 

@@ -4,24 +4,28 @@ Only `traceparent` is written into records: `tracestate` and baggage are a clien
 not sealed. An error leaves its class in a span and nothing of its message, which may hold what a user typed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from opentelemetry import context, trace
-from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Tracer
+from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from infra.telemetry.instruments import Labels
 from infra.telemetry.names import ERROR, MAX_LINKS, SpanName
+
+if TYPE_CHECKING:
+    from infra.telemetry.instruments import Labels
+    from infra.telemetry.recording import Tracer
 
 TRACEPARENT = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()
-_KINDS = {kind.name.lower(): kind for kind in SpanKind}
 
-_tracer: Tracer | None = None  # as OpenTelemetry's own providers: one for the process
+_tracer: "Tracer | None" = None  # as OpenTelemetry's own providers: one for the process
 
 
-def install(tracer: Tracer | None) -> None:
+def install(tracer: "Tracer | None") -> None:
     """Make spans with `tracer` from now on; `None` is off."""
     global _tracer
     _tracer = tracer
@@ -32,40 +36,78 @@ def is_tracing() -> bool:
     return _tracer is not None
 
 
-@contextmanager
+class Around(NonRecordingSpan):
+    """A span around a block. This one only passes its context on: it is not kept, or came from elsewhere."""
+
+    def __init__(self, context: SpanContext, is_ambient: bool = True) -> None:
+        super().__init__(context)
+        self.is_ambient = is_ambient
+
+    def __enter__(self) -> Self:
+        self._token = _around.set(self)
+        if self.is_ambient:
+            self._ambient = context.attach(trace.set_span_in_context(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Be around nothing any more."""
+        if self.is_ambient:
+            context.detach(self._ambient)
+        try:  # noqa: SIM105 - every request would pay for `suppress`
+            _around.reset(self._token)
+        except ValueError:
+            pass  # a generator that is closed from elsewhere, where another is around
+
+    def traceparent(self) -> str:
+        """Its context as a header's value."""
+        now = self.get_span_context()
+        return f"00-{now.trace_id:032x}-{now.span_id:016x}-{now.trace_flags:02x}"
+
+
+_around: ContextVar[Around | None] = ContextVar("span", default=None)
+
+
+class _Nothing:
+    """Around a block while spans are off."""
+
+    def __enter__(self) -> Span:
+        return INVALID_SPAN
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
+
+
 def span(
     name: SpanName,
-    attributes: Labels | None = None,
+    attributes: "Labels | None" = None,
     parent: Mapping[str, str] | None = None,
     links: Iterable[Mapping[str, str]] = (),
     of: str = "",
-) -> Iterator[Span]:
+) -> Around | _Nothing:
     """A span around a block; `of` is what stands for `{}` in its name.
 
     `parent` and `links` are headers; those without a trace context are passed over. While spans are off, a parent's
     context is passed on and nothing else is done.
     """
-    is_told = parent is not None and TRACEPARENT in parent
-    if _tracer is None and not is_told:
-        yield INVALID_SPAN
-        return
-    above = _PROPAGATOR.extract(parent) if is_told and parent is not None else None
+    above = _context_of(parent) if parent is not None and TRACEPARENT in parent else None
     if _tracer is None:
-        with trace.use_span(trace.get_current_span(above)) as passed_on:
-            yield passed_on
-        return
-    begun = _tracer.start_span(
-        name.name.format(of), above, _KINDS[name.role], attributes, linked(links) if links else None
-    )
-    token = context.attach(trace.set_span_in_context(begun))  # what `use_span` does, which would keep the message
-    try:
-        yield begun
-    except BaseException as exc:  # also what only ends a task: its span has failed, and it goes on its way
-        failed(begun, type(exc).__qualname__)
-        raise
-    finally:
-        context.detach(token)
-        begun.end()
+        return Around(above) if above is not None else _NOTHING
+    if above is None and (now := _around.get()) is not None:
+        above = now.get_span_context()
+    return _tracer.begin(name, of, attributes, linked(links) if links else (), above)
+
+
+def _context_of(headers: Mapping[str, str]) -> SpanContext | None:
+    found = trace.get_current_span(_PROPAGATOR.extract(headers, context.Context())).get_span_context()
+    return found if found.is_valid else None
 
 
 def failed(current: Span, kind: str) -> None:
@@ -81,25 +123,27 @@ def linked(headers: Iterable[Mapping[str, str]]) -> list[Link]:
         told = one.get(TRACEPARENT)
         if told is None or told in found:
             continue
-        above = trace.get_current_span(_PROPAGATOR.extract({TRACEPARENT: told}, context.Context())).get_span_context()
-        if above.is_valid:
+        above = _context_of({TRACEPARENT: told})
+        if above is not None:
             found[told] = Link(above)
         if len(found) == MAX_LINKS:
             break
     return list(found.values())
 
 
+around: Callable[[], Around | None] = _around.get
+"""The span around the caller, if there is one."""
+
+
 def current() -> Span:
     """The span around the caller; one that keeps nothing, outside."""
-    return trace.get_current_span()
+    return _around.get() or INVALID_SPAN
 
 
 def headers_out() -> dict[str, str]:
     """The current trace context as a header (`traceparent`); empty outside a span."""
-    now = trace.get_current_span().get_span_context()
-    if not now.is_valid:
-        return {}
-    return {TRACEPARENT: f"00-{now.trace_id:032x}-{now.span_id:016x}-{now.trace_flags:02x}"}
+    now = _around.get()
+    return {} if now is None else {TRACEPARENT: now.traceparent()}
 
 
 def context_in(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,15 +1,11 @@
 """Which turns are asked for, as people say it on a command line."""
 
 import argparse
-import re
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from infra.errors import ConfigError
+from infra.times import moment
 from ingest.records.kinds import FateKind, TurnKind
-
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 @dataclass(frozen=True)
@@ -83,11 +79,7 @@ def _when(flag: str, told: str | None, now: float) -> float | None:
     """Unix seconds of a date or a time, of this machine's zone unless it names one, or of an age."""
     if told is None:
         return None
-    if age := _AGE.fullmatch(told):
-        return now - float(age[1]) * _UNITS_S[age[2]]
     try:
-        return datetime.fromisoformat(told).timestamp()
+        return moment(told, now)
     except ValueError as exc:
-        raise ConfigError(
-            f"{flag}: must be a date (2026-11-25), a time (2026-11-25T14:00) or an age (90m, 12h, 3d, 2w), got {told!r}"
-        ) from exc
+        raise ConfigError(f"{flag}: {exc}") from exc

@@ -83,6 +83,8 @@ def session_row(trajectory: Trajectory) -> Row:
         "trial": given.trial if given else None,
         "propensity": given.propensity if given else None,
         "held_out": trajectory.held_out,
+        "replay_of": given.replay_of if given else None,
+        "block": given.block if given else None,
         "closed": trajectory.closed.value,
         "num_turns": len(trajectory.turns),
         "num_feedback": len(trajectory.feedback),
@@ -132,6 +134,7 @@ def turn_rows(trajectory: Trajectory, vault: Vault, subject: str) -> Iterator[Ro
         "arm": given.arm.value if given else None,
         "trial": given.trial if given else None,
         "held_out": trajectory.held_out,
+        "replay_of": given.replay_of if given else None,
         "consent": trajectory.consent.value,
         "trace_partition": trajectory.partition,
     }

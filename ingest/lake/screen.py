@@ -141,7 +141,9 @@ def session(told: "SessionTold", asked_trace: str) -> Iterator[RenderableType]:
 def _header(told: "SessionTold") -> Iterator[Row]:
     row = told.row
     whose = [f"tenant {row['tenant']}", *([f"user {row['user']}"] if row["user"] else [])]
-    yield "whose", " · ".join([*whose, f"{row['arm'] or 'no one'} arm", *(["held out"] if row["held_out"] else [])])
+    marks = ["held out"] if row["held_out"] else []
+    marks += [f"a replay of trace {row['replay_of']}"] if row["replay_of"] else []
+    yield "whose", " · ".join([*whose, f"{row['arm'] or 'no one'} arm", *marks])
     revised = f" · revision {row['revision']}" if row["revision"] > 1 else ""
     yield "when", f"{_time(row['at'])} to {_time(row['closed_at'])}, closed: {row['closed']}{revised}"
     yield "ids", f"key {row['session_key']} · trajectory {row['trajectory_id']}"

@@ -44,13 +44,15 @@ class SessionRows:
 
 def pick(reading: Reading, filters: Filters, limit: int | None = None, *, is_sample: bool = False) -> pl.DataFrame:
     """Which sessions began in `filters`' range, oldest first; `limit` are the newest, or drawn evenly with `is_sample`.
+    Replays are left out: nobody had them.
 
     The columns are those of `sessions` without its JSON; `preceding` and `following`, when the trajectories of the same
     session before and after it began; `reward_at` and `reward_spec` of its newest reward; `feedback_from` and
     `feedback_to`, the times of its session's feedback.
     """
     files = reading.files(Table.SESSIONS, filters.since, filters.until, filters.tenant)
-    sessions = reading.rows(Table.SESSIONS, files, conditions.of_turn(filters)).drop("chains").collect()
+    told = reading.rows(Table.SESSIONS, files, conditions.of_turn(filters)).drop("chains")
+    sessions = told.filter(pl.col("replay_of").is_null()).collect()
     others = pl.col("at").shift(1), pl.col("at").shift(-1)
     sessions = sessions.with_columns(preceding=others[0].over("session_key"), following=others[1].over("session_key"))
     if limit is not None and limit < sessions.height:
@@ -59,14 +61,14 @@ def pick(reading: Reading, filters: Filters, limit: int | None = None, *, is_sam
     if not sessions.height:
         return _with_outcomes(sessions, *(reading.rows(t, []).collect() for t in (Table.REWARDS, Table.FEEDBACK)))
     since = _seconds(sessions["at"].min()) - _SKEW_S
-    told = {
+    outcomes = {
         table: reading.rows(table, reading.files(table, since, None, filters.tenant)).select(columns).collect()
         for table, columns in (
             (Table.REWARDS, ("trajectory_id", "spec", "revision", "at", "offset")),
             (Table.FEEDBACK, ("session_key", "at")),
         )
     }
-    return _with_outcomes(sessions, told[Table.REWARDS], told[Table.FEEDBACK])
+    return _with_outcomes(sessions, outcomes[Table.REWARDS], outcomes[Table.FEEDBACK])
 
 
 def _with_outcomes(sessions: pl.DataFrame, rewards: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The event log over Kafka: `ingest.log.EventLog`, with kafka-python.
+"""The event log over Kafka: `ingest.log.EventLog`, with librdkafka (confluent-kafka).
 
 Records are sent idempotently and acknowledged by all in-sync replicas. Consumers read committed records, commit only
 when told to, and begin at the oldest record. Every wait ends: where Kafka's client would try for ever in silence,
@@ -11,38 +11,32 @@ it is the appending thread whose next flush says so.
 """
 
 import logging
-import socket
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
-from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import MemberToRemove
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
 
+from infra import broker
 from infra.config import LogConfig
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Deadline
-from ingest.log.kafka_clients import (
-    CLOSE_S,
-    MAX_RECORD_BYTES,
-    POLL_S,
-    KafkaClients,
-    border,
-    message_of,
-    partitions_of,
-)
+from ingest.log import small_broker
+from ingest.log.kafka_clients import MAX_RECORD_BYTES, PASSING, POLL_S, KafkaClients, message_of
 from ingest.log.kafka_fetch import KafkaFetcher
+from ingest.log.kafka_places import KafkaPlaces
 from ingest.log.kafka_subscription import KafkaSubscription
 from ingest.log.protocol import Message, Positions, TopicSpec
-from ingest.log.topics import SEGMENTS
 from ingest.records.events import Headers
 
 _ENVELOPE_BYTES = 64 << 10  # key, headers and framing around a value
 _BATCH_BYTES = 256 << 10
 _LINGER_MS = 5
+_WAITING_KB = 32 << 10  # not sent yet, and acknowledged ones that nobody asked after; then `append` waits
+_LOOK_S = 0.1
+_REPLAYED = 1000  # messages taken from the client at once
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +49,8 @@ class KafkaLog:
         name, it has its partitions back without a rebalance. A name may be in use once at a time in a group."""
         self._config, self._member = config, member
         self._clients = KafkaClients(config, client_id)
-        self._fetcher = KafkaFetcher(self._clients)
+        self._places = KafkaPlaces(self._clients)
+        self._fetcher = KafkaFetcher(self._clients, self._places)
         self._lock = threading.Lock()  # the four below; never held while waiting for a broker
         self._outbox: _Outbox | None = None
         self._owed: set[int] = set()
@@ -64,23 +59,11 @@ class KafkaLog:
         self._making = threading.Lock()  # one producer at a time: the old one has stopped before the new one sends
 
     def create(self, topics: Iterable[TopicSpec]) -> None:
-        """Create what does not exist, and wait until it has leaders. Raises `LogError`."""
+        """Create what does not exist. Raises `LogError`."""
         specs = {spec.name: spec for spec in topics}
-        with self._clients.opened(KafkaAdminClient) as admin, border("create topics"):
-            held = set(admin.list_topics())
-            missing = {name: self._options(spec) for name, spec in specs.items() if name not in held}
-            if missing:
-                _check_created(admin.create_topics(missing, raise_errors=False, timeout_ms=self._clients.timeout_ms))
-                admin.wait_for_topics(list(missing), timeout_ms=self._clients.timeout_ms)
+        self._places.create(specs.values())
         with self._lock:
             self._topics |= set(specs)
-
-    def _options(self, spec: TopicSpec) -> dict[str, Any]:
-        configs = {"retention.ms": "-1", "max.message.bytes": str(MAX_RECORD_BYTES)}
-        if spec.retention_s is not None:
-            retention_ms = int(spec.retention_s * 1000)
-            configs |= {"retention.ms": str(retention_ms), "segment.ms": str(max(1, retention_ms // SEGMENTS))}
-        return {"num_partitions": spec.partitions, "replication_factor": self._config.replication, "configs": configs}
 
     def append(self, topic: str, key: str, value: bytes, headers: Headers) -> "Sent":
         """Send; `flush` tells whether it arrived. An unknown topic is created with one partition.
@@ -95,14 +78,33 @@ class KafkaLog:
         if topic not in self._topics:
             self.create([TopicSpec(topic, 1, self._config.retention_s)])
         outbox, me = self._sending(), threading.get_ident()
-        with border(f"append to {topic}"):
-            packed = [(name, text.encode()) for name, text in headers.items()]
-            future = outbox.producer.send(topic, value=value, key=key.encode(), headers=packed)
+        sent = Sent(me)
+        try:
+            self._produce(outbox.producer, sent, topic, key, value, headers)
+        except KafkaException as exc:
+            error: KafkaError = exc.args[0]
+            if error.fatal() or error.code() == KafkaError._FATAL:  # it takes nothing any more
+                self._give_up(outbox, me)
+            raise self._clients.failed(f"append to {topic}", error) from exc
         with self._lock:
-            outbox.waiting.append((me, future))
+            outbox.waiting.append(sent)
             if outbox is not self._outbox:
                 self._owed.add(me)
-        return Sent(future)
+        return sent
+
+    def _produce(self, producer: Producer, sent: "Sent", topic: str, key: str, value: bytes, headers: Headers) -> None:
+        until: Deadline | None = None
+        while True:
+            try:
+                producer.produce(
+                    topic, value=value, key=key.encode(), headers=list(headers.items()), on_delivery=sent.hear
+                )
+                return
+            except BufferError as exc:
+                until = until or Deadline.after(self._config.timeout_s)
+                if until.passed():
+                    raise LogError(f"event log: append to {topic}: {self._clients.silence}") from exc
+                producer.poll(_LOOK_S)
 
     def _sending(self) -> "_Outbox":
         outbox = self._outbox
@@ -112,23 +114,24 @@ class KafkaLog:
             if self._closed:
                 raise LogError("event log: closed, nothing can be appended")
             if self._outbox is None:
-                self._outbox = _Outbox(self._clients.open(KafkaProducer, **self._producing()))
+                self._outbox = _Outbox(self._clients.producer(self._producing()))
             return self._outbox
 
     def _producing(self) -> dict[str, Any]:
-        """Settings of producers. Kafka's default partitioner (murmur2 of the key) is every client's, so one key has
-        the same partition number in all topics of as many partitions."""
+        """Settings of producers. The partitioner of Kafka's own clients (murmur2 of the key), so one key has the same
+        partition number in all topics of as many partitions, whoever writes."""
+        request_ms = int(self._clients.request_s * 1000)
         return {
             "acks": "all",
-            "enable_idempotence": True,
-            "compression_type": "zstd",
-            "linger_ms": _LINGER_MS,
-            "batch_size": _BATCH_BYTES,
-            "max_request_size": MAX_RECORD_BYTES,
-            "max_block_ms": self._clients.timeout_ms,
-            "delivery_timeout_ms": max(self._clients.timeout_ms, 2 * self._clients.request_ms + _LINGER_MS),
-            "allow_auto_create_topics": False,
-            "metrics_enabled": False,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "compression.type": "zstd",
+            "linger.ms": _LINGER_MS,
+            "batch.size": _BATCH_BYTES,
+            "message.max.bytes": MAX_RECORD_BYTES,
+            "queue.buffering.max.kbytes": _WAITING_KB,
+            "request.timeout.ms": request_ms,
+            "delivery.timeout.ms": max(int(self._config.timeout_s * 1000), 2 * request_ms + _LINGER_MS),
         }
 
     def flush(self, timeout_s: float) -> None:
@@ -140,22 +143,33 @@ class KafkaLog:
             if me in self._owed:
                 self._owed.discard(me)
                 raise LogError("event log: records appended here were dropped when another thread's flush failed")
-            sent = [future for _, future in outbox.waiting] if outbox else []
+            waiting = list(outbox.waiting) if outbox else []
         if outbox is None:
             return
         try:
-            _acknowledged(sent, timeout_s, self._config.brokers)
+            self._acknowledged(outbox.producer, waiting, Deadline.after(timeout_s))
         except LogError:
             self._give_up(outbox, me)
             raise
         with self._lock:
-            outbox.waiting = [(thread, future) for thread, future in outbox.waiting if not future.succeeded()]
+            outbox.waiting = [sent for sent in outbox.waiting if not sent.is_durable]
+
+    def _acknowledged(self, producer: Producer, waiting: list["Sent"], until: Deadline) -> None:
+        """Wait for all of `waiting`. Raises `LogError` at the first that failed, or when time is up."""
+        for sent in waiting:
+            while not sent.is_told and not until.passed():
+                producer.poll(min(_LOOK_S, until.left_s()))
+            if sent.is_durable:
+                continue
+            error = sent.error or KafkaError(KafkaError._TIMED_OUT)
+            num = f"{sum(not one.is_durable for one in waiting)} of {len(waiting)}"
+            raise self._clients.failed(f"{num} records were not acknowledged by {self._config.brokers}", error)
 
     def _give_up(self, outbox: "_Outbox", me: int) -> None:
         """Drop a producer and what it was not told the fate of; other threads hear of theirs at their next flush."""
         with self._making:
             with self._lock:
-                lost = {thread for thread, future in outbox.waiting if not future.succeeded()}
+                lost = {sent.thread for sent in outbox.waiting if not sent.is_durable}
                 self._owed = (self._owed | lost) - {me}
                 outbox.waiting = []
                 if self._outbox is outbox:
@@ -170,27 +184,17 @@ class KafkaLog:
         Raises:
             LogError: no broker answers.
         """
-        if group is not None:
+        if group is not None and self._config.local:
             self._remove_dead(group)
-        member = {"group_instance_id": self._member} if group and self._member else {}
-        consumer = self._clients.consumer(group, **member)
-        return KafkaSubscription(consumer, tuple(topics), group, self._config.timeout_s)
+        return KafkaSubscription(self._clients, tuple(topics), group, self._member)
 
     def _remove_dead(self, group: str) -> None:
-        """Take dead processes of this machine out of `group`: their partitions would have no reader meanwhile.
-
-        A broker does so itself after the session timeout; the small one for one machine never does, and the group
-        would stand still for good. One that does not let us is left to its own time.
-        """
-        with self._clients.opened(KafkaAdminClient) as admin:
-            try:
-                members = admin.describe_groups([group])[group]["members"]
-                gone = [member for member in members if _is_gone(member["client_id"])]
-                dead = [MemberToRemove(member["member_id"], member["group_instance_id"]) for member in gone]
-                if dead:
-                    admin.remove_group_members(group, dead)
-            except KafkaError as exc:
-                logger.debug("event log: group %s: dead members not looked for: %s", group, exc)
+        """Take dead processes of this machine out of `group`: their partitions would have no reader."""
+        try:
+            if dead := self._places.dead_members(group):
+                small_broker.remove_members(broker.address(self._config), group, dead)
+        except OSError as exc:  # a `LogError` is one
+            logger.debug("event log: group %s: dead members not removed: %s", group, exc)
 
     def replay(
         self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None
@@ -201,41 +205,37 @@ class KafkaLog:
         Raises:
             LogError: here or while iterating, when the broker gives nothing for `log.timeout_s`.
         """
-        timeout_ms = self._clients.timeout_ms
-        with self._clients.consuming() as consumer, border(f"replay of {topic}"):
-            parts = [
-                part for part in partitions_of(consumer, topic) if partitions is None or part.partition in partitions
-            ]
-            first = consumer.beginning_offsets(parts, timeout_ms=timeout_ms)
-            ends = consumer.end_offsets(parts, timeout_ms=timeout_ms)
+        first, ends = self._places.bounds(topic)
         asked = begin or {}
-        starts = {part: max(first[part], asked.get((topic, part.partition), 0)) for part in parts}
-        return self._read(starts, {part: end for part, end in ends.items() if end > starts[part]})
+        starts = {
+            number: max(oldest, asked.get((topic, number), 0))
+            for number, oldest in first.items()
+            if partitions is None or number in partitions
+        }
+        return self._read(topic, {number: (at, ends[number]) for number, at in starts.items() if at < ends[number]})
 
-    def _read(self, starts: dict[Any, int], ends: dict[Any, int]) -> Iterator[Message]:
-        """Messages from `starts` on and below `ends`, partition -> offset."""
-        if not ends:
+    def _read(self, topic: str, spans: dict[int, tuple[int, int]]) -> Iterator[Message]:
+        """The messages of partition -> (first offset, offset behind the last)."""
+        if not spans:
             return
-        with self._clients.consuming() as consumer:
-            consumer.assign(list(ends))
-            for part in ends:
-                consumer.seek(part, starts[part])
-            left, quiet = set(ends), Deadline.after(self._config.timeout_s)
-            while left:
-                with border("replay"):
-                    polled = consumer.poll(timeout_ms=int(POLL_S * 1000))
-                    at = {part: consumer.position(part, self._clients.timeout_ms) or 0 for part in left}
-                    done = {part for part in left if at[part] >= ends[part]}
-                    consumer.pause(*done)
-                for part in sorted(polled):
-                    yield from (message_of(record) for record in polled[part] if record.offset < ends[part])
-                if polled or done:
+        consumer = self._clients.consumer(None)
+        try:
+            consumer.assign([TopicPartition(topic, number, first) for number, (first, _) in spans.items()])
+            ends, quiet = {number: end for number, (_, end) in spans.items()}, Deadline.after(self._config.timeout_s)
+            while ends:
+                with self._clients.border(f"replay of {topic}"):
+                    told = consumer.consume(1, POLL_S)
+                    found, done = _taken(told + (consumer.consume(_REPLAYED, 0) if told else []), ends)
+                    consumer.incremental_unassign([TopicPartition(topic, number) for number in done])
+                for number in done:
+                    del ends[number]
+                if found or done:
                     quiet = Deadline.after(self._config.timeout_s)
                 elif quiet.passed():
-                    raise LogError(
-                        f"event log: replay got nothing from {self._config.brokers} for {self._clients.waited}"
-                    )
-                left -= done
+                    raise LogError(f"event log: replay of {topic}: {self._clients.silence}")
+                yield from map(message_of, found)
+        finally:
+            consumer.close()
 
     def fetch(self, topic: str, partition: int, offset: int) -> Message | None:
         """The message at a place, or `None`. One read lately is remembered, and may be given after retention has
@@ -244,18 +244,11 @@ class KafkaLog:
 
     def ends(self, topic: str) -> dict[int, int]:
         """Partition -> offset of the next message to be written. Raises `LogError`."""
-        return self._fetcher.ends(topic)
+        return self._places.ends(topic)
 
     def lag(self, group: str, topics: Iterable[str]) -> dict[str, int]:
         """Messages that `group` has not committed, per topic. Raises `LogError`."""
-        with self._clients.consuming(group) as consumer, border(f"lag of {group}"):
-            return {topic: self._lag(consumer, partitions_of(consumer, topic)) for topic in topics}
-
-    def _lag(self, consumer: Any, parts: list[Any]) -> int:
-        first = consumer.beginning_offsets(parts, timeout_ms=self._clients.timeout_ms)
-        ends = consumer.end_offsets(parts, timeout_ms=self._clients.timeout_ms)
-        done = {part: consumer.committed(part, timeout_ms=self._clients.timeout_ms) or 0 for part in parts}
-        return sum(max(0, ends[part] - max(first[part], done[part])) for part in parts)
+        return self._places.lag(group, topics)
 
     def close(self) -> None:
         """Flush and let go. Raises `LogError` when the flush fails, and has let go then too."""
@@ -268,72 +261,70 @@ class KafkaLog:
             if outbox:
                 outbox.close()
             self._fetcher.close()
+            self._places.close()
 
 
-@dataclass(frozen=True)
 class Sent:
-    """A message on its way: a `Receipt` by the client's future."""
+    """A message on its way, appended by `thread`: a `Receipt` once the broker has acknowledged it."""
 
-    future: Any
+    __slots__ = ("_place", "error", "is_told", "thread")
+
+    def __init__(self, thread: int) -> None:
+        self.thread, self.is_told = thread, False
+        self.error: KafkaError | None = None
+        self._place: tuple[int, int] | None = None
+
+    def hear(self, error: KafkaError | None, record: KafkaMessage) -> None:
+        """Be told what became of it, in any thread."""
+        if error is None:
+            self._place = record.partition(), record.offset()
+        self.error = error
+        self.is_told = True
+
+    @property
+    def is_durable(self) -> bool:
+        return self._place is not None
 
     @property
     def partition(self) -> int:
-        return int(self._metadata.partition)
+        return self._known[0]
 
     @property
     def offset(self) -> int:
-        return int(self._metadata.offset)
+        return self._known[1]
 
     @property
-    def _metadata(self) -> Any:
-        if not self.future.succeeded():
+    def _known(self) -> tuple[int, int]:
+        if self._place is None:
             raise LogError("event log: where a message lies is known once it was flushed")
-        return self.future.value
+        return self._place
 
 
 @dataclass
 class _Outbox:
-    """A producer, and what was appended to it and is not known to be durable: (thread, future)."""
+    """A producer, and what was appended to it and is not known to be durable."""
 
-    producer: Any
-    waiting: list[tuple[int, Any]] = field(default_factory=list)
+    producer: Producer
+    waiting: list[Sent] = field(default_factory=list)
 
     def close(self) -> None:
-        """Stop at once; what was not acknowledged is dropped.
-
-        kafka-python's `close(timeout)` raises, and goes on sending, when records are left at the timeout: they
-        would arrive after the newer ones of the next producer.
-        """
-        self.producer._sender.force_close()
-        try:
-            self.producer.close(timeout=CLOSE_S)
-        except KafkaError as exc:
-            logger.warning("event log: a producer did not stop in %g s: %s", CLOSE_S, exc)
+        """Stop at once; what was not acknowledged is dropped, or would arrive after the next producer's records."""
+        self.producer.purge()
+        self.producer.close()
 
 
-def _is_gone(client_id: str) -> bool:
-    """Whether a client, named `<name>.<host>.<process id>`, was a process of this host that has ended."""
-    rest, _, number = client_id.rpartition(".")
-    if not rest.endswith(f".{socket.gethostname()}") or not number.isdecimal():
-        return False
-    return not psutil.pid_exists(int(number))
-
-
-def _check_created(answer: dict[str, Any]) -> None:
-    """Raise `LogError` for the first topic refused for another reason than that it exists: others may create too."""
-    for topic in answer["topics"]:
-        if topic["error_code"] not in (0, TopicAlreadyExistsError.errno):
-            raise LogError(f"event log: topic {topic['name']} not created: {topic['error_message']}")
-
-
-def _acknowledged(sent: list[Any], timeout_s: float, brokers: str) -> None:
-    """Wait for all of `sent`. Raises `LogError` at the first that failed, or when time is up."""
-    deadline = Deadline.after(timeout_s)
-    for future in sent:
-        try:
-            future.get(timeout=deadline.left_s())
-        except KafkaError as exc:
-            missing = sum(not one.succeeded() for one in sent)
-            raise LogError(
-                f"event log: {missing} of {len(sent)} records were not acknowledged by {brokers}: {exc}"
-            ) from exc
+def _taken(told: list[KafkaMessage], ends: dict[int, int]) -> tuple[list[KafkaMessage], set[int]]:
+    """The records below `ends`, and the partitions that were read up to there."""
+    found, done = [], set[int]()
+    for record in told:
+        number, at, error = record.partition(), record.offset(), record.error()
+        if error is None and at < ends.get(number, 0):
+            found.append(record)
+            at += 1
+        elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if error.code() not in PASSING:
+                raise KafkaException(error)
+            continue
+        if at >= ends.get(number, at + 1):
+            done.add(number)
+    return found, done

@@ -1,34 +1,65 @@
 """A consumer of `KafkaLog` that notices when it stands still."""
 
+import threading
 import time
-from typing import Any
+from contextlib import suppress
 
-from kafka import OffsetAndMetadata, TopicPartition
-from kafka.coordinator.base import MemberState
-from kafka.errors import KafkaError
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
 
 from infra.errors import LogError
 from infra.lifecycle import Deadline
-from ingest.log.kafka_clients import CLOSE_S, POLL_S, border, message_of
+from ingest.log.kafka_clients import AWAY, PASSING, POLL_S, KafkaClients, message_of
 from ingest.log.protocol import Message, Positions
 
+Where = tuple[str, int]
+
 _IDLE_S = 0.05
+_MISSING_S, _LOOK_S = 1.0, 10.0  # a reader without a group looks for new partitions this often
+_PROBE_S = _CLOSE_S = 5.0
+_SOON_S = 0.001
 
 
 class KafkaSubscription:
-    """A consumer in a group. Not safe for use from several threads.
+    """A consumer in a group, or of all partitions alone. Not safe for use from several threads.
 
     While nothing arrives, the broker is asked now and then whether it is there and whether there is more to read: a
     consumer that has lost its broker, or stands still with records ahead, raises instead of waiting in silence.
     """
 
-    def __init__(self, consumer: Any, topics: tuple[str, ...], group: str | None, timeout_s: float) -> None:
-        self._consumer, self._timeout_s = consumer, timeout_s
+    def __init__(self, clients: KafkaClients, topics: tuple[str, ...], group: str | None, member: str | None) -> None:
+        self._clients, self._topics, self._group = clients, topics, group
         self._who = f"group {group}" if group else f"reader of {', '.join(topics)}"
-        self._probe_s = min(CLOSE_S, timeout_s / 3)
-        self._next_probe = time.monotonic() + self._probe_s
+        self._timeout_s = clients.config.timeout_s
+        self._probe_s = min(_PROBE_S, self._timeout_s / 3)
         self._trouble: tuple[float, str] | None = None
-        consumer.subscribe(list(topics))
+        # A topic may come yet, and of a broker that is away the watch tells.
+        self._passing = (*(AWAY if group else PASSING), KafkaError.UNKNOWN_TOPIC_OR_PART)
+        self._at: dict[Where, int] = {}  # where reading goes on
+        self._ended: set[Where] = set()  # nothing more was there
+        self._resting = set[Where]()
+        self._ahead: list[KafkaMessage] = []  # came while a commit was waited for
+        self._committed: list[KafkaError | None] = []
+        named = {"group.instance.id": member} if group and member else {}
+        self._consumer = clients.consumer(group, {**named, "on_commit": self._hear_commit})
+        self._next_probe = time.monotonic() + self._probe_s
+        self._next_look = 0.0
+        if group is None:
+            self._look()
+        else:
+            self._consumer.subscribe(list(topics))
+
+    def _look(self) -> None:
+        """Begin to read partitions that are new, at their oldest message."""
+        try:
+            held = self._consumer.list_topics(timeout=self._probe_s).topics
+        except KafkaException:  # the watch tells
+            held = {}
+        places = {(name, number) for name in self._topics if name in held for number in held[name].partitions}
+        if new := sorted(places - self.assignment()):
+            self._consumer.incremental_assign([TopicPartition(*where, OFFSET_BEGINNING) for where in new])
+        is_whole = all(name in held for name in self._topics)
+        self._next_look = time.monotonic() + (_LOOK_S if is_whole else _MISSING_S)
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[Message]:
         """Messages in partition order; empty after `timeout_s` without any.
@@ -36,33 +67,89 @@ class KafkaSubscription:
         Raises:
             LogError: for `log.timeout_s`, no broker answered or records that are there were not given.
         """
-        with border(f"poll of {self._who}"):
+        if self._group is None and time.monotonic() >= self._next_look:
+            self._look()
+        with self._clients.border(f"poll of {self._who}"):
             polled = self._take(Deadline.after(timeout_s), max_messages)
         if polled:
             self._trouble, self._next_probe = None, time.monotonic() + self._probe_s
         elif time.monotonic() >= self._next_probe:
             self._watch()
-        return [message_of(record) for part in sorted(polled) for record in polled[part]]
+        polled.sort(key=lambda record: (record.topic(), record.partition()))
+        return [message_of(record) for record in polled]
 
-    def _take(self, until: Deadline, max_messages: int) -> Any:
-        """Partition -> records, from a consumer that waits here and not in the client, once it has its partitions.
+    def _take(self, until: Deadline, max_messages: int) -> list[KafkaMessage]:
+        found: list[KafkaMessage] = []
+        if self._ahead:  # less what the group has given to others meanwhile
+            assigned = self.assignment()
+            kept = [one for one in self._ahead if (one.topic(), one.partition()) in assigned]
+            found, self._ahead = kept[:max_messages], kept[max_messages:]
+        self._wake()
+        while not found:
+            found = self._consume(max_messages, min(POLL_S, until.left_s()))
+            if until.passed():
+                break
+            if not found and self._is_hasty and self._has_all():
+                self._rest()
+                found = self._consume(max_messages, min(_IDLE_S, until.left_s()))
+                self._wake()
+        if self._is_hasty and len(found) < max_messages:
+            self._come_to_rest()
+        return found
 
-        A broker may answer a fetch that finds nothing at once instead of after `fetch.max.wait.ms` (the small one
-        does), and the client asks again at once: left to itself, an idle consumer takes a sixth of a core. While
-        the group is forming it is the client that must wait: an answer that comes between two of its polls is
-        thrown away, and it joins anew, for ever if the polls are short.
-        """
-        while True:
-            wait_s = 0.0 if self._is_settled() else min(POLL_S, until.left_s())
-            polled = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=max_messages)
-            if polled or until.passed():
-                return polled
-            if self._is_settled():
-                time.sleep(min(_IDLE_S, until.left_s()))
+    def _consume(self, max_messages: int, timeout_s: float) -> list[KafkaMessage]:
+        """What is there, or comes first; nothing also where only a partition's end was reached."""
+        told = self._consumer.consume(1, timeout_s)
+        if told:
+            told += self._consumer.consume(max_messages - 1, 0) if max_messages > 1 else []
+        found = []
+        for record in told:
+            where = (record.topic(), record.partition())
+            error = record.error()
+            if error is None:
+                found.append(record)
+                self._at[where] = record.offset() + 1
+                self._ended.discard(where)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._at[where] = record.offset()
+                self._ended.add(where)
+            elif error.code() not in self._passing:
+                raise KafkaException(error)
+        return found
 
-    def _is_settled(self) -> bool:
-        member = self._consumer.group_metadata()
-        return member.group_id is None or member.state is MemberState.STABLE
+    # -- the small broker's haste
+
+    @property
+    def _is_hasty(self) -> bool:
+        """See `ingest.log.small_broker`."""
+        return self._clients.config.local
+
+    def _has_all(self) -> bool:
+        return self.assignment() <= self._ended
+
+    def _come_to_rest(self) -> None:
+        """Fetch no more until the next poll, once the ends are known to be reached; what comes is given then."""
+        until = Deadline.after(_IDLE_S)
+        while not self._has_all() and not until.passed() and not self._ahead:
+            self._ahead += self._consume(1, _SOON_S)
+        if self._has_all():
+            self._rest()
+
+    def _rest(self) -> None:
+        self._resting |= self.assignment()
+        self._consumer.pause(self._consumer.assignment())
+
+    def _wake(self) -> None:
+        """One that the group has taken away meanwhile is woken when it comes back."""
+        woken = self._resting & self.assignment() if self._resting else set()
+        if woken:
+            self._consumer.resume([TopicPartition(*where) for where in woken])
+            self._ended -= woken
+            self._resting -= woken
+            with suppress(KafkaException):  # any answer wakes the thread that fetches: else it sleeps out its second
+                self._consumer.list_topics(timeout=_IDLE_S)
+
+    # -- the watch
 
     def _watch(self) -> None:
         """Look for trouble, and raise once it has lasted."""
@@ -78,18 +165,23 @@ class KafkaSubscription:
 
     def _probe(self) -> str | None:
         """What is wrong, or nothing. Takes `_probe_s` at most."""
-        probe_ms = int(self._probe_s * 1000)
-        parts = list(self._consumer.assignment())
+        parts = self._consumer.assignment()
+        until = Deadline.after(self._probe_s)
+        behind = []
         try:
             if not parts:
-                self._consumer.bootstrap(timeout_ms=probe_ms, refresh=True)
-                return None
-            ends = self._consumer.end_offsets(parts, timeout_ms=probe_ms)
-            at = {part: self._consumer.position(part, timeout_ms=probe_ms) or 0 for part in parts}
-        except KafkaError as exc:
-            return f"no broker answers: {exc}"
-        behind = [f"{part.topic}/{part.partition}" for part in parts if at[part] < ends[part]]
+                self._consumer.list_topics(timeout=self._probe_s)
+            for part in parts:
+                first, end = self._consumer.get_watermark_offsets(part, timeout=until.left_s())
+                if max(first, self._at.get((part.topic, part.partition), 0)) < end:
+                    behind.append(f"{part.topic}/{part.partition}")
+        except KafkaException as exc:
+            error = exc.args[0]
+            is_away = error.code() in (*AWAY, KafkaError._UNKNOWN_PARTITION)  # with no broker it has no leader
+            return f"no broker answers at {self._clients.config.brokers}" if is_away else str(error.str())
         return f"there are records in {', '.join(sorted(behind))}, and none is given" if behind else None
+
+    # -- places
 
     def commit(self, positions: Positions) -> None:
         """Remember where the group goes on.
@@ -99,22 +191,65 @@ class KafkaSubscription:
         """
         if not positions:
             return
-        offsets = {TopicPartition(*where): OffsetAndMetadata(at, "", -1) for where, at in positions.items()}
-        with border(f"commit of {self._who}"):
-            self._consumer.commit(offsets, timeout_ms=int(self._timeout_s * 1000))
+        what = f"commit of {self._who}"
+        if self._group is None:
+            raise LogError(f"event log: {what}: it is in no group")
+        parts = [TopicPartition(*where, offset) for where, offset in positions.items()]
+        self._committed.clear()
+        with self._clients.border(what):
+            # Only where the group's coordinator answers: librdkafka keeps a commit that it cannot send, closing waits
+            # for that, and one time in ten it ended the process with an assertion when the broker came back.
+            self._consumer.committed(parts[:1], timeout=self._timeout_s)
+            self._consumer.commit(offsets=parts, asynchronous=True)
+            self._await_commit(Deadline.after(self._timeout_s))
+        error = self._committed[0] if self._committed else KafkaError(KafkaError._TIMED_OUT)
+        if error is not None:
+            raise self._clients.failed(what, error)
+
+    def _await_commit(self, until: Deadline) -> None:
+        """librdkafka's own wait has no end where a broker hangs. Its answer is told in between messages."""
+        wait_s = _SOON_S
+        while not self._committed and not until.passed():
+            self._ahead += self._consume(1, min(wait_s, until.left_s()))
+            wait_s = min(_IDLE_S, 2 * wait_s)
+
+    def _hear_commit(self, error: KafkaError | None, parts: list[TopicPartition]) -> None:
+        failed = [part.error for part in parts if part.error is not None]
+        self._committed.append(error or (failed[0] if failed else None))
 
     def seek(self, positions: Positions) -> None:
         """Go on from elsewhere. Raises `LogError` for a partition that is not assigned now."""
+        assigned = self.assignment()
         for where, offset in positions.items():
-            try:
-                self._consumer.seek(TopicPartition(*where), offset)
-            except ValueError as exc:
-                raise LogError(f"event log: {self._who}: seek {where[0]}/{where[1]}@{offset}: {exc}") from exc
+            what = f"{self._who}: seek {where[0]}/{where[1]}@{offset}"
+            if where not in assigned:
+                raise LogError(f"event log: {what}: it is not assigned")
+            with self._clients.border(what):
+                self._seek(TopicPartition(*where, offset), Deadline.after(self._timeout_s))
+            self._at[where] = offset
+            self._ended.discard(where)
+        self._ahead = [one for one in self._ahead if (one.topic(), one.partition()) not in positions]
 
-    def assignment(self) -> frozenset[tuple[str, int]]:
+    def _seek(self, part: TopicPartition, until: Deadline) -> None:
+        """A partition that was just assigned cannot be sought for a moment."""
+        while True:
+            try:
+                self._consumer.seek(part)
+                return
+            except KafkaException as exc:
+                if exc.args[0].code() != KafkaError._STATE or until.passed():
+                    raise
+                self._ahead += self._consume(1, _SOON_S)
+
+    def assignment(self) -> frozenset[Where]:
         """(topic, partition) pairs this consumer reads now; empty until `poll` has joined the group."""
         return frozenset((part.topic, part.partition) for part in self._consumer.assignment())
 
     def close(self) -> None:
-        """Leave the group, without committing; a broker that does not answer is waited for briefly."""
-        self._consumer.close(autocommit=False, timeout_ms=int(CLOSE_S * 1000))
+        """Leave the group, without committing; a broker that does not answer is waited for briefly.
+
+        librdkafka waits for what was to be committed, and longer than that.
+        """
+        leaving = threading.Thread(target=self._consumer.close, name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(_CLOSE_S)

@@ -4,6 +4,7 @@ Costs no Kafka: `onstream check` looks at the same files in the same way.
 """
 
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,27 +20,33 @@ def check(config: Config) -> None:
 
 
 def client_settings(security: LogSecurity, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """kafka-python's settings, with the password as it is now.
+    """librdkafka's settings, with the password as it is now.
 
     Raises:
         ConfigError: a file or variable that is named is missing, or does not hold what it should.
     """
-    settings: dict[str, Any] = {"security_protocol": security.protocol.value}
+    settings: dict[str, Any] = {"security.protocol": security.protocol.value}
     if security.protocol.is_sasl:
         settings |= {
-            "sasl_mechanism": security.mechanism,
-            "sasl_plain_username": security.username,
-            "sasl_plain_password": password(security, os.environ if environ is None else environ),
+            "sasl.mechanism": security.mechanism,
+            "sasl.username": security.username,
+            "sasl.password": password(security, os.environ if environ is None else environ),
         }
     if security.protocol.is_tls:
         tls_context(security)  # here a file that cannot be used has a name; in the client's thread it has none
         settings |= {
-            "ssl_check_hostname": security.check_hostname,
-            "ssl_cafile": security.ca_file or None,
-            "ssl_certfile": security.cert_file or None,
-            "ssl_keyfile": security.key_file or None,
+            "ssl.endpoint.identification.algorithm": "https" if security.check_hostname else "none",
+            **{name: file for name, file in _files(security).items() if file},
         }
     return settings
+
+
+def _files(security: LogSecurity) -> dict[str, str]:
+    return {
+        "ssl.ca.location": security.ca_file,
+        "ssl.certificate.location": security.cert_file,
+        "ssl.key.location": security.key_file,
+    }
 
 
 def password(security: LogSecurity, environ: Mapping[str, str]) -> str:
@@ -80,6 +87,22 @@ def tls_context(security: LogSecurity) -> ssl.SSLContext:
             where = f"{security.cert_file} with key_file {security.key_file}"
             raise ConfigError(f"log.security.cert_file: {where}: {_told(exc, 'a certificate and its key')}") from exc
     return context
+
+
+def handshake_trouble(security: LogSecurity, host: str, port: int, timeout_s: float) -> str:
+    """Why TLS with a broker fails, in OpenSSL's words; empty where it does not, or nothing listens there.
+
+    librdkafka says of every certificate that it does not like the same, whatever the reason.
+    """
+    try:
+        plain = socket.create_connection((host, port), timeout_s)
+    except OSError:
+        return ""
+    try:
+        with plain, tls_context(security).wrap_socket(plain, server_hostname=host):
+            return ""
+    except (OSError, ConfigError) as exc:
+        return f"TLS handshake failed: {getattr(exc, 'verify_message', '') or exc}"
 
 
 def _no_passphrase() -> str:

@@ -7,6 +7,7 @@ version ever written, and each must stay readable. Token ids are uint32 and log-
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -34,6 +35,10 @@ SESSION_END = "session_end"
 FEEDBACK_AT = "feedback_at.median"
 """The metric of a version that says when the feedback it learnt from was given: the median, in Unix seconds."""
 
+FEEDBACK_FROM, FEEDBACK_TO = "feedback_at.first", "feedback_at.last"
+SESSIONS_FROM, SESSIONS_TO = "sessions_at.first", "sessions_at.last"
+"""The same, of the first and the last feedback, and of when the first and the last session it learnt from began."""
+
 
 class Frozen(BaseModel):
     """A value: never changed, and it refuses what it does not know."""
@@ -60,13 +65,15 @@ class Assignment(Frozen):
     """The arm a session was given, in which trial (a candidate's version number), with what probability.
 
     `replay_of` is the trace whose prompt was asked again, with no user behind it: what serves it is judged by the
-    answer, and the answer is no conversation that anybody had.
+    answer, and the answer is no conversation that anybody had. `block` is the number, within the trial, of the stretch
+    of time in which every engine serves one arm, where arms take turns on the same engines: the coin was the block's.
     """
 
     arm: Arm = Arm.STABLE
     trial: int | None = None
     propensity: float = Field(1.0, gt=0.0, le=1.0)
     replay_of: Name | None = None
+    block: int | None = Field(None, ge=0)
 
 
 class Sampling(Frozen):
@@ -278,7 +285,9 @@ class Trajectory(Record):
     tenant: str
     user: str = ""
     consent: Consent = Consent.ASSUMED
-    assignment: Assignment | None = Field(description="none when the session saw more than one")
+    assignment: Assignment | None = Field(
+        description="none when the session saw more than one; where arms take turns, the one it began with"
+    )
     held_out: bool
     closed: CloseReason
     opened_at: float
@@ -341,7 +350,7 @@ class Reward(Record):
 
     It refers to its trajectory by `source` and repeats what the gate and the audit need of it. Records of versions 1
     and 2 hold their `trajectory` instead; `ingest.log.trajectories` reads both. `trace_ids` are its turns, in order;
-    `versions` those that served them.
+    `versions` those that served them; `ended_at` is when its last reply was whole.
     """
 
     SCHEMA = "reward"
@@ -356,6 +365,7 @@ class Reward(Record):
     assignment: Assignment | None
     held_out: bool
     opened_at: float
+    ended_at: float | None = None
     trace_ids: tuple[str, ...]
     versions: tuple[int, ...]
     spec: str
@@ -392,6 +402,7 @@ def about(trajectory: Trajectory) -> dict[str, Any]:
         "assignment": trajectory.assignment,
         "held_out": trajectory.held_out,
         "opened_at": trajectory.opened_at,
+        "ended_at": max((turn.at for turn in trajectory.turns), default=trajectory.opened_at),
         "trace_ids": tuple(turn.trace_id for turn in trajectory.turns),
         "versions": tuple(dict.fromkeys(version for turn in trajectory.turns for version in turn.versions)),
     }
@@ -438,7 +449,8 @@ class Release(Record):
     `engines` maps an engine to the version it shall serve; `numbers` are what the decision was made on, and
     `reason` is one sentence for an operator. `epoch` fences writers: a reader skips entries of an epoch older
     than one it has seen. `holdback` is the version that a `share` of sessions stays on while the promoted one is
-    watched. `author` is who asked for it, empty where the controller decided.
+    watched. `block` is the one that begins with this entry, of a trial whose arms take turns on the same engines; none
+    where no block goes on. `author` is who asked for it, empty where the controller decided.
     """
 
     SCHEMA = "release"
@@ -454,6 +466,7 @@ class Release(Record):
     salt: str = ""
     engines: dict[str, int] = {}
     holdback: int | None = None
+    block: int | None = Field(None, ge=0)
     mode: Mode = Mode.OPEN
     author: str = ""
     numbers: dict[str, float] = {}
@@ -488,6 +501,7 @@ class Fate(Record):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
+@lru_cache(maxsize=4096)  # a stage asks of each record several times over
 def session_key(session_id: str) -> str:
     """Sixteen hex digits that stand for a session: the partition key of everything about it."""
     return hashlib.blake2b(session_id.encode(), digest_size=8).hexdigest()

@@ -79,11 +79,13 @@ class TrialState(StrEnum):
 
 
 class ReleaseKind(StrEnum):
-    """What a release says: who writes now, what is served, how a trial moved, what an engine confirmed."""
+    """What a release says: who writes now, what is served, how a trial moved, whose block begins or what is loaded for
+    the next one, what an engine confirmed, what an operator asked for."""
 
     CLAIM = "claim"
     BOOTSTRAP = "bootstrap"
     TRIAL = "trial"
+    BLOCK = "block"
     ANNOUNCED = "announced"
     OPERATOR = "operator"
 

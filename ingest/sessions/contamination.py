@@ -5,9 +5,9 @@ As GPT-3 was checked (Brown et al. 2020, arXiv:2005.14165, appendix C): words in
 words is one n-gram as a whole; a shorter one cannot be told from common speech and is not looked for. A turn is
 contaminated when it holds at least the share `overlap` of a passage's n-grams.
 
-A passage is a string in a JSON Lines file, at any depth, or a paragraph of any other file. Words and n-grams are kept
-as 64-bit hashes in sorted arrays, 12 bytes each: `MAX_NGRAMS` of them are 60 MB, and some five times that while they
-are sorted. Everything here but reading the files is pure.
+A passage is a string in a JSON Lines or YAML file, at any depth, or a paragraph of any other file. Words and n-grams
+are kept as 64-bit hashes in sorted arrays, 12 bytes each: `MAX_NGRAMS` of them are 60 MB, and some five times that
+while they are sorted. Everything here but reading the files is pure.
 """
 
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from infra.config import Config, ContaminationConfig
@@ -156,6 +157,12 @@ def _passages_of(path: Path) -> Iterator[str]:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{_KEY}: {path}: not readable as text: {exc}") from exc
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            yield from _strings(yaml.safe_load(text))
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"{_KEY}: {path}: must be YAML: {exc}") from exc
+        return
     if path.suffix not in (".jsonl", ".ndjson", ".json"):
         yield from re.split(r"\n\s*\n", text)
         return

@@ -1,4 +1,6 @@
-"""Traces of sessions that were handed out, which a later turn's prefix leans on: read again from where they lie."""
+"""Traces that a later turn's prefix leans on, read again from where they lie: a trace made whole."""
+
+from collections.abc import Callable
 
 from infra.errors import ErasedError, RecordError
 from ingest.log.index import Index
@@ -10,6 +12,31 @@ from ingest.records.events import Prefix, Trace, Trajectory
 from ingest.sessions.held import Held
 
 
+def stored_at(log: EventLog, partition: int, offset: int) -> Held | None:
+    """The trace at a place, as it was stored; `None` where it can be read no longer. Raises `LogError`."""
+    message = log.fetch(TRACES.name, partition, offset)
+    if message is None:
+        return None
+    try:
+        return Held.of(codec.decode(message.value, message.headers, Trace), message)
+    except RecordError:
+        return None
+
+
+def whole(trace: Trace, find: Callable[[Prefix], Held | None]) -> Trace | None:
+    """`trace` with all that its prefixes left out; `None` where `find` does not find some of it."""
+    line = [trace]
+    while (prefix := line[-1].prefix) is not None:
+        elder = find(prefix)
+        if elder is None or not elder.carries(prefix):
+            return None
+        line.append(elder.trace)
+    made = line.pop()
+    while line:
+        made = prefixes.whole(line.pop(), made)
+    return made
+
+
 class Elders:
     """Finds the whole of a trace by the index of trajectories, their turns' offsets, and the traces topic."""
 
@@ -18,32 +45,20 @@ class Elders:
 
     def whole(self, trace: Trace) -> Trace | None:
         """`trace` with all that its prefixes left out; `None` where some of it is not on the log. Raises `LogError`."""
-        line = [trace]
-        while (prefix := line[-1].prefix) is not None:
-            elder = self._find(prefix)
-            if elder is None:
-                return None
-            line.append(elder)
-        made = line.pop()
-        while line:
-            made = prefixes.whole(line.pop(), made)
-        return made
+        return whole(trace, self._find)
 
-    def _find(self, prefix: Prefix) -> Trace | None:
-        """The trace that a prefix leans on, as it was stored, if that is what it says."""
+    def _find(self, prefix: Prefix) -> Held | None:
         entry = self._index.get(prefix.parent)
         try:
             trajectory = entry and trajectory_at(self._log, entry.source)
         except ErasedError:
             return None
-        turn = trajectory and next((turn for turn in trajectory.turns if turn.trace_id == prefix.parent), None)
-        if not trajectory or not turn or turn.offset is None or trajectory.partition is None:
-            return None
-        message = self._log.fetch(TRACES.name, trajectory.partition, turn.offset)
-        if message is None:
-            return None
-        try:
-            trace = codec.decode(message.value, message.headers, Trace)
-        except RecordError:
-            return None
-        return trace if Held.of(trace, message).carries(prefix) else None
+        return elder_in(self._log, trajectory, prefix.parent) if trajectory else None
+
+
+def elder_in(log: EventLog, trajectory: Trajectory, trace_id: str) -> Held | None:
+    """A turn's trace, as it was stored. Raises `LogError`."""
+    turn = next((turn for turn in trajectory.turns if turn.trace_id == trace_id), None)
+    if turn is None or turn.offset is None or trajectory.partition is None:
+        return None
+    return stored_at(log, trajectory.partition, turn.offset)

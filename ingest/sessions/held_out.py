@@ -8,6 +8,9 @@ salt. What is hashed is
               or neither. An agent's agents' agents follow only where they name the first session
     user      the tenant and the user's pseudonym; a session without one is as under `session`
 
+A replay, which asks again what some session was asked, is held out whatever the hash says: nobody had that
+conversation, and its prompt is one that must not train.
+
 A session is held out when any of its traces says so. Should later traces name another parent or user, it can become
 held out and never stop being it. A greater share holds out all that a smaller one did; a smaller share or another salt
 lets go of sessions that were held out before, and of evaluations their worth.
@@ -28,6 +31,9 @@ def is_held_out(key: str, share: float, salt: str) -> bool:
 
 def holds_out(config: IngestConfig, traces: Iterable[Trace]) -> bool:
     """Whether a session never trains, from its traces in any order."""
+    traces = tuple(traces)
+    if any(trace.assignment.replay_of is not None for trace in traces):
+        return True
     keys = {_key(config, trace) for trace in traces}
     return any(is_held_out(key, config.held_out_share, config.held_out_salt) for key in keys)
 

@@ -8,7 +8,8 @@ after an outage of ours or the broker's, more of them are on their way. A trace 
 begins the next session of that key, whether or not the first was handed out by then, so that reading late splits
 sessions where reading live does.
 
-A client may end its session with feedback named `session_end`: it then closes at that time.
+A client may end its session with feedback named `session_end`: it then closes at that time. A replay ends with its one
+trace, and is handed out at once: nothing more of it is on its way.
 
 Kept once: a trace id or feedback id that is open here, was handed out, or is one of those known from `before`.
 Feedback before its session's first trace waits for it, `horizon_s` at most, with its message, so that it can be
@@ -111,6 +112,7 @@ class _Session:
     arrived_at: float
     last_began: float = float("-inf")
     ended_at: float | None = None
+    is_replay: bool = False
     traces: dict[str, Held] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)
     duplicated: set[str] = field(default_factory=set)
@@ -128,6 +130,8 @@ class _Session:
         at, reason = self.opened_at + config.horizon_s, CloseReason.HORIZON
         if not self.traces:
             return at, reason
+        if self.is_replay:
+            return self.last_at, CloseReason.ENDED
         if self.last_at + config.inactivity_s <= at:
             at, reason = self.last_at + config.inactivity_s, CloseReason.INACTIVE
         if self.ended_at is not None and self.ended_at < at:
@@ -169,6 +173,7 @@ class SessionTable:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
+        session.is_replay = session.is_replay or trace.assignment.replay_of is not None
         if (self._closed_at(key) or began) > began or session.last_began > ended:
             session.late.add(trace.trace_id)
         session.last_began = max(session.last_began, trace.started_at)
@@ -293,7 +298,8 @@ class SessionTable:
         return [session for session in found if session.looked_at <= now]
 
     def _has_ended(self, session: _Session, now: float, reached: float) -> bool:
-        return session.end(self._config)[0] <= reached and session.arrived_at + self._settle_s <= now
+        settle_s = 0.0 if session.is_replay else self._settle_s
+        return session.end(self._config)[0] <= reached and session.arrived_at + settle_s <= now
 
     def may_close(self, now: float) -> bool:
         """Whether any session has ended, unless an unread record says otherwise."""
@@ -405,5 +411,8 @@ def _common_consent(traces: list[Trace]) -> Consent:
 
 
 def _common_assignment(traces: list[Trace]) -> Assignment | None:
+    """The one that all of them have. Blocks go on under a session: there it is the one that it began with."""
     first = traces[0].assignment
+    if any(trace.assignment.block is not None for trace in traces):
+        return first
     return first if all(trace.assignment == first for trace in traces) else None

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from ingest.log.protocol import EventLog
 from ingest.log.reader import Follower, replay
 from ingest.log.topics import RELEASES
-from ingest.records.events import Mode, Release, ReleaseKind, TrialState
+from ingest.records.events import Arm, Mode, Release, ReleaseKind, TrialState
 
 UNDECIDED = frozenset(
     {TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.SUITES, TrialState.REPLAY, TrialState.CANARY}
@@ -34,7 +34,8 @@ class Served:
     `epoch` is the highest seen and `last` the number of the last entry. `engines` maps an engine to its version.
     `lineage` are the versions that were stable, oldest first, without those rolled back. `trials` maps every
     candidate there ever was to its last state, in the order their trials began. `share` of sessions get the candidate,
-    or, with a `holdback`, stay on that version while the promoted one is watched.
+    or, with a `holdback`, stay on that version while the promoted one is watched. `block` goes on, of a trial or a
+    watch whose arms take turns.
     """
 
     epoch: int = 0
@@ -44,6 +45,7 @@ class Served:
     share: float = 0.0
     salt: str = ""
     holdback: int | None = None
+    block: int | None = None
     mode: Mode = Mode.OPEN
     engines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     lineage: tuple[int, ...] = ()
@@ -64,6 +66,15 @@ class Served:
         """Candidates that ever won their trial, also those rolled back later."""
         won = (TrialState.PROMOTED, TrialState.ROLLED_BACK)
         return tuple(version for version, state in self.trials.items() if state in won)
+
+    @property
+    def turn(self) -> Arm | None:
+        """The arm whose block goes on: all engines shall serve its version. `None` between blocks, and without them."""
+        if self.block is None:
+            return None
+        is_other = bool(self.engines) and set(self.engines.values()) != {self.stable}
+        other = Arm.HOLDBACK if self.holdback is not None else Arm.CANDIDATE
+        return other if is_other else Arm.STABLE
 
     def decision(self, version: int) -> Decision:
         """What was decided about `version`: nothing yet, where no release names it."""
@@ -111,6 +122,7 @@ def fold(releases: Iterable[Release], served: Served | None = None) -> Served:
             share=release.share,
             salt=release.salt,
             holdback=release.holdback,
+            block=release.block,
             mode=release.mode,
             engines=MappingProxyType(dict(release.engines)),
         )

@@ -3,8 +3,12 @@
 The order of a publication, and what a crash after each step leaves:
 
     1. files      under versions/<number>-<digest>/   an unlisted folder; publishing again completes it
-    2. manifest   manifest.json in that folder        the version exists: every name, size and digest is known
-    3. record     on the `versions` topic             the rollout hears of it (the caller's step; safe to repeat)
+    2. signature  model.sig, where there is a key     the same; publishing again signs anew, for its own manifest
+    3. manifest   manifest.json in that folder        the version exists: every name, size and digest is known
+    4. record     on the `versions` topic             the rollout hears of it (the caller's step; safe to repeat)
+
+The signature is of the manifest's bytes and lies there before it does: no reader ever meets a version whose signature
+is still to come.
 """
 
 import hashlib
@@ -14,18 +18,35 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 
-from infra.errors import StoreError
+from infra.config import StoreConfig
+from infra.errors import SignatureError, StoreError
 from ingest.records.events import FileEntry, Version
+from ingest.store.signing import SIGNATURE, SignatureState, Signed, Signer, Trust, require
 
 MANIFEST = "manifest.json"
+_OURS = frozenset({MANIFEST, SIGNATURE})  # of a folder that is a version's already
 _CHUNK = 1 << 20
 
 
 class VersionStore:
-    """Versions under `url`, any fsspec URL or a local path."""
+    """Versions under `url`, any fsspec URL or a local path.
 
-    def __init__(self, url: str) -> None:
+    With a `signer` it signs what it publishes; where a signature `is_required` it gives no version that `trust` does
+    not hold to be signed.
+    """
+
+    def __init__(
+        self, url: str, signer: Signer | None = None, trust: Trust | None = None, is_required: bool = False
+    ) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._signer, self._trust, self._is_required = signer, trust or Trust(), is_required
+
+    @classmethod
+    def of(cls, config: StoreConfig, publishes: bool = False) -> "VersionStore":
+        """The store of the configuration, for one who reads it, or who `publishes` too. Raises `ConfigError`."""
+        signing = config.signing
+        signer = Signer.of(signing) if publishes else None
+        return cls(config.url, signer, Trust.of(signing), signing.required)
 
     def publish(
         self,
@@ -41,7 +62,7 @@ class VersionStore:
         Raises:
             StoreError: the number is taken by other content, or the store cannot be written.
         """
-        files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST)
+        files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name not in _OURS)
         manifest = Version(
             version=version,
             digest=_digest(files),
@@ -62,10 +83,50 @@ class VersionStore:
             self._fs.makedirs(target, exist_ok=True)
             for entry in files:
                 self._fs.put_file(str(folder / entry.name), f"{target}/{entry.name}")
-            self._put(f"{target}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+            data = manifest.model_dump_json(indent=1).encode()
+            self._sign(manifest, data)
+            self._put(f"{target}/{MANIFEST}", data)
         except OSError as exc:
             raise StoreError(f"version {version}: not written to {self._root}: {exc}") from exc
         return manifest
+
+    def sign(self, version: int) -> Signed:
+        """Sign a version that was published without, or by a key that is being replaced.
+
+        Raises:
+            SignatureError: it bears a signature that is not valid, or of a key that is not trusted here.
+            StoreError: there is no such version, or the store cannot be written.
+        """
+        manifest, data = self._manifest(version)
+        found = self._trust.look(self._signature(manifest), MANIFEST, data)
+        if found.state is SignatureState.INVALID:
+            raise SignatureError(f"version {version}: not signed anew: {found.told}")
+        try:
+            self._sign(manifest, data)
+        except OSError as exc:
+            raise StoreError(f"version {version}: not signed in {self._root}: {exc}") from exc
+        return self.signed(version)
+
+    def signed(self, version: int) -> Signed:
+        """What is known of a version's signature, whether or not one is required. Raises `StoreError`."""
+        manifest, data = self._manifest(version)
+        return self._trust.look(self._signature(manifest), MANIFEST, data)
+
+    def _sign(self, manifest: Version, data: bytes) -> None:
+        if self._signer is None:
+            return
+        folder = manifest.folder
+        digests = {file.name: file.sha256 for file in manifest.files} | {MANIFEST: hashlib.sha256(data).hexdigest()}
+        self._put(f"{self._root}/{folder}/{SIGNATURE}", self._signer.sign(folder.rsplit("/", 1)[1], digests))
+
+    def _signature(self, manifest: Version) -> bytes | None:
+        path = f"{self._root}/{manifest.folder}/{SIGNATURE}"
+        try:
+            return bytes(self._fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise StoreError(f"{path}: not readable: {exc}") from exc
 
     def _put(self, path: str, data: bytes) -> None:
         """Write whole or not at all: a manifest half written must not look like a version."""
@@ -76,19 +137,38 @@ class VersionStore:
         """Numbers of all versions, ascending."""
         return sorted(int(path.rsplit("/", 2)[1].partition("-")[0]) for path in self._manifests("*"))
 
+    def has(self, version: int) -> bool:
+        """Whether there is such a version, as far as the store can be asked."""
+        try:
+            return bool(self._manifests(f"{version:06d}-*"))
+        except OSError:
+            return False
+
     def read(self, version: int) -> Version:
         """The manifest of `version`.
 
         Raises:
             StoreError: there is no such version, or its manifest does not validate.
+            SignatureError: a signature is required, and there is none that is valid.
         """
+        manifest, data = self._manifest(version)
+        if self._is_required:
+            require(version, self._trust.look(self._signature(manifest), MANIFEST, data))
+        return manifest
+
+    def _manifest(self, version: int) -> tuple[Version, bytes]:
+        """A manifest, and the bytes that say it."""
         found = self._manifests(f"{version:06d}-*")
         if len(found) != 1:
             raise StoreError(f"version {version}: expected one manifest under {self._root}, found {len(found)}")
         try:
-            return Version.model_validate_json(self._fs.cat_file(found[0]))
+            data = bytes(self._fs.cat_file(found[0]))
+            manifest = Version.model_validate_json(data)
         except (ValueError, OSError) as exc:
             raise StoreError(f"version {version}: manifest {found[0]} is unreadable: {exc}") from exc
+        if not found[0].endswith(f"{manifest.folder}/{MANIFEST}"):
+            raise StoreError(f"version {version}: manifest {found[0]} is of another version, {manifest.folder}")
+        return manifest, data
 
     def _manifests(self, folder: str) -> list[str]:
         self._fs.invalidate_cache()  # object stores' listings are cached, and other processes publish

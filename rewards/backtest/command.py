@@ -203,7 +203,7 @@ def _tell(args: argparse.Namespace, found: "Comparing", left: Left) -> int:
         raise LakeError(f"lake: no session could be compared: {'; '.join(notes)}")
     against = f"{args.against}, scored as well" if args.against else "the lake's newest rewards, made under"
     if args.html:
-        _write(args.html, page.page(result, against, notes))
+        _write(args.html, page.comparison(result, against, notes))
     if args.json:
         print(result.model_copy(update={"notes": tuple(notes)}).model_dump_json())
         return 0

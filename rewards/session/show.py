@@ -77,6 +77,9 @@ def _about(trajectory: TrajectoryView) -> Iterator[Row]:
     ended = f"closed {_time(trajectory.closed_at)}: {CLOSED[trajectory.closed]}"
     not_yet = "NOT CLOSED YET: shown as its traces stand; no trajectory on the log has them"
     yield "opened", f"{_time(trajectory.opened_at)} · {not_yet if trajectory.is_open else ended}"
+    replay_of = trajectory.assignment.replay_of if trajectory.assignment else None
+    if replay_of is not None:
+        yield "replay", f"of trace {replay_of}: asked again for a trial, and no conversation that anybody had"
     yield "held out", "yes: never trained" if trajectory.held_out else "no"
     if trajectory.parent_session_id:
         yield "parent", f"session {trajectory.parent_session_id}"
@@ -93,7 +96,8 @@ def _arm(trajectory: TrajectoryView) -> str:
     if given is None:
         return "turns of more than one arm or trial: counted for neither"
     trial = f", trial of version {given.trial}" if given.trial is not None else ""
-    return f"{given.arm} arm{trial}, probability {given.propensity:g}"
+    block = f", block {given.block}" if given.block is not None else ""
+    return f"{given.arm} arm{trial}{block}, probability {given.propensity:g}"
 
 
 def _session_reward(reward: SessionReward) -> str:

@@ -24,10 +24,11 @@ from ingest.log.protocol import EventLog
 from ingest.privacy.intake import Intake
 from ingest.store import releases
 from ingest.store.versions import VersionStore
-from serving.engine import control, scoring
+from serving.engine import cache, control, scoring
 from serving.engine.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.engine.cpu import compile_nothing, without_seeds
 from serving.engine.idle import Users, UsersMiddleware
+from serving.engine.loader import Loader
 from serving.engine.recent import Recent
 from serving.engine.vocabulary import Vocabulary
 from serving.engine.wanted import Wanted
@@ -53,7 +54,7 @@ def version_to_serve(log: EventLog, engine_id: str) -> int:
     return served.engines.get(engine_id, served.stable)
 
 
-def first_version(config: Config, slot: EngineSlot, cache: Path) -> int:
+def first_version(config: Config, slot: EngineSlot, folder: Path) -> int:
     """The version to start with: from the log or, while no broker answers, the one this engine served last."""
     try:
         log = connect(config, client_id=slot.id)
@@ -62,7 +63,7 @@ def first_version(config: Config, slot: EngineSlot, cache: Path) -> int:
         finally:
             log.close()
     except LogError as exc:
-        version = control.remembered(cache)
+        version = cache.remembered(folder)
         if version is None:
             raise
         logger.warning("%s; starting with version %d, served last", exc, version)
@@ -87,10 +88,10 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         require_free(host, port, slot.id)
     stop = Stop()
     health.serve(config.health, stop.pulse, lambda: wanted.trouble(loader.serving.version))  # asked once both are there
-    store = VersionStore(config.store.url)
-    cache = Path(config.store.cache_dir) / slot.id
-    manifest = store.read(first_version(config, slot, cache))
-    folder = store.fetch(manifest, cache)
+    store = VersionStore.of(config.store)
+    copies = Path(config.store.cache_dir) / slot.id
+    manifest = store.read(first_version(config, slot, copies))
+    folder = store.fetch(manifest, copies)
     intake = Intake.of(config)
     spool = Spool(
         Path(config.serving.capture.spool_dir) / slot.id,
@@ -115,7 +116,7 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         if current_platform.is_cpu():
             engine.generate = without_seeds(engine.generate)
         engine.generate = capture.wrap(engine.generate)
-        loader = control.Loader(store, cache, config.store.keep_in_cache, manifest)
+        loader = Loader(store, copies, config.store.keep_in_cache, manifest)
         app = control.application(loader, engine, capture, users, slot.id, token)
         beside = [asyncio.create_task(_serve_beside(app, host, slot.control_port))]
         if slot.scoring_port is not None:

@@ -1,7 +1,7 @@
 """The weight loader inside vLLM: a weight-transfer backend that reads a verified folder of safetensors.
 
 vLLM finds it through the entry point `vllm.general_plugins`. It runs in the engine's worker process while generation
-is paused; the folder was fetched and verified before the pause by `serving.engine.control`, so its pages are in memory.
+is paused; the folder was fetched and verified before the pause by `serving.engine.cache`, so its pages are in memory.
 """
 
 from collections.abc import Iterator

@@ -1,83 +1,49 @@
 """The controller: it alone writes the release log, and makes engines serve what the log says.
 
-A tick goes: read what is new (versions, rewards, releases), move the trial one step along `trial.ALLOWED` if it is
-ready, then reconcile every engine with the log. Nothing else is state: a restart replays `releases`, takes the evidence
-as it was kept and what `rewards` has beyond it, and stands where the process before it stood. A step is written before
-it is acted on, so a crash in between is made good by reconciling.
+A tick goes: read what is new (versions, rewards, releases), carry out what operators asked for, or else move the trial
+or the watch one step if it is ready, then reconcile every engine with the log. A command that comes in ends the wait of
+a tick at once. Nothing else is state: a restart replays `releases`, takes the evidence as it was kept and what
+`rewards` has beyond it, and stands where the process before it stood. A step is written before it is acted on, so a
+crash in between is made good by reconciling.
 """
 
-import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import httpx
 
 from infra import telemetry
 from infra.config import RolloutConfig
-from infra.errors import ControlError, OnstreamError
-from infra.lifecycle import Pulse
-from infra.telemetry import metrics, names
-from ingest.log import reader, topics
+from infra.lifecycle import Deadline, Pulse
+from infra.telemetry import metrics
+from ingest.log import topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import FEEDBACK_AT, Headers, Release, ReleaseKind, Reward, TrialState, Version
-from ingest.store import releases
+from ingest.records.events import Mode, Reward, TrialState
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
-from serving.rollout import evidence, telling, trial
-from serving.rollout.engines import EngineControl, EngineStatus
-from serving.rollout.evidence import REWARD, Baseline, Standing, Verdict
-from serving.rollout.placement import place
+from serving.rollout import evidence, telling
+from serving.rollout.commands import Change, Command, Done, Held, Refused, decide
+from serving.rollout.desk import Answer, Desk
+from serving.rollout.disagreement import Disagreement
+from serving.rollout.engines import EngineControl
+from serving.rollout.evidence import Standing
+from serving.rollout.fleet import Fleet
+from serving.rollout.judged import Judged
+from serving.rollout.moves import By, Moves
+from serving.rollout.placement import changed
+from serving.rollout.reading import Reading
+from serving.rollout.stages import CheckMaker
+from serving.rollout.trials import Trials
+from serving.rollout.turning import Turning
+from serving.rollout.watch import Watch
+from serving.rollout.writing import Writer
 
-logger = logging.getLogger(__name__)
-
-_FLUSH_S = 30.0
+_LOOK_S = 0.05  # most of what a command waits for a tick
 _KEEP_EVERY_S = 30.0
 _NUM_CHAMPIONS = 5  # stable, and those that a rollback may return to
-_ASKED_AT_ONCE = 64
-_SWAPPED_AT_ONCE = 1 / 16  # of the engines: a promotion takes as long with a thousand as with sixteen
-
-Failure = ControlError | httpx.TransportError
-
-
-class FencedError(OnstreamError, RuntimeError):
-    """Another rollout process took over the release log."""
-
-
-def _changed(before: Mapping[str, int], after: Mapping[str, int]) -> str:
-    """Which engines came and went, for a release's reason."""
-    came, went = sorted(after.keys() - before.keys()), sorted(before.keys() - after.keys())
-    told = [f"engines that joined: {', '.join(came)}"] if came else []
-    told += [f"engines that left: {', '.join(went)}"] if went else []
-    return "; ".join(told) or "engines changed places"
-
-
-def freeze(baselines: Mapping[str, Baseline]) -> dict[str, float]:
-    """Baselines as a release's numbers."""
-    return {
-        f"champion.{name}.{part}": getattr(baseline, part)
-        for name, baseline in baselines.items()
-        for part in ("mean", "variance")
-    }
-
-
-def thaw(numbers: Mapping[str, float]) -> dict[str, Baseline]:
-    """Baselines from a release's numbers."""
-    names = {key.split(".")[1] for key in numbers if key.startswith("champion.")}
-    return {name: Baseline(numbers[f"champion.{name}.mean"], numbers[f"champion.{name}.variance"]) for name in names}
-
-
-def _about(release: Release) -> names.Told:
-    """A release, as its span tells it."""
-    about: names.Told = {names.RELEASE: release.release, names.RELEASE_KIND: release.kind.value}
-    if release.candidate is not None and release.state is not None:
-        about |= {names.VERSION: release.candidate, names.STATE: release.state.value}
-    return about
 
 
 class Rollout:
-    """One controller. `now` is Unix time; `engines` are its hands."""
+    """One controller. `now` is Unix time that never jumps, `engines` are its hands, `checks` come before users."""
 
     def __init__(
         self,
@@ -88,24 +54,43 @@ class Rollout:
         evidence_file: Path,
         now: Callable[[], float] = time.time,
         pulse: Pulse | None = None,
+        checks: Mapping[TrialState, CheckMaker] | None = None,
+        desk: Desk | None = None,
     ) -> None:
-        self._pulse = pulse or Pulse()
-        self._log, self._store, self._engines, self._config, self._now = log, store, engines, config, now
-        self.served = Served()
-        self.standing: Standing | None = None
-        self._file = evidence_file
+        self._store, self._config, self._now = store, config, now
+        self._file, self._keep_at = evidence_file, now() + _KEEP_EVERY_S
         self.evidence = evidence.read(evidence_file)
-        self._keep_at = now() + _KEEP_EVERY_S
-        self._begun: Release | None = None  # the canary's first release: frozen baselines, start of its clock
-        self._evaluating_since = 0.0
-        self._waiting: dict[int, Version] = {}
-        self._contexts: dict[int, Headers] = {}  # of versions: the trace context that each was published in
-        self._feedback_at: dict[int, float] = {}  # of versions: when the feedback that each learnt from was given
-        self._taught_at: float | None = None  # while a promoted version loads: its `_feedback_at`
-        self._epoch = 0  # of this writer; none before it claimed one
-        self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "engines")
+        self.standing: Standing | None = None
+        self.desk = desk or Desk()
+        self._taught_at: float | None = None  # while a promoted version loads: its feedback's time
         taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
-        self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES), taken)
+        self._reading = Reading(log, taken)
+        self._reading.on_reward = self._rewarded
+        self._writer = Writer(log, self._reading, now)
+        pulse = pulse or Pulse()
+        self._fleet = Fleet(engines, self._writer, self._reading.contexts, pulse, lambda: self.desk.is_called)
+        self._moves = Moves(self._writer, self._fleet, store, config)
+        self._turning = Turning(self._writer, self._fleet, self._moves, config, now)
+        judged = Judged(self.evidence, self._writer.blocks, config)
+        self._trials = Trials(
+            self._writer, self._reading, self._fleet, self._moves, judged, self._turning, store, config, checks or {}
+        )
+        self._watch = Watch(self._writer, self._reading, self._moves, judged, self._turning, config)
+
+    @property
+    def served(self) -> Served:
+        """What the log says."""
+        return self._writer.served
+
+    @property
+    def held(self) -> Mapping[str, frozenset[int]]:
+        """What each engine can serve without the store."""
+        return self._fleet.held
+
+    @property
+    def disagreements(self) -> Mapping[str, Disagreement]:
+        """Engines that serve something else than the log gives them."""
+        return self._fleet.disagreements
 
     def start(self) -> None:
         """Replay, then claim the release log with a new epoch.
@@ -113,291 +98,117 @@ class Rollout:
         Raises:
             ControlError: nothing was ever released.
         """
-        head = releases.read(self._log)
-        if head.stable is None:
-            raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
         telling.observe(self)
-        while (self.served.epoch, self.served.last) < (head.epoch, head.last):
-            self._read(timeout_s=self._config.tick_s)
-        self._epoch = self.served.epoch + 1
-        self._release(ReleaseKind.CLAIM, f"the rollout controller started, epoch {self._epoch}")
+        self._writer.claim(self._config.tick_s)
 
     def tick(self) -> None:
         """Read, decide, reconcile."""
-        self._read(timeout_s=self._config.tick_s)
-        if self.served.state is TrialState.EVALUATING:
-            self._evaluate()
-        elif self.served.state is TrialState.CANARY:
-            self._judge()
-        else:
-            self._settle_engines()
-            self._begin()
+        self._hear()
+        before, begun = self.served.stable, self._writer.begun
+        if not self.desk.serve(self._carry_out):
+            self._step()
+        if self._writer.begun is not begun:
+            self.standing = None  # it was of another state
+        if self.served.state is TrialState.PROMOTED and self.served.stable != before:
+            self._taught_at = self._reading.feedback_at.get(self._writer.stable)
         self._reconcile()
+        self._turning.open()
         if self._now() >= self._keep_at:
             self._keep()
 
     # -- reading
 
-    def _read(self, timeout_s: float) -> int:
-        records = self._follower.read(timeout_s)
-        for record, headers in records:
-            if isinstance(record, Reward):
-                self.evidence.add(record)
-            elif isinstance(record, Version):
-                self._waiting[record.version] = record
-                self._contexts[record.version] = telemetry.context_in(headers)
-                if FEEDBACK_AT in record.metrics:
-                    self._feedback_at[record.version] = record.metrics[FEEDBACK_AT]
-            elif isinstance(record, Release):
-                if self._epoch and record.epoch > self._epoch:
-                    raise FencedError(f"epoch {record.epoch} writes releases now; this process had {self._epoch}")
-                self._apply(record)
-        return len(records)
+    def _hear(self) -> None:
+        """Read until something came, an operator calls, or `tick_s` is over."""
+        wait = Deadline.after(self._config.tick_s)
+        while not self._reading.read(min(_LOOK_S, wait.left_s())) and not self.desk.is_called and not wait.passed():
+            pass
 
-    def _apply(self, release: Release) -> None:
-        before = self.served
-        self.served = releases.advance(before, release)
-        if self.served is before:
-            return
-        if release.state is TrialState.CANARY and before.state is not TrialState.CANARY:
-            self._begun = release
-        if release.state is TrialState.EVALUATING:
-            self._evaluating_since = release.at
-
-    # -- the trial
-
-    def _settle_engines(self) -> None:
-        """Engines that the configuration gained serve from here on, and those that it lost are named no more."""
-        placed = self._placement(None)
-        if placed != self.served.engines:
-            self._release(ReleaseKind.BOOTSTRAP, _changed(self.served.engines, placed), engines=placed)
-
-    def _begin(self) -> None:
-        """published -> evaluating: the oldest waiting child of stable takes the candidate engines."""
-        for number in sorted(self._waiting):
-            version = self._waiting[number]
-            if number in self.served.trials or number in self.served.lineage:
-                del self._waiting[number]
-            elif version.parent != self.served.stable:
-                del self._waiting[number]
-                self._move(
-                    TrialState.PUBLISHED,
-                    TrialState.EXPIRED,
-                    f"version {number} descends from {version.parent}, but {self.served.stable} is stable",
-                    candidate=number,
-                    engines=self.served.engines,
-                )
-            elif self.evidence.baselines(self._stable, self._config.gate) is not None:
-                self._move(
-                    TrialState.PUBLISHED,
-                    TrialState.EVALUATING,
-                    f"version {number} takes the candidate engines",
-                    candidate=number,
-                    engines=self._placement(number),
-                )
-                return
-
-    @property
-    def _stable(self) -> int:
-        assert self.served.stable is not None
-        return self.served.stable
-
-    def _placement(self, candidate: int | None) -> dict[str, int]:
-        """Engine -> version for a trial of `candidate`, or for none."""
-        placed = place((engine.slot for engine in self._engines.values()), self._stable, self._config)
-        if candidate is not None:
-            placed |= {name: candidate for name, engine in self._engines.items() if engine.slot.arm == "candidate"}
-        return placed
-
-    def _evaluate(self) -> None:
-        """evaluating -> canary once every candidate engine is drained, loaded and answers; else rejected."""
-        candidate = self.served.candidate
-        assert candidate is not None
-        if not self._holds(candidate):
-            return
-        baselines = self.evidence.baselines(self._stable, self._config.gate)
-        if baselines is None:
-            return
-        share = evidence.share_at(0, self._config.gate)
-        self._move(
-            TrialState.EVALUATING,
-            TrialState.CANARY,
-            f"version {candidate} gets {share:.0%} of sessions; the champion's reward is {baselines[REWARD].mean:.3f}",
-            candidate=candidate,
-            engines=self.served.engines,
-            share=share,
-            salt=self._store.read(candidate).digest,
-            numbers=freeze(baselines),
-        )
-
-    def _holds(self, candidate: int) -> bool:
-        """Load the candidate engines that are drained; whether all of them serve, and answer. A failure rejects."""
-        mine = [name for name, engine in self._engines.items() if engine.slot.arm == "candidate"]
-        statuses = self._ask(mine)
-        has_time = self._now() - self._evaluating_since < self._config.drain_s
-        due = {name for name, status in statuses.items() if status is not None and status.version != candidate}
-        drained = {name for name in due if not (has_time and (status := statuses[name]) and status.in_flight)}
-        failures = self._load(dict.fromkeys(sorted(drained), candidate))
-        is_ready = None not in statuses.values() and not failures and due == drained
-        if is_ready:
-            failures = {name: exc for name, exc in zip(mine, self._pool.map(self._probed, mine), strict=True) if exc}
-        for name, exc in failures.items():
-            if isinstance(exc, ControlError):
-                self._reject(f"version {candidate} failed its load check: {exc}", {})
-                return False
-            logger.warning("%s: died while loading version %d: %s", name, candidate, exc)
-        return is_ready and not failures
-
-    def _judge(self) -> None:
-        """canary -> promoted | rejected | expired, or a step along the ramp."""
-        candidate = self.served.candidate
-        assert candidate is not None and self._begun is not None
-        standing = evidence.judge(
-            self.evidence.trial(candidate, thaw(self._begun.numbers), self._config.gate),
-            trial=1 + list(self.served.trials).index(candidate),
-            promotions=len(self.served.promoted),
-            wall_s=self._now() - self._begun.at,
-        )
-        self.standing = standing
-        if standing.verdict is Verdict.PASS:
-            self._promote(candidate, standing)
-        elif standing.verdict is Verdict.REJECT:
-            self._reject(standing.reason, standing.numbers)
-        elif standing.verdict is Verdict.EXPIRE:
-            self._reject(standing.reason, standing.numbers, TrialState.EXPIRED)
+    def _rewarded(self, reward: Reward) -> None:
+        """A prompt that was asked again is nobody's session: its reward is the running check's alone."""
+        if reward.assignment is not None and reward.assignment.replay_of is not None:
+            self._trials.checking.take(reward)
         else:
-            self._step(candidate, standing)
+            self.evidence.add(reward)
 
-    def _step(self, candidate: int, standing: Standing) -> None:
-        """Along the ramp, and to the engines that there are now."""
-        share, placed = evidence.share_at(standing.num_units, self._config.gate), self._placement(candidate)
-        if share == self.served.share and placed == self.served.engines:
+    # -- deciding
+
+    def _step(self) -> None:
+        """The trial, the watch, or what comes next. Frozen, nothing moves by itself."""
+        served, begun = self.served, self._writer.begun
+        if served.mode is Mode.FROZEN:
             return
-        reason = f"version {candidate} gets {share:.0%} of sessions"
+        age_s = self._now() - begun.at if begun is not None else 0.0
+        if served.on_trial is not None:
+            self.standing = self._trials.step(age_s)
+        elif self._watch.is_on:
+            self.standing = self._watch.step()
+        else:
+            self._settle()
+            self._trials.begin()
+
+    def _settle(self) -> None:
+        """Engines that the configuration gained serve from here on, and those that it lost are named no more."""
+        placed = self._moves.placement(self._writer.stable)
         if placed != self.served.engines:
-            reason += f"; {_changed(self.served.engines, placed)}"
-        self._move(
-            TrialState.CANARY,
-            TrialState.CANARY,
-            reason,
-            candidate=candidate,
-            engines=placed,
-            share=share,
-            salt=self.served.salt,
-            numbers=standing.numbers,
-        )
+            self._moves.settle(placed, changed(self.served.engines, placed))
 
-    def _promote(self, candidate: int, standing: Standing) -> None:
-        self._move(
-            TrialState.CANARY,
-            TrialState.PROMOTED,
-            f"version {candidate} is promoted: {standing.reason}",
-            candidate=candidate,
-            stable=candidate,
-            engines=place((engine.slot for engine in self._engines.values()), candidate, self._config),
-            numbers=standing.numbers,
-        )
-        self._taught_at = self._feedback_at.get(candidate)
+    def _carry_out(self, command: Command) -> Answer:
+        """Do what an operator asks for, if nothing forbids it."""
+        change = decide(command, self.served, self.standing, Held(self.held, self._store.has))
+        if isinstance(change, Refused):
+            return change
+        self._apply(change, By(command.author, command.reason))
+        return Done(release=self.served.last, told=change.told)
 
-    def _reject(self, reason: str, numbers: Mapping[str, float], state: TrialState = TrialState.REJECTED) -> None:
-        now = self.served.state
-        assert now is not None
-        self._move(now, state, reason, candidate=self.served.candidate, engines=self._placement(None), numbers=numbers)
+    def _apply(self, change: Change, by: By) -> None:
+        mode = change.mode
+        if change.promotes:
+            assert self.standing is not None
+            self._trials.promote(self.standing, by)
+        if change.ends_trial:
+            self._trials.end(TrialState.REJECTED, change.told, {}, by, mode)
+        elif mode is not None:
+            self._moves.turn(mode, change.told, by, ends_watch=mode is Mode.PINNED and self._watch.is_on)
+        if change.back_to is not None:
+            self._moves.roll_back(change.back_to, change.told, {}, by)
 
-    def _move(self, now: TrialState, then: TrialState, reason: str, **what: object) -> None:
-        self._release(ReleaseKind.TRIAL, reason, state=trial.step(now, then), **what)
-        telemetry.count(metrics.RELEASES, 1, {names.STATE: then.value})
-
-    # -- writing and doing
-
-    def _release(self, kind: ReleaseKind, reason: str, **what: object) -> Release:
-        fields: dict[str, object] = {"epoch": self._epoch, "stable": self._stable, **what}
-        release = Release.model_validate(
-            {"release": self.served.last + 1, "kind": kind, "reason": reason, "at": self._now(), **fields}
-        )
-        with telemetry.span(names.DECIDE, _about(release), parent=self._context_of(release)):
-            reader.send(self._log, topics.RELEASES, "", release)
-            self._log.flush(_FLUSH_S)
-        self._apply(release)
-        logger.info("release %d: %s", release.release, reason)
-        return release
+    # -- doing
 
     def _reconcile(self) -> None:
-        """Load what the log says into every engine that serves something else, some at a time."""
-        is_evaluating = self.served.state is TrialState.EVALUATING
-        asked = [name for name, one in self._engines.items() if not (is_evaluating and one.slot.arm == "candidate")]
-        found = self._ask(asked)
-        due = {
-            name: wanted
-            for name, status in found.items()
-            if status is not None and status.version != (wanted := self.served.engines.get(name, self._stable))
-        }
-        is_whole = all(status is not None for status in found.values())
-        left, at_once = list(due), max(1, int(_SWAPPED_AT_ONCE * len(self._engines)))
-        for begin in range(0, len(left), at_once):
-            failures = self._load({name: due[name] for name in left[begin : begin + at_once]})
-            is_whole = is_whole and not failures
-            for name, exc in failures.items():
-                logger.error("%s: version %d not loaded, trying again: %s", name, due[name], exc)
+        """Load what the log says into every engine that serves something else."""
+        served, stable = self.served, self._writer.stable
+        wanted = {name: served.engines.get(name, stable) for name in self._fleet.engines}
+        given = dict(wanted)
+        if served.state is TrialState.EVALUATING:
+            for name in self._moves.candidates:  # the trial's to load, once they are drained
+                del given[name]
+        is_urgent = served.state is TrialState.ROLLED_BACK or self._turning.beside is not None
+        is_whole = self._fleet.reconcile(given, is_urgent)
         if is_whole and self._taught_at is not None:
             telemetry.record(metrics.FEEDBACK_TO_SERVING, self._now() - self._taught_at)
             self._taught_at = None
-
-    def _ask(self, asked: Sequence[str]) -> dict[str, EngineStatus | None]:
-        return dict(zip(asked, self._pool.map(lambda name: self._engines[name].status(), asked), strict=True))
-
-    def _load(self, wanted: Mapping[str, int]) -> dict[str, Failure]:
-        """Swap engines to these versions at once, and announce those that serve theirs. Why the others do not."""
-        answers = dict(zip(wanted, self._pool.map(self._loaded, wanted.items()), strict=True))
-        failures = {name: answer for name, answer in answers.items() if not isinstance(answer, Mapping)}
-        took = [answer for answer in answers.values() if isinstance(answer, Mapping)]
-        done = {name: version for name, version in wanted.items() if name not in failures}
-        if done:
-            most = {name: max(one[name] for one in took) for name in took[0]}
-            who = next(iter(done)) + (f" and {len(done) - 1} more" if len(done) > 1 else "")
-            versions = ", ".join(map(str, sorted(set(done.values()))))
-            told = f"{who}: version {versions} is served after a pause of at most {most['pause_s'] * 1000:.0f} ms"
-            self._release(ReleaseKind.ANNOUNCED, told, engines=done, numbers=most)
-        return failures
-
-    def _loaded(self, wanted: tuple[str, int]) -> Mapping[str, float] | Failure:
-        name, version = wanted
-        about: names.Told = {names.VERSION: version, names.ENGINE: name}
-        try:
-            with telemetry.span(names.LOAD, about, parent=self._contexts.get(version)):
-                return self._engines[name].load(version)
-        except (ControlError, httpx.TransportError) as exc:
-            return exc
-        finally:
-            self._pulse.go_on()
-
-    def _probed(self, name: str) -> Failure | None:
-        try:
-            self._engines[name].probe()
-        except (ControlError, httpx.TransportError) as exc:
-            return exc
-        return None
-
-    def _context_of(self, release: Release) -> Headers | None:
-        """The trace of the version that a release is about; inside a span, that."""
-        about = set(release.engines.values()) if release.kind is ReleaseKind.ANNOUNCED else {release.candidate}
-        version = about.pop() if len(about) == 1 else None
-        if version is None or telemetry.current().is_recording():
-            return None
-        return self._contexts.get(version)
+        self._fleet.compare(wanted)
+        self._fleet.hold(held_ready(served))
 
     def _keep(self) -> None:
         """Keep the evidence, and what was read of the rewards topic: a restart reads on from there."""
         self._keep_at = self._now() + _KEEP_EVERY_S
-        on_trial = [number for number in (self.served.on_trial,) if number is not None]
-        self.evidence.forget_all_but(self.served.lineage[-_NUM_CHAMPIONS:], on_trial)
-        positions = self._follower.positions.items()
+        is_judged = self.served.on_trial is not None or self._watch.is_on
+        judged = [self.served.candidate] if is_judged and self.served.candidate is not None else []
+        self.evidence.forget_all_but(self.served.lineage[-_NUM_CHAMPIONS:], judged)
+        positions = self._reading.positions.items()
         self.evidence.positions = {part: offset for (topic, part), offset in positions if topic == topics.REWARDS.name}
         evidence.keep(self.evidence, self._file)
 
     def close(self) -> None:
+        self._trials.checking.close()
         self._keep()
-        self._follower.close()
-        self._pool.shutdown()
-        for engine in self._engines.values():
-            engine.close()
+        self._reading.close()
+        self._fleet.close()
+
+
+def held_ready(served: Served) -> tuple[int, ...]:
+    """What every engine keeps at hand: stable, the version before, for a rollback, and one whose promotion may come."""
+    may_come = (served.candidate,) if served.state is TrialState.CANARY and served.candidate is not None else ()
+    return (*served.lineage[-2:], *may_come)

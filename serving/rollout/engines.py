@@ -1,5 +1,7 @@
 """The rollout's hands on the engines: their control ports, and one question at their users' door."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -9,6 +11,8 @@ from infra.config import EngineSlot
 from infra.errors import ControlError
 from serving import headers
 
+logger = logging.getLogger(__name__)
+
 # 270 MB fetch, verify and swap in under 3 s here; a minute and a half per 10 GB leaves room for slow object stores
 _LOAD_S = 600.0
 _ASK_S = 5.0
@@ -17,10 +21,11 @@ _PROBE_S = 60.0
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """What an engine says of itself."""
+    """What an engine says of itself. `held` are versions that it can serve without the store."""
 
     version: int
     in_flight: int
+    held: tuple[int, ...] = ()
 
 
 class EngineControl:
@@ -42,21 +47,28 @@ class EngineControl:
             body = self._control.get("/status").raise_for_status().json()
         except httpx.HTTPError:
             return None
-        return EngineStatus(body["version"], body["in_flight"])
+        return EngineStatus(body["version"], body["in_flight"], tuple(body.get("held", ())))
 
-    def load(self, version: int) -> dict[str, float]:
-        """Swap to `version`; what it took: `fetch_s`, `pause_s`.
+    def load(self, version: int, epoch: int) -> dict[str, float]:
+        """Swap to `version`, as the writer with this epoch says; what it took: `fetch_s`, `pause_s`.
 
         Raises:
             ControlError: the engine refused, with its reason; it serves what it served.
             httpx.TransportError: the engine died on the way.
         """
         told = telemetry.headers_out()
-        answer = self._control.post("/load", json={"version": version}, headers=told, timeout=_LOAD_S)
+        answer = self._control.post("/load", json={"version": version, "epoch": epoch}, headers=told, timeout=_LOAD_S)
         body = answer.json()
         if answer.is_error:
             raise ControlError(f"{self.slot.id}: {body.get('error', answer.status_code)}")
         return {"fetch_s": body["fetch_s"], "pause_s": body["pause_s"]}
+
+    def hold(self, versions: Sequence[int]) -> None:
+        """Have it keep these versions at hand; what comes of it, its status tells."""
+        try:
+            self._control.post("/hold", json={"versions": list(versions)}).raise_for_status()
+        except httpx.HTTPError as exc:
+            logger.warning("%s: not asked to hold %s ready: %s", self.slot.id, list(versions), exc)
 
     def probe(self) -> None:
         """One short greedy completion, not captured.

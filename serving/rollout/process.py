@@ -1,18 +1,28 @@
 """The controller's process, built from the configuration."""
 
 import logging
+import time
 from dataclasses import asdict
 from pathlib import Path
 
-from infra import answers, health
+from infra import health
 from infra.config import Config
-from infra.lifecycle import Stop, run_until_stopped
+from infra.lifecycle import Stop, run_until_stopped, steady_time
 from ingest.log.connect import connect
+from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
+from ingest.records.events import TrialState
 from ingest.store.versions import VersionStore
 from serving.guard import control_token
+from serving.rollout import port
 from serving.rollout.controller import Rollout
+from serving.rollout.desk import Desk
 from serving.rollout.engines import EngineControl
+from serving.rollout.operators.books import Books
+from serving.rollout.operators.routes import routes
+from serving.rollout.replay import check as replay
+from serving.rollout.stages import CheckMaker
+from serving.rollout.suites import check as suites
 
 _END_S = 15.0  # a tick and the evidence; a load may take 600 s, and is made good by reconciling
 
@@ -26,14 +36,17 @@ def run(config: Config) -> None:
     stop = Stop.on_signals()
     health.serve(config.health, stop.pulse)
     shown: dict[str, Rollout] = {}
-    told = {"/status": lambda: (200, state_of(shown.get("rollout")))}
-    answers.serve(own.bound, own.port, told, "serving.rollout.port")
+    desk, now = Desk(), steady_time()
+    past = routes(Books(lambda: connect(config, client_id="rollout-past"), own, now), token)
+    port.serve(port.application(lambda: state_of(shown.get("rollout")), desk, token, past), own.bound, own.port)
 
     def control() -> None:
         log = connect(config, client_id="rollout")
         engines = {slot.id: EngineControl(slot, config.model.name, token) for slot in config.serving.engines}
         kept = Path(config.run_dir) / "rollout" / "evidence.json"
-        rollout = Rollout(log, VersionStore(config.store.url), engines, own, kept, pulse=stop.pulse)
+        store = VersionStore.of(config.store)
+        checks = checks_of(config, log)
+        rollout = Rollout(log, store, engines, own, kept, now=now, pulse=stop.pulse, desk=desk, checks=checks)
         try:
             rollout.start()
             shown["rollout"] = rollout
@@ -51,6 +64,12 @@ def run(config: Config) -> None:
         logger.warning("rollout: what an engine is loading is left to it; the next controller reads what it serves")
 
 
+def checks_of(config: Config, log: EventLog) -> dict[TrialState, CheckMaker]:
+    """The checks before users that a configuration asks for."""
+    makers = {TrialState.SUITES: suites.maker(config), TrialState.REPLAY: replay.maker(config, log)}
+    return {state: maker for state, maker in makers.items() if maker is not None}
+
+
 def state_of(rollout: Rollout | None) -> dict[str, object]:
     """What people and pipelines may know of the trial."""
     if rollout is None:
@@ -66,4 +85,11 @@ def state_of(rollout: Rollout | None) -> dict[str, object]:
         "promoted": list(served.promoted),
         "champion_units": len(rollout.evidence.champion.get(served.stable or 0, ())),
         "standing": asdict(standing) if standing is not None else None,
+        "mode": served.mode,
+        "holdback": served.holdback,
+        "epoch": served.epoch,
+        "release": served.last,
+        "engines": dict(served.engines),
+        "held": {name: sorted(held) for name, held in rollout.held.items()},
+        "disagreement": [one.told(time.monotonic()) for one in rollout.disagreements.values()],
     }

@@ -6,7 +6,7 @@ from typing import Protocol
 from infra import telemetry
 from infra.telemetry import metrics, names
 from infra.telemetry.instruments import Labels
-from ingest.records.events import Arm, TrialState
+from ingest.records.events import Arm, Mode, TrialState
 from ingest.store.releases import Served
 from serving.rollout.evidence import Standing
 
@@ -17,8 +17,11 @@ Points = Iterable[tuple[float, Labels]]
 class Controller(Protocol):
     """What is looked at, from another thread: each is replaced as a whole."""
 
-    served: Served
-    standing: Standing | None
+    @property
+    def served(self) -> Served: ...
+
+    @property
+    def standing(self) -> Standing | None: ...
 
 
 def observe(rollout: Controller) -> None:
@@ -28,33 +31,41 @@ def observe(rollout: Controller) -> None:
     telemetry.observe(metrics.TRIAL_STATE, lambda: _states(rollout.served.state))
     telemetry.observe(metrics.TRIAL_CANDIDATE, lambda: _one(rollout.served.on_trial))
     telemetry.observe(metrics.TRIAL_SHARE, lambda: rollout.served.share)
-    telemetry.observe(metrics.TRIAL_LOG_E, lambda: _by(_outcomes(numbers_of(rollout), "log_e."), names.OUTCOME))
+    telemetry.observe(metrics.HOLDBACK_VERSION, lambda: _one(rollout.served.holdback))
+    telemetry.observe(metrics.MODE, lambda: _modes(rollout.served.mode))
+    telemetry.observe(metrics.RELEASE_LAST, lambda: rollout.served.last)
+    telemetry.observe(metrics.TRIAL_LOG_E, lambda: _by(_outcomes(_of_canary(rollout), "log_e."), names.OUTCOME))
     telemetry.observe(metrics.TRIAL_LOG_HARM, lambda: _by(_outcomes(numbers_of(rollout), "log_harm."), names.OUTCOME))
-    telemetry.observe(metrics.TRIAL_LOG_THRESHOLD, lambda: _number(rollout, "log_threshold"))
-    telemetry.observe(metrics.TRIAL_LOG_MISMATCH, lambda: _number(rollout, "log_mismatch"))
-    telemetry.observe(metrics.TRIAL_USERS_NEEDED, lambda: _number(rollout, "users_needed.promote"))
-    telemetry.observe(metrics.TRIAL_AGE, lambda: _number(rollout, "age_s"))
+    telemetry.observe(metrics.TRIAL_LOG_THRESHOLD, lambda: _one(_of_canary(rollout).get("log_threshold")))
+    telemetry.observe(metrics.TRIAL_LOG_MISMATCH, lambda: _one(numbers_of(rollout).get("log_mismatch")))
+    telemetry.observe(metrics.TRIAL_USERS_NEEDED, lambda: _one(_of_canary(rollout).get("users_needed.promote")))
+    telemetry.observe(metrics.TRIAL_AGE, lambda: _one(numbers_of(rollout).get("age_s")))
     telemetry.observe(metrics.TRIAL_UNITS, lambda: _units(numbers_of(rollout)))
     telemetry.observe(metrics.TRIAL_OUTCOME, lambda: _means(numbers_of(rollout)))
 
 
 def numbers_of(rollout: Controller) -> dict[str, float]:
-    """What the gate stands on; nothing while no canary runs."""
-    if rollout.standing is None or rollout.served.state is not TrialState.CANARY:
-        return {}
-    return rollout.standing.numbers
+    """What the gate or the watch stands on; nothing while sessions are not split."""
+    served = rollout.served
+    is_split = served.state is TrialState.CANARY or served.holdback is not None
+    return rollout.standing.numbers if rollout.standing is not None and is_split else {}
+
+
+def _of_canary(rollout: Controller) -> dict[str, float]:
+    """What leads to a promotion: a watch does not."""
+    return numbers_of(rollout) if rollout.served.state is TrialState.CANARY else {}
 
 
 def _one(value: float | None) -> Points:
     return [] if value is None else [(value, {})]
 
 
-def _number(rollout: Controller, name: str) -> Points:
-    return _one(numbers_of(rollout).get(name))
-
-
 def _by(found: Iterable[tuple[str, float]], label: str) -> Points:
     return [(value, {label: name}) for name, value in found]
+
+
+def _modes(now: Mode) -> Points:
+    return [(int(one is now), {names.MODE: one.value}) for one in Mode]
 
 
 def _states(now: TrialState | None) -> Points:
@@ -75,7 +86,7 @@ def _units(numbers: dict[str, float]) -> Points:
 def _means(numbers: dict[str, float]) -> Points:
     return [
         (numbers[f"{name}.{arm}"], {names.OUTCOME: name, names.ARM: arm.value})
-        for name, _ in _outcomes(numbers, "log_e.")
+        for name, _ in _outcomes(numbers, "log_harm.")
         for arm in Arm
         if f"{name}.{arm}" in numbers
     ]

@@ -49,6 +49,8 @@ _HOP_BY_HOP = frozenset(
     {"connection", "content-length", "date", "expect", "host", "keep-alive", "server", "te", "trailer"}
     | {"transfer-encoding", "upgrade"}
 )
+_NOT_ON = _HOP_BY_HOP | {*headers.FROM_ROUTER, headers.USER, "authorization", "accept-encoding"}
+_NOT_TRACED_ON = _NOT_ON | OWN_WORDS
 _TRY_ANOTHER = frozenset({500, 502, 503, 504})
 _NAMES_USER = re.compile(rb'"(?:user|safety_identifier|user_id)"\s*:')
 _PROBE_EVERY_S = 1.0
@@ -115,6 +117,7 @@ class Router:
             metrics.REQUESTS, lambda: [(num, {names.ARM: arm.value}) for arm, num in tuple(self._given.items())]
         )
         telemetry.observe(metrics.CANDIDATE_SHARE, lambda: self.served.share)
+        telemetry.observe(metrics.RELEASE_LAST, lambda: self.served.last)
         telemetry.observe(
             metrics.ENGINE_UP, lambda: [(int(self.health.is_up(name)), {names.ENGINE: name}) for name in self._slots]
         )
@@ -343,6 +346,8 @@ class Router:
                 "stable": self.served.stable,
                 "candidate": self.served.on_trial,
                 "share": self.served.share,
+                "holdback": self.served.holdback,
+                "release": self.served.last,
                 "engines": {
                     name: {"version": self.served.engines.get(name), "up": self.health.is_up(name)}
                     for name in self._slots
@@ -433,8 +438,7 @@ def _told(failure: Exception) -> str:
 
 def _outgoing(request: Request, identity: Identity) -> dict[str, str]:
     """The client's headers, without what only the router may say, and with what it says."""
-    drop = _HOP_BY_HOP | set(headers.FROM_ROUTER) | {headers.USER, "authorization", "accept-encoding"}
-    drop = drop | OWN_WORDS if telemetry.is_tracing() else drop
+    drop = _NOT_TRACED_ON if telemetry.is_tracing() else _NOT_ON
     kept = {name: value for name, value in request.headers.items() if name not in drop}
     return kept | headers.write(identity) | telemetry.headers_out()
 

@@ -13,7 +13,7 @@ import uvicorn
 from infra import health
 from infra.config import Config, RouterConfig
 from infra.errors import NewerError
-from infra.lifecycle import Pulse, Stop
+from infra.lifecycle import Pulse, Stop, collect_briefly
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
@@ -58,6 +58,7 @@ async def _serve_router(router: Router, own: RouterConfig, pulse: Pulse) -> None
             timeout_graceful_shutdown=own.drain_s,
         )
     )
+    collect_briefly()
     try:
         await server.serve()
     finally:
@@ -82,7 +83,7 @@ def follow_releases(open_log: Callable[[], EventLog], router: Router, stop: Stop
                 router.served = follower.poll(0.5)
         except NewerError as exc:
             logger.error("router: no session goes to a trial any more: %s", exc)
-            router.served = replace(router.served, share=0.0)
+            router.served = replace(router.served, share=0.0, block=None)
             router.counts["releases_too_new"] += 1
         finally:
             follower.close()

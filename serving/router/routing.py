@@ -22,16 +22,40 @@ class Health:
 def assign(session_id: str, served: Served, engines: tuple[str, ...], health: Health) -> Assignment:
     """The arm of a session: a salted hash against the share, the same in every process.
 
+    In a trial the share is the candidate's; while a promoted version is watched, it is of those held back.
+
     No coin is tossed while an arm has no engine that answers. Its sessions would be served by the other arm and be no
     evidence; without them the rest would no longer be split as the coin says.
+
+    Where arms take turns the coin was the block's, and is every session's that begins in it. What a session began with
+    is read from its first request: none need be remembered here, and routers agree on it.
     """
-    if served.state is not TrialState.CANARY or served.share <= 0.0:
+    if served.turn is not None:
+        return _in_block(served.turn, served, engines, health)
+    arm = _beside_stable(served)
+    if arm is None or served.share <= 0.0:
         return Assignment()
-    if not all(any(map(health.is_up, pool(served, arm, engines))) for arm in Arm):
+    if not all(any(map(health.is_up, pool(served, one, engines))) for one in (Arm.STABLE, arm)):
         return Assignment()
     if coin(session_id, served.salt) < served.share:
-        return Assignment(arm=Arm.CANDIDATE, trial=served.candidate, propensity=served.share)
+        return Assignment(arm=arm, trial=served.candidate, propensity=served.share)
     return Assignment(arm=Arm.STABLE, trial=served.candidate, propensity=1.0 - served.share)
+
+
+def _in_block(arm: Arm, served: Served, engines: tuple[str, ...], health: Health) -> Assignment:
+    if not any(map(health.is_up, engines)):
+        return Assignment()
+    propensity = 1.0 - served.share if arm is Arm.STABLE else served.share
+    return Assignment(arm=arm, trial=served.candidate, propensity=propensity, block=served.block)
+
+
+def _beside_stable(served: Served) -> Arm | None:
+    """The other arm, where sessions are split."""
+    if served.state is TrialState.CANARY:
+        return Arm.CANDIDATE
+    if served.state is TrialState.PROMOTED and served.holdback is not None:
+        return Arm.HOLDBACK
+    return None
 
 
 def coin(session_id: str, salt: str) -> float:
@@ -42,7 +66,7 @@ def coin(session_id: str, salt: str) -> float:
 
 def pool(served: Served, arm: Arm, engines: Iterable[str]) -> tuple[str, ...]:
     """Engines that shall serve an arm's version; all of them while nothing was heard of a release."""
-    version = served.candidate if arm is Arm.CANDIDATE else served.stable
+    version = {Arm.STABLE: served.stable, Arm.CANDIDATE: served.candidate, Arm.HOLDBACK: served.holdback}[arm]
     return tuple(name for name in engines if version is None or served.engines.get(name) == version)
 
 

@@ -1,9 +1,11 @@
 """What telemetry costs: throughput with traces, metrics and logs all going out by OTLP, against telemetry off.
 
+On is what a user gets who sets `OTEL_EXPORTER_OTLP_ENDPOINT` and nothing else: every trace is kept.
+
 At the router, two router processes before one upstream that answers at once, asked as `bench_router` asks: one request
 after another, by a client such as users have. Beside that, without a target, the same with routers that are saturated
-on a core of their own, and what a request costs them there: Python's SDK takes its time for every span, so whoever runs
-a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten.
+on a core of their own, and what a request costs them there: what is told later is told on that core too, so whoever
+runs a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten.
 
 At the engine, one engine whose telemetry (ours and vLLM's own) is switched on and off between blocks.
 
@@ -53,7 +55,7 @@ class Side(StrEnum):
 TARGETS = {"router_ratio_on": (">=", 0.97), "engine_ratio_on": (">=", 0.99)}
 ROUTER_ROUNDS, ROUTER_BLOCK_S = 30, 2.0
 SATURATED_ROUNDS, SATURATED_BLOCK_S, SATURATED_USERS = 10, 3.0, 16
-ENGINE_ROUNDS, ENGINE_REQUESTS, ENGINE_USERS, REPLY_TOKENS = 12, 32, 8, 48
+ENGINE_ROUNDS, ENGINE_REQUESTS, ENGINE_USERS, REPLY_TOKENS = 32, 24, 8, 48
 SUPPORT = Path(__file__).parents[1] / "support"
 MESSAGES = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 Block = Callable[[Side], Awaitable[float]]

@@ -8,9 +8,7 @@ MODEL = Path(__file__).parents[2] / ".onstream" / "model"
 
 
 @pytest.fixture(scope="module")
-def system(
-    after_outages: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[System]:
+def system(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[System]:
     """One system for all tests of the module: two real engines, a real broker, Ray, and every stage.
 
     A module's `TRAINER`, where it has one, is what its trainer's configuration has otherwise.

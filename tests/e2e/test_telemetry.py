@@ -12,12 +12,7 @@ from infra.telemetry.names import ATTRIBUTES
 from ingest.log import topics
 from ingest.records.events import FateKind
 
-pytestmark = [
-    pytest.mark.timeout(400),
-    # kafka-python leaves the socket of a refused connection to the garbage collector
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(400)
 TRAINER = {"batch_turns": 4, "minibatch_turns": 4}
 SESSIONS = 6
 TYPED = f"typed-{secrets.token_hex(8)}"

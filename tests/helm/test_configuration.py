@@ -11,11 +11,12 @@ import yaml
 from certificates import Authority
 from chart_pods import Container, SecretKey, containers, here, lay_out
 from chartcheck import configuration
+from chartcheck.render import ChartError
 from chartcheck.tools import ROOT
 from charts import Rendered
 
 from infra import cli, config
-from infra.config import Config
+from infra.config import Config, Placement, SigningConfig
 
 POINTS: Mapping[str, Mapping[str, str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
     "entry-points"
@@ -31,7 +32,8 @@ def entry(point: str) -> Callable[..., Any]:
 def test_the_rendered_configuration_loads(rendered: Rendered, case: str) -> None:
     loaded = configuration.load(rendered(case))
     assert loaded.log.local is False
-    assert {slot.arm for slot in loaded.serving.engines} == {"stable", "candidate"}
+    takes_turns = loaded.serving.rollout.placement is Placement.SWITCHBACK
+    assert {slot.arm for slot in loaded.serving.engines} == ({"stable"} if takes_turns else {"stable", "candidate"})
 
 
 def test_whatever_the_values_say_of_the_configuration_is_in_it(rendered: Rendered) -> None:
@@ -73,6 +75,30 @@ def test_no_file_is_shared_between_pods_but_by_the_store(rendered: Rendered, cas
     ]
     assert sorted(component for _, component in claims) == ["rollout", "trainer"]
     assert len({name for name, _ in claims}) == 2
+
+
+def test_the_key_that_signs_versions_reaches_who_publishes_and_nobody_else(rendered: Rendered) -> None:
+    private = SecretKey("signing", "new.pem")
+    signing = configuration.load(rendered("signing")).store.signing
+    held = {c.component for c in containers(rendered("signing")) if private in c.files.values()}
+    assert held == {"bootstrap", "trainer"}
+    for container in (c for c in containers(rendered("signing")) if c.component in held):
+        assert container.files[signing.key_file] == private
+
+
+def test_the_public_keys_reach_every_engine_newest_first_and_are_required(rendered: Rendered) -> None:
+    signing = configuration.load(rendered("signing")).store.signing
+    engines = [c for c in containers(rendered("signing")) if c.component.startswith("engine")]
+    assert engines and signing.required
+    for container in engines:
+        found = [container.files[file] for file in signing.public_key_files]
+        assert found == [SecretKey("signing", "new.pub.pem"), SecretKey("signing", "old.pub.pem")]
+
+
+def test_versions_are_signed_only_where_a_secret_is_named(rendered: Rendered) -> None:
+    assert configuration.load(rendered()).store.signing == SigningConfig()
+    with pytest.raises(ChartError, match=r"signing\.required: name the Secret"):
+        rendered(overlay={"signing": {"required": True}})
 
 
 def secrets_of(held: list[Container], folder: Path) -> dict[SecretKey, str]:

@@ -3,6 +3,7 @@
 import pytest
 from chart_pods import containers
 from chartcheck import configuration
+from chartcheck.render import ChartError
 from charts import Rendered, container, one, volume
 
 ARMS = ("stable", "candidate")
@@ -28,6 +29,13 @@ def test_an_engine_is_called_by_the_name_that_its_headless_service_gives_it(rend
         assert held["spec"]["clusterIP"] == "None"
         assert (namespace, svc) == ("ml", "svc")
         assert one(manifests, "StatefulSet", f"engine-{slot.arm}")["spec"]["serviceName"] == service
+
+
+def test_one_pool_of_engines_takes_arms_that_take_turns(rendered: Rendered) -> None:
+    slots = configuration.load(rendered("switchback")).serving.engines
+    assert [slot.arm for slot in slots] == ["stable"]
+    with pytest.raises(ChartError, match="0 needs config"):
+        rendered(overlay={"engines": {"candidate": {"replicas": 0}}})
 
 
 @pytest.mark.parametrize("arm", ARMS)

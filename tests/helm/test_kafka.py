@@ -7,7 +7,8 @@ from chartcheck.render import ChartError
 from charts import Rendered, one, some
 
 from infra.config import LogConfig, Protocol
-from ingest.log.kafka_log import KafkaLog
+from ingest.log.kafka_clients import KafkaClients
+from ingest.log.kafka_places import KafkaPlaces
 from ingest.log.topics import ALL, READERS, specs
 
 
@@ -65,17 +66,12 @@ def test_strimzi_makes_the_topics_that_bootstrap_would_make(rendered: Rendered) 
     manifests = rendered("small-team")
     log = configuration.load(manifests).log
     made = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "KafkaTopic"}
-    wanted = {
-        spec.name: KafkaLog(LogConfig(replication=log.replication), "test")._options(spec)
-        for spec in specs(log.partitions, log.retention_s)
-    }
+    places = KafkaPlaces(KafkaClients(LogConfig(replication=log.replication), "test"))
+    wanted = [places._new(spec) for spec in specs(log.partitions, log.retention_s)]
     assert {
         name: (spec["partitions"], spec["replicas"], {key: str(value) for key, value in spec["config"].items()})
         for name, spec in made.items()
-    } == {
-        name: (options["num_partitions"], options["replication_factor"], options["configs"])
-        for name, options in wanted.items()
-    }
+    } == {new.topic: (new.num_partitions, new.replication_factor, new.config) for new in wanted}
 
 
 def test_the_strimzi_user_may_use_every_topic_and_group_and_no_more(rendered: Rendered) -> None:

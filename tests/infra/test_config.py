@@ -287,3 +287,32 @@ def test_engines_of_different_hosts_may_have_the_same_ports(tmp_path: Path) -> N
 def test_no_health_is_told_unless_a_port_is_given(tmp_path: Path) -> None:
     assert loaded(MINIMAL, tmp_path).health.port is None
     assert loaded(MINIMAL, tmp_path, {"ONSTREAM__HEALTH__PORT": "8080"}).health.port == 8080
+
+
+ENGINE = "{{id: e{n}, arm: stable, port: 90{n}1, control_port: 90{n}2}}"
+
+
+def one_pool(num: int, **said: object) -> str:
+    engines = ", ".join(ENGINE.format(n=n) for n in range(num))
+    rollout = yaml.safe_dump({"placement": "switchback", "switchback": said}, default_flow_style=True).strip()
+    return f"{MINIMAL}serving: {{engines: [{engines}], rollout: {rollout}}}\n"
+
+
+def test_arms_that_take_turns_need_no_engine_of_the_candidate(tmp_path: Path) -> None:
+    assert len(loaded(one_pool(2), tmp_path).serving.engines) == 2
+    assert loaded(one_pool(1, live_only=True), tmp_path).serving.rollout.switchback.live_only
+    engines = ENGINE.format(n=0)
+    assert "at least one must have `arm: candidate`" in refusal(f"{MINIMAL}serving: {{engines: [{engines}]}}", tmp_path)
+
+
+@pytest.mark.parametrize(("num", "live_only"), [(1, False), (2, True)])
+def test_that_no_check_comes_before_users_is_said_with_one_engine_and_only_then(
+    tmp_path: Path, num: int, live_only: bool
+) -> None:
+    told = refusal(one_pool(num, live_only=live_only), tmp_path)
+    assert "serving" in told and "live_only: must be true with one engine" in told
+
+
+def test_a_block_may_not_count_before_its_sessions_are_closed(tmp_path: Path) -> None:
+    told = refusal(one_pool(2) + "ingest: {inactivity_s: 3600}\n", tmp_path)
+    assert "must be above ingest.inactivity_s (3600) where arms take turns, got 3600" in told

@@ -14,5 +14,5 @@ def test_a_check_takes_no_clients_and_no_engines(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     config = tmp_path / "onstream.yaml"
     config.write_text(f"run_dir: {tmp_path}\nmodel: {{path: {tmp_path}}}\n")
-    needless = {"aiohttp", "httpx", "kafka", "polars", "ray", "rich", "torch", "transformers", "vllm"}
+    needless = {"aiohttp", "confluent_kafka", "httpx", "polars", "ray", "rich", "torch", "transformers", "vllm"}
     assert imported("infra.cli", "check", "--config", str(config)) & needless == set()

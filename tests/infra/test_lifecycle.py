@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from infra.lifecycle import Stop, run_until_stopped
+from infra.lifecycle import Stop, run_until_stopped, steady_time
 
 
 def test_work_that_ends_by_itself_is_waited_for() -> None:
@@ -41,3 +41,12 @@ def test_what_work_raises_is_raised() -> None:
 
     with pytest.raises(ValueError, match="no"):
         run_until_stopped(work, Stop(), end_s=10.0)
+
+
+@pytest.mark.parametrize("jump_s", [-1e9, -3600.0, 3600.0, 1e9])
+def test_a_clock_that_is_set_changes_no_age(jump_s: float) -> None:
+    wall, monotonic = 1e9, 50.0
+    now = steady_time(lambda: wall, lambda: monotonic)
+    assert now() == 1e9
+    wall, monotonic = wall + jump_s, monotonic + 2.0
+    assert now() == 1e9 + 2.0

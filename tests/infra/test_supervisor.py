@@ -68,6 +68,18 @@ def test_processes_get_a_credential_of_their_own_for_control_and_for_scoring(
     assert len({fresh[CONTROL_TOKEN_VAR], fresh[SCORING_TOKEN_VAR], held[CONTROL_TOKEN_VAR]}) == 3
 
 
+def test_the_control_token_is_left_for_commands_of_this_user_alone(given: Config, tmp_path: Path) -> None:
+    given.control_token_path.write_text("of a run before")
+    given.control_token_path.chmod(0o644)
+    refused = given.model_copy(update={"health": given.health.model_copy(update={"port": 1})})
+    supervisor = Supervisor(refused, tmp_path / "onstream.yaml", print)
+    with pytest.raises(StartError, match=r"health\.port"):
+        supervisor.start()
+    supervisor.stop()
+    assert given.control_token_path.read_text() == supervisor._env[CONTROL_TOKEN_VAR]
+    assert given.control_token_path.stat().st_mode & 0o777 == 0o600
+
+
 def test_every_stage_of_the_loop_is_a_process(given: Config, tmp_path: Path) -> None:
     names = [spec.name for spec in specs(given, tmp_path / "onstream.yaml")]
     assert names == ["stable-0", "candidate-0", "router", "rollout", "ingest", "lake", "rewards", "trainer"]

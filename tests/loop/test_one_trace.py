@@ -84,7 +84,9 @@ class Hand:
     def status(self) -> EngineStatus:
         return EngineStatus(self.version, 0)
 
-    def load(self, version: int) -> dict[str, float]:
+    def hold(self, _versions: Sequence[int]) -> None: ...
+
+    def load(self, version: int, _epoch: int) -> dict[str, float]:
         self.version = version
         return {"fetch_s": 0.0, "pause_s": 0.01}
 

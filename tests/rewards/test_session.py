@@ -13,6 +13,8 @@ from ingest.log.memory import InMemoryLog
 from ingest.log.reader import send
 from ingest.log.topics import FEEDBACK, REWARDS, TRACES, TRAJECTORIES
 from ingest.records.events import (
+    Arm,
+    Assignment,
     Component,
     Feedback,
     LinkKind,
@@ -159,6 +161,14 @@ def test_sub_agents_are_named_and_name_their_parent(world: World) -> None:
     world.put(*play().traces, *sub.traces, *stranger.traces, close(play()), close(sub))
     assert world.see("agent").trajectories[0].sub_sessions == ("sub",)
     assert "parent session agent" in words(printed(world.see("sub")))
+
+
+def test_a_replay_says_whose_prompt_it_asked_again(world: World) -> None:
+    given = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5, replay_of="k-0")
+    world.put(close(play()).model_copy(update={"assignment": given, "held_out": True}))
+    told = words(printed(world.see("agent")))
+    assert "replay of trace k-0: asked again for a trial, and no conversation that anybody had" in told
+    assert "held out yes: never trained" in told
 
 
 def test_late_feedback_is_shown_and_called_late(world: World) -> None:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from infra.config import Config
-from infra.errors import ConfigError
+from infra.errors import ConfigError, SignatureError
 from ingest.log.memory import InMemoryLog
 from ingest.store import releases
+from ingest.store.signing import Signer, Trust
 from ingest.store.versions import VersionStore
 from serving.bootstrap import bootstrap
 
@@ -34,6 +36,20 @@ def test_another_model_on_the_same_store_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"model.path: .*/other is not the model that the versions in .* descend from"
     ):
         bootstrap(model(tmp_path / "other", b"other weights"), log, store)
+
+
+def test_version_0_is_signed_where_versions_must_be_and_an_unsigned_one_is_not_released(tmp_path: Path) -> None:
+    signer = Signer(ec.generate_private_key(ec.SECP256R1()))
+    trust, url = Trust((signer.public_key,)), str(tmp_path / "store")
+    config, store = model(tmp_path / "model"), VersionStore(url, signer, trust, is_required=True)
+    bootstrap(config, InMemoryLog(), store)
+    assert store.read(0).version == 0
+    (signature,) = (tmp_path / "store").glob("versions/*/model.sig")
+    signature.unlink()
+    log = InMemoryLog()
+    with pytest.raises(SignatureError, match="version 0: its signature is required, and it is not signed"):
+        bootstrap(config, log, store)
+    assert releases.read(log).stable is None
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

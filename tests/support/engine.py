@@ -26,7 +26,7 @@ from upstreams import serving as serving_on
 from infra.config import Config, EngineSlot
 from ingest.privacy.intake import Intake
 from rewards.summary.engines import EngineLikelihoods
-from serving.engine import control
+from serving.engine import loader
 from serving.engine.capture import Capture
 from serving.engine.idle import Users
 from serving.engine.process import scoring_application, users_application, vllm_args, vllm_environment
@@ -59,7 +59,7 @@ class RunningEngine:
         version = self.capture.version + 1
         await self.llm.pause_generation(mode="keep", clear_cache=False)
         try:
-            await control._replace(self.llm, folder, version)
+            await loader._replace(self.llm, folder, version)
         finally:
             self.capture.version = version
             self.capture.epoch += 1

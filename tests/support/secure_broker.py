@@ -16,29 +16,34 @@ import secrets
 import ssl
 import struct
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from certificates import Pair
-from kafka.protocol.api_header import RequestHeader, ResponseHeader
-from kafka.protocol.metadata import (
-    ApiVersionsRequest,
-    ApiVersionsResponse,
-    FindCoordinatorResponse,
-    MetadataResponse,
-)
-from kafka.protocol.sasl import (
-    SaslAuthenticateRequest,
-    SaslAuthenticateResponse,
-    SaslHandshakeRequest,
-    SaslHandshakeResponse,
-)
 from ports import free_port
 
+with warnings.catch_warnings():
+    # kafka-python 3.0 reads its schemas with a function that Python 3.11 calls deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from kafka.protocol.api_header import RequestHeader, ResponseHeader
+    from kafka.protocol.metadata import (
+        ApiVersionsRequest,
+        ApiVersionsResponse,
+        FindCoordinatorResponse,
+        MetadataResponse,
+    )
+    from kafka.protocol.sasl import (
+        SaslAuthenticateRequest,
+        SaslAuthenticateResponse,
+        SaslHandshakeRequest,
+        SaslHandshakeResponse,
+    )
+
 HOST = "127.0.0.1"
-_UNSUPPORTED_MECHANISM, _AUTHENTICATION_FAILED = 33, 58
+_GROUP_AUTHORIZATION_FAILED, _UNSUPPORTED_MECHANISM, _AUTHENTICATION_FAILED = 30, 33, 58
 _HASHES = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
 _ITERATIONS = 4096
 _REFUSED_S = 0.1  # Kafka's `connection.failed.authentication.delay.ms`: the answer is read before the end is
@@ -47,7 +52,7 @@ _PATCHED = {kind.API_KEY: kind for kind in (ApiVersionsResponse, MetadataRespons
 
 class SecureBroker:
     """Listens on `port` until `close`. With `users` (name -> password) it asks for SASL, with `client_ca` for a
-    certificate. `refused` counts why connections were ended."""
+    certificate. `refused` counts why connections were ended; while it `keeps_groups` nobody may join or look at one."""
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class SecureBroker:
         self.users = dict(users or {})
         self.refused: Counter[str] = Counter()
         self.num_connections = 0
+        self.keeps_groups = False
         self._upstream_port = upstream_port
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._tls.load_cert_chain(pair.cert, pair.key)
@@ -160,12 +166,17 @@ class _Connection:
         elif kind is MetadataResponse:
             self._move(answer.brokers)
         else:
-            self._move(answer.coordinators if version >= 4 else [answer])
+            self._find(answer.coordinators if version >= 4 else [answer])
         return frame[: head.tell()] + bytes(answer.encode(version=version))
 
     def _move(self, places: Any) -> None:
         for place in places:
             place.host, place.port = HOST, self._front.port
+
+    def _find(self, coordinators: Any) -> None:
+        self._move(coordinators)
+        for coordinator in coordinators if self._front.keeps_groups else ():
+            coordinator.error_code = _GROUP_AUTHORIZATION_FAILED
 
     async def _answer(self, frame: bytes, api: int, version: int) -> None:
         """SASL, as a broker answers it; a failure ends the connection."""

@@ -62,6 +62,8 @@ def write_config(folder: Path, model: Path, learner: Mapping[str, Any] | None = 
             "router": {"port": router, "retry_for_s": 60.0},
             "rollout": {
                 "port": rollout,
+                "suites": {"files": ["sanity"]},
+                "watch": {"share": 0.3, "min_units": 6, "max_units": 80},
                 "gate": {
                     "margin": 0.5, "alpha": 0.2, "min_champion_units": 6, "ramp": [{"share": 0.5}], "max_s": 3600,
                     "settle_s": 0,

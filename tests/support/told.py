@@ -14,8 +14,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from infra.telemetry import instruments, spans
+from infra.telemetry.later import Later
 from infra.telemetry.metrics import METRICS, Metric
 from infra.telemetry.names import SPANS, SpanName
+from infra.telemetry.recording import Tracer
 
 Labels = frozenset[tuple[str, Any]]
 
@@ -25,12 +27,14 @@ class Told:
 
     def __init__(self) -> None:
         self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
+        self.later = Later()
         self.tracers, self.meters = TracerProvider(), MeterProvider([self.reader])
         self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
         """Spans that ended, in that order."""
+        self.later.flush()
         return self.exporter.get_finished_spans()
 
     def span(self, name: str) -> ReadableSpan:
@@ -90,13 +94,13 @@ def _matches(name: SpanName, told: str) -> bool:
 def telling() -> Iterator[Told]:
     """Telemetry on, for the length of a block."""
     told = Told()
-    spans.install(told.tracers.get_tracer("tests"))
-    instruments.install(told.meters.get_meter("tests"))
+    spans.install(Tracer(told.tracers, told.later))
+    instruments.install(told.meters.get_meter("tests"), told.later)
     try:
         yield told
         told.check()
     finally:
         spans.install(None)
-        instruments.install(None)
+        instruments.uninstall()
         told.tracers.shutdown()
         told.meters.shutdown()

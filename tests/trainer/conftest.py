@@ -2,15 +2,14 @@
 
 import json
 import math
-import pkgutil
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuses import Fuse
 
 from infra.config import Config, TrainerConfig
 from infra.lifecycle import Stop
@@ -23,6 +22,8 @@ from ingest.records.events import (
     Chain,
     CloseReason,
     Fate,
+    Feedback,
+    Mode,
     Part,
     Release,
     ReleaseKind,
@@ -77,6 +78,8 @@ def make_reward(
     segment_changes: dict[int, dict[str, Any]] | None = None,
     at: float = 1000.0,
     revision: int = 1,
+    opened_at: float = 0.0,
+    feedback_at: Sequence[float] = (),
 ) -> Reward:
     """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number.
 
@@ -104,11 +107,14 @@ def make_reward(
         assignment=None,
         held_out=held_out,
         closed=CloseReason.INACTIVE,
-        opened_at=0.0,
+        opened_at=opened_at,
         closed_at=1.0,
         turns=tuple(make_turn(trace, **(turn_changes or {}).get(n, {})) for n, trace in enumerate(traces)),
         chains=(Chain(token_ids=tuple(tokens), segments=tuple(segments)),),
-        feedback=(),
+        feedback=tuple(
+            Feedback(feedback_id=f"{session}-{at}", session_id=session, tenant=tenant, value=1.0, at=at)
+            for at in feedback_at
+        ),
     )
     return Reward(
         reward_id=f"r-{session}-{revision}",
@@ -198,6 +204,10 @@ class World:
     def bootstrap(self) -> None:
         self.release(ReleaseKind.BOOTSTRAP)
 
+    def turn(self, mode: Mode) -> None:
+        """An operator freezes everything, or lets it go on."""
+        self.release(ReleaseKind.OPERATOR, mode=mode)
+
     def decide(self, candidate: int, state: TrialState, stable: int = 0) -> None:
         self.release(candidate=candidate, state=state, stable=stable)
 
@@ -261,44 +271,6 @@ class World:
     def fate(self, reward: Reward, turn: int = 0) -> Fate:
         (only,) = self.fates()[reward.turns[turn].trace_id]
         return only
-
-
-class KilledError(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
-class Fuse:
-    """Kills at the `at`-th of the moments just before and just after the effects it is laid around."""
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self.is_blown = False
-        self.name = "no kill"
-
-    def _moment(self, name: str) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.is_blown, self.name = True, name
-            raise KilledError
-
-    @contextmanager
-    def around(self, *effects: str) -> Iterator[None]:
-        """Ends the block at the kill. Effects are names as `monkeypatch.setattr` takes them."""
-        with pytest.MonkeyPatch.context() as patch, suppress(KilledError):
-            for effect in effects:
-                patch.setattr(effect, self._wrapped(effect))
-            yield
-
-    def _wrapped(self, effect: str) -> Callable[..., Any]:
-        real = pkgutil.resolve_name(effect)
-
-        def deadly(*args: Any, **kwargs: Any) -> Any:
-            self._moment(f"before {effect}")
-            result = real(*args, **kwargs)
-            self._moment(f"after {effect}")
-            return result
-
-        return deadly
 
 
 @pytest.fixture

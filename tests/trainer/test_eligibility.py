@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from ingest.records.events import (
+    Arm,
+    Assignment,
     ChatMessage,
     FateKind,
     Part,
@@ -53,6 +55,19 @@ def test_a_trace_that_cannot_train_says_why(
 def test_a_held_out_session_is_held_out_and_not_refused(reward_of: RewardOf) -> None:
     found = only(reward_of("s", [None], held_out=True))
     assert isinstance(found, Ineligible) and found.fate is FateKind.HELD_OUT
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_a_replay_never_trains_even_where_nothing_marked_it_held_out(reward_of: RewardOf, is_marked: bool) -> None:
+    made = reward_of("s", [1.0, 0.0], held_out=is_marked)
+    given = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5, replay_of="k-0")
+    assert made.trajectory is not None
+    kept = made.model_copy(update={"assignment": given})
+    whole = made.trajectory.model_copy(update={"assignment": given})
+    for reward, trajectory in ((kept, made.trajectory), (made, whole), (kept, None)):
+        found = screen(reward, trajectory)
+        assert found == dict.fromkeys(made.trace_ids, Ineligible(Reason.REPLAY))
+        assert {one.fate for one in found.values() if isinstance(one, Ineligible)} == {FateKind.HELD_OUT}
 
 
 def test_text_of_an_evaluation_task_is_refused_with_its_file_and_so_is_what_goes_on_from_it(

@@ -9,7 +9,19 @@ from ingest.log import topics
 from ingest.log.protocol import Message
 from ingest.log.reader import replay
 from ingest.records import codec
-from ingest.records.events import ChatMessage, Fate, FateKind, ReleaseKind, TrialState
+from ingest.records.events import (
+    FEEDBACK_AT,
+    FEEDBACK_FROM,
+    FEEDBACK_TO,
+    SESSIONS_FROM,
+    SESSIONS_TO,
+    ChatMessage,
+    Fate,
+    FateKind,
+    Mode,
+    ReleaseKind,
+    TrialState,
+)
 from ingest.sessions.contamination import build
 from trainer import phases
 from trainer.checkpoint import Checkpoints, State
@@ -47,6 +59,18 @@ def test_a_batch_trains_every_turn_once_and_publishes_a_child_of_stable(world: W
     assert (version.lineage["spec"], version.lineage["num_turns"]) == ("default/1", 4)
     assert version.metrics["mean_reward"] == pytest.approx(0.15)
     assert {"kl", "grad_norm", "loss", "ess", "clip_fraction"} <= version.metrics.keys()
+
+
+def test_a_manifest_notes_when_its_sessions_began_and_its_feedback_was_given(world: World) -> None:
+    world.bootstrap()
+    world.fill("a", sessions=2, opened_at=40.0)
+    world.fill("b", sessions=1, opened_at=10.0, feedback_at=(70.0, 61.0))
+    world.fill("c", sessions=1, opened_at=30.0, feedback_at=(65.0,))
+    world.reward("held", [0.5], held_out=True, opened_at=1.0)
+    run(world.start())
+    (version,) = world.published()
+    noted = [version.metrics[name] for name in (SESSIONS_FROM, SESSIONS_TO, FEEDBACK_FROM, FEEDBACK_AT, FEEDBACK_TO)]
+    assert noted == [10.0, 40.0, 61.0, 65.0, 70.0]
 
 
 def test_the_record_is_appended_after_the_manifest_can_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +139,38 @@ def test_nothing_is_published_while_somebody_elses_trial_runs(world: World) -> N
     world.decide(7, TrialState.EXPIRED)
     run(trainer)
     assert world.store.versions() == [0, 1]
+
+
+def test_nobody_learns_while_everything_is_frozen_and_the_status_says_so(world: World) -> None:
+    world.bootstrap()
+    world.turn(Mode.FROZEN)
+    world.fill("a")
+    trainer = world.start()
+    run(trainer)
+    assert (trainer.phase, world.store.versions(), trainer.status["mode"]) == (Phase.COLLECTING, [0], "frozen")
+    world.turn(Mode.OPEN)
+    run(trainer)
+    assert (world.store.versions(), trainer.status["mode"]) == ([0, 1], "open")
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_version_that_was_made_when_everything_froze_is_published_once_it_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_restarted: bool
+) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    train = trainer._train
+    monkeypatch.setattr(trainer, "_train", lambda *given: (train(*given), world.turn(Mode.FROZEN))[0])
+    run(trainer)
+    if is_restarted:
+        trainer.close()
+        trainer = world.start()
+        run(trainer)
+    assert (world.store.versions(), world.fates()) == ([0], {})
+    world.turn(Mode.OPEN)
+    run(trainer)
+    assert (world.store.versions(), len(world.fates()), trainer.phase) == ([0, 1], 4, Phase.TRIAL)
 
 
 def test_what_is_held_during_a_trial_is_bounded(world: World) -> None:

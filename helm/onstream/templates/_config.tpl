@@ -1,8 +1,20 @@
 {{/* onstream.yaml: values.config, and over it what the chart decides. The same for every process. */}}
 
+{{/* Arms that have engines of their own. */}}
+{{- define "onstream.arms" -}}
+{{- $placement := dig "serving" "rollout" "placement" "split" .Values.config -}}
+{{- if .Values.engines.candidate.replicas -}}
+stable candidate
+{{- else if eq $placement "switchback" -}}
+stable
+{{- else -}}
+{{- fail "engines.candidate.replicas: 0 needs config.serving.rollout.placement: switchback, where arms take turns on stable's engines" -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "onstream.engineSlots" -}}
 {{- $fullname := include "onstream.fullname" . -}}
-{{- range $arm := list "stable" "candidate" }}
+{{- range $arm := include "onstream.arms" . | splitList " " }}
 {{- $pool := index $.Values.engines $arm }}
 {{- $scores := or (eq $.Values.engines.scoring "all") (eq $.Values.engines.scoring $arm) }}
 {{- range $ordinal := until (int $pool.replicas) }}
@@ -52,6 +64,23 @@ log:
     {{- include "onstream.logSecurity" . | nindent 4 }}
 store:
   url: {{ $store }}/store
+  {{- with .Values.signing }}
+  {{- if .secret }}
+  signing:
+    {{- if .privateKey }}
+    key_file: /etc/onstream/secrets/signing/private.pem
+    {{- end }}
+    public_key_files:
+      {{- range $number, $_ := .publicKeys }}
+      - /etc/onstream/secrets/signing/public-{{ $number }}.pem
+      {{- else }}
+      []
+      {{- end }}
+    required: {{ .required }}
+  {{- else if .required }}
+  {{- fail "signing.required: name the Secret with the keys in signing.secret" }}
+  {{- end }}
+  {{- end }}
 serving:
   engine:
     listen: 0.0.0.0

@@ -222,11 +222,29 @@ envFrom:
           name: {{ .root.Values.credentials.secret }}
           items:
             - {key: {{ .root.Values.credentials.privacyKey }}, path: secrets/privacy/secret}
+      {{- include "onstream.signingKeys" . | nindent 6 }}
       {{- include "onstream.kafkaSecrets" .root | nindent 6 }}
 - name: state
   emptyDir: {sizeLimit: {{ .stateSize | default "2Gi" }}}
 - name: tmp
   emptyDir: {sizeLimit: {{ .tmpSize | default "2Gi" }}}
+{{- end -}}
+
+{{/* The keys of versions' signatures: who publishes has the private one, who reads the public ones. */}}
+{{- define "onstream.signingKeys" -}}
+{{- $signing := .root.Values.signing -}}
+{{- $publishes := and $signing.privateKey (has (.component | default "") (list "bootstrap" "trainer")) -}}
+{{- if and $signing.secret (or $publishes $signing.publicKeys) }}
+- secret:
+    name: {{ $signing.secret }}
+    items:
+      {{- if $publishes }}
+      - {key: {{ $signing.privateKey }}, path: secrets/signing/private.pem}
+      {{- end }}
+      {{- range $number, $key := $signing.publicKeys }}
+      - {key: {{ $key }}, path: secrets/signing/public-{{ $number }}.pem}
+      {{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* The Secret with who we are to the brokers. */}}

@@ -3,19 +3,22 @@
 Each session counts once. A later revision of its reward (feedback that came late) replaces what it revises.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from infra.config import GateConfig
 from ingest.records.events import Arm, Assignment, Reward
 from serving.rollout.evidence.bets import Baseline
+from serving.rollout.evidence.blocks import BlockTally, rehearsed
 from serving.rollout.evidence.tally import REWARD, Sessions, Tally, value_of
 from serving.rollout.evidence.units import Unit
+from serving.rollout.placement.blocks import Block
 
 _CHAMPION_UNITS = 500
 
 
 class Evidence:
-    """Units by version: of each that served as champion the last ones, oldest first; of each trial; of each watch.
+    """Units by version: of each that served as champion the last ones, oldest first; of each trial; of each watch; of
+    both together, where arms take turns: which block was of which, the release log knows.
 
     `positions` is partition -> offset of the next reward to take.
     """
@@ -24,6 +27,7 @@ class Evidence:
         self.champion: dict[int, dict[str, Unit]] = {}
         self.trials: dict[int, Sessions] = {}
         self.watches: dict[int, Sessions] = {}
+        self.blocks: dict[int, Sessions] = {}
         self.positions: dict[int, int] = {}
 
     def add(self, reward: Reward) -> None:
@@ -35,6 +39,9 @@ class Evidence:
         if assignment.arm is Arm.STABLE and len(served) == 1:
             _put_champion(self.champion.setdefault(reward.versions[0], {}), Unit.of(reward))
         if assignment.trial is None:
+            return
+        if assignment.block is not None:
+            self.blocks.setdefault(assignment.trial, Sessions()).put(Unit.of(reward))
             return
         of, is_pure = self._where(assignment, served)
         has_coin = 0.0 < assignment.propensity < 1.0
@@ -73,6 +80,32 @@ class Evidence:
         held = self.watches.setdefault(version, Sessions())
         return held.tally(baselines, config, treated=Arm.STABLE, control=Arm.HOLDBACK, since=since)
 
+    def in_blocks(
+        self,
+        version: int,
+        baselines: Mapping[str, Baseline],
+        config: GateConfig,
+        blocks: Sequence[Block],
+        treated: Arm = Arm.CANDIDATE,
+        control: Arm = Arm.STABLE,
+    ) -> BlockTally:
+        """The sums over the blocks of a trial, for `judge`; of a watch, for `watch`, with stable treated and the
+        holdback beside it. `config` and `baselines` have the guardrail `kept`."""
+        held = self.blocks.setdefault(version, Sessions())
+        tally = next((one for one in held.followers if isinstance(one, BlockTally) and one.treated is treated), None)
+        if tally is None or not tally.is_for(baselines, config):
+            held.followers = [one for one in held.followers if one is not tally]
+            tally = BlockTally(held, baselines, config, treated, control)
+            held.followers.append(tally)
+        return tally.look(blocks)
+
+    def rehearsed(self, version: int, config: GateConfig, block_s: float) -> dict[str, Baseline] | None:
+        """`baselines` for a trial in blocks of this length, with those of `kept`."""
+        found = self.baselines(version, config)
+        if found is None:
+            return None
+        return found | rehearsed(self.champion[version].values(), block_s, config)
+
     def baselines(self, version: int, config: GateConfig) -> dict[str, Baseline] | None:
         """The champion's outcomes, or `None` while there are too few.
 
@@ -93,7 +126,7 @@ class Evidence:
         """Let go of champions, and of trials and watches, that no decision will ask for."""
         for version in self.champion.keys() - set(versions):
             del self.champion[version]
-        for held in (self.trials, self.watches):
+        for held in (self.trials, self.watches, self.blocks):
             for trial in held.keys() - set(trials):
                 del held[trial]
 

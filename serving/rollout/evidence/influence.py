@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 
 from serving.rollout.evidence import bets
-from serving.rollout.evidence.tally import REWARD, Tally
+from serving.rollout.evidence.tally import REWARD, Totals
 
 
-def numbers(tally: Tally, threshold: float, split_line: float) -> dict[str, float]:
+def numbers(tally: Totals, threshold: float, split_line: float) -> dict[str, float]:
     """Over all shares of the ramp and of the units so far.
 
     `log_e.user` is the most by which one user raises or lowers any evidence, `log_harm.user` by which they raise any

@@ -13,7 +13,7 @@ from enum import StrEnum
 from infra.config import GateConfig
 from serving.rollout.evidence import influence
 from serving.rollout.evidence.stream import level
-from serving.rollout.evidence.tally import REWARD, Tally
+from serving.rollout.evidence.tally import REWARD, Totals
 
 SPLIT_LINE = -math.log(0.001)
 
@@ -44,7 +44,7 @@ class Standing:
 _ARMS = ("units.candidate", "units.stable", "units.holdback")
 
 
-def judge(tally: Tally, trial: int, promotions: int, wall_s: float = 0.0) -> Standing:
+def judge(tally: Totals, trial: int, promotions: int, wall_s: float = 0.0) -> Standing:
     """The verdict on a candidate from its sessions so far.
 
     It is the `trial`-th one (from 1) after `promotions` earlier ones, and began `wall_s` ago by the caller's clock. At
@@ -60,7 +60,7 @@ def judge(tally: Tally, trial: int, promotions: int, wall_s: float = 0.0) -> Sta
     if harmed:
         return Standing(Verdict.REJECT, f"{harmed}; {influence.told(numbers, 'reject')}", numbers)
     weakest, has = _weakest(tally, numbers)
-    arms = f"{numbers['units.candidate']:.0f} candidate and {numbers['units.stable']:.0f} stable sessions"
+    arms = f"{numbers['units.candidate']:.0f} candidate and {numbers['units.stable']:.0f} stable {tally.noun}"
     if has >= threshold:
         return Standing(
             Verdict.PASS,
@@ -73,11 +73,11 @@ def judge(tally: Tally, trial: int, promotions: int, wall_s: float = 0.0) -> Sta
     if limit := _limit(tally, numbers, wall_s):
         is_starved = numbers["units.settled"] < numbers["units_needed"]
         numbers["starved"] = float(is_starved)
-        return Standing(Verdict.EXPIRE, f"{_expiry(numbers, limit, is_starved)} ({arms}): {stands}", numbers)
+        return Standing(Verdict.EXPIRE, f"{_expiry(tally, numbers, limit, is_starved)} ({arms}): {stands}", numbers)
     return Standing(Verdict.HOLD, f"{stands} after {arms}; {influence.told(numbers, 'promote')}", numbers)
 
 
-def _limit(tally: Tally, numbers: Mapping[str, float], wall_s: float) -> str | None:
+def _limit(tally: Totals, numbers: Mapping[str, float], wall_s: float) -> str | None:
     """The limit that a trial is at. Its time is that in which sessions came; `max_wall_s` ends one nobody came to."""
     config = tally.config
     if numbers["units.settled"] >= config.max_units:
@@ -89,16 +89,18 @@ def _limit(tally: Tally, numbers: Mapping[str, float], wall_s: float) -> str | N
     return None
 
 
-def _expiry(numbers: Mapping[str, float], limit: str, is_starved: bool) -> str:
+def _expiry(tally: Totals, numbers: Mapping[str, float], limit: str, is_starved: bool) -> str:
     if not is_starved:
         return f"no verdict within {limit}"
     came, needs = numbers["units.settled"], numbers["units_needed"]
-    return f"starved: {came:.0f} sessions within {limit}, where a version better by the margin needs some {needs:.0f}"
+    return (
+        f"starved: {came:.0f} {tally.noun} within {limit}, where a version better by the margin needs some {needs:.0f}"
+    )
 
 
-def needed(tally: Tally, threshold: float) -> float:
-    """Sessions after which evidence for a candidate better by the margin is about to be enough, at the last share of
-    the ramp; with fewer, a trial that ends has starved.
+def needed(tally: Totals, threshold: float) -> float:
+    """Units after which evidence for a candidate better by the margin is about to be enough, at the last share of the
+    ramp; with fewer, a trial that ends has starved.
 
     log E grows by about x^2 / (2 v) a session at the best bet, x the distance from the null: Waudby-Smith and Ramdas,
     section 5.
@@ -110,7 +112,7 @@ def needed(tally: Tally, threshold: float) -> float:
     return math.ceil(threshold * 2.0 * variance / (2.0 * design.margin) ** 2)
 
 
-def numbers_of(tally: Tally) -> dict[str, float]:
+def numbers_of(tally: Totals) -> dict[str, float]:
     """What any verdict stands on."""
     arms = ((tally.treated, True), (tally.control, False))
     numbers = {"log_mismatch": tally.mismatch.log}
@@ -129,15 +131,15 @@ def numbers_of(tally: Tally) -> dict[str, float]:
         "units.excluded": float(tally.num_excluded),
         "age_s": tally.beginnings.active_s,
     }
-    return numbers | {f"unmeasured.{name}": 1.0 for name in unmeasured(tally)} | tally.beginnings.shares
+    return numbers | {f"unmeasured.{name}": 1.0 for name in unmeasured(tally)} | tally.beginnings.shares | tally.more
 
 
-def unmeasured(tally: Tally) -> list[str]:
+def unmeasured(tally: Totals) -> list[str]:
     """What has no baseline: nobody reported it of the champion."""
     return [name for name in (REWARD, *(rail.name for rail in tally.config.guardrails)) if name not in tally.measured]
 
 
-def harm(tally: Tally, numbers: Mapping[str, float], alpha: float) -> str | None:
+def harm(tally: Totals, numbers: Mapping[str, float], alpha: float) -> str | None:
     """Why the treatment is harmful: a process over its line (Ville; Bonferroni over the guardrails)."""
     rails = [name for name in tally.measured if name != REWARD]
     for name in (REWARD, *rails):
@@ -147,20 +149,20 @@ def harm(tally: Tally, numbers: Mapping[str, float], alpha: float) -> str | None
         what = "users are served worse: reward" if name == REWARD else f"guardrail {name} is hurt:"
         on, off = (numbers.get(f"{name}.{arm}", math.nan) for arm in (tally.treated, tally.control))
         return (
-            f"{what} {on:.3f} against {off:.3f} over {numbers[f'units.{tally.treated}']:.0f} {tally.treated} sessions, "
-            f"harm e^{numbers[f'log_harm.{name}']:.2f} past e^{line:.2f}"
+            f"{what} {on:.3f} against {off:.3f} over {numbers[f'units.{tally.treated}']:.0f} {tally.treated} "
+            f"{tally.noun}, harm e^{numbers[f'log_harm.{name}']:.2f} past e^{line:.2f}"
         )
     if numbers["log_mismatch"] >= SPLIT_LINE:
         return f"sessions were not split as their coin says (e^{numbers['log_mismatch']:.2f}): the trial is not valid"
     return None
 
 
-def harm_line(tally: Tally, name: str, alpha: float) -> float:
+def harm_line(tally: Totals, name: str, alpha: float) -> float:
     """Log of the harm that is enough. Guardrails share `alpha` among them."""
     return (0.0 if name == REWARD else math.log(max(1, len(tally.config.guardrails)))) - math.log(alpha)
 
 
-def _weakest(tally: Tally, numbers: Mapping[str, float]) -> tuple[str, float]:
+def _weakest(tally: Totals, numbers: Mapping[str, float]) -> tuple[str, float]:
     """The outcome with the least evidence. One that must be measured and is not has none at all."""
     optional = {rail.name for rail in tally.config.guardrails if not rail.required}
     evidence = {
@@ -172,7 +174,7 @@ def _weakest(tally: Tally, numbers: Mapping[str, float]) -> tuple[str, float]:
     return weakest, evidence[weakest]
 
 
-def _stands(tally: Tally, weakest: str, has: float, threshold: float) -> str:
+def _stands(tally: Totals, weakest: str, has: float, threshold: float) -> str:
     if has > -math.inf:
         return f"{weakest} has e^{has:.2f} of e^{threshold:.2f}{_not_judged(tally)}"
     if weakest in tally.measured:
@@ -180,7 +182,7 @@ def _stands(tally: Tally, weakest: str, has: float, threshold: float) -> str:
     return f"{weakest} was not measured before the trial, so nothing can be promoted"
 
 
-def _not_judged(tally: Tally) -> str:
+def _not_judged(tally: Totals) -> str:
     names = [rail.name for rail in tally.config.guardrails if not rail.required and rail.name not in tally.measured]
     return f" ({', '.join(names)} not judged: no client reports it)" if names else ""
 

@@ -15,7 +15,24 @@ from serving.rollout.evidence.units import Unit, names_once
 logger = logging.getLogger(__name__)
 
 _FORM = 1
-Row = tuple[str, str, int, float, bool, Arm, float, float, int, tuple[float, ...], str, str, float]
+Row = tuple[
+    str,
+    str,
+    int,
+    float,
+    bool,
+    Arm,
+    float,
+    float,
+    int,
+    tuple[float, ...],
+    str,
+    str,
+    float,
+    int | None,
+    float,
+    int | None,
+]
 """A `Unit`, with the place of its names in `Kept.names`."""
 
 
@@ -34,6 +51,7 @@ class Kept(BaseModel):
     champion: dict[int, list[Row]]
     trials: dict[int, KeptSessions]
     watches: dict[int, KeptSessions]
+    blocks: dict[int, KeptSessions]
     positions: dict[int, int]
 
 
@@ -68,11 +86,18 @@ def _frozen(evidence: Evidence) -> Kept:
         return KeptSessions.model_construct(newest_at=held.newest_at, units=[row(one) for one in held.units.values()])
 
     champion = {version: [row(one) for one in held.values()] for version, held in evidence.champion.items()}
-    trials, watches = (
-        {version: rows(held) for version, held in some.items()} for some in (evidence.trials, evidence.watches)
+    trials, watches, blocks = (
+        {version: rows(held) for version, held in some.items()}
+        for some in (evidence.trials, evidence.watches, evidence.blocks)
     )
     return Kept.model_construct(
-        form=_FORM, names=list(places), champion=champion, trials=trials, watches=watches, positions=evidence.positions
+        form=_FORM,
+        names=list(places),
+        champion=champion,
+        trials=trials,
+        watches=watches,
+        blocks=blocks,
+        positions=evidence.positions,
     )
 
 
@@ -89,5 +114,6 @@ def _thawed(kept: Kept) -> Evidence:
     found.champion = {version: {row[0]: unit(row) for row in rows} for version, rows in kept.champion.items()}
     found.trials = {version: sessions(held) for version, held in kept.trials.items()}
     found.watches = {version: sessions(held) for version, held in kept.watches.items()}
+    found.blocks = {version: sessions(held) for version, held in kept.blocks.items()}
     found.positions = kept.positions
     return found

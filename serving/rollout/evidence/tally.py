@@ -10,6 +10,7 @@ alarm is the better error.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
+from typing import Protocol
 
 from infra.config import SCORED, GateConfig
 from ingest.records.events import Arm
@@ -48,12 +49,73 @@ class Measured:
         return self._total[treated] / SCALE / num if num else None
 
 
-class Tally:
-    """All of one trial, or of one watch: `treated` is the arm in question, `control` the one beside it.
+class Moments:
+    """Number, mean and variance of values in [0, 1], which come and go. Sums of integers: nothing drifts."""
+
+    def __init__(self) -> None:
+        self.num, self._total, self._squares = 0, 0, 0
+
+    def put(self, value: float, num: int) -> None:
+        """Let it count, with `num` 1, or no more, with -1."""
+        fixed = round(value * SCALE)
+        self.num += num
+        self._total += num * fixed
+        self._squares += num * fixed * fixed
+
+    @property
+    def mean(self) -> float:
+        """Of at least one."""
+        return self._total / self.num / SCALE
+
+    @property
+    def variance_of_mean(self) -> float:
+        """Of at least two: the square of the mean's standard error."""
+        spread = max(0, self._squares * self.num - self._total**2)
+        return spread / SCALE / SCALE / self.num**2 / (self.num - 1)
+
+
+class Totals:
+    """What a look reads of a trial or a watch, over whatever its units are: `treated` is the arm in question, `control`
+    the one beside it. An outcome without a baseline is not measured."""
+
+    noun = "sessions"
+
+    def __init__(self, baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm) -> None:
+        self.config, self.baselines, self.treated, self.control = config, dict(baselines), treated, control
+        margins = {REWARD: config.margin} | {rail.name: rail.margin for rail in config.guardrails}
+        self.measured = {
+            name: Measured(Design(baselines[name], margin)) for name, margin in margins.items() if name in baselines
+        }
+        self.mismatch = Sums(len(SPLIT_STAKES))
+        self.lacking: Counter[str] = Counter()  # guardrail -> units that count and have no outcome for it
+        self.pis: Counter[float] = Counter()
+        self.num = {treated: 0, control: 0}
+        self.beginnings = Beginnings(config)
+
+    @property
+    def num_excluded(self) -> int:
+        """Sessions that were not served by their arm alone."""
+        raise NotImplementedError
+
+    @property
+    def num_settled(self) -> int:
+        """Units that E is of."""
+        raise NotImplementedError
+
+    @property
+    def more(self) -> dict[str, float]:
+        """Numbers of this kind of units alone."""
+        return {}
+
+    def is_for(self, baselines: Mapping[str, Baseline], config: GateConfig) -> bool:
+        return (self.baselines, self.config) == (baselines, config)
+
+
+class Tally(Totals):
+    """All of one trial, or of one watch, by session.
 
     `sessions` are looked at where they are held: whoever holds them says what `changed`. That costs one unit, and a
-    look at the sums costs what came since the last one. It says the same whatever the order in which units come. An
-    outcome without a baseline is not measured.
+    look at the sums costs what came since the last one. It says the same whatever the order in which units come.
     """
 
     def __init__(
@@ -65,17 +127,8 @@ class Tally:
         control: Arm,
         since: float = 0.0,
     ) -> None:
-        self.config, self.baselines, self.treated, self.control = config, dict(baselines), treated, control
+        super().__init__(baselines, config, treated, control)
         self.since = since
-        margins = {REWARD: config.margin} | {rail.name: rail.margin for rail in config.guardrails}
-        self.measured = {
-            name: Measured(Design(baselines[name], margin)) for name, margin in margins.items() if name in baselines
-        }
-        self.mismatch = Sums(len(SPLIT_STAKES))
-        self.lacking: Counter[str] = Counter()  # guardrail -> sessions that count and have no outcome for it
-        self.pis: Counter[float] = Counter()
-        self.num = {treated: 0, control: 0}
-        self.beginnings = Beginnings(config)
         self._missing = {rail.name: rail.missing for rail in config.guardrails}
         self._sessions = sessions
         self._counted: set[str] = set()
@@ -92,9 +145,6 @@ class Tally:
     def num_settled(self) -> int:
         """Sessions that E is of."""
         return len(self._settled)
-
-    def is_for(self, baselines: Mapping[str, Baseline], config: GateConfig, since: float) -> bool:
-        return (self.baselines, self.config, self.since) == (baselines, config, since)
 
     def changed(self, session_id: str, before: Unit | None) -> None:
         """A session came, or was replaced."""
@@ -176,12 +226,21 @@ def value_of(unit: Unit, config: GateConfig) -> float:
     return config.missing if is_missing and config.missing is not None else unit.reward
 
 
+class Follower(Protocol):
+    """Who is told what changes."""
+
+    def changed(self, session_id: str, before: Unit | None) -> None:
+        """A session came, or was replaced."""
+        ...
+
+
 class Sessions:
     """The sessions of one trial or watch, each at what counts of it, and the tally over them once somebody looked."""
 
     def __init__(self, units: Iterable[Unit] = (), newest_at: float = 0.0) -> None:
         self.units = {unit.session_id: unit for unit in units}
         self.newest_at = newest_at
+        self.followers: list[Follower] = []
         self._tally: Tally | None = None
 
     def put(self, unit: Unit) -> None:
@@ -191,16 +250,17 @@ class Sessions:
         if before is not None and not unit.replaces(before):
             return
         self.units[unit.session_id] = unit
-        if self._tally is not None:
-            self._tally.changed(unit.session_id, before)
+        for follower in self.followers:
+            follower.changed(unit.session_id, before)
 
     def tally(
         self, baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm, since: float = 0.0
     ) -> Tally:
         """The sums, up to date. They are computed from all units when first asked for, as after a restart, and when a
         baseline or the configuration has changed."""
-        if self._tally is None or not self._tally.is_for(baselines, config, since):
+        if self._tally is None or not self._tally.is_for(baselines, config) or self._tally.since != since:
             self._tally = Tally(self, baselines, config, treated, control, since)
+            self.followers = [self._tally]
         return self._tally.look()
 
     @property

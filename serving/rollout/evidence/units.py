@@ -17,7 +17,8 @@ class Unit(NamedTuple):
 
     `root` is its first trace's id, the same in every revision. `values` are the guardrails' outcomes, by `names`, which
     units share. `is_pure` says that its arm alone served it; one that is not counts for nothing. `propensity` is the
-    chance that its coin gave it of the arm it has; `began_at`, `scored_at` are Unix time.
+    chance that its coin gave it of the arm it has; `began_at`, `scored_at`, `ended_at` are Unix time. `version` is the
+    one that served it alone, `block` the one that it began in, where arms take turns.
     """
 
     session_id: str
@@ -33,6 +34,9 @@ class Unit(NamedTuple):
     tenant: str
     user: str
     began_at: float
+    version: int | None = None
+    ended_at: float = 0.0
+    block: int | None = None
 
     @classmethod
     def of(cls, reward: Reward, is_pure: bool = True) -> "Unit":
@@ -55,6 +59,9 @@ class Unit(NamedTuple):
             tenant=reward.tenant,
             user=reward.user,
             began_at=reward.opened_at,
+            version=reward.versions[0] if len(set(reward.versions)) == 1 else None,
+            ended_at=reward.opened_at if reward.ended_at is None else reward.ended_at,
+            block=reward.assignment.block,
         )
 
     @property

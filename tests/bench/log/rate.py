@@ -1,6 +1,7 @@
 """Traces per second through the ingest stage, against a loop that only polls and decodes them.
 
-Both sides read the same messages from the same broker, in turns, each in a process of its own. Nothing is written
+All sides read the same messages from the same broker, in turns, each in a process of its own; `pair` is the stage as
+two processes that share its group, each on half of the partitions. Nothing is written
 while they begin: the small broker rewrites all it holds every few seconds of writing, so it is left to come to rest
 first. A side's clock runs from when it has its partitions (its first fetch brings most of the messages, and is part of
 the time) to the last message decoded, or to the commit behind the last trajectory.
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,8 @@ from typing import Any
 
 import psutil
 from drawn import Drawn, sessions
-from kafka import KafkaAdminClient
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from ports import free_port
 
 from infra import broker, lifecycle
@@ -44,8 +47,19 @@ NUM_SESSIONS, NUM_TURNS, ROUNDS = 12_000, 5, 3
 AGE_S, SPREAD_S = 7200.0, 3600.0
 MAX_MESSAGES = 500
 QUIET_S, QUIET_SHARE, LOUD_S = 3, 0.05, 180.0
-SIDES = ("bare", "stage")
+SIDES = ("bare", "stage", "pair")
 READ = (topics.TRACES, topics.FEEDBACK)
+CONSUMING = {  # as the stage's own consumer has it
+    "isolation_level": "read_committed",
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "partition_assignment_strategy": (RangePartitionAssignor,),
+    "session_timeout_ms": 15_000,
+    "max_poll_interval_ms": 900_000,
+    "max_partition_fetch_bytes": 16 << 20,
+    "allow_auto_create_topics": False,
+    "metrics_enabled": False,
+}
 
 
 def configured(folder: Path, brokers: str = "127.0.0.1:9092") -> Config:
@@ -57,19 +71,20 @@ def configured(folder: Path, brokers: str = "127.0.0.1:9092") -> Config:
 
 
 class Watched:
-    """A log, and since when its group has its partitions; counts what is read, and what goes to `trajectories`."""
+    """A log, and since when its group has its partitions; counts what is read."""
 
     def __init__(self, log: Any) -> None:
         self._log, self._subscription = log, None
-        self.read = self.closed = 0
+        self.read = 0
         self._begun: tuple[float, float] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._log if name in ("flush", "lag", "ends", "replay", "fetch") else self._subscription, name)
+        return getattr(
+            self._log if name in ("append", "flush", "lag", "ends", "replay", "fetch") else self._subscription, name
+        )
 
     def subscribe(self, names: Any, group: str | None) -> "Watched":
         self._subscription = self._log.subscribe(names, group)
-        self.watch(self._subscription._consumer)
         return self
 
     def watch(self, consumer: Any) -> None:
@@ -87,37 +102,42 @@ class Watched:
         self.read += len(found)
         return found
 
-    def append(self, topic: str, *rest: Any) -> Any:
-        self.closed += topic == topics.TRAJECTORIES.name
-        return self._log.append(topic, *rest)
+    def gather(self, num_parts: int) -> int:
+        """Begin at the beginning of `num_parts` partitions, once the group has come to that. How much they hold."""
+        while len(self.assignment()) != num_parts:
+            self._subscription.poll(0.05, 1)
+        self._begun = time.monotonic(), time.process_time()
+        self.seek(dict.fromkeys(self.assignment(), 0))
+        return sum(self.ends(topic)[number] for topic, number in self.assignment())
 
     def told(self) -> dict[str, float]:
-        """Seconds, and seconds of this process's computing, for a message."""
+        """How many messages, when they were begun and ended, and this process's computing, in seconds."""
         assert self._begun is not None
-        wall, cpu = self._begun
-        return {"wall_s": (time.monotonic() - wall) / self.read, "cpu_s": (time.process_time() - cpu) / self.read}
+        begun, cpu = self._begun
+        spent = time.process_time() - cpu
+        return {"read": self.read, "begun": begun, "ended": time.monotonic(), "cpu_s": spent}
 
 
-def stage(config: Config, name: str, num_messages: int, num_sessions: int) -> Watched:
-    """Read, join, close, write and commit it all."""
+def stage(config: Config, name: str, num_workers: int) -> Watched:
+    """Read, join, close, write and commit it all, or this worker's share of it."""
     assemble.GROUP = name  # a round's own, so that it begins at the beginning
     assemble.READERS = {name: assemble.READERS["ingest"]}
     log = KafkaLog(config.log, client_id="ingest")
     watched, skipped_s = Watched(log), 0.0
     lifecycle.collect_rarely()
     running = assemble.Assembler(watched, config, lambda: time.time() + skipped_s, MAX_MESSAGES)
-    while watched.closed < num_sessions or len(running.table):
+    num_messages = watched.gather(len(READ) * config.log.partitions // num_workers)
+    while watched.read < num_messages or len(running.table):
         running.step()
         if watched.read >= num_messages:
             skipped_s = settle_s(config.ingest) + 1.0
-    assert watched.closed == num_sessions and not log.lag(name, [topics.TRACES.name])[topics.TRACES.name]
     return watched
 
 
 def bare(config: Config, name: str, num_messages: int) -> Watched:
-    """Poll and decode, with the same consumer and the same codec."""
+    """Poll and decode, with kafka-python and the same codec."""
     kinds: dict[str, type[Record]] = {topic.name: topic.record for topic in READ}
-    consumer = KafkaClients(config.log, "bare").consumer(name)
+    consumer = KafkaConsumer(bootstrap_servers=config.log.brokers, group_id=name, **CONSUMING)
     consumer.subscribe(list(kinds))
     watched = Watched(None)
     watched.watch(consumer)
@@ -135,12 +155,12 @@ def bare(config: Config, name: str, num_messages: int) -> Watched:
     return watched
 
 
-def side(which: str, brokers: str, name: str, num_messages: int, num_sessions: int) -> dict[str, float]:
+def side(which: str, brokers: str, name: str, num_messages: int) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         config = configured(Path(folder), brokers)
         if which == "bare":
             return bare(config, name, num_messages).told()
-        return stage(config, name, num_messages, num_sessions).told()
+        return stage(config, name, 2 if which == "pair" else 1).told()
 
 
 # -- the broker and what it holds
@@ -216,16 +236,36 @@ def produce(config: Config) -> int:
 def empty(config: Config) -> None:
     """Make the topic of trajectories anew: what a round wrote, the next would find done."""
     name = topics.TRAJECTORIES.name
-    with KafkaClients(config.log, "bench").opened(KafkaAdminClient) as admin:
-        admin.delete_topics([name])
+    admin = KafkaClients(config.log, "bench").admin()
+    admin.delete_topics([name])[name].result()
     log = KafkaLog(config.log, client_id="bench")
     log.create([spec for spec in topics.specs(config.log.partitions, config.log.retention_s) if spec.name == name])
     log.close()
 
 
+def run(which: str, brokers: str, name: str, num: int) -> tuple[float, float]:
+    """A side's seconds, and its seconds of computing, for a message."""
+    asked = [[which, brokers, name, str(num)]] * (2 if which == "pair" else 1)
+    with ThreadPoolExecutor() as pool:
+        told = list(pool.map(lambda one: apart("rate.py", *one), asked))
+    assert sum(one["read"] for one in told) == num
+    wall_s = max(one["ended"] for one in told) - min(one["begun"] for one in told)
+    if which != "bare":
+        require_done(brokers, name)
+    return wall_s / num, sum(one["cpu_s"] for one in told) / num
+
+
+def require_done(brokers: str, name: str) -> None:
+    """All that was read is committed, and every session has its trajectory."""
+    log = KafkaLog(configured(Path(), brokers).log, client_id="bench")
+    assert not any(log.lag(name, [topic.name for topic in READ]).values())
+    assert sum(log.ends(topics.TRAJECTORIES.name).values()) == NUM_SESSIONS
+    log.close()
+
+
 def compare(advance: Callable[[], None], rounds: int = ROUNDS) -> dict[str, float | None]:
-    """The rates of both sides, medians over rounds, and the stage's in shares of the bare loop's."""
-    seconds: dict[str, list[dict[str, float]]] = {which: [] for which in SIDES}
+    """The rates of all sides, medians over rounds, and the stage's in shares of the bare loop's."""
+    seconds: dict[str, list[tuple[float, float]]] = {which: [] for which in SIDES}
     with TemporaryDirectory() as given:
         folder = Path(given)
         with running_broker(folder) as (brokers, process):
@@ -236,22 +276,23 @@ def compare(advance: Callable[[], None], rounds: int = ROUNDS) -> dict[str, floa
                 for which in SIDES if number % 2 else reversed(SIDES):
                     empty(config)
                     come_to_rest(process)
-                    asked = [which, brokers, f"{which}-{number}", str(num), str(NUM_SESSIONS)]
-                    seconds[which].append(apart("rate.py", *asked))
+                    seconds[which].append(run(which, brokers, f"{which}-{number}", num))
                     advance()
-    share = NUM_SESSIONS * NUM_TURNS / num  # of the messages that are traces
-    rates = {which: [share / one["wall_s"] for one in found] for which, found in seconds.items()}
-    ratios = [stage / bare for stage, bare in zip(rates["stage"], rates["bare"], strict=True)]
-    cpu_us = {which: statistics.median(1e6 * one["cpu_s"] / share for one in found) for which, found in seconds.items()}
-    return {
-        "stage_traces_per_s": round(statistics.median(rates["stage"])),
-        "bare_traces_per_s": round(statistics.median(rates["bare"])),
-        "rate_ratio": round(statistics.median(ratios), 4),
-        "rate_ratio_low": round(min(ratios), 4),
-        "rate_ratio_high": round(max(ratios), 4),
-        "stage_cpu_us_per_trace": round(cpu_us["stage"]),
-        "bare_cpu_us_per_trace": round(cpu_us["bare"]),
-    }
+    return figures(seconds, NUM_SESSIONS * NUM_TURNS / num)
+
+
+def figures(seconds: dict[str, list[tuple[float, float]]], share: float) -> dict[str, float | None]:
+    """Of seconds for a message, of which `share` are traces."""
+    rates = {which: [share / wall_s for wall_s, _ in found] for which, found in seconds.items()}
+    told: dict[str, float | None] = {}
+    for which, found in seconds.items():
+        told[f"{which}_traces_per_s"] = round(statistics.median(rates[which]))
+        told[f"{which}_cpu_us_per_trace"] = round(statistics.median(1e6 * cpu_s / share for _, cpu_s in found))
+    for which, name in (("stage", "rate_ratio"), ("pair", "rate_ratio_of_two")):
+        ratios = [one / bare for one, bare in zip(rates[which], rates["bare"], strict=True)]
+        told |= {name: round(statistics.median(ratios), 4)}
+        told |= {f"{name}_low": round(min(ratios), 4), f"{name}_high": round(max(ratios), 4)}
+    return told
 
 
 def apart(program: str, *asked: str) -> dict[str, float]:
@@ -265,5 +306,5 @@ def apart(program: str, *asked: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    which, brokers, name, num_messages, num_sessions = sys.argv[1:]
-    print(json.dumps(side(which, brokers, name, int(num_messages), int(num_sessions))))
+    which, brokers, name, num_messages = sys.argv[1:]
+    print(json.dumps(side(which, brokers, name, int(num_messages))))

@@ -189,7 +189,7 @@ def broker() -> Figures:
 
 
 def client(log: KafkaLog) -> Figures:
-    """What kafka-python takes to write and to read a message of a turn's size, threads and all."""
+    """What Kafka's client takes to write and to read a message of a turn's size, threads and all."""
     log.create([TopicSpec("client", 1, 3600.0)])
     value = random.Random(0).randbytes(MESSAGE_BYTES)
     begun = time.process_time()

@@ -248,7 +248,7 @@ def store() -> Figures:
     import torch
     from safetensors.torch import save_file
 
-    from serving.engine.control import check_finite
+    from serving.engine.cache import check_finite
 
     with TemporaryDirectory() as given:
         folder, versions = Path(given), VersionStore(f"{given}/store")

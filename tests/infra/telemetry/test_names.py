@@ -8,6 +8,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import REGISTRY
 
 from infra.telemetry.instruments import Instruments
+from infra.telemetry.later import Later
 from infra.telemetry.metrics import METRICS, Kind, Metric
 
 
@@ -28,7 +29,7 @@ def test_a_metric_has_what_its_kind_needs(metric: Metric) -> None:
 
 def test_prometheus_shows_every_metric_under_the_name_that_the_table_says() -> None:
     provider = MeterProvider([PrometheusMetricReader()])
-    held = Instruments(provider.get_meter("tests"))
+    held = Instruments(provider.get_meter("tests"), Later())
     for metric in METRICS:
         match metric.kind:
             case Kind.COUNTER:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lake_child
-import pytest
 
 from ingest.lake.manifest import Table
 from ingest.lake.schema import IDENTITY
@@ -86,7 +85,6 @@ def test_compaction_is_killed_where_this_test_says_so(tmp_path: Path) -> None:
         assert run(tmp_path, "join", step) == -signal.SIGKILL, step
 
 
-@pytest.mark.usefixtures("after_outages")
 def test_a_writer_of_a_real_broker_killed_around_its_commit_writes_each_record_once(
     tmp_path: Path, own_broker: Any
 ) -> None:

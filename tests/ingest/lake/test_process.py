@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lake_child
-import pytest
 import yaml
 from processes import until
 
@@ -19,7 +18,6 @@ from ingest.log.kafka_log import KafkaLog
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.usefixtures("after_outages")
 def test_the_process_fills_its_lake_and_ends_when_it_is_asked_to(tmp_path: Path, own_broker: Any) -> None:
     config = tmp_path / "onstream.yaml"
     given = {

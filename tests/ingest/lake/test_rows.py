@@ -13,7 +13,18 @@ from ingest.lake.content import NoSeal, Vault
 from ingest.lake.manifest import Table
 from ingest.lake.rows import feedback_row, reward_row, rows_of, turn_rows
 from ingest.lake.schema import SCHEMAS, frame
-from ingest.records.events import ChatMessage, Component, Fate, FateKind, Feedback, Record, ToolCall, Trajectory
+from ingest.records.events import (
+    Arm,
+    Assignment,
+    ChatMessage,
+    Component,
+    Fate,
+    FateKind,
+    Feedback,
+    Record,
+    ToolCall,
+    Trajectory,
+)
 from ingest.sessions.chains import whole
 
 VAULT = Vault(NoSeal())
@@ -127,6 +138,14 @@ def test_what_anyone_wrote_stands_in_the_sealed_column_and_nowhere_else() -> Non
                     assert "Zyx" in repr(opened(row))
 
 
+def test_a_replay_says_so_in_its_sessions_row_and_in_its_turns() -> None:
+    own = next(Traffic().sessions(1)).trajectory
+    given = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5, replay_of="k-0")
+    held = rows(own.model_copy(update={"assignment": given}))
+    assert {row["replay_of"] for table in (Table.SESSIONS, Table.TURNS) for row in held[table]} == {"k-0"}
+    assert {row["replay_of"] for row in rows(own)[Table.TURNS]} == {None}
+
+
 def test_the_subject_is_what_the_message_said() -> None:
     (played,) = Traffic().sessions(1)
     assert {row["subject"] for row in turn_rows(played.trajectory, VAULT, "user-a/1 user-b/1")} == {"user-a/1 user-b/1"}
@@ -169,3 +188,10 @@ def test_a_time_keeps_its_microseconds() -> None:
     (played,) = Traffic(begin=1_764_091_200.123456).sessions(1)
     given = frame(Table.REWARDS, rows(played.reward)[Table.REWARDS])
     assert given["at"].dt.timestamp("us")[0] == round(played.reward.at * 1e6)
+
+
+def test_a_sessions_row_says_in_which_block_it_began() -> None:
+    own = next(Traffic().sessions(1)).trajectory
+    given = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5, block=12)
+    (row,) = rows(own.model_copy(update={"assignment": given}))[Table.SESSIONS]
+    assert (row["block"], rows(own)[Table.SESSIONS][0]["block"]) == (12, None)

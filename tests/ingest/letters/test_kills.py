@@ -17,12 +17,6 @@ from ingest.log.protocol import Message, TopicSpec
 from ingest.log.topics import Topic, dead_letters
 from ingest.records.events import Feedback
 
-# kafka-python now and then leaves a socket of a client that is closed at once to the collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.usefixtures("after_outages"),
-]
-
 NUM, BATCH = 250, 100
 FIRST_BATCH = 3 * BATCH + 3  # a note, a message and another note for each; a flush after each kind
 

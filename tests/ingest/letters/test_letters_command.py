@@ -25,12 +25,6 @@ from ingest.records.events import Feedback, Trace, key_of
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]
 
-# kafka-python leaves the sockets of failed connections to the collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.usefixtures("after_outages"),
-]
-
 GROUP = "ingest"
 DLQ = dead_letters(FEEDBACK.name, GROUP)
 CONFIG = Config(model=ModelConfig(path="unused"))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from infra.config import LogConfig
 from infra.lifecycle import Deadline
@@ -81,9 +82,9 @@ def trim(log: EventLog, topic: str, partition: int, before: int) -> None:
         log.forget(topic, partition, before)
         return
     assert isinstance(log, KafkaLog)
-    admin = KafkaAdminClient(bootstrap_servers=log._config.brokers)
-    admin.delete_records({TopicPartition(topic, partition): before}, timeout_ms=10_000)
-    admin.close()
+    place = TopicPartition(topic, partition, before)
+    admin = AdminClient({"bootstrap.servers": log._config.brokers})
+    admin.delete_records([place], request_timeout=10.0)[place].result()
 
 
 def test_messages_of_one_key_keep_their_order_and_share_a_partition(log: EventLog, topic: str) -> None:

@@ -20,12 +20,6 @@ from ingest.log.topics import FATES, TRACES, Topic, dead_letters, parked, redriv
 from ingest.records import codec
 from ingest.records.events import Fate, FateKind, Headers, Record, Trace
 
-# kafka-python now and then leaves a socket of a client that is closed at once to the collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.usefixtures("after_outages"),
-]
-
 MakeTrace = Callable[..., Trace]
 
 GROUP = "ingest"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from infra.config import Config, ContaminationConfig
 from infra.errors import ConfigError
@@ -96,6 +97,18 @@ def test_files_are_json_lines_at_any_depth_or_paragraphs(tmp_path: Path) -> None
     index = index_of(ContaminationConfig(tasks=(str(tmp_path / "a.jsonl"), str(tmp_path / "b.txt"))))
     assert index is not None
     assert (index.find(deep), index.find(text), index.find(words(20))) == ("a.jsonl", "b.txt", None)
+
+
+def test_a_suite_of_tasks_may_be_named_as_it_is(tmp_path: Path) -> None:
+    asked, other = words(20), words(20)
+    tasks = [{"name": "a", "ask": asked, "must": [{"contains": "x"}]}, {"name": "b", "ask": [{"content": other}]}]
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"suite": "own", "tasks": tasks}))
+    index = index_of(ContaminationConfig(tasks=(str(tmp_path / "suite.yaml"),)))
+    assert index is not None
+    assert (index.find(asked), index.find(other), index.find(words(20))) == ("suite.yaml", "suite.yaml", None)
+    (tmp_path / "suite.yaml").write_text("tasks: [")
+    with pytest.raises(ConfigError, match=r"suite\.yaml: must be YAML"):
+        index_of(ContaminationConfig(tasks=(str(tmp_path / "suite.yaml"),)))
 
 
 def test_without_files_there_is_no_index() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infra.config import IngestConfig
 from ingest.log.protocol import Message
-from ingest.records.events import Trace, session_key
+from ingest.records.events import Arm, Assignment, Trace, session_key
 from ingest.sessions.held_out import holds_out, is_held_out
 from ingest.sessions.table import SessionTable
 from serving.router.routing import coin
@@ -103,3 +103,11 @@ def test_the_second_part_of_a_session_that_was_split_is_held_out_with_the_first(
             table.add_trace(trace, make_message(trace, offset), now=at + 1.0)
         one, other = table.due(1000.0)
         assert one.trajectory.held_out is other.trajectory.held_out
+
+
+def test_a_replay_is_held_out_whatever_the_share(make_trace: MakeTrace) -> None:
+    none = IngestConfig(held_out_share=0.0)
+    replay = make_trace(assignment=Assignment(arm=Arm.CANDIDATE, trial=3, propensity=0.5, replay_of="k-0"))
+    assert holds_out(none, iter([replay]))
+    assert holds_out(none, [make_trace(n=1), replay])
+    assert not holds_out(none, [make_trace(n=1)])

@@ -211,6 +211,18 @@ def test_the_assignment_is_the_one_all_traces_share(table: Table, make_trace: Ma
     assert (same.trajectory.assignment, mixed.trajectory.assignment) == (candidate, None)
 
 
+def test_a_session_that_outlasts_its_block_keeps_the_one_that_it_began_in(table: Table, make_trace: MakeTrace) -> None:
+    blocks = [
+        Assignment(arm=arm, trial=4, propensity=0.5, block=n) for n, arm in enumerate((Arm.STABLE, Arm.CANDIDATE))
+    ]
+    for n, block in enumerate(blocks):
+        table.add(make_trace("in-blocks", n, assignment=block))
+    table.add(make_trace("before-them", 0))
+    table.add(make_trace("before-them", 1, assignment=blocks[1]))
+    in_blocks, before_them = (closed.trajectory.assignment for closed in table.table.due(100.0))
+    assert (in_blocks, before_them) == (blocks[0], Assignment())
+
+
 def test_the_same_records_give_the_same_id(make_message: MakeMessage, make_trace: MakeTrace) -> None:
     ids = set()
     for now in (100.0, 120.0):
@@ -247,3 +259,12 @@ def test_sessions_of_partitions_that_moved_are_dropped(table: Table, make_trace:
     assert table.table.drop({("traces", 0)}) == 0
     assert table.table.drop({("traces", 1)}) == 1
     assert len(table.table) == 0
+
+
+def test_a_replay_is_handed_out_the_moment_it_arrives(table: Table, make_trace: MakeTrace) -> None:
+    asked_again = Assignment(arm=Arm.CANDIDATE, trial=3, propensity=0.5, replay_of="k-0")
+    table.add(make_trace("replay", at=9.0, assignment=asked_again), now=500.0)
+    table.add(make_trace("s", at=9.0), now=500.0)
+    (closed,) = table.table.due(500.0)
+    assert (closed.trajectory.session_id, closed.trajectory.closed) == ("replay", CloseReason.ENDED)
+    assert closed.trajectory.held_out and closed.trajectory.assignment == asked_again

@@ -8,7 +8,7 @@ from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message
 from ingest.log.reader import send
 from ingest.log.topics import RELEASES
-from ingest.records.events import Release, ReleaseKind, TrialState
+from ingest.records.events import Arm, Release, ReleaseKind, TrialState
 from ingest.store import releases
 from ingest.store.releases import Decision, ReleaseFollower, Served
 
@@ -144,3 +144,14 @@ def test_what_was_polled_is_not_replayed_to_catch_up() -> None:
     send(log, RELEASES, "", release(51, state=TrialState.CANARY, candidate=1))
     assert follower.catch_up() == releases.fold([release(51, state=TrialState.CANARY, candidate=1)])
     assert log.num == 1
+
+
+def test_whose_turn_it_is_stands_in_what_the_engines_shall_serve() -> None:
+    block = {"state": TrialState.CANARY, "candidate": 1, "share": 0.3, "block": 4}
+    begun = releases.fold([BOOTSTRAP, release(1, ReleaseKind.BLOCK, **block, engines={"a": 1, "b": 1})])
+    assert (begun.block, begun.turn) == (4, Arm.CANDIDATE)
+    assert releases.fold([release(2, ReleaseKind.BLOCK, **block, engines={"a": 0, "b": 0})], begun).turn is Arm.STABLE
+    between = releases.fold([release(2, ReleaseKind.BLOCK, **block | {"block": None}, engines={"a": 0, "b": 0})], begun)
+    assert (between.block, between.turn) == (None, None)
+    watch = block | {"state": TrialState.PROMOTED, "stable": 1, "holdback": 0, "engines": {"a": 0, "b": 0}}
+    assert releases.fold([release(2, ReleaseKind.BLOCK, **watch)], begun).turn is Arm.HOLDBACK

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lake_traffic import Traffic, sentences
 
-from ingest.records.events import Feedback, Trajectory
+from ingest.records.events import Arm, Assignment, Feedback, Trajectory
 from rewards import spec
 from rewards.evaluate import evaluate
 
@@ -55,6 +55,14 @@ def test_the_spec_that_made_the_rewards_changes_nothing(world: World, thumbs: st
     thumb = shift(told, "thumb")
     assert thumb["num_both"] > 0
     assert (thumb["num_changed"], thumb["gained"], thumb["lost"]) == (0, 0, 0)
+
+
+def test_replays_are_no_sessions_to_compare(world: World, thumbs: str, capsys: Any) -> None:
+    asked_again = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5, replay_of="k-0")
+    first, *others = sessions(5)
+    put(world, [first.model_copy(update={"assignment": asked_again, "held_out": True}), *others], thumbs)
+    assert world.backtest(thumbs, "--json") == 0
+    assert found(capsys)["num_sessions"] == 4
 
 
 def test_another_spec_is_compared_with_the_lakes_rewards_and_with_a_spec_alike(

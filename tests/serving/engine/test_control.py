@@ -1,5 +1,7 @@
 """The swap's steps over an engine that records them, with a real store and real files."""
 
+import asyncio
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +15,10 @@ from safetensors.torch import save_file
 
 from infra.errors import StoreError
 from ingest.store.versions import VersionStore
-from serving.engine import control
+from serving.engine import cache, control, loader
 from serving.engine.capture import Capture
-from serving.engine.control import Loader
 from serving.engine.idle import Users
+from serving.engine.loader import Loader
 from serving.engine.recent import Recent
 from serving.spool import Spool
 
@@ -64,9 +66,10 @@ class Bench:
         self.users = Users()
         self.app = control.application(self.loader, self.engine, self.capture, self.users, "e0", TOKEN)
 
-    def publish(self, number: int, weight: torch.Tensor) -> None:
+    def publish(self, number: int, weight: torch.Tensor, words: str = "{}") -> None:
         made = self.folder / f"made-{number}"
         made.mkdir()
+        (made / "tokenizer.json").write_text(words)
         save_file({"w": weight}, made / "model.safetensors")
         self.store.publish(number, made, self.store.read(number - 1) if number else None, {}, {}, time.time())
 
@@ -88,7 +91,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         await engine.update_weights(request({"folder": str(folder)}))
         await engine.finish_weight_update(str(version))
 
-    monkeypatch.setattr(control, "_replace", replace)  # vLLM's request class alone costs 15 s to import
+    monkeypatch.setattr(loader, "_replace", replace)  # vLLM's request class alone costs 15 s to import
     held = Bench(tmp_path)
     yield held
     held.spool.close()
@@ -100,7 +103,7 @@ async def test_a_load_pauses_replaces_labels_and_resumes_in_that_order(bench: Be
     assert bench.engine.calls == ["pause", "start", "update", "finish 1", "resume"]
     assert (bench.capture.version, bench.capture.epoch) == (1, 1)
     assert (await bench.call("GET", "/status")).json()["version"] == 1
-    assert control.remembered(bench.folder / "cache") == 1
+    assert cache.remembered(bench.folder / "cache") == 1
 
 
 async def test_a_version_that_does_not_load_leaves_the_one_before_serving(bench: Bench) -> None:
@@ -120,11 +123,11 @@ def test_one_weight_that_is_not_finite_is_found_wherever_it_lies(
 ) -> None:
     weights = torch.arange(-50, 50).to(dtype)
     save_file({"a": weights, "empty": torch.zeros(0), "ids": torch.arange(3)}, tmp_path / "w.safetensors")
-    control.check_finite(tmp_path, 7)
+    cache.check_finite(tmp_path, 7)
     weights[61] = value
     save_file({"a": weights}, tmp_path / "w.safetensors")
     with pytest.raises(StoreError, match="version 7: a holds a NaN or an infinity"):
-        control.check_finite(tmp_path, 7)
+        cache.check_finite(tmp_path, 7)
 
 
 async def test_weights_that_are_not_finite_never_pause_the_engine(bench: Bench) -> None:
@@ -132,6 +135,14 @@ async def test_weights_that_are_not_finite_never_pause_the_engine(bench: Bench) 
     answer = await bench.load(4)
     assert answer.status_code == 409
     assert "w holds a NaN or an infinity" in answer.json()["error"]
+    assert bench.engine.calls == []
+
+
+async def test_another_tokenizer_never_pauses_the_engine(bench: Bench) -> None:
+    bench.publish(4, torch.ones(2, 2), words='{"a": 1}')
+    answer = await bench.load(4)
+    assert answer.status_code == 409
+    assert "version 4: its tokenizer.json must be that of version 0" in answer.json()["error"]
     assert bench.engine.calls == []
 
 
@@ -155,7 +166,7 @@ async def test_a_malformed_load_is_answered_with_what_it_must_be(bench: Bench, b
     assert "must be" in answer.json()["error"]
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/status"), ("POST", "/load")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/status"), ("POST", "/load"), ("POST", "/hold")])
 async def test_every_route_wants_the_token(bench: Bench, method: str, path: str) -> None:
     assert (await bench.call(method, path, token="wrong")).status_code == 401
     assert bench.engine.calls == []
@@ -179,3 +190,53 @@ async def test_the_cache_keeps_what_serves_and_the_one_to_go_back_to(bench: Benc
 
 async def test_loading_what_is_served_already_is_no_error(bench: Bench) -> None:
     assert (await bench.load(0)).status_code == 200
+
+
+async def held(bench: Bench) -> list[int]:
+    return list((await bench.call("GET", "/status")).json()["held"])
+
+
+async def holding(bench: Bench, *versions: int) -> None:
+    assert (await bench.call("POST", "/hold", json={"versions": versions})).status_code == 202
+    await asyncio.gather(*bench.loader._holding)
+
+
+async def test_an_engine_tells_what_it_can_serve_without_the_store_and_can_then_serve_it(bench: Bench) -> None:
+    assert (await bench.load(1)).status_code == 200
+    assert await held(bench) == [1], "version 0 was never fetched here"
+    assert (await bench.load(2)).status_code == 200
+    assert await held(bench) == [1, 2]
+    shutil.rmtree(bench.folder / "store")
+    assert (await bench.load(1)).status_code == 200
+    assert (await bench.load(3)).status_code == 409
+
+
+async def test_a_version_is_verified_when_it_comes_and_not_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(cache, "check_finite", lambda _folder, version: seen.append(version))
+    for version in (1, 2, 1, 2):
+        await bench.load(version)
+    assert seen == [1, 2]
+
+
+async def test_what_shall_be_held_is_fetched_and_outlives_newer_versions(bench: Bench) -> None:
+    await holding(bench, 0)
+    assert await held(bench) == [0]
+    assert bench.engine.calls == [], "holding swaps nothing"
+    for version in (1, 2, 3):
+        await bench.load(version)
+    assert await held(bench) == [0, 2, 3]
+
+
+async def test_what_cannot_be_held_is_not_said_to_be(bench: Bench) -> None:
+    bench.publish(4, torch.tensor([float("nan")]))
+    await holding(bench, 4, 9, 1)
+    assert await held(bench) == [1]
+
+
+async def test_a_load_that_an_older_writer_asks_for_is_not_done(bench: Bench) -> None:
+    assert (await bench.call("POST", "/load", json={"version": 1, "epoch": 7})).status_code == 200
+    late = await bench.call("POST", "/load", json={"version": 2, "epoch": 6})
+    assert (late.status_code, "epoch 7 writes releases now" in late.json()["error"]) == (409, True)
+    assert (await bench.call("GET", "/status")).json()["version"] == 1
+    assert (await bench.load(2)).status_code == 200, "a person with the token is nobody's writer"

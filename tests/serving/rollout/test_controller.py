@@ -1,172 +1,21 @@
 """The controller over an in-memory log, with engines that only remember what they were told."""
 
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from rollouts import Hand, World
 from told import telling
 
-from infra.config import EngineSlot, GateConfig, RampStep, RolloutConfig
+from infra.config import EngineSlot, GuardrailConfig, RampStep, RolloutConfig
 from infra.errors import ControlError, NewerError
 from infra.telemetry import metrics
-from ingest.log import reader, topics
+from ingest.log import topics
 from ingest.log.memory import InMemoryLog
-from ingest.records.events import (
-    FEEDBACK_AT,
-    Arm,
-    Assignment,
-    CloseReason,
-    Release,
-    ReleaseKind,
-    Reward,
-    Trajectory,
-    TrialState,
-    Turn,
-    TurnKind,
-    Version,
-    about,
-)
-from ingest.store import releases
-from ingest.store.releases import Served
+from ingest.records.events import FEEDBACK_AT, Arm, Assignment, ReleaseKind, TrialState
 from ingest.store.versions import VersionStore
-from serving.rollout.controller import FencedError, Rollout
-from serving.rollout.engines import EngineStatus
-
-
-@dataclass
-class Hand:
-    """What the rollout holds of an engine."""
-
-    slot: EngineSlot
-    version: int = 0
-    in_flight: int = 0
-    is_up: bool = True
-    refuses: set[int] = field(default_factory=set)
-    loads: list[int] = field(default_factory=list)
-    together: threading.Barrier | None = None
-
-    def status(self) -> EngineStatus | None:
-        return EngineStatus(self.version, self.in_flight) if self.is_up else None
-
-    def load(self, version: int) -> dict[str, float]:
-        if version in self.refuses:
-            raise ControlError(f"{self.slot.id}: version {version}: lm_head holds a NaN")
-        if self.together is not None:
-            self.together.wait(timeout=10.0)
-        self.loads.append(version)
-        self.version = version
-        return {"fetch_s": 0.0, "pause_s": 0.01}
-
-    def probe(self) -> None:
-        if not self.is_up:
-            raise ControlError("no answer")
-
-    def close(self) -> None:
-        self.is_up = False
-
-
-class World:
-    """A log, a store, two engines, a clock, and a rollout over them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log, self.store = InMemoryLog(), VersionStore(str(folder / "store"))
-        self.log.create(topics.specs(partitions=2, retention_s=60.0))
-        self.now, self.folder, self.sessions = 1000.0, folder, 0
-        self.hands = {
-            "s": Hand(EngineSlot(id="s", arm="stable", port=1, control_port=2)),
-            "c": Hand(EngineSlot(id="c", arm="candidate", port=3, control_port=4)),
-        }
-        ramp = (RampStep(share=0.3, until_units=6), RampStep(share=0.5))
-        gate = GateConfig(
-            margin=0.1, min_champion_units=10, max_s=500, max_wall_s=500, ramp=ramp, guardrails=(), settle_s=0
-        )
-        self.config = RolloutConfig(gate=gate, tick_s=0.01, drain_s=30)
-        self.publish(0, parent=None)
-        first = Release(
-            release=0, epoch=1, kind=ReleaseKind.BOOTSTRAP, stable=0, engines={"s": 0, "c": 0}, reason="first", at=0.0
-        )
-        reader.send(self.log, topics.RELEASES, "", first)
-        self.rollout = self.restarted()
-
-    def restarted(self) -> Rollout:
-        kept = self.folder / "evidence.json"
-        self.rollout = Rollout(self.log, self.store, self.hands, self.config, kept, now=lambda: self.now)  # type: ignore[arg-type]
-        self.rollout.start()
-        return self.rollout
-
-    def publish(self, number: int, parent: int | None, metrics: dict[str, float] | None = None) -> Version:
-        folder = self.folder / f"v{number}"
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(bytes([number]))
-        version = self.store.publish(
-            number, folder, self.store.read(parent) if parent is not None else None, {}, metrics or {}, 0.0
-        )
-        reader.send(self.log, topics.VERSIONS, "", version)
-        return version
-
-    def session(self, assignment: Assignment, version: int, value: float, tenant: str = "t") -> None:
-        self.sessions += 1
-        name = f"session-{self.sessions}"
-        turn = Turn(
-            trace_id=f"t{self.sessions}", kind=TurnKind.MAIN, context="", reply="", followup=None, finish_reason="stop",
-            status=200, num_tokens=1, versions=(version,), at=self.now,
-        )  # fmt: skip
-        trajectory = Trajectory(
-            trajectory_id=f"j{self.sessions}", session_id=name, tenant=tenant, assignment=assignment, held_out=False,
-            closed=CloseReason.INACTIVE, opened_at=self.now, closed_at=self.now, turns=(turn,), chains=(), feedback=(),
-        )  # fmt: skip
-        reward = Reward(
-            reward_id=f"r{self.sessions}", trajectory_id=f"j{self.sessions}", session_id=name, spec="x", components=(),
-            turns=(), value=value, has_signal=True, guardrails={}, trajectory=trajectory, **about(trajectory),
-            at=self.now,
-        )  # fmt: skip
-        reader.send(self.log, topics.REWARDS, name, reward)
-
-    def champion(self, num: int = 20) -> None:
-        for n in range(num):
-            self.session(Assignment(), 0, float(n % 2))
-
-    def trial_sessions(self, num: int, stable: float, candidate: float, version: int = 1, tenant: str = "t") -> None:
-        """As many on each arm, in the shares of the moment."""
-        share = self.served.share
-        for n in range(num):
-            arm = Arm.CANDIDATE if n % 2 else Arm.STABLE
-            pi = share if arm is Arm.CANDIDATE else 1 - share
-            served = version if arm is Arm.CANDIDATE else 0
-            rate = candidate if arm is Arm.CANDIDATE else stable
-            self.session(
-                Assignment(arm=arm, trial=version, propensity=pi), served, float((n // 2 % 10) < rate * 10), tenant
-            )
-
-    @property
-    def released(self) -> list[Release]:
-        return list(reader.replay(self.log, topics.RELEASES, Release))
-
-    @property
-    def served(self) -> Served:
-        return releases.fold(self.released)
-
-    def ticks(self, num: int = 3) -> None:
-        for _ in range(num):
-            self.rollout.tick()
-
-    def to_canary(self, metrics: dict[str, float] | None = None) -> None:
-        self.champion()
-        self.publish(1, parent=0, metrics=metrics)
-        self.ticks(3)
-        assert self.served.state is TrialState.CANARY
-
-    def to_promotion(self) -> None:
-        self.trial_sessions(20, stable=0.5, candidate=0.9)
-        self.ticks()
-        self.trial_sessions(140, stable=0.5, candidate=0.9)
-        self.ticks()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+from serving.rollout.controller import Rollout
+from serving.rollout.writing import FencedError
 
 
 def test_a_version_goes_on_trial_only_on_candidate_engines(world: World) -> None:
@@ -198,11 +47,11 @@ def test_stable_requests_on_the_candidate_engine_are_finished_before_it_changes_
     assert world.hands["c"].loads == [1]
 
 
-def test_a_better_candidate_is_promoted_and_swapped_into_every_engine(world: World) -> None:
+def test_a_better_candidate_is_promoted_and_swapped_into_every_engine_but_those_held_back(world: World) -> None:
     world.to_canary()
     world.to_promotion()
     assert world.served.promoted == (1,)
-    assert [hand.version for hand in world.hands.values()] == [1, 1]
+    assert (world.hands["s"].version, world.hands["c"].version) == (1, 0)
     last = [r for r in world.released if r.state is TrialState.PROMOTED][-1]
     assert last.numbers["log_e.reward"] >= last.numbers["log_threshold"]
     announced = [r for r in world.released if r.kind is ReleaseKind.ANNOUNCED]
@@ -235,7 +84,7 @@ def test_of_many_engines_some_are_swapped_at_a_time_and_announced_together(world
     world.to_canary()
     world.hands["s"].together = together
     world.to_promotion()
-    assert {hand.version for hand in world.hands.values()} == {1}
+    assert {hand.version for name, hand in world.hands.items() if name != "c"} == {1}
     announced = [r for r in world.released if r.kind is ReleaseKind.ANNOUNCED and "c" not in r.engines]
     assert [len(r.engines) for r in announced] == [2] * 16
     assert len({name for r in announced for name in r.engines}) == 32
@@ -421,3 +270,29 @@ def test_the_ramp_climbs_by_the_sessions_that_count(world: World) -> None:
     # of three tenants the first may have twice as many as the others, and one more: 2 / 3 is twice an equal share
     assert (world.rollout.standing.num_units, world.rollout.standing.numbers["units.capped"]) == (7, 46.0)
     assert world.served.share == 0.3
+
+
+def ended(world: World) -> str:
+    """How the trial of version 1 ended."""
+    return next(one.reason for one in world.released if one.candidate == 1 and one.state is TrialState.EXPIRED)
+
+
+def test_while_nothing_is_scored_nothing_is_promoted_and_the_end_says_so(world: World) -> None:
+    world.to_canary()
+    world.now += 501
+    world.ticks()
+    assert "starved: 0 sessions" in ended(world)
+
+
+def test_a_guardrail_that_no_session_has_lets_nothing_pass_and_the_end_names_it(world: World) -> None:
+    rails = (GuardrailConfig(name="polite", margin=0.1),)
+    gate = world.config.gate.model_copy(update={"guardrails": rails})
+    world.config = world.config.model_copy(update={"gate": gate})
+    world.restarted()
+    world.to_canary()
+    world.to_promotion()
+    assert (world.served.state, world.served.promoted) == (TrialState.CANARY, ())
+    assert world.rollout.standing is not None and "polite" in world.rollout.standing.reason
+    world.now += 501
+    world.ticks()
+    assert "polite" in ended(world)

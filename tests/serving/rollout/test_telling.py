@@ -9,7 +9,7 @@ from upstreams import MakeFront, Upstream
 
 from infra.config import GateConfig, GuardrailConfig
 from infra.telemetry import metrics
-from ingest.records.events import Arm, TrialState
+from ingest.records.events import Arm, Mode, TrialState
 from ingest.store.releases import Served
 from serving import headers, requests
 from serving.rollout import telling
@@ -61,6 +61,17 @@ def test_where_no_canary_runs_the_numbers_of_the_last_one_are_not_told(state: Tr
         telling.observe(Controller(Served(candidate=3, state=state, lineage=(0,)), judged()))
         assert told.points(metrics.TRIAL_LOG_E) == told.points(metrics.TRIAL_UNITS) == {}
         assert told.value(metrics.TRIAL_STATE, state=state.value if state else telling.IDLE) == 1
+
+
+def test_under_watch_harm_is_told_and_no_evidence_that_would_promote() -> None:
+    watched = Served(candidate=3, state=TrialState.PROMOTED, share=0.1, holdback=2, mode=Mode.PAUSED, lineage=(0, 2, 3))
+    with on() as told:
+        telling.observe(Controller(watched, judged()))
+        assert len(told.points(metrics.TRIAL_LOG_HARM)) == 3
+        assert told.points(metrics.TRIAL_LOG_E) == told.points(metrics.TRIAL_LOG_THRESHOLD) == {}
+        assert (told.value(metrics.HOLDBACK_VERSION), told.value(metrics.TRIAL_SHARE)) == (2, 0.1)
+        modes = told.points(metrics.MODE)
+        assert sum(modes.values()) == 1 and told.value(metrics.MODE, mode="paused") == 1
 
 
 def test_before_anything_was_released_nothing_is_told_as_stable() -> None:

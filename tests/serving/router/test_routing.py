@@ -87,3 +87,56 @@ def test_a_dead_pool_falls_back_to_the_other_arm_rather_than_to_an_error() -> No
 
 def test_a_down_engine_is_tried_last_not_never() -> None:
     assert sorted(order("s1", STABLE, SERVED, ENGINES, Health(set(ENGINES)))) == sorted(ENGINES)
+
+
+TURN = replace(SERVED, share=0.2, block=7, engines=dict.fromkeys(ENGINES, 1))
+
+
+def test_in_a_block_every_session_has_the_blocks_arm_and_number() -> None:
+    candidate = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.2, block=7)
+    assert {arm_of(f"s{n}", TURN) for n in range(50)} == {candidate}
+    stable = arm_of("s", replace(TURN, engines=dict.fromkeys(ENGINES, 0)))
+    assert stable == Assignment(arm=Arm.STABLE, trial=1, propensity=0.8, block=7)
+
+
+def test_in_a_block_of_a_watch_the_other_arm_is_the_holdback() -> None:
+    watched = replace(TURN, state=TrialState.PROMOTED, lineage=(0, 1), holdback=0, engines=dict.fromkeys(ENGINES, 0))
+    assert arm_of("s", watched) == Assignment(arm=Arm.HOLDBACK, trial=1, propensity=0.2, block=7)
+    assert arm_of("s", replace(watched, engines=dict.fromkeys(ENGINES, 1))).arm is Arm.STABLE
+
+
+def test_between_two_blocks_a_session_is_of_no_trial() -> None:
+    assert arm_of("s", replace(TURN, block=None)) == Assignment()
+    assert arm_of("s", TURN, Health(set(ENGINES))) == Assignment()
+
+
+WATCHED = replace(
+    SERVED, state=TrialState.PROMOTED, share=0.2, lineage=(0, 1), holdback=0, engines={"a": 1, "b": 1, "c": 0}
+)
+
+
+def test_while_a_promoted_version_is_watched_a_share_of_sessions_is_held_back() -> None:
+    given = {f"s{n}": arm_of(f"s{n}", WATCHED) for n in range(4000)}
+    back = [one for one in given.values() if one.arm is Arm.HOLDBACK]
+    assert 0.17 < len(back) / 4000 < 0.23
+    assert all((one.trial, one.propensity) == (1, 0.2) for one in back)
+    assert {(one.arm, one.trial) for one in given.values()} == {(Arm.HOLDBACK, 1), (Arm.STABLE, 1)}
+    assert {arm_of("s1", WATCHED) for _router in range(2)} == {given["s1"]}, "two routers agree"
+
+
+def test_sessions_held_back_go_to_the_engines_that_kept_the_version_before() -> None:
+    held = Assignment(arm=Arm.HOLDBACK, trial=1, propensity=0.2)
+    assert pool(WATCHED, Arm.HOLDBACK, ENGINES) == ("c",)
+    assert order("s1", held, WATCHED, ENGINES, Health())[0] == "c"
+    assert order("s1", held, WATCHED, ENGINES, Health({"c"}))[0] in ("a", "b"), "users are served all the same"
+
+
+@pytest.mark.parametrize(("down", "has_coin"), [({"c"}, False), ({"a", "b"}, False), ({"a"}, True)])
+def test_nobody_is_held_back_while_an_arm_has_no_engine_that_answers(down: set[str], has_coin: bool) -> None:
+    given = {arm_of(f"s{n}", WATCHED, Health(down)).trial for n in range(50)}
+    assert given == ({1} if has_coin else {None})
+
+
+def test_nobody_is_held_back_once_the_watch_is_over() -> None:
+    over = replace(WATCHED, holdback=None, share=0.0, engines=dict.fromkeys(ENGINES, 1))
+    assert {arm_of(f"s{n}", over) for n in range(50)} == {Assignment()}

@@ -1,0 +1,58 @@
+"""What telemetry does after a request and not in it.
+
+A request only notes what there is to tell. Telling is the SDK's work: some two hundred small calls, which between two
+requests find none of their code and data in the processor's caches and take three times as long as one after the other.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_EVERY_S = 0.2
+_AT_ONCE = 32  # then the thread that serves may go on: this one has held Python's lock for a quarter of a millisecond
+_REST_S = 0.0005
+_PARTS = 8  # of what is left, that much at once: who rests beside a busy thread gets the lock back after 5 ms
+_MAX_LEFT = 1 << 16  # of a process whose thread gets no time at all; the oldest are lost
+
+
+class Later:
+    """Calls that are left for a thread, in their order. Whoever reads what they tell of flushes first."""
+
+    def __init__(self) -> None:
+        self._left: deque[tuple[Callable[..., None], Any]] = deque(maxlen=_MAX_LEFT)
+        self._lock = threading.Lock()
+        self.leave = self._left.append
+        """Leave a function and its argument."""
+
+    def start(self) -> None:
+        """Begin to do what is left, until the process ends."""
+        threading.Thread(target=self._run, name="telemetry", daemon=True).start()
+
+    def flush(self) -> None:
+        """Do all that is left now."""
+        while self._do(_AT_ONCE):
+            pass
+
+    def _run(self) -> None:
+        while True:
+            is_more = self._do(max(_AT_ONCE, len(self._left) // _PARTS))
+            time.sleep(_REST_S if is_more else _EVERY_S)
+
+    def _do(self, most: int) -> bool:
+        """Do some; whether there may be more. What fails is logged: it keeps nothing else from being told."""
+        with self._lock:
+            for _ in range(most):
+                try:
+                    call, about = self._left.popleft()
+                except IndexError:
+                    return False
+                try:
+                    call(about)
+                except Exception:
+                    logger.exception("telemetry: something is not told")
+        return True

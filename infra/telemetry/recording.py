@@ -1,0 +1,154 @@
+"""Spans that cost a request little: a span of our own, with the SDK's sampler before it and its processors behind it.
+
+The SDK's span locks, checks and copies whenever an attribute is set, and goes through a batch processor when it ends.
+Ours is written by the one task that it is around, with names and types of our tables, and is left for later when it
+ends. `OTEL_SPAN_..._LIMIT` do not bind it: what our tables allow stays below the SDK's own limits.
+"""
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from time import time_ns
+from types import TracebackType
+
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+from opentelemetry.util.types import AnyValue, Attributes
+
+from infra.telemetry.instruments import Labels
+from infra.telemetry.later import Later
+from infra.telemetry.names import SCHEMA_URL, SCOPE, SpanName
+from infra.telemetry.spans import Around, failed
+
+_KINDS = {kind.name.lower(): kind for kind in SpanKind}
+_SCOPE = InstrumentationScope(SCOPE, "", SCHEMA_URL)
+_UNSET = Status()
+_RANDOM, _SAMPLED = TraceFlags.RANDOM_TRACE_ID, TraceFlags.SAMPLED
+_bits = Random().getrandbits  # noqa: S311 - ids, and no secrets
+
+
+class Recording(Around):
+    """A span that is kept."""
+
+    def __init__(
+        self,
+        tracer: "Tracer",
+        name: SpanName,
+        of: str,
+        attributes: Labels | None,
+        links: Sequence[Link],
+        parent: SpanContext | None,
+        ids: tuple[int, int, int],
+        state: TraceState | None = None,
+    ) -> None:
+        self.is_ambient = name.is_ambient
+        self.name, self.of, self.links, self.parent = name, of, links, parent
+        self.attributes = dict(attributes) if attributes else {}
+        self.events: list[sdk.Event] = []
+        self.status = _UNSET
+        self.ended_ns = 0
+        self._tracer, self._ids, self._state = tracer, ids, state
+        self.begun_ns = time_ns()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:  # also what only ends a task: its span has failed, and it goes on its way
+            failed(self, kind.__qualname__)
+        self.end()
+        self.leave()
+
+    def end(self, end_time: int | None = None) -> None:
+        if not self.ended_ns:
+            self.ended_ns = end_time or time_ns()
+            self._tracer.later.leave((self._tracer.told, self))
+
+    def traceparent(self) -> str:
+        trace_id, span_id, flags = self._ids
+        return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+
+    def get_span_context(self) -> SpanContext:
+        trace_id, span_id, flags = self._ids
+        return SpanContext(trace_id, span_id, False, TraceFlags(flags), self._state)
+
+    def __repr__(self) -> str:
+        return f"Recording({self.name.name.format(self.of)!r}, {self.traceparent()})"
+
+    def is_recording(self) -> bool:
+        return not self.ended_ns
+
+    def set_attribute(self, key: str, value: AnyValue) -> None:
+        if not self.ended_ns:
+            self.attributes[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+        if not self.ended_ns:
+            self.attributes.update(attributes)
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        self.events.append(sdk.Event(name, attributes, timestamp))
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        self.status = status if isinstance(status, Status) else Status(status, description)
+
+
+class Tracer:
+    """Begins spans as the SDK's tracer would, and gives the SDK's processors those that ended."""
+
+    def __init__(self, provider: sdk.TracerProvider, later: Later) -> None:
+        its = provider.get_tracer(SCOPE, schema_url=SCHEMA_URL)
+        assert isinstance(its, sdk.Tracer)
+        self.later = later
+        self._resource, self._processor, self._sampler = its.resource, its.span_processor, its.sampler
+        self._is_default = self._sampler is DEFAULT_ON
+
+    def begin(
+        self, name: SpanName, of: str, attributes: Labels | None, links: Sequence[Link], parent: SpanContext | None
+    ) -> Around:
+        """A span below `parent`, or the first of a trace."""
+        if parent is None:
+            trace_id, flags = _bits(128) or 1, _RANDOM
+        else:
+            trace_id, flags = parent.trace_id, parent.trace_flags & _RANDOM
+        if self._is_default and (parent is None or parent.trace_flags.sampled):  # what it would say, without asking it
+            ids = trace_id, _bits(64) or 1, flags | _SAMPLED
+            return Recording(self, name, of, attributes, links, parent, ids, parent.trace_state if parent else None)
+        above = set_span_in_context(NonRecordingSpan(parent)) if parent else None
+        kind = _KINDS[name.role]
+        sampled = self._sampler.should_sample(above, trace_id, name.name.format(of), kind, attributes, links)
+        if sampled.decision is Decision.RECORD_AND_SAMPLE:
+            flags |= _SAMPLED
+        ids = trace_id, _bits(64) or 1, flags
+        if sampled.decision is not Decision.DROP:
+            return Recording(self, name, of, sampled.attributes, links, parent, ids, sampled.trace_state)
+        return Around(SpanContext(*ids[:2], False, TraceFlags(flags), sampled.trace_state), name.is_ambient)
+
+    def told(self, span: Recording) -> None:
+        """Give the processors a span that ended."""
+        self._processor.on_end(
+            sdk.ReadableSpan(
+                span.name.name.format(span.of),
+                span.get_span_context(),
+                span.parent,
+                self._resource,
+                span.attributes,
+                span.events,
+                span.links,
+                _KINDS[span.name.role],
+                status=span.status,
+                start_time=span.begun_ns,
+                end_time=span.ended_ns,
+                instrumentation_scope=_SCOPE,
+            )
+        )

@@ -1,0 +1,137 @@
+"""The versions on an engine's own disk: what it can serve at once, without the store.
+
+A version is fetched once: sizes and digests verified, weights finite, and the tokenizer the one that this engine was
+started with, which a swap of weights does not replace. From then on this process takes it as it lies,
+so that going back to the version before costs no more than the swap. What serves, and what the rollout wants held, is
+never evicted.
+"""
+
+import logging
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from infra.errors import StoreError
+from ingest.records.events import Version
+from ingest.store.versions import VersionStore
+
+logger = logging.getLogger(__name__)
+
+_VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+
+Copy = tuple[Version, Path]
+"""A version's manifest, and the folder that holds its verified files."""
+
+
+class Cache:
+    """An engine's copies below `folder`: the `keep` newest, and those that are needed. Safe in several threads."""
+
+    def __init__(self, store: VersionStore, folder: Path, keep: int, serving: Version) -> None:
+        """`serving` was fetched and verified just now."""
+        self._store, self._folder, self._keep, self._first = store, folder, keep, serving
+        self._fetching = threading.Lock()
+        self._known = {serving.version: (serving, folder / serving.folder.rsplit("/", 1)[1])}
+        self._wanted: frozenset[int] = frozenset()
+
+    def held(self) -> tuple[int, ...]:
+        """Versions that can be served without the store, ascending."""
+        return tuple(sorted(number for number in tuple(self._known) if self.copy(number)))
+
+    def copy(self, version: int) -> Copy | None:
+        """A version that this process has verified, if it still lies there."""
+        known = self._known.get(version)
+        return known if known is not None and known[1].exists() else None
+
+    def fetch(self, version: int) -> Copy:
+        """A version's verified copy: at once if it is held, else from the store.
+
+        Raises:
+            StoreError: it cannot be fetched or verified, has another tokenizer, or holds weights that are not finite.
+        """
+        if (held := self.copy(version)) is not None:
+            return held
+        with self._fetching:
+            if (held := self.copy(version)) is not None:
+                return held
+            manifest = self._store.read(version)
+            require_same_tokenizer(manifest, self._first)
+            folder = self._store.fetch(manifest, self._folder)
+            check_finite(folder, version)
+            self._known[version] = (manifest, folder)
+            return manifest, folder
+
+    def hold(self, versions: Iterable[int]) -> None:
+        """Keep these from now on, and fetch those that are missing. What cannot be fetched is logged, and not held."""
+        self._wanted = frozenset(versions)
+        for version in sorted(self._wanted):
+            try:
+                self.fetch(version)
+            except StoreError as exc:
+                logger.warning("version %d is not held ready: %s", version, exc)
+
+    def evict(self, serving: int) -> None:
+        """Keep the newest folders, what serves, and what is wanted. Left to the next time while one is fetched."""
+        if not self._fetching.acquire(blocking=False):
+            return
+        try:
+            folders = sorted(self._folder.glob("*-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+            needed = {f"{number:06d}" for number in (serving, *self._wanted)}
+            for folder in folders[self._keep :]:
+                if folder.name.partition("-")[0] not in needed:
+                    shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            self._fetching.release()
+
+    # -- which version served last
+
+    def remember(self, version: int) -> None:
+        """Note the version served last, for a start without the broker."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "serving").write_text(str(version))
+
+
+def remembered(folder: Path) -> int | None:
+    """The version served last, if the engine of this cache ever served."""
+    note = folder / "serving"
+    return int(note.read_text()) if note.exists() else None
+
+
+def require_same_tokenizer(version: Version, first: Version) -> None:
+    """Raises `StoreError` where a token id may mean another word than in the version an engine was started with."""
+    words, mine = (
+        {file.name: file.sha256 for file in one.files if file.name in _VOCABULARY} for one in (version, first)
+    )
+    for name in sorted(words.keys() | mine.keys()):
+        if words.get(name) != mine.get(name):
+            raise StoreError(
+                f"version {version.version}: its {name} must be that of version {first.version}, whose tokenizer this "
+                f"engine serves with; a swap replaces weights alone"
+            )
+
+
+def check_finite(folder: Path, version: int) -> None:
+    """Read every weight once.
+
+    Raises:
+        StoreError: names the first tensor with a NaN or an infinity.
+    """
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                if not _is_finite(file.get_tensor(name)):
+                    raise StoreError(f"version {version}: {name} holds a NaN or an infinity")
+
+
+def _is_finite(tensor: Any) -> bool:
+    """Whether no element is a NaN or an infinity. The least and the greatest tell, in a thirtieth of the time."""
+    import torch
+
+    if tensor.numel() == 0:
+        return True
+    if tensor.is_floating_point() and tensor.element_size() == 1:
+        tensor = tensor.half()  # torch compares no numbers of eight bits
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())

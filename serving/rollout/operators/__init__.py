@@ -1,0 +1,1 @@
+"""What operators see of the rollout and do with it: `onstream rollout`, and what the controller tells it."""

@@ -1,0 +1,1 @@
+"""Replays: recent prompts of held-out sessions, asked again of candidate and stable before users meet the candidate."""

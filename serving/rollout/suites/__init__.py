@@ -1,0 +1,1 @@
+"""Offline suites: tasks that a candidate is asked before users meet it, beside stable."""

@@ -1,0 +1,114 @@
+"""The one writer of the release log, and what the log says.
+
+A writer claims the log with an epoch above all that it holds. A release of its own is in force once it was read back
+from the log with no newer epoch before it: until then nothing is done about it, so of two controllers at once at most
+one acts. What is known here is the log's replay and nothing else.
+"""
+
+import logging
+from collections.abc import Callable
+
+from infra import telemetry
+from infra.errors import ControlError, LogError, OnstreamError
+from infra.lifecycle import Deadline
+from infra.telemetry import names
+from ingest.log import reader, topics
+from ingest.log.protocol import EventLog
+from ingest.records.events import Headers, Release, ReleaseKind
+from ingest.store import releases
+from ingest.store.releases import Served
+from serving.rollout.placement.blocks import Blocks
+from serving.rollout.reading import Reading
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_S = 30.0
+_LOOK_S = 0.05
+
+
+class FencedError(OnstreamError, RuntimeError):
+    """Another rollout process took over the release log."""
+
+
+class Writer:
+    """`served` is what the log says; `begun` the release with which the state that it is in began; `blocks` are those
+    of the candidate, where arms take turns."""
+
+    def __init__(self, log: EventLog, reading: Reading, now: Callable[[], float]) -> None:
+        self._log, self._reading, self._now = log, reading, now
+        self.served = Served()
+        self.begun: Release | None = None
+        self.blocks = Blocks()
+        self.epoch = 0  # of this writer; none before it claimed one
+        reading.on_release = self._take
+
+    @property
+    def stable(self) -> int:
+        """The version that serves users, once something was released."""
+        assert self.served.stable is not None
+        return self.served.stable
+
+    def claim(self, timeout_s: float) -> None:
+        """Replay the log, then take it over.
+
+        Raises:
+            ControlError: nothing was ever released.
+        """
+        head = releases.read(self._log)
+        if head.stable is None:
+            raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
+        while (self.served.epoch, self.served.last) < (head.epoch, head.last):
+            self._reading.read(timeout_s)
+        self.epoch = self.served.epoch + 1
+        self.write(ReleaseKind.CLAIM, f"the rollout controller started, epoch {self.epoch}")
+
+    def write(self, kind: ReleaseKind, reason: str, **what: object) -> Release:
+        """Append a release, and take it from the log: from here it may be acted on.
+
+        Raises:
+            FencedError: another writer claimed the log before.
+            LogError: it did not come back.
+        """
+        fields: dict[str, object] = {"epoch": self.epoch, "stable": self.stable, "mode": self.served.mode, **what}
+        release = Release.model_validate(
+            {"release": self.served.last + 1, "kind": kind, "reason": reason, "at": self._now(), **fields}
+        )
+        with telemetry.span(names.DECIDE, _about(release), parent=self._context_of(release)):
+            reader.send(self._log, topics.RELEASES, "", release)
+            self._log.flush(_FLUSH_S)
+        self._read_back(release)
+        logger.info("release %d: %s", release.release, reason)
+        return release
+
+    def _read_back(self, release: Release) -> None:
+        deadline = Deadline.after(_FLUSH_S)
+        while (self.served.epoch, self.served.last) < (release.epoch, release.release):
+            if deadline.passed():
+                raise LogError(f"release {release.release}: written, but not read back within {_FLUSH_S:.0f} s")
+            self._reading.read(_LOOK_S)
+
+    def _take(self, release: Release) -> None:
+        if self.epoch and release.epoch > self.epoch:
+            raise FencedError(f"epoch {release.epoch} writes releases now; this process had {self.epoch}")
+        before = self.served
+        self.served = releases.advance(before, release)
+        if self.served is not before:
+            self.blocks.take(self.served, release)
+        if (self.served.candidate, self.served.state) != (before.candidate, before.state):
+            self.begun = release
+
+    def _context_of(self, release: Release) -> Headers | None:
+        """The trace of the version that a release is about; inside a span, that."""
+        about = set(release.engines.values()) if release.kind is ReleaseKind.ANNOUNCED else {release.candidate}
+        version = about.pop() if len(about) == 1 else None
+        if version is None or telemetry.current().is_recording():
+            return None
+        return self._reading.contexts.get(version)
+
+
+def _about(release: Release) -> names.Told:
+    """A release, as its span tells it."""
+    about: names.Told = {names.RELEASE: release.release, names.RELEASE_KIND: release.kind.value}
+    if release.candidate is not None and release.state is not None:
+        about |= {names.VERSION: release.candidate, names.STATE: release.state.value}
+    return about

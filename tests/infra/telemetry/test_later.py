@@ -1,0 +1,55 @@
+"""What is left for later is done in its order, and before a reader reads."""
+
+import logging
+import threading
+
+import pytest
+
+from infra.telemetry.later import Later
+
+
+def test_what_is_left_is_done_in_its_order_and_once() -> None:
+    later, done = Later(), list[int]()
+    for number in range(100):
+        later.leave((done.append, number))
+    later.flush()
+    later.flush()
+    assert done == list(range(100))
+
+
+def test_a_call_that_fails_is_logged_and_keeps_no_other_from_being_done(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_about: object) -> None:
+        raise ValueError("a mistake")
+
+    later, done = Later(), list[int]()
+    later.leave((fail, 0))
+    later.leave((done.append, 1))
+    with caplog.at_level(logging.ERROR):
+        later.flush()
+    assert done == [1]
+    assert "something is not told" in caplog.text
+
+
+def test_a_thread_does_it_unasked() -> None:
+    later, is_done = Later(), threading.Event()
+    later.start()
+    later.leave((lambda _about: is_done.set(), None))
+    assert is_done.wait(10.0)
+
+
+def test_a_flush_waits_for_what_another_thread_is_in_the_middle_of() -> None:
+    later, begun, may_end, done = Later(), threading.Event(), threading.Event(), list[int]()
+
+    def slow(number: int) -> None:
+        begun.set()
+        may_end.wait(10.0)
+        done.append(number)
+
+    later.leave((slow, 1))
+    other = threading.Thread(target=later.flush)
+    other.start()
+    begun.wait(10.0)
+    threading.Timer(0.05, may_end.set).start()
+    later.flush()
+    assert done == [1]
+    other.join()
