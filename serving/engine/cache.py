@@ -1,6 +1,7 @@
 """The versions on an engine's own disk: what it can serve at once, without the store.
 
-A version is fetched once: sizes and digests verified, weights finite. From then on this process takes it as it lies,
+A version is fetched once: sizes and digests verified, weights finite, and the tokenizer the one that this engine was
+started with, which a swap of weights does not replace. From then on this process takes it as it lies,
 so that going back to the version before costs no more than the swap. What serves, and what the rollout wants held, is
 never evicted.
 """
@@ -18,6 +19,8 @@ from ingest.store.versions import VersionStore
 
 logger = logging.getLogger(__name__)
 
+_VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+
 Copy = tuple[Version, Path]
 """A version's manifest, and the folder that holds its verified files."""
 
@@ -27,7 +30,7 @@ class Cache:
 
     def __init__(self, store: VersionStore, folder: Path, keep: int, serving: Version) -> None:
         """`serving` was fetched and verified just now."""
-        self._store, self._folder, self._keep = store, folder, keep
+        self._store, self._folder, self._keep, self._first = store, folder, keep, serving
         self._fetching = threading.Lock()
         self._known = {serving.version: (serving, folder / serving.folder.rsplit("/", 1)[1])}
         self._wanted: frozenset[int] = frozenset()
@@ -45,7 +48,7 @@ class Cache:
         """A version's verified copy: at once if it is held, else from the store.
 
         Raises:
-            StoreError: it cannot be fetched or verified, or holds weights that are not finite.
+            StoreError: it cannot be fetched or verified, has another tokenizer, or holds weights that are not finite.
         """
         if (held := self.copy(version)) is not None:
             return held
@@ -53,6 +56,7 @@ class Cache:
             if (held := self.copy(version)) is not None:
                 return held
             manifest = self._store.read(version)
+            require_same_tokenizer(manifest, self._first)
             folder = self._store.fetch(manifest, self._folder)
             check_finite(folder, version)
             self._known[version] = (manifest, folder)
@@ -92,6 +96,19 @@ def remembered(folder: Path) -> int | None:
     """The version served last, if the engine of this cache ever served."""
     note = folder / "serving"
     return int(note.read_text()) if note.exists() else None
+
+
+def require_same_tokenizer(version: Version, first: Version) -> None:
+    """Raises `StoreError` where a token id may mean another word than in the version an engine was started with."""
+    words, mine = (
+        {file.name: file.sha256 for file in one.files if file.name in _VOCABULARY} for one in (version, first)
+    )
+    for name in sorted(words.keys() | mine.keys()):
+        if words.get(name) != mine.get(name):
+            raise StoreError(
+                f"version {version.version}: its {name} must be that of version {first.version}, whose tokenizer this "
+                f"engine serves with; a swap replaces weights alone"
+            )
 
 
 def check_finite(folder: Path, version: int) -> None:

@@ -99,14 +99,15 @@ def test_a_local_broker_that_does_not_run_is_not_waited_for(tmp_path: Path) -> N
     ("spec", "told"),
     [
         ("spec: nowhere.yaml", "/nowhere.yaml: no such file"),
-        ("spec: spec.yaml", "'completed' must be a guardrail of the reward spec 'bare', which has none"),
+        ("spec: spec.yaml", "'completed' must be a guardrail of the reward spec 'bare', which has"),
     ],
 )
 def test_a_reward_spec_that_cannot_do_is_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "spec.yaml").write_text("{name: bare, components: [{name: thumb, scorer: feedback}]}")
+    rewarded = "{name: end, scorer: reply, params: {finish_reasons: [stop, length, tool_calls]}}"
+    (tmp_path / "spec.yaml").write_text(f"{{name: bare, components: [{rewarded}]}}")
     path = configuration(tmp_path, f"rewards: {{{spec}}}")
     done = onstream("up", "-c", path)
     assert_told(done, "model.path:", told)  # every fault at once

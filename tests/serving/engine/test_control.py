@@ -66,9 +66,10 @@ class Bench:
         self.users = Users()
         self.app = control.application(self.loader, self.engine, self.capture, self.users, "e0", TOKEN)
 
-    def publish(self, number: int, weight: torch.Tensor) -> None:
+    def publish(self, number: int, weight: torch.Tensor, words: str = "{}") -> None:
         made = self.folder / f"made-{number}"
         made.mkdir()
+        (made / "tokenizer.json").write_text(words)
         save_file({"w": weight}, made / "model.safetensors")
         self.store.publish(number, made, self.store.read(number - 1) if number else None, {}, {}, time.time())
 
@@ -134,6 +135,14 @@ async def test_weights_that_are_not_finite_never_pause_the_engine(bench: Bench) 
     answer = await bench.load(4)
     assert answer.status_code == 409
     assert "w holds a NaN or an infinity" in answer.json()["error"]
+    assert bench.engine.calls == []
+
+
+async def test_another_tokenizer_never_pauses_the_engine(bench: Bench) -> None:
+    bench.publish(4, torch.ones(2, 2), words='{"a": 1}')
+    answer = await bench.load(4)
+    assert answer.status_code == 409
+    assert "version 4: its tokenizer.json must be that of version 0" in answer.json()["error"]
     assert bench.engine.calls == []
 
 

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from infra.errors import SignatureError, StoreError
 from ingest.store.signing import SIGNATURE, Signer, Trust
 from ingest.store.versions import MANIFEST, VersionStore
-from serving.engine import control
 from serving.engine.capture import Capture
 from serving.engine.control import Loader
 
@@ -72,5 +71,4 @@ async def test_a_signed_version_is_loaded(loader: Loader, monkeypatch: pytest.Mo
         """The swap itself is another test's."""
 
     monkeypatch.setattr(loader, "_swap", swap)
-    monkeypatch.setattr(control, "remember", lambda *_: None)
     assert (await loader.load(1, Untouched(), cast(Capture, Untouched()))).version == 1
