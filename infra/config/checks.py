@@ -34,6 +34,10 @@ class ReplayConfig(Section):
     lookback: int = Field(5_000, ge=1, description="newest trajectories that are searched for held-out ones")
     max_tokens: int = Field(256, ge=1, description="of a reply; less where the request asked for less")
     margin: AnyShare = Field(0.05, description="worse by this or more, in reward or any guardrail, is not passed")
+    left_out: tuple[str, ...] = Field(
+        ("latency",),
+        description="guardrails not judged here: stable's engines are busy with users, the candidate's idle",
+    )
     alpha: float = Field(0.05, gt=0.0, lt=0.5)
     concurrency: int = Field(2, ge=1, le=64, description="pairs asked at a time: users are served by stable meanwhile")
     timeout_s: Seconds = Field(900.0, description="from the first question to the last reward; then it could not run")

@@ -84,6 +84,7 @@ def session_row(trajectory: Trajectory) -> Row:
         "propensity": given.propensity if given else None,
         "held_out": trajectory.held_out,
         "replay_of": given.replay_of if given else None,
+        "block": given.block if given else None,
         "closed": trajectory.closed.value,
         "num_turns": len(trajectory.turns),
         "num_feedback": len(trajectory.feedback),

@@ -44,6 +44,7 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "propensity": pl.Float64(),
         "held_out": pl.Boolean(),
         "replay_of": pl.String(),  # the trace that was asked again for a trial; none: somebody's own conversation
+        "block": pl.Int64(),  # in which it began, where the arms of its trial took turns
         "closed": pl.String(),
         "num_turns": pl.UInt32(),
         "num_feedback": pl.UInt32(),

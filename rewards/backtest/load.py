@@ -72,7 +72,8 @@ def _is_erased(row: "Values", content: "Content | None") -> bool:
 def _assignment(row: "Values") -> Assignment | None:
     if row["arm"] is None:
         return None
-    return Assignment(arm=row["arm"], trial=row["trial"], propensity=row["propensity"], replay_of=row["replay_of"])
+    taken = ("arm", "trial", "propensity", "replay_of", "block")
+    return Assignment.model_validate({name: row[name] for name in taken})
 
 
 def _turn(row: "Values", content: "Content") -> Turn:

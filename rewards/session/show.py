@@ -96,7 +96,8 @@ def _arm(trajectory: TrajectoryView) -> str:
     if given is None:
         return "turns of more than one arm or trial: counted for neither"
     trial = f", trial of version {given.trial}" if given.trial is not None else ""
-    return f"{given.arm} arm{trial}, probability {given.propensity:g}"
+    block = f", block {given.block}" if given.block is not None else ""
+    return f"{given.arm} arm{trial}{block}, probability {given.propensity:g}"
 
 
 def _session_reward(reward: SessionReward) -> str:

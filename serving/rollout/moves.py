@@ -53,7 +53,9 @@ class Moves:
     @property
     def candidates(self) -> frozenset[str]:
         """The engines that serve a candidate while it is checked."""
-        return candidates((engine.slot for engine in self._fleet.engines.values()), self._config)
+        engines = self._fleet.engines
+        mine = candidates((engine.slot for engine in engines.values()), self._config)
+        return frozenset(name for name, engine in engines.items() if engine.slot.id in mine)
 
     @property
     def _takes_turns(self) -> bool:

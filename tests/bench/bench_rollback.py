@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from ingest.store.releases import Served
 from serving import headers
 from serving.router.routing import Health, assign
 
-NUM_STREAMS, REPLY_TOKENS, LIVE_TOKENS = 8, 300, 8
+NUM_STREAMS, REPLY_TOKENS, LIVE_TOKENS = 8, 200, 8
 TRAINER = {"batch_turns": 4096, "minibatch_turns": 8}  # nothing is learnt here
 TARGETS = {
     "command_bad_s_max": ("<=", 2.0),
@@ -70,9 +70,10 @@ class Sessions:
     def __init__(self, system: System) -> None:
         self._log, self._numbers = system.log("bench"), itertools.count()
 
-    def send(self, assignment: Assignment, version: int, values: Sequence[float]) -> None:
-        for value in values:
-            reader.send(self._log, topics.REWARDS, *self._reward(assignment, version, value))
+    def send(self, sessions: Iterable[tuple[Assignment, int, float]]) -> None:
+        """By each its assignment, the version that served it, and its value."""
+        for one in sessions:
+            reader.send(self._log, topics.REWARDS, *self._reward(*one))
         self._log.flush(10.0)
 
     def _reward(self, assignment: Assignment, version: int, value: float) -> tuple[str, Reward]:
@@ -92,10 +93,15 @@ class Sessions:
         )  # fmt: skip
 
     def split(self, trial: int, other: Arm, share: float, served: dict[Arm, tuple[int, float]], num: int) -> None:
-        """`num` sessions of a trial or a watch, shared out as its coin would; by arm a version and a value."""
-        for arm, pi in ((other, share), (Arm.STABLE, 1.0 - share)):
-            version, value = served[arm]
-            self.send(Assignment(arm=arm, trial=trial, propensity=pi), version, [value] * round(num * pi))
+        """`num` sessions of a trial or a watch, in the order in which a coin would share them out; by arm a version,
+        and a value."""
+
+        def assigned(n: int) -> tuple[Assignment, int, float]:
+            is_other = int((n + 1) * share) > int(n * share)
+            arm, pi = (other, share) if is_other else (Arm.STABLE, 1.0 - share)
+            return Assignment(arm=arm, trial=trial, propensity=pi), *served[arm]
+
+        self.send(map(assigned, range(num)))
 
 
 # -- users
@@ -179,7 +185,7 @@ class Bench:
         stable = self.served().stable
         assert stable is not None
         version = self.system.publish_shifted(0.001, parent=stable).version
-        self.sessions.send(Assignment(), stable, [0.0, 1.0] * 4)
+        self.sessions.send((Assignment(), stable, float(n % 2)) for n in range(8))
         canary = self.until(lambda s: s.candidate == version and s.state is TrialState.CANARY, "a canary")
         arms = {Arm.CANDIDATE: (version, 1.0), Arm.STABLE: (stable, 0.0)}
         self.sessions.split(version, Arm.CANDIDATE, canary.share, arms, 40)

@@ -147,14 +147,18 @@ def harm(tally: Totals, numbers: Mapping[str, float], alpha: float) -> str | Non
         if numbers.get(f"log_harm.{name}", 0.0) < line:
             continue
         what = "users are served worse: reward" if name == REWARD else f"guardrail {name} is hurt:"
-        on, off = (numbers.get(f"{name}.{arm}", math.nan) for arm in (tally.treated, tally.control))
+        on, off = (_mean(numbers.get(f"{name}.{arm}")) for arm in (tally.treated, tally.control))
         return (
-            f"{what} {on:.3f} against {off:.3f} over {numbers[f'units.{tally.treated}']:.0f} {tally.treated} "
+            f"{what} {on} against {off} over {numbers[f'units.{tally.treated}']:.0f} {tally.treated} "
             f"{tally.noun}, harm e^{numbers[f'log_harm.{name}']:.2f} past e^{line:.2f}"
         )
     if numbers["log_mismatch"] >= SPLIT_LINE:
         return f"sessions were not split as their coin says (e^{numbers['log_mismatch']:.2f}): the trial is not valid"
     return None
+
+
+def _mean(value: float | None) -> str:
+    return "none yet" if value is None else f"{value:.3f}"
 
 
 def harm_line(tally: Totals, name: str, alpha: float) -> float:

@@ -65,7 +65,7 @@ class ReplayCheck:
     async def _work(self, background: Background) -> Standing:
         prompts = await self._patient(lambda: recent(self._log, self._own, self._candidate.digest))
         self._book.prompts = tuple(prompt.trace_id for prompt in prompts)
-        least = least_pairs(len(outcomes({}, self._config.serving.rollout.gate, self._own.margin)), self._own)
+        least = least_pairs(len(outcomes({}, self._config.serving.rollout.gate, self._own)), self._own)
         if len(prompts) < least:
             told = f"{len(prompts)} held-out prompts can show nothing, {least} are the fewest that could"
             return self._undecided(told if prompts else "nothing is held out to replay", {"prompts": len(prompts)})
@@ -135,7 +135,7 @@ class ReplayCheck:
         num_answers, lacking = len(self._book.answers), self._book.num_lacking
         is_over = is_asked and (not lacking or self._deadline.passed())
         pairs = self._book.pairs(is_over)
-        held = outcomes(pairs, self._config.serving.rollout.gate, self._own.margin)
+        held = outcomes(pairs, self._config.serving.rollout.gate, self._own)
         standing = paired(held, self._own.alpha, self._own.alpha, is_over=is_over)
         standing.numbers.update(prompts=len(self._book.prompts), answers=num_answers, scored=len(pairs))
         match standing.verdict:

@@ -69,18 +69,19 @@ class Book:
         return sum(not all(answers[arm] in self.rewards for arm in ARMS) for answers in given)
 
 
-def outcomes(pairs: dict[str, tuple[Reward, Reward]], gate: GateConfig, margin: float) -> dict[str, Pairs]:
+def outcomes(pairs: dict[str, tuple[Reward, Reward]], gate: GateConfig, config: ReplayConfig) -> dict[str, Pairs]:
     """The paired differences of the reward and of the guardrails that are required or reported, each in [-1, 1]."""
-    found = {REWARD: Pairs(margin)}
-    found |= {rail.name: Pairs(margin) for rail in gate.guardrails if rail.required and rail.name != SCORED}
+    rails = [rail for rail in gate.guardrails if rail.name not in (SCORED, *config.left_out)]
+    found = {REWARD: Pairs(config.margin)}
+    found |= {rail.name: Pairs(config.margin) for rail in rails if rail.required}
     for replay_of, (candidate, stable) in pairs.items():
         revision = candidate.revision + stable.revision
         if candidate.has_signal and stable.has_signal:
             found[REWARD].add(replay_of, revision, candidate.value - stable.value)
-        for rail in gate.guardrails:
+        for rail in rails:
             values = [one.guardrails.get(rail.name) for one in (candidate, stable)]
-            if rail.name != SCORED and all(value is not None and 0.0 <= value <= 1.0 for value in values):
-                held = found.setdefault(rail.name, Pairs(margin))
+            if all(value is not None and 0.0 <= value <= 1.0 for value in values):
+                held = found.setdefault(rail.name, Pairs(config.margin))
                 held.add(replay_of, revision, (values[0] or 0.0) - (values[1] or 0.0))
     return found
 

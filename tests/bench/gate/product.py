@@ -65,7 +65,8 @@ def by_tally(trials: Trials, row: int, max_units_per_user: int) -> int:
 # -- what a unit costs
 
 CONFIG = GateConfig(settle_s=10.0, max_units=1_000_000, min_champion_units=2)
-FEW, MANY, TIMED = 100, 100_000, 1_000
+BASE = {name: Baseline(0.9, 0.09) for name in (REWARD, *(rail.name for rail in CONFIG.guardrails))}
+FEW, MANY, TIMED, ROUNDS, WEIGHED = 100, 100_000, 200, 20, 10_000
 
 
 def rewards(begin: int, end: int) -> list[Reward]:
@@ -86,35 +87,47 @@ def rewards(begin: int, end: int) -> list[Reward]:
     return found
 
 
+def held(num: int) -> Evidence:
+    """A trial of so many sessions, with its sums."""
+    found = Evidence()
+    for one in rewards(0, num):
+        found.add(one)
+    judge(found.trial(7, BASE, CONFIG), trial=1, promotions=0)
+    return found
+
+
+def unit_us(found: Evidence, more: list[Reward]) -> float:
+    """Processor time to file a reward and look at the trial."""
+    begun = time.process_time()
+    for one in more:
+        found.add(one)
+        judge(found.trial(7, BASE, CONFIG), trial=1, promotions=0)
+    return (time.process_time() - begun) / len(more) * 1e6
+
+
+def bytes_per_unit() -> float:
+    """Of memory, with the sums, and nothing shared with the records that units were made of."""
+    given = [one.model_dump_json() for one in rewards(0, WEIGHED)]
+    tracemalloc.start()
+    found = Evidence()
+    for one in given:
+        found.add(Reward.model_validate_json(one))
+    judge(found.trial(7, BASE, CONFIG), trial=1, promotions=0)
+    taken = tracemalloc.get_traced_memory()[0] / WEIGHED
+    tracemalloc.stop()
+    return taken
+
+
 def cost() -> dict[str, float]:
-    """Processor time to file a reward and look at the trial, with some sessions in it and with many; and memory."""
-    base = {name: Baseline(0.9, 0.09) for name in (REWARD, *(rail.name for rail in CONFIG.guardrails))}
-    fresh = {size: rewards(size, size + TIMED) for size in (FEW, MANY)}
-    worlds, memory = {}, 0.0
-    for size in (FEW, MANY):
-        before = rewards(0, size)
-        tracemalloc.start()
-        held = Evidence()
-        for one in before:
-            held.add(Reward.model_validate_json(one.model_dump_json()))
-        memory = tracemalloc.get_traced_memory()[0] / size
-        tracemalloc.stop()
-        judge(held.trial(7, base, CONFIG), trial=1, promotions=0)
-        worlds[size] = held
-    least = dict.fromkeys(worlds, math.inf)
-    for _ in range(10):
-        for size, held in worlds.items():
-            fork = Evidence()
-            fork.trials[7] = Sessions(held.trials[7].units.values(), held.trials[7].newest_at)
-            fork.trial(7, base, CONFIG)
-            begun = time.process_time()
-            for one in fresh[size]:
-                fork.add(one)
-                judge(fork.trial(7, base, CONFIG), trial=1, promotions=0)
-            least[size] = min(least[size], (time.process_time() - begun) / TIMED * 1e6)
+    """A session more, with few in the trial and with many, the least of some rounds; and what a session takes."""
+    many, least = held(MANY), {FEW: math.inf, MANY: math.inf}
+    for n in range(ROUNDS):
+        few = held(FEW)
+        least[FEW] = min(least[FEW], unit_us(few, rewards(FEW, FEW + TIMED)))
+        least[MANY] = min(least[MANY], unit_us(many, rewards(MANY + n * TIMED, MANY + (n + 1) * TIMED)))
     return {
         "unit_us.100": least[FEW],
         "unit_us.100000": least[MANY],
         "unit_us_ratio": least[MANY] / least[FEW],
-        "bytes_per_unit": memory,
+        "bytes_per_unit": bytes_per_unit(),
     }

@@ -188,3 +188,10 @@ def test_a_time_keeps_its_microseconds() -> None:
     (played,) = Traffic(begin=1_764_091_200.123456).sessions(1)
     given = frame(Table.REWARDS, rows(played.reward)[Table.REWARDS])
     assert given["at"].dt.timestamp("us")[0] == round(played.reward.at * 1e6)
+
+
+def test_a_sessions_row_says_in_which_block_it_began() -> None:
+    own = next(Traffic().sessions(1)).trajectory
+    given = Assignment(arm=Arm.CANDIDATE, trial=1, propensity=0.5, block=12)
+    (row,) = rows(own.model_copy(update={"assignment": given}))[Table.SESSIONS]
+    assert (row["block"], rows(own)[Table.SESSIONS][0]["block"]) == (12, None)

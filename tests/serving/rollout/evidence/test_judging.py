@@ -48,6 +48,11 @@ def test_a_clearly_worse_candidate_is_rejected_with_both_rewards_in_the_reason()
     assert "served worse" in standing.reason
 
 
+def test_harm_that_one_arm_alone_shows_says_that_the_other_has_nothing_yet() -> None:
+    units = [unit(n, Arm.CANDIDATE, 0.0, pi=0.9) for n in range(400)]
+    assert "reward 0.000 against none yet over 400 candidate" in stand(units).reason
+
+
 def test_a_good_reward_does_not_buy_off_a_hurt_guardrail() -> None:
     rng = random.Random(5)
     units = [

@@ -9,6 +9,7 @@ from serving.rollout.evidence import REWARD, Verdict, paired
 from serving.rollout.replay.pairing import Book, least_pairs, outcomes, unscored
 
 C, S = Arm.CANDIDATE, Arm.STABLE
+CONFIG = ReplayConfig(margin=0.05)
 GATE = GateConfig.model_validate(
     {
         "guardrails": [
@@ -31,7 +32,7 @@ def test_a_pair_is_both_arms_answers_to_one_prompt(book: Book) -> None:
     book.take(reward("p", C, "c", 0.25))
     assert book.pairs() == {}
     book.take(reward("p", S, "s", 1.0))
-    held = outcomes(book.pairs(), GATE, 0.05)
+    held = outcomes(book.pairs(), GATE, CONFIG)
     assert (len(held[REWARD]), held[REWARD].mean) == (1, -0.75)
 
 
@@ -73,13 +74,13 @@ def test_duplicates_change_nothing_and_the_newest_revision_counts(book: Book) ->
     for value, revision in ((0.25, 1), (0.5, 3), (0.5, 3), (0.75, 2)):
         book.take(reward("p", C, "c", value, revision=revision))
     book.take(reward("p", S, "s", 1.0))
-    assert outcomes(book.pairs(), GATE, 0.05)[REWARD].mean == -0.5
+    assert outcomes(book.pairs(), GATE, CONFIG)[REWARD].mean == -0.5
 
 
 def test_silence_is_no_sign_that_both_are_alike(book: Book) -> None:
     book.take(reward("p", C, "c", None))
     book.take(reward("p", S, "s", None))
-    held = outcomes(book.pairs(), GATE, 0.05)
+    held = outcomes(book.pairs(), GATE, CONFIG)
     assert len(held[REWARD]) == 0
     assert paired(held, 0.05, 0.05, is_over=True).verdict is Verdict.EXPIRE
     assert unscored(book.pairs().values()) == "thumb: no feedback"
@@ -88,16 +89,24 @@ def test_silence_is_no_sign_that_both_are_alike(book: Book) -> None:
 def test_guardrails_are_compared_where_both_have_them_and_one_that_is_missing_passes_nothing(book: Book) -> None:
     book.take(reward("p", C, "c", 0.5, guardrails={"completed": 0.0, "keep": 1.0}))
     book.take(reward("p", S, "s", 0.5, guardrails={"completed": 1.0}))
-    held = outcomes(book.pairs(), GATE, 0.05)
+    held = outcomes(book.pairs(), GATE, CONFIG)
     assert set(held) == {REWARD, "completed"}  # `keep` is not reported by both, `scored` says nothing without users
     assert held["completed"].mean == -1.0
-    assert set(outcomes({}, GATE, 0.05)) == {REWARD, "completed"}
+    assert set(outcomes({}, GATE, CONFIG)) == {REWARD, "completed"}
+
+
+def test_how_long_an_idle_engine_took_is_not_held_against_a_busy_one(book: Book) -> None:
+    slow = GateConfig.model_validate({"guardrails": [{"name": "latency", "margin": 0.05}]})
+    book.take(reward("p", C, "c", 0.5, guardrails={"latency": 0.1}))
+    book.take(reward("p", S, "s", 0.5, guardrails={"latency": 0.9}))
+    assert set(outcomes(book.pairs(), slow, CONFIG)) == {REWARD}
+    assert set(outcomes(book.pairs(), slow, ReplayConfig(left_out=()))) == {REWARD, "latency"}
 
 
 def test_a_rate_that_is_none_is_no_difference(book: Book) -> None:
     book.take(reward("p", C, "c", 0.5, guardrails={"completed": float("nan")}))
     book.take(reward("p", S, "s", 0.5, guardrails={"completed": 1.0}))
-    assert len(outcomes(book.pairs(), GATE, 0.05)["completed"]) == 0
+    assert len(outcomes(book.pairs(), GATE, CONFIG)["completed"]) == 0
 
 
 @pytest.mark.parametrize("num_outcomes", [1, 3])
@@ -108,6 +117,6 @@ def test_the_fewest_prompts_that_can_show_harm_do_and_one_less_does_not(num_outc
     gate = GateConfig.model_validate(rails)
     for num, told in ((least, Verdict.REJECT), (least - 1, Verdict.HOLD)):
         lost = {str(n): (reward(str(n), C, f"c{n}", 0.0), reward(str(n), S, f"s{n}", 1.0)) for n in range(num)}
-        held = outcomes(lost, gate, config.margin)
+        held = outcomes(lost, gate, config)
         assert len(held) == num_outcomes
         assert paired(held, config.alpha, config.alpha, is_over=False).verdict is told
