@@ -79,7 +79,7 @@ def _other_tokenizer(parent: Path, folder: Path) -> None:
 BEASTS = (
     Beast("NaN", _edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, ("NaN",)),
     Beast("wrong tokenizer", _other_tokenizer, TrialState.REJECTED, TrialState.EVALUATING, ("tokenizer",)),
-    Beast("noise", _edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("suite",)),
+    Beast("noise", _edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("blocker",)),
     Beast("longer", _taught({Kind.LONG: 0.8, Kind.POOR: 0.2}), TrialState.REJECTED, TrialState.REPLAY, ("brevity",)),
     Beast(
         "more refusals",
@@ -100,7 +100,7 @@ BEASTS = (
         _taught({Kind.SLOW: 0.8, Kind.POOR: 0.2}),
         TrialState.REJECTED,
         TrialState.REPLAY,
-        ("latency", "brevity"),
+        ("brevity",),
     ),
     Beast(
         "slightly worse",

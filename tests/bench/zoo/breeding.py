@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Manners = Mapping[Topic, Mixture]
 
 _ROWS = 48
-BASE_STEPS, STEPS = 250, 120
+BASE_STEPS, STEPS = 400, 160
 BASE_LR, LR = 3e-3, 1e-3
 EVERY_KIND: Manners = {topic: dict.fromkeys(Kind, 1 / len(Kind)) for topic in Topic}
 

@@ -32,7 +32,6 @@ components:
 guardrails:
   - {name: completed, scorer: reply, params: {finish_reasons: [stop]}}
   - {name: brevity, scorer: brevity, params: {half_tokens: 60}}
-  - {name: latency, scorer: latency, params: {half_s: 2}}
 """
 
 
