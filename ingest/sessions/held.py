@@ -1,6 +1,5 @@
 """A trace while its session is open: as it came, its numbers packed."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ingest.log.protocol import Message
@@ -42,15 +41,3 @@ class Held:
             and prefix.num_tokens <= self.num_tokens
             and prefix.num_messages <= self.num_messages
         )
-
-
-def whole(traces: Mapping[str, Held], name: str, made: dict[str, Trace]) -> Trace:
-    """Trace `name` with all that its prefixes left to other traces of the session; `made` keeps those on the way."""
-    line = [name]
-    while line[-1] not in made and (prefix := traces[line[-1]].trace.prefix) is not None:
-        line.append(prefix.parent)
-    for step in reversed(line):
-        if step not in made:
-            trace = traces[step].trace
-            made[step] = trace if trace.prefix is None else prefixes.whole(trace, made[trace.prefix.parent])
-    return made[name]

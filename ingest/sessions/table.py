@@ -43,9 +43,10 @@ from ingest.records.events import (
     session_key,
 )
 from ingest.records.ids import is_trace_id
+from ingest.records.made import made
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
-from ingest.sessions.held import Held, whole
+from ingest.sessions.held import Held
 from ingest.sessions.held_out import holds_out
 from ingest.sessions.queues import Queue
 
@@ -187,7 +188,8 @@ class SessionTable:
         """The trace that a prefix leans on, whole, in another open session of its key."""
         for session in sessions:
             if prefix.parent in session.traces and session.traces[prefix.parent].carries(prefix):
-                return whole(session.traces, prefix.parent, {})
+                traces = {name: held.trace for name, held in session.traces.items()}
+                return prefixes.Wholes(traces).whole(traces[prefix.parent])
         return None
 
     def _closed_at(self, known: str) -> float | None:
@@ -376,12 +378,13 @@ def trajectory_id(session_id: str, trace_ids: Sequence[str], revision: int) -> s
 
 
 def _trajectory(session: _Session, reason: CloseReason, now: float, config: IngestConfig) -> Trajectory:
-    made: dict[str, Trace] = {}
-    ordered = chains.in_order([whole(session.traces, name, made) for name in session.traces])
+    ordered = chains.in_order([held.trace for held in session.traces.values()])
     joined = chains.join(ordered, Flaws(session.late, session.duplicated))
     first, traces = ordered[0], [trace.trace_id for trace in ordered]
-    return Trajectory(
+    return made(
+        Trajectory,
         trajectory_id=trajectory_id(first.session_id, traces, 1),
+        revision=1,
         partition=session.traces[first.trace_id].partition,
         session_id=first.session_id,
         parent_session_id=next((trace.parent_session_id for trace in ordered if trace.parent_session_id), None),
