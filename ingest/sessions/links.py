@@ -88,7 +88,7 @@ class Lineage:
         following = reading.thread.upto(kept + 1)
         if following.above is before.thread and following.key[0] == ASSISTANT:
             reading.parent, reading.num_kept = before.trace.trace_id, kept + 1
-        elif reading.trace.request.get("previous_response_id"):
+        elif reading.read.request.get("previous_response_id"):
             reading.parent = before.trace.trace_id
 
     def _remember(self, reading: Reading) -> None:
