@@ -18,7 +18,7 @@ that names what can be no trace waits for nothing: both are the caller's. So is 
 is in no open session.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -263,15 +263,18 @@ class SessionTable:
         `known_until[partition]` stands in for `now` in partitions that still have unread records: nothing is known
         there about what came later.
         """
-        closed = []
+        return list(self.closing(now, known_until))
+
+    def closing(self, now: float, known_until: Mapping[int, float] | None = None) -> Iterator[Closed]:
+        """The same, one after the other: of many that end at once, one is held at a time."""
         for session in self._take_ended(now, known_until or {}, with_traces=True):
             trajectory = _trajectory(session, session.end(self._config)[1], now, self._config)
             self.remember(trajectory)
             subjects = tuple(sorted(session.subjects))
             above = session.headers.get(TRACEPARENT)
-            contexts = tuple({TRACEPARENT: one} for one in session.contexts if one != above)
-            closed.append(Closed(session.key, trajectory, session.headers, subjects, contexts))
-        return closed
+            contexts = tuple([{TRACEPARENT: one} for one in session.contexts if one != above])
+            session.traces.clear()  # it is still queued for the time of its end
+            yield Closed(session.key, trajectory, session.headers, subjects, contexts)
 
     def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Unclaimed]:
         """Take out and return feedback whose session did not come within `horizon_s`."""
@@ -418,4 +421,5 @@ def _common_assignment(traces: list[Trace]) -> Assignment | None:
     first = traces[0].assignment
     if any(trace.assignment.block is not None for trace in traces):
         return first
-    return first if all(trace.assignment == first for trace in traces) else None
+    said = first.__dict__  # models compare far slower
+    return first if all(trace.assignment.__dict__ == said for trace in traces) else None
