@@ -14,6 +14,7 @@ Marks say what is known to be wrong with a chain's turns:
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from ingest.records.events import Chain, ChainMark, Link, Segment, Trace
 from ingest.records.made import made
@@ -121,7 +122,7 @@ class _Laying:
 
 def in_order(traces: Iterable[Trace]) -> list[Trace]:
     """Traces as they began; ids settle ties, so that every process sees one order."""
-    return sorted(traces, key=lambda trace: (trace.started_at, trace.trace_id))
+    return sorted(traces, key=attrgetter("started_at", "trace_id"))
 
 
 def join(traces: Iterable[Trace], flaws: Flaws | None = None) -> Joined:

@@ -1,14 +1,14 @@
 """A trace while its session is open: as it came, its numbers packed."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingest.log.protocol import Message
 from ingest.records import prefixes
 from ingest.records.events import Prefix, Trace
+from ingest.records.made import named_alike
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A trace as it was stored, where it lay, and what a later trace that leans on it must know.
 
     `num_tokens` and `num_messages` are the whole trace's. `digest` is its value's.
@@ -23,6 +23,7 @@ class Held:
 
     @classmethod
     def of(cls, trace: Trace, message: Message) -> "Held":
+        named_alike(trace)
         prefix = trace.prefix
         num_tokens = len(trace.prompt_token_ids) + len(trace.token_ids)
         return cls(

@@ -97,7 +97,10 @@ class Lineage:
         said = reply_key(reading.trace.reply_text)
         self._requests.answered(reading.thread, said).turn = reading.trace.trace_id
         self._said[said] = reading
-        self._seen.update(reading.thread.said(max(0, reading.num_kept - 1)))  # before that, its parent's
+        for thread in reading.thread.all():
+            if thread.length < reading.num_kept or not thread.length:  # before that, its parent's
+                break
+            self._seen.add(thread.key)
         self._earlier.append(reading)
 
     # -- links
