@@ -135,9 +135,10 @@ class Requests:
         """From where the trace before it is leant on; `None` where that cannot be told without making it whole."""
         if not prefixes.LISTS.isdisjoint(prefix.same):
             return None
-        request, head, name = trace.request, before.read, prefixes.list_in(trace.request)
+        request: Mapping[str, Any] = trace.request
+        head, name = before.read, prefixes.list_in(request)
         if prefix.same:
-            request = request | {key: head.request.get(key) for key in prefix.same}
+            request = trace.request | {key: head.request.get(key) for key in prefix.same}
         redacted = prefixes.redacted_in(trace.redacted, head.redacted)
         if name is None or not prefix.num_messages:
             return self._begin(request, redacted, read_part)

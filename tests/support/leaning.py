@@ -63,8 +63,12 @@ def _request(rng: random.Random, messages: list[Any], list_in: str) -> dict[str,
         messages.insert(-1, {"role": "user", "content": RESULTS})
     if rng.random() < 0.03:
         messages.insert(0, "no message")
-    odd = ({"prompt": "p" * 50}, {"messages": "m" * 50, "input": messages}, {"messages": messages, "input": "i" * 50})
-    request = dict(rng.choice(odd)) if rng.random() < 0.1 else {list_in: messages}
+    odd: tuple[dict[str, Any], ...] = (
+        {"prompt": "p" * 50},
+        {"messages": "m" * 50, "input": messages},
+        {"messages": messages, "input": "i" * 50},
+    )
+    request: dict[str, Any] = dict(rng.choice(odd)) if rng.random() < 0.1 else {list_in: messages}
     if rng.random() < 0.7:
         request["tools"] = TOOLS
     if rng.random() < 0.05:
