@@ -1,6 +1,7 @@
 """Stored sessions against the plain way of making them: every trace whole, everything compared with all before it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import joined_whole
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 from leaning import Stored, stored
 
 from infra.config import IngestConfig
-from ingest.records import codec
+from ingest.records import codec, prefixes
 from ingest.records.events import Trace, Trajectory
-from ingest.records.prefixes import Wholes
+from ingest.records.prefixes import Outline, Wholes
 from ingest.sessions.chains import Flaws, join
 from ingest.sessions.table import SessionTable, Taken
 
@@ -80,3 +81,15 @@ def test_whole_traces_are_joined_as_stored_ones_are(seed: int, length: int) -> N
     wholes = list(stored(seed, length).wholes.values())
     expected = joined_whole.join(wholes)
     assert join(wholes).chains == expected.chains
+
+
+def test_a_turn_kept_on_the_server_is_gone_on_from_where_its_name_was_left_out(
+    make_trace: Callable[..., Trace],
+) -> None:
+    named = {"previous_response_id": "r" * 40}
+    parent = make_trace(n=0, prompt=(1, 2), reply=(3, 4), request=named | {"input": [{"role": "user", "content": "a"}]})
+    trace = make_trace(n=1, prompt=(1, 2, 3, 4, 5), request=named | {"input": [{"role": "user", "content": "b"}]})
+    outline, elder = Outline.of(trace), Outline.of(parent)
+    cut = prefixes.cut(trace, outline, elder, prefixes.digest(codec.encode(parent)[0]), 4)
+    assert "previous_response_id" not in cut.request
+    assert join([parent, cut]).readings[trace.trace_id].parent == parent.trace_id
