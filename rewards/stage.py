@@ -202,7 +202,7 @@ class Stage:
 
     def note(self) -> None:
         """4: copy what was written into the index, and let it go of rewards whose trajectories are on no topic."""
-        self._index.note(self._written.values())
+        self._index.note((receipt, self._index.named(made)) for receipt, made in self._written.values())
         self._written.clear()
         self._index.forget(self._clock() - self._remember_s)
 

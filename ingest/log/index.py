@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from infra.config import Config
 from infra.errors import RecordError, StoreError
@@ -53,6 +53,13 @@ class Entry:
     """The newest record that holds an id: where it lies on the topic, and its time."""
 
     source: Source
+    at: float
+
+
+class Named(NamedTuple):
+    """A record's ids and its time: what is copied of it."""
+
+    ids: tuple[str, ...]
     at: float
 
 
@@ -105,11 +112,15 @@ class Index(Generic[AnyRecord]):
             self._db.executemany("INSERT OR IGNORE INTO positions VALUES (?, ?)", empty)
         return num
 
-    def note(self, written: Iterable[tuple[Receipt, AnyRecord]]) -> None:
+    def named(self, record: AnyRecord) -> Named:
+        """What `note` has to be told of a record."""
+        return Named(tuple(self._ids(record)), self._at(record))
+
+    def note(self, written: Iterable[tuple[Receipt, Named]]) -> None:
         """Copy what this process wrote itself, once the log has it."""
         rows, moved = list[_Row](), []
-        for receipt, record in written:
-            rows += self._rows(receipt.partition, receipt.offset, record)
+        for receipt, named in written:
+            rows += _rows(receipt.partition, receipt.offset, named)
             moved.append((receipt.offset + 1, receipt.partition, receipt.offset))
         with self._changing():
             self._db.executemany(_PUT, rows)
@@ -142,12 +153,8 @@ class Index(Generic[AnyRecord]):
         except RecordError as exc:
             logger.warning("%s/%d@%d: skipped: %s", message.topic, message.partition, message.offset, exc)
             return False
-        self._db.executemany(_PUT, self._rows(message.partition, message.offset, record))
+        self._db.executemany(_PUT, _rows(message.partition, message.offset, self.named(record)))
         return True
-
-    def _rows(self, partition: int, offset: int, record: AnyRecord) -> list[_Row]:
-        at = self._at(record)
-        return [(name, partition, offset, at) for name in self._ids(record)]
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -159,6 +166,10 @@ class Index(Generic[AnyRecord]):
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+
+def _rows(partition: int, offset: int, named: Named) -> list[_Row]:
+    return [(name, partition, offset, named.at) for name in named.ids]
 
 
 def index_path(config: Config, group: str) -> Path:

@@ -141,16 +141,15 @@ class Trace(Record):
 
     @model_validator(mode="after")
     def _aligned(self) -> "Trace":
-        if len(self.logprobs) != len(self.token_ids):
-            raise ValueError(
-                f"a log-probability per reply token: {len(self.token_ids)} tokens, {len(self.logprobs)} values"
-            )
-        _check_tiling(self.spans, len(self.token_ids))
+        num_tokens = len(self.token_ids)
+        if len(self.logprobs) != num_tokens:
+            raise ValueError(f"a log-probability per reply token: {num_tokens} tokens, {len(self.logprobs)} values")
+        _check_tiling(self.spans, num_tokens)
         return self
 
 
 def _check_tiling(spans: tuple[VersionSpan, ...], length: int) -> None:
-    if not spans:
+    if not spans or (len(spans) == 1 and spans[0].start == 0 and spans[0].end == length):
         return
     edges = [spans[0].start, *(span.end for span in spans)]
     joined = all(a.end == b.start for a, b in pairwise(spans))

@@ -16,19 +16,19 @@ from typing import Any, ClassVar, Self, TypeVar, overload
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-_WORD = 4
+WORD_BYTES = 4
 _PLANES = "~"
 N = TypeVar("N", int, float)
 
 
 def planes_of(words: bytes) -> bytes:
     """32-bit words byte plane after byte plane."""
-    return b"".join(words[plane::_WORD] for plane in range(_WORD))
+    return b"".join(words[plane::WORD_BYTES] for plane in range(WORD_BYTES))
 
 
 def words_of(planes: bytes) -> bytes:
     """The words that `planes_of` was given."""
-    num, words = len(planes) // _WORD, bytearray(len(planes))
+    num, words = len(planes) // WORD_BYTES, bytearray(len(planes))
     words[0::4], words[1::4] = planes[:num], planes[num : 2 * num]
     words[2::4], words[3::4] = planes[2 * num : 3 * num], planes[3 * num :]
     return bytes(words)
@@ -50,7 +50,7 @@ class Packed(Sequence[N]):
         try:
             self._words: bytes | None = struct.pack(f"<{len(given)}{self._CODE}", *given)
         except (struct.error, OverflowError) as exc:
-            raise ValueError(f"numbers of {_WORD} bytes each: {exc}") from exc
+            raise ValueError(f"numbers of {WORD_BYTES} bytes each: {exc}") from exc
         self._planes: bytes | None = None
 
     @classmethod
@@ -65,8 +65,8 @@ class Packed(Sequence[N]):
         """From a string as records have it. Raises `ValueError`."""
         has_planes = text.startswith(_PLANES)
         data = binascii.a2b_base64(text[1:] if has_planes else text, strict_mode=True)
-        if len(data) % _WORD:
-            raise ValueError(f"packed numbers take {_WORD} bytes each, got {len(data)} bytes")
+        if len(data) % WORD_BYTES:
+            raise ValueError(f"packed numbers take {WORD_BYTES} bytes each, got {len(data)} bytes")
         made = cls.__new__(cls)
         made._words, made._planes = (None, data) if has_planes else (data, None)
         return made
@@ -93,19 +93,19 @@ class Packed(Sequence[N]):
     def num_common(self, other: "Packed[N]") -> int:
         """How many numbers both have in common at their head. Halves the doubt, so slices compare in C."""
         one, two = self.words, other.words
-        low, high = 0, min(len(one), len(two)) // _WORD
-        if one[: high * _WORD] == two[: high * _WORD]:
+        low, high = 0, min(len(one), len(two)) // WORD_BYTES
+        if one[: high * WORD_BYTES] == two[: high * WORD_BYTES]:
             return high
         while low < high:
             middle = (low + high + 1) // 2
-            if one[low * _WORD : middle * _WORD] == two[low * _WORD : middle * _WORD]:
+            if one[low * WORD_BYTES : middle * WORD_BYTES] == two[low * WORD_BYTES : middle * WORD_BYTES]:
                 low = middle
             else:
                 high = middle - 1
         return low
 
     def __len__(self) -> int:
-        return len(self._words or self._planes or b"") // _WORD
+        return len(self._words or self._planes or b"") // WORD_BYTES
 
     @overload
     def __getitem__(self, index: int) -> N: ...
@@ -115,7 +115,11 @@ class Packed(Sequence[N]):
         if isinstance(index, int):
             return tuple(self)[index]
         start, stop, step = index.indices(len(self))
-        return self.of_words(self.words[start * _WORD : stop * _WORD]) if step == 1 else type(self)(tuple(self)[index])
+        return (
+            self.of_words(self.words[start * WORD_BYTES : stop * WORD_BYTES])
+            if step == 1
+            else type(self)(tuple(self)[index])
+        )
 
     def __iter__(self) -> Iterator[N]:
         return iter(struct.unpack(f"<{len(self)}{self._CODE}", self.words))

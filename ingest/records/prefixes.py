@@ -19,7 +19,8 @@ from infra.errors import RecordError
 from ingest.records.events import Prefix, Trace
 from ingest.records.packing import TokenIds
 
-LISTS = ("messages", "input")
+_IN_ORDER = ("messages", "input")
+LISTS = frozenset(_IN_ORDER)
 """Fields of a request that hold its messages, as a list."""
 
 
@@ -39,7 +40,7 @@ class Outline:
 
     @classmethod
     def of(cls, trace: Trace) -> "Outline":
-        name = _list_in(trace.request)
+        name = list_in(trace.request)
         return cls(
             trace.trace_id,
             trace.prompt_token_ids,
@@ -65,7 +66,7 @@ def digest(value: bytes) -> str:
 
 def cut(trace: Trace, outline: Outline, parent: Outline, parent_digest: str, num_tokens: int) -> Trace:
     """A whole trace without what `parent` has; `num_tokens` of its prompt are known to be the parent's."""
-    name = _list_in(trace.request)
+    name = list_in(trace.request)
     num_messages = _num_same(outline.messages, parent.messages)
     same = tuple(key for key, mark in outline.fields.items() if parent.fields.get(key) == mark)
     request = {key: given for key, given in trace.request.items() if key not in same}
@@ -87,7 +88,7 @@ def whole(trace: Trace, parent: Trace) -> Trace:
     """
     prefix = trace.prefix
     assert prefix is not None
-    name, held = _list_in(trace.request), _list_in(parent.request)
+    name, held = list_in(trace.request), list_in(parent.request)
     tokens = parent.prompt_token_ids + parent.token_ids
     if len(tokens) > prefix.num_tokens:
         tokens = tokens[: prefix.num_tokens]
@@ -102,27 +103,48 @@ def whole(trace: Trace, parent: Trace) -> Trace:
         request[key] = parent.request.get(key)
     if name:
         request[name] = messages + request[name]
-    redacted = trace.redacted
-    if parent.redacted:
-        redacted = dict(Counter(parent.redacted) + Counter(redacted))
     return trace.model_copy(
         update={
             "prefix": None,
             "request": request,
             "prompt_token_ids": tokens + trace.prompt_token_ids,
-            "redacted": redacted,
+            "redacted": redacted_in(trace.redacted, parent.redacted),
         }
     )
 
 
+def redacted_in(own: Mapping[str, int], parents: Mapping[str, int]) -> Mapping[str, int]:
+    """What was replaced in a whole trace, by kind: in what it stores, and in its whole parent."""
+    return dict(Counter(parents) + Counter(own)) if parents else own
+
+
+class Wholes:
+    """Stored traces of a session made whole, each once. `traces` has, by id, those that they lean on."""
+
+    def __init__(self, traces: Mapping[str, Trace]) -> None:
+        self._traces = traces
+        self._made: dict[str, Trace] = {}
+
+    def whole(self, trace: Trace) -> Trace:
+        """`trace` with all that its prefixes left to others. Raises `RecordError` as `whole` does."""
+        line = [trace]
+        while line[-1].trace_id not in self._made and (prefix := line[-1].prefix) is not None:
+            line.append(self._traces[prefix.parent])
+        found = self._made.get(line[-1].trace_id, line[-1])
+        for step in reversed(line[:-1]):
+            found = self._made[step.trace_id] = whole(step, found)
+        return found
+
+
 def num_messages(trace: Trace) -> int:
     """How many messages the request of a trace has, as it is stored."""
-    name = _list_in(trace.request)
+    name = list_in(trace.request)
     return len(trace.request[name]) if name else 0
 
 
-def _list_in(request: Mapping[str, Any]) -> str | None:
-    for name in LISTS:
+def list_in(request: Mapping[str, Any]) -> str | None:
+    """The field of a request that holds its messages as a list, if it has one."""
+    for name in _IN_ORDER:
         if isinstance(request.get(name), list):
             return name
     return None

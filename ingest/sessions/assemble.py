@@ -29,6 +29,7 @@ are joined before anything is closed.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from infra import telemetry
@@ -37,7 +38,7 @@ from infra.errors import ErasedError, RecordError
 from infra.lifecycle import Stop
 from infra.telemetry import metrics, names
 from ingest.log import fates, letters
-from ingest.log.index import Index, index_path
+from ingest.log.index import Index, Named, index_path
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Erased, Reader, labels, place, send
@@ -46,6 +47,7 @@ from ingest.log.trajectories import read_at
 from ingest.records.codec import SUBJECT_HEADER
 from ingest.records.events import (
     SESSION_END,
+    CloseReason,
     Fate,
     FateKind,
     Feedback,
@@ -82,7 +84,8 @@ class Assembler:
         self._elders = Elders(log, self._index)
         self._late = Late(settle_s(config.ingest))
         self.table = SessionTable(config.ingest, self._closed_at)
-        self._written: list[tuple[Receipt, Trajectory]] = []
+        self._written: list[tuple[Receipt, Named]] = []
+        self._closed: Counter[CloseReason] = Counter()
         self._reader = Reader(log, READERS[GROUP], GROUP)
         self._assigned: frozenset[Where] = frozenset()
         self._next: dict[Where, int] = {}
@@ -183,7 +186,7 @@ class Assembler:
         if not self.table.may_close(now):
             return
         known_until = self._known_until()
-        for closed in self.table.due(now, known_until):
+        for closed in self.table.closing(now, known_until):
             self._write(closed)
         for unclaimed in self.table.unclaimed(now, known_until):
             self._bury(unclaimed, f"it did not come within {self._horizon_s:g} s")
@@ -240,28 +243,22 @@ class Assembler:
 
     def _write(self, closed: Closed) -> None:
         trajectory = closed.trajectory
-        begun, about_messages = time.monotonic(), names.messaging("process", TRACES.name) | {names.GROUP: GROUP}
-        told: names.Told = {
-            names.BATCH_COUNT: len(trajectory.turns) + len(trajectory.feedback),
-            names.TRAJECTORY: trajectory.trajectory_id,
-            names.NUM_TURNS: len(trajectory.turns),
-            names.CLOSED: trajectory.closed.value,
-        }
-        with telemetry.span(
-            names.CLOSE_SESSION, about_messages | told, closed.headers, closed.contexts, of=TRACES.name
-        ):
+        begun, told = time.monotonic(), _told_of(trajectory) if telemetry.is_tracing() else None
+        with telemetry.span(names.CLOSE_SESSION, told, closed.headers, closed.contexts, of=TRACES.name):
             traces = [turn.trace_id for turn in trajectory.turns]
             about = labels(closed.subjects, traces)
             try:
-                self._written.append((send(self._log, TRAJECTORIES, closed.key, trajectory, about), trajectory))
+                receipt = send(self._log, TRAJECTORIES, closed.key, trajectory, about)
+                self._written.append((receipt, self._index.named(trajectory)))
             except ErasedError:
                 fates.erased(self._log, traces, self._clock())
                 return
             except RecordError as exc:
                 fates.dead_letter(self._log, trajectory, str(exc), self._clock())
                 return
-        telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, about_messages)
-        telemetry.count(metrics.TRAJECTORIES_CLOSED, 1, {names.CLOSED: trajectory.closed.value})
+        if telemetry.is_measuring():
+            telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, _about_messages())
+            self._closed[trajectory.closed] += 1
         logger.info(
             "session %s closed (%s): trajectory %s, revision %d, %d turns, %d feedback",
             telemetry.Local(trajectory.session_id),
@@ -300,7 +297,10 @@ class Assembler:
         return frozenset(topic for topic in topics if lag[topic] > 0)
 
     def note(self) -> None:
-        """4: copy what was written into the index, and let the table forget what it says."""
+        """4: copy what was written into the index, let the table forget what it says, and tell how much it was."""
+        for reason, num in self._closed.items():
+            telemetry.count(metrics.TRAJECTORIES_CLOSED, num, {names.CLOSED: reason.value})
+        self._closed.clear()
         if self._written:
             self._index.note(self._written)
             self._written.clear()
@@ -320,6 +320,20 @@ class Assembler:
         """Leave the group. Nothing is committed that was not flushed."""
         self._reader.close()
         self._index.close()
+
+
+def _about_messages() -> names.Told:
+    return names.messaging("process", TRACES.name) | {names.GROUP: GROUP}
+
+
+def _told_of(trajectory: Trajectory) -> names.Told:
+    """What a span says of a session that closed."""
+    return _about_messages() | {
+        names.BATCH_COUNT: len(trajectory.turns) + len(trajectory.feedback),
+        names.TRAJECTORY: trajectory.trajectory_id,
+        names.NUM_TURNS: len(trajectory.turns),
+        names.CLOSED: trajectory.closed.value,
+    }
 
 
 def run(log: EventLog, config: Config, stop: Stop) -> None:

@@ -13,11 +13,17 @@ Marks say what is known to be wrong with a chain's turns:
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 
 from ingest.records.events import Chain, ChainMark, Link, Segment, Trace
-from ingest.records.packing import TokenIds
-from ingest.sessions.links import Lineage, Reading, takes_part
+from ingest.records.made import made
+from ingest.records.packing import WORD_BYTES, TokenIds
+from ingest.records.prefixes import Wholes
+from ingest.sessions.links import Lineage, takes_part
+from ingest.sessions.readings import Reading, Requests
+
+Words = bytes | bytearray
 
 
 @dataclass(frozen=True)
@@ -36,78 +42,123 @@ class Joined:
     readings: dict[str, Reading]
 
 
-@dataclass
 class _Growing:
-    """A chain while traces are still being laid on it."""
+    """A chain while traces are still being laid on it. `words` are its tokens', 32 bits each."""
 
-    token_ids: TokenIds = field(default_factory=TokenIds)
-    segments: list[Segment] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
+    __slots__ = ("readings", "segments", "words")
 
-    def lay(self, trace: Trace, reading: Reading) -> None:
-        start = len(trace.prompt_token_ids)
-        self.token_ids = trace.prompt_token_ids + trace.token_ids
+    def __init__(self) -> None:
+        self.words = bytearray()
+        self.segments: list[Segment] = []
+        self.readings: list[Reading] = []
+
+    def lay(self, trace: Trace, reading: Reading, prompt: Words) -> int:
+        """Go on with the rest of a trace's prompt, and its reply. Where that ends, in bytes."""
+        self.words += prompt
+        start = len(self.words) // WORD_BYTES
+        self.words += trace.token_ids.words
+        end = len(self.words)
         self.readings.append(reading)
         self.segments.append(
-            Segment(
+            made(
+                Segment,
                 trace_id=trace.trace_id,
                 start=start,
-                end=start + len(trace.token_ids),
+                end=end // WORD_BYTES,
                 logprobs=trace.logprobs,
                 spans=trace.spans,
             )
         )
+        return end
 
     def marks(self, flaws: Flaws) -> tuple[ChainMark, ...]:
-        held = {segment.trace_id for segment in self.segments}
+        held = [segment.trace_id for segment in self.segments]
         wrong = {
             ChainMark.MISSING: any(reading.unknown for reading in self.readings),
-            ChainMark.LATE: not held.isdisjoint(flaws.late),
-            ChainMark.DUPLICATED: not held.isdisjoint(flaws.duplicated),
+            ChainMark.LATE: any(name in flaws.late for name in held),
+            ChainMark.DUPLICATED: any(name in flaws.duplicated for name in held),
         }
-        return tuple(mark for mark, is_so in wrong.items() if is_so)
+        return tuple([mark for mark, is_so in wrong.items() if is_so])
+
+
+class _Laying:
+    """Where a session's traces are laid: chains grow, and `_ends` tells where in which of them a trace ends."""
+
+    def __init__(self, wholes: Wholes) -> None:
+        self._wholes = wholes
+        self.growing: list[_Growing] = []
+        self._ends: dict[str, tuple[_Growing, int]] = {}
+
+    def fit(self, trace: Trace) -> tuple[_Growing | None, Words]:
+        """The chain that a trace extends, and the rest of its prompt behind that."""
+        prefix = trace.prefix
+        chain, end = self._ends.get(prefix.parent, (None, 0)) if prefix is not None else (None, 0)
+        if chain is None or prefix is None:
+            return self._search(self._wholes.whole(trace).prompt_token_ids.words)
+        shared, own = prefix.num_tokens * WORD_BYTES, trace.prompt_token_ids.words
+        if shared == end == len(chain.words) and not self._is_rivalled(chain):
+            return chain, own
+        if shared > end:
+            return self._search(self._wholes.whole(trace).prompt_token_ids.words)
+        return self._search(chain.words[:shared] + own)
+
+    def _is_rivalled(self, chain: _Growing) -> bool:
+        """Whether a prompt that extends a chain may extend another that is longer, or as long and newer."""
+        words = chain.words
+        return any(other is not chain and other.words.startswith(words) for other in self.growing)
+
+    def _search(self, prompt: Words) -> tuple[_Growing | None, Words]:
+        fitting = [chain for chain in reversed(self.growing) if prompt.startswith(chain.words)]
+        longest = max(fitting, key=lambda chain: len(chain.words), default=None)
+        return longest, prompt if longest is None else prompt[len(longest.words) :]
+
+    def lay(self, trace: Trace, reading: Reading, chain: _Growing | None, prompt: Words) -> None:
+        """On `chain`, or a new one."""
+        if chain is None:
+            chain = _Growing()
+            self.growing.append(chain)
+        self._ends[trace.trace_id] = chain, chain.lay(trace, reading, prompt)
 
 
 def in_order(traces: Iterable[Trace]) -> list[Trace]:
     """Traces as they began; ids settle ties, so that every process sees one order."""
-    return sorted(traces, key=lambda trace: (trace.started_at, trace.trace_id))
+    return sorted(traces, key=attrgetter("started_at", "trace_id"))
 
 
 def join(traces: Iterable[Trace], flaws: Flaws | None = None) -> Joined:
     """The chains of one session's traces, in the order they began, linked and marked.
 
+    Traces may be as they are stored: what one leaves out, another of them has, as `Held.carries` tells. One that leans
+    on the end of a chain extends it, where no other goes on from that end, and neither is looked through again.
+
     `Segment.start` and `end` are positions in the chain; `logprobs` and `spans` are the trace's own, so a span
     `[a, b)` covers the chain's tokens `[start + a, start + b)`. Side turns are never trained and traces without
     reply tokens have nothing to train: neither gives a segment.
     """
-    lineage, growing = Lineage(), list[_Growing]()
-    for trace in in_order(traces):
+    ordered = in_order(traces)
+    wholes = Wholes({trace.trace_id: trace for trace in ordered})
+    lineage, laying = Lineage(Requests(wholes)), _Laying(wholes)
+    for trace in ordered:
         if not takes_part(trace):
             lineage.read(trace, None)
             continue
-        chain = _longest_prefix(growing, trace.prompt_token_ids)
+        chain, prompt = laying.fit(trace)
         reading = lineage.read(trace, chain.segments[-1].trace_id if chain else None)
-        if chain is None:
-            chain = _Growing()
-            growing.append(chain)
-        chain.lay(trace, reading)
-    return Joined(_stored(growing, flaws or Flaws()), lineage.readings)
-
-
-def _longest_prefix(chains: list[_Growing], prompt: TokenIds) -> _Growing | None:
-    fitting = [chain for chain in reversed(chains) if prompt.begins_with(chain.token_ids)]
-    return max(fitting, key=lambda chain: len(chain.token_ids), default=None)
+        laying.lay(trace, reading, chain, prompt)
+    return Joined(_stored(laying.growing, flaws or Flaws()), lineage.readings)
 
 
 def _stored(growing: Sequence[_Growing], flaws: Flaws) -> tuple[Chain, ...]:
     chain_of = {segment.trace_id: number for number, chain in enumerate(growing) for segment in chain.segments}
+    tokens = [TokenIds.of_words(bytes(chain.words)) for chain in growing]
     chains = []
     for number, chain in enumerate(growing):
-        common = [chain.token_ids.num_common(other.token_ids) for other in growing[:number]]
+        common = [tokens[number].num_common(other) for other in tokens[:number]]
         shared = max(common, default=0)
         chains.append(
-            Chain(
-                token_ids=chain.token_ids[shared:],
+            made(
+                Chain,
+                token_ids=tokens[number][shared:] if shared else tokens[number],
                 segments=tuple(chain.segments),
                 base=common.index(shared) if shared else None,
                 shared=shared,

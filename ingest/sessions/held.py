@@ -1,15 +1,14 @@
 """A trace while its session is open: as it came, its numbers packed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingest.log.protocol import Message
 from ingest.records import prefixes
 from ingest.records.events import Prefix, Trace
+from ingest.records.made import named_alike
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A trace as it was stored, where it lay, and what a later trace that leans on it must know.
 
     `num_tokens` and `num_messages` are the whole trace's. `digest` is its value's.
@@ -24,6 +23,7 @@ class Held:
 
     @classmethod
     def of(cls, trace: Trace, message: Message) -> "Held":
+        named_alike(trace)
         prefix = trace.prefix
         num_tokens = len(trace.prompt_token_ids) + len(trace.token_ids)
         return cls(
@@ -42,15 +42,3 @@ class Held:
             and prefix.num_tokens <= self.num_tokens
             and prefix.num_messages <= self.num_messages
         )
-
-
-def whole(traces: Mapping[str, Held], name: str, made: dict[str, Trace]) -> Trace:
-    """Trace `name` with all that its prefixes left to other traces of the session; `made` keeps those on the way."""
-    line = [name]
-    while line[-1] not in made and (prefix := traces[line[-1]].trace.prefix) is not None:
-        line.append(prefix.parent)
-    for step in reversed(line):
-        if step not in made:
-            trace = traces[step].trace
-            made[step] = trace if trace.prefix is None else prefixes.whole(trace, made[trace.prefix.parent])
-    return made[name]

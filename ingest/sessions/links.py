@@ -25,59 +25,11 @@ window; an edited first message is a new beginning; a short reply proves nothing
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from ingest.records.events import ChatMessage, LinkKind, ToolCall, Trace, TurnKind
-from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, Requests, calls_in, reply_key
-from ingest.sessions.quotes import Quote, Reply, Text, stands_before
-
-
-@dataclass(frozen=True)
-class Joint:
-    """A link between turns; `ingest.records.events.Link` is the same between chains."""
-
-    kind: LinkKind
-    trace_id: str
-    coverage: float = 1.0
-    message: int | None = None
-
-
-@dataclass
-class Reading:
-    """What is known of one turn: its messages, its place, its kind, and the calls its reply made.
-
-    `unknown` is whether its own messages hold a reply that no turn of the session gave.
-    """
-
-    trace: Trace
-    messages: tuple[ChatMessage, ...]
-    keys: tuple[Key, ...]
-    kind: TurnKind
-    tool_calls: tuple[ToolCall, ...]
-    parent: str | None = None
-    joint: Joint | None = None
-    num_kept: int = 0
-    is_continued: bool = False
-    unknown: bool = False
-
-    @cached_property
-    def reply(self) -> Reply:
-        return Reply(self.trace.reply_text, self.trace.kind is TurnKind.SUMMARY)
-
-    @cached_property
-    def texts(self) -> list[Text]:
-        """The messages, as texts that may quote."""
-        return [Text(message.text) for message in self.messages]
-
-    @property
-    def asked(self) -> str:
-        """What it answered: the text of its last message."""
-        return self.messages[-1].text if self.messages else ""
-
-    @property
-    def new_messages(self) -> tuple[ChatMessage, ...]:
-        """Those that its parent's request and reply do not hold."""
-        return self.messages[self.num_kept :]
+from ingest.records.events import LinkKind, Trace, TurnKind
+from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, calls_in, key_of, reply_key
+from ingest.sessions.quotes import Quote, Text, stands_before
+from ingest.sessions.readings import Joint, Reading, Requests
 
 
 @dataclass
@@ -98,17 +50,15 @@ def takes_part(trace: Trace) -> bool:
 class Lineage:
     """The turns of a session in the order they began, read one after the other."""
 
+    _requests: Requests
     readings: dict[str, Reading] = field(default_factory=dict)
-    _heads: dict[tuple[Key, ...], str] = field(default_factory=dict)  # request and reply -> the turn
     _said: dict[Key, Reading] = field(default_factory=dict)  # a reply -> the last turn that gave it
     _earlier: list[Reading] = field(default_factory=list)  # those that take part
     _seen: set[Key] = field(default_factory=set)
-    _requests: Requests = field(default_factory=Requests)
 
     def read(self, trace: Trace, extends: str | None) -> Reading:
         """Take the next trace; `extends` is the newest turn of the chain that its prompt extends, token for token."""
-        messages, keys = self._requests.read(trace.request)
-        reading = Reading(trace, messages, keys, trace.kind, calls_in(trace.reply_text))
+        reading = Reading(trace, self._requests.read(trace, self.readings), trace.kind, calls_in(trace.reply_text))
         self._place(reading, extends)
         if takes_part(trace):
             if extends is None:
@@ -120,38 +70,44 @@ class Lineage:
 
     def _place(self, reading: Reading, extends: str | None) -> None:
         """Find the parent, and let the quotation tell which tools its reply called."""
-        for end in range(len(reading.keys) - 1, 0, -1):
-            if reading.keys[end - 1][0] == ASSISTANT and (known := self._heads.get(reading.keys[:end])):
-                reading.parent, reading.num_kept = known, end
-                break
+        thread = reading.thread.above
+        while thread is not None and thread.turn is None:
+            thread = thread.above
+        if thread is not None:
+            reading.parent, reading.num_kept = thread.turn, thread.length
         if extends is not None and reading.parent is None:
             self._extend(reading, self.readings[extends])
         if reading.parent is not None and reading.num_kept:
-            parent, quoted = self.readings[reading.parent], reading.messages[reading.num_kept - 1]
+            parent, quoted = self.readings[reading.parent], reading.since(reading.num_kept - 1)[0]
             if quoted.tool_calls and takes_part(reading.trace) and not parent.is_continued:
                 parent.tool_calls = quoted.tool_calls
 
     def _extend(self, reading: Reading, before: Reading) -> None:
         """The tokens say it goes on from `before`: its reply stands there in other words, or only on the server."""
-        kept = len(before.keys)
-        if reading.keys[:kept] == before.keys and [key[0] for key in reading.keys[kept : kept + 1]] == [ASSISTANT]:
+        kept = before.thread.length
+        following = reading.thread.upto(kept + 1)
+        if following.above is before.thread and following.key[0] == ASSISTANT:
             reading.parent, reading.num_kept = before.trace.trace_id, kept + 1
-        elif reading.trace.request.get("previous_response_id"):
+        elif reading.read.request.get("previous_response_id"):
             reading.parent = before.trace.trace_id
 
     def _remember(self, reading: Reading) -> None:
         if reading.parent is not None:
             self.readings[reading.parent].is_continued = True
         said = reply_key(reading.trace.reply_text)
-        self._heads[(*reading.keys, said)] = reading.trace.trace_id
+        self._requests.answered(reading.thread, said).turn = reading.trace.trace_id
         self._said[said] = reading
-        self._seen.update(reading.keys[max(0, reading.num_kept - 1) :])  # before that, its parent's
+        for thread in reading.thread.all():
+            if thread.length < reading.num_kept or not thread.length:  # before that, its parent's
+                break
+            self._seen.add(thread.key)
         self._earlier.append(reading)
 
     # -- links
 
     def _joint(self, reading: Reading, earlier: Sequence[Reading]) -> Joint | None:
-        twin = next((other for other in earlier if other.keys == reading.keys and other.keys), None)
+        thread = reading.thread
+        twin = next((other for other in earlier if other.thread is thread and thread.length), None)
         if twin is not None:
             return Joint(LinkKind.BRANCH, twin.trace.trace_id)
         if reading.parent is not None:
@@ -162,7 +118,8 @@ class Lineage:
         return self._restart(reading, earlier)
 
     def _restart(self, reading: Reading, earlier: Sequence[Reading]) -> Joint | None:
-        found = {other.trace.trace_id: list(_quotations(other, reading)) for other in earlier}
+        keys = reading.thread.said()
+        found = {other.trace.trace_id: list(_quotations(other, reading, keys)) for other in earlier}
         kept = [name for name, quoted in found.items() if any(one.is_in_place for one in quoted)]
         explained = {one.message for quoted in found.values() for one in quoted if one.is_in_place}
         summaries = [
@@ -171,7 +128,7 @@ class Lineage:
             for one in quoted
             if name not in kept
             and (one.message not in explained or self.readings[name].trace.kind is TurnKind.SUMMARY)
-            and reading.keys[one.message] not in self._seen
+            and keys[one.message] not in self._seen
         ]
         if summaries:
             _, coverage, _, name, one = max(summaries, key=lambda summary: summary[:3])
@@ -184,39 +141,39 @@ class Lineage:
     def _holds_unknown(self, reading: Reading) -> bool:
         """Whether a new message is a reply that no turn gave; the message that carries a summary is its client's."""
         carrier = reading.joint.message if reading.joint else None
-        new = range(reading.num_kept, len(reading.messages))
-        replies = [number for number in new if number != carrier and reading.messages[number].role == ASSISTANT]
-        return any(
-            reading.keys[number] not in self._said
-            and reading.keys[number] not in self._seen
-            and not any(other.reply.quoted_in(reading.texts[number]) for other in self._said.values())
-            for number in replies
-        )
+        new = enumerate(reading.new_messages, reading.num_kept)
+        replies = [message for number, message in new if message.role == ASSISTANT and number != carrier]
+        return any(self._is_unknown(key_of(message), Text(message.text)) for message in replies)
+
+    def _is_unknown(self, key: Key, text: Text) -> bool:
+        is_known = key in self._said or key in self._seen
+        return not is_known and not any(other.reply.quoted_in(text) for other in self._said.values())
 
 
-def _quotations(other: Reading, reading: Reading) -> Iterator[_Found]:
-    """Where `reading`'s request quotes the reply of an earlier turn."""
+def _quotations(other: Reading, reading: Reading, keys: Sequence[Key]) -> Iterator[_Found]:
+    """Where `reading`'s request, whose keys are given, quotes the reply of an earlier turn."""
     for number, text in enumerate(reading.texts):
         quote = other.reply.quoted_in(text)
         if quote is None:
             continue
-        before = reading.keys[number - 1] if number else None
-        is_kept = bool(other.keys) and before == other.keys[-1]
+        is_kept = bool(other.thread.length and number) and keys[number - 1] == other.thread.key
         yield _Found(number, quote, is_kept or stands_before(other.asked, text, quote.at))
 
 
 def _reworded(reading: Reading, earlier: Sequence[Reading]) -> Joint | None:
     """The newest turn whose request stands at the head, with a reply in other words than it gave."""
+    threads = {thread.above: thread.key[0] for thread in reading.thread.all() if thread.above is not None}
     for other in reversed(earlier):
-        following = reading.keys[len(other.keys) :]
-        if other.keys and reading.keys[: len(other.keys)] == other.keys and following and following[0][0] == ASSISTANT:
+        if other.thread.length and threads.get(other.thread) == ASSISTANT:
             return Joint(LinkKind.REWRITE, other.trace.trace_id, 0.0)
     return None
 
 
 def _edited(reading: Reading, earlier: Iterable[Reading]) -> Joint | None:
     """The turn whose request it repeats but for the last message, if that is more than a system prompt."""
-    kept = reading.keys[:-1]
-    twin = next((other for other in earlier if other.keys[:-1] == kept and len(other.keys) == len(kept) + 1), None)
-    is_more = any(key[0] not in PREAMBLE for key in kept)
+    kept = reading.thread.above
+    if kept is None:
+        return None
+    twin = next((other for other in earlier if other.thread.above is kept), None)
+    is_more = any(key[0] not in PREAMBLE for key in kept.said())
     return Joint(LinkKind.BRANCH, twin.trace.trace_id) if twin is not None and is_more else None

@@ -8,10 +8,11 @@ Responses API's `function_call` items, and in a reply from the `<tool_call>` mar
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ingest.records.events import ChatMessage, ToolCall
+from ingest.records.made import made
 
 ASSISTANT, USER, TOOL = "assistant", "user", "tool"
 _PLAIN = {"role", "content"}  # what nearly every message has: there is nothing else to look for
@@ -24,48 +25,19 @@ _CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
-def messages_of(request: dict[str, Any]) -> tuple[ChatMessage, ...]:
+def messages_of(request: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
     """The messages of a request body; a bare prompt is one message of its user."""
     given = request.get("messages", request.get("input"))
     if isinstance(given, list):
-        return tuple(message for part in given if isinstance(part, dict) for message in _read(part))
+        return tuple(message for part in given for message in read_part(part))
     prompt = request.get("prompt", request.get("input"))
     if isinstance(prompt, list):
         prompt = "\n".join(part for part in prompt if isinstance(part, str))
     return (ChatMessage(role=USER, text=prompt),) if isinstance(prompt, str) and prompt else ()
 
 
-class Requests:
-    """Reads the requests of one session, and a message that several of them hold once.
-
-    A trace that leans on another has the same objects at the head of its request, so objects are told apart, not what
-    they say; they must live for as long as this does, and not change.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, list[tuple[ChatMessage, Key]]] = {}
-
-    def read(self, request: dict[str, Any]) -> tuple[tuple[ChatMessage, ...], tuple[Key, ...]]:
-        """The messages of a request body, and what makes each the same as others."""
-        given = request.get("messages", request.get("input"))
-        if not isinstance(given, list):
-            messages = messages_of(request)
-            return messages, tuple(map(key_of, messages))
-        found: list[tuple[ChatMessage, Key]] = []
-        for part in given:
-            pairs = self._known.get(id(part))
-            found += self._take(part) if pairs is None else pairs
-        return tuple([message for message, _ in found]), tuple([key for _, key in found])
-
-    def _take(self, part: Any) -> list[tuple[ChatMessage, Key]]:
-        messages = _read(part) if isinstance(part, dict) else ()
-        pairs = self._known[id(part)] = [(message, key_of(message)) for message in messages]
-        return pairs
-
-
-def tools_of(request: dict[str, Any]) -> str:
+def tools_of(tools: Any) -> str:
     """The tools that a request offers, as compact JSON text; empty where it offers none."""
-    tools = request.get("tools")
     return json.dumps(tools, separators=(",", ":"), sort_keys=True) if isinstance(tools, list) and tools else ""
 
 
@@ -79,10 +51,18 @@ def text_of(content: Any) -> str:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
+def read_part(part: Any) -> list[ChatMessage]:
+    """The messages that one entry of a request's list holds."""
+    if not isinstance(part, dict):
+        return []
+    if part.keys() == _PLAIN:
+        role, text = part["role"], part["content"]
+        if isinstance(role, str) and isinstance(text, str):
+            return [made(ChatMessage, role=role, text=text, tool_calls=(), call_id="")]
+    return list(_read(part))
+
+
 def _read(message: dict[str, Any]) -> Iterator[ChatMessage]:
-    if message.keys() == _PLAIN and isinstance(message["role"], str) and isinstance(message["content"], str):
-        yield ChatMessage(role=message["role"], text=message["content"])
-        return
     kind = message.get("type")
     if kind == "function_call":
         call = _call(message.get("name"), message.get("arguments"), message.get("call_id"))

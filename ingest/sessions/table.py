@@ -18,7 +18,7 @@ that names what can be no trace waits for nothing: both are the caller's. So is 
 is in no open session.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -43,9 +43,10 @@ from ingest.records.events import (
     session_key,
 )
 from ingest.records.ids import is_trace_id
+from ingest.records.made import made
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
-from ingest.sessions.held import Held, whole
+from ingest.sessions.held import Held
 from ingest.sessions.held_out import holds_out
 from ingest.sessions.queues import Queue
 
@@ -187,7 +188,8 @@ class SessionTable:
         """The trace that a prefix leans on, whole, in another open session of its key."""
         for session in sessions:
             if prefix.parent in session.traces and session.traces[prefix.parent].carries(prefix):
-                return whole(session.traces, prefix.parent, {})
+                traces = {name: held.trace for name, held in session.traces.items()}
+                return prefixes.Wholes(traces).whole(traces[prefix.parent])
         return None
 
     def _closed_at(self, known: str) -> float | None:
@@ -261,15 +263,18 @@ class SessionTable:
         `known_until[partition]` stands in for `now` in partitions that still have unread records: nothing is known
         there about what came later.
         """
-        closed = []
+        return list(self.closing(now, known_until))
+
+    def closing(self, now: float, known_until: Mapping[int, float] | None = None) -> Iterator[Closed]:
+        """The same, one after the other: of many that end at once, one is held at a time."""
         for session in self._take_ended(now, known_until or {}, with_traces=True):
             trajectory = _trajectory(session, session.end(self._config)[1], now, self._config)
             self.remember(trajectory)
             subjects = tuple(sorted(session.subjects))
             above = session.headers.get(TRACEPARENT)
-            contexts = tuple({TRACEPARENT: one} for one in session.contexts if one != above)
-            closed.append(Closed(session.key, trajectory, session.headers, subjects, contexts))
-        return closed
+            contexts = tuple([{TRACEPARENT: one} for one in session.contexts if one != above])
+            session.traces.clear()  # it is still queued for the time of its end
+            yield Closed(session.key, trajectory, session.headers, subjects, contexts)
 
     def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Unclaimed]:
         """Take out and return feedback whose session did not come within `horizon_s`."""
@@ -376,12 +381,13 @@ def trajectory_id(session_id: str, trace_ids: Sequence[str], revision: int) -> s
 
 
 def _trajectory(session: _Session, reason: CloseReason, now: float, config: IngestConfig) -> Trajectory:
-    made: dict[str, Trace] = {}
-    ordered = chains.in_order([whole(session.traces, name, made) for name in session.traces])
+    ordered = chains.in_order([held.trace for held in session.traces.values()])
     joined = chains.join(ordered, Flaws(session.late, session.duplicated))
     first, traces = ordered[0], [trace.trace_id for trace in ordered]
-    return Trajectory(
+    return made(
+        Trajectory,
         trajectory_id=trajectory_id(first.session_id, traces, 1),
+        revision=1,
         partition=session.traces[first.trace_id].partition,
         session_id=first.session_id,
         parent_session_id=next((trace.parent_session_id for trace in ordered if trace.parent_session_id), None),
@@ -415,4 +421,5 @@ def _common_assignment(traces: list[Trace]) -> Assignment | None:
     first = traces[0].assignment
     if any(trace.assignment.block is not None for trace in traces):
         return first
-    return first if all(trace.assignment == first for trace in traces) else None
+    said = first.__dict__  # models compare far slower
+    return first if all(trace.assignment.__dict__ == said for trace in traces) else None

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from ingest.records.events import LinkKind, Trace, Turn, TurnKind, versions_of
-from ingest.sessions.links import Reading
+from ingest.records.events import LinkKind, Turn, TurnKind, versions_of
+from ingest.records.made import made
 from ingest.sessions.messages import USER, tools_of
+from ingest.sessions.readings import Reading
 
 
 def build(readings: Mapping[str, Reading], offsets: Mapping[str, int]) -> tuple[Turn, ...]:
@@ -15,16 +16,17 @@ def build(readings: Mapping[str, Reading], offsets: Mapping[str, int]) -> tuple[
 
 def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | None, offset: int | None) -> Turn:
     trace = reading.trace
-    return Turn(
+    return made(
+        Turn,
         trace_id=trace.trace_id,
         offset=offset,
         kind=reading.kind,
-        is_altered=bool(trace.redacted),
+        is_altered=bool(reading.read.redacted),
         is_reply_altered=trace.is_reply_altered,
         parent=reading.parent,
         messages=reading.new_messages,
         tool_calls=reading.tool_calls,
-        tools=_tools(trace, readings.get(reading.parent or "")),
+        tools=_tools(reading, readings.get(reading.parent or "")),
         context=reading.asked,
         reply=trace.reply_text,
         followup=followup,
@@ -37,9 +39,13 @@ def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | Non
     )
 
 
-def _tools(trace: Trace, parent: Reading | None) -> str:
-    tools = tools_of(trace.request)
-    return "" if parent is not None and tools == tools_of(parent.trace.request) else tools
+def _tools(reading: Reading, parent: Reading | None) -> str:
+    given = reading.read.request.get("tools")
+    before = parent.read.request.get("tools") if parent is not None else None
+    if given is before:
+        return ""
+    tools = tools_of(given)
+    return "" if tools == tools_of(before) else tools
 
 
 def _followups(readings: Mapping[str, Reading]) -> dict[str, str]:
@@ -47,9 +53,10 @@ def _followups(readings: Mapping[str, Reading]) -> dict[str, str]:
     found: dict[str, str] = {}
     for reading in readings.values():
         before = _before(reading)
-        words = [message.text for message in reading.new_messages if message.role == USER]
-        if reading.trace.kind is TurnKind.MAIN and before and words:
-            found.setdefault(before, words[-1])
+        if before and before not in found and reading.trace.kind is TurnKind.MAIN:
+            words = [message.text for message in reading.new_messages if message.role == USER]
+            if words:
+                found[before] = words[-1]
     return found
 
 

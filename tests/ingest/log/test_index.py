@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import StoreError
-from ingest.log.index import Entry, Index
+from ingest.log.index import Entry, Index, Named
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, Receipt, TopicSpec
 from ingest.log.reader import send
@@ -58,8 +58,8 @@ def open_index(log: Counted, file: Path) -> Iterator[Open]:
     opened[-1].close()
 
 
-def put(log: InMemoryLog, made: Fate) -> tuple[Receipt, Fate]:
-    return send(log, FATES, made.trace_ids[0], made), made
+def put(log: InMemoryLog, made: Fate) -> tuple[Receipt, Named]:
+    return send(log, FATES, made.trace_ids[0], made), Named(made.trace_ids, made.at)
 
 
 def test_an_id_is_found_where_its_record_lies(log: Counted, open_index: Open) -> None:
