@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from infra.config.base import AnyShare, Host, Port, Seconds, Section
+from infra.config.losses import LossConfig
 
 PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
 PrivateKind = Literal["email", "phone", "card", "iban", "ssn", "ip", "secret", "data"]
@@ -86,9 +87,7 @@ class TrainerConfig(Host):
     lr: float = Field(1e-6, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
-    clip_low: float = Field(0.2, gt=0.0, lt=1.0)
-    clip_high: float = Field(0.28, gt=0.0)
-    max_importance_weight: float = Field(2.0, gt=1.0)
+    loss: LossConfig = LossConfig()
     baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
     late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
     max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
