@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
-from infra.config.losses import Correction, LossConfig, LossKind, StaleNegatives
+from infra.config.losses import Correction, LossConfig, LossKind, Packing, StaleNegatives
 from infra.config.serving import (
     SCORED,
     CaptureConfig,
@@ -68,6 +68,7 @@ __all__ = [
     "LossConfig",
     "LossKind",
     "ModelConfig",
+    "Packing",
     "Placement",
     "PrivacyConfig",
     "PrivateKind",

@@ -1,4 +1,4 @@
-"""The trainer's loss: which one, and how far a token may be pushed."""
+"""The trainer's loss, which one and how far a token may be pushed, and how sequences are laid out for it."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -30,6 +30,14 @@ class StaleNegatives(StrEnum):
 
     DUAL_CLIP = "dual_clip"
     TAPER = "taper"
+
+
+class Packing(StrEnum):
+    """How samples stand in the rows of a forward pass: see `trainer/packing.py`."""
+
+    ROWS = "rows"
+    PACKED = "packed"
+    SHARED = "shared"
 
 
 _CLIPS: Mapping[str, Mapping[str, float]] = {

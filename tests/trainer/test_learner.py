@@ -46,9 +46,8 @@ def on_policy(learner: Learner, samples: Sequence[Sample]) -> list[Sample]:
 def gradients(learner: Learner, parts: tuple[Minibatch, ...]) -> dict[str, torch.Tensor]:
     learner.model.zero_grad()
     (minibatch,) = parts
-    num_tokens = sum(microbatch.num_trained for microbatch in minibatch)
     for microbatch in minibatch:
-        learner.loss(microbatch, num_tokens).loss.backward()
+        learner.loss(microbatch, minibatch).loss.backward()
     return {name: param.grad.clone() for name, param in learner.model.named_parameters()}
 
 

@@ -185,8 +185,8 @@ def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
                 total = total - gain / inputs.num_tokens
     if config.kl_coefficient:
         for now, mu, stable in zip(inputs.logps_N, inputs.behaviour_logps_N, inputs.stable_logps_N, strict=True):
-            weight = min(float((now - mu).exp()), config.max_importance_weight)
-            k1 = float(now - stable)
+            weight = min(float((now - mu).exp().detach()), config.max_importance_weight)
+            k1 = float((now - stable).detach())
             total = total + config.kl_coefficient * weight * k1 * (1 + now - now.detach()) / inputs.num_tokens
     return total
 
@@ -201,12 +201,12 @@ def token_gain(
         Correction.MASK: staleness * (config.min_correction <= staleness <= config.max_correction),
     }[config.correction]
     if advantage < 0 and config.negatives is StaleNegatives.TAPER:
-        return (correction > 0) * min(float((now - mu).exp()), 1.0) * advantage * now
+        return (correction > 0) * min(float((now - mu).exp().detach()), 1.0) * advantage * now
     ratio = (now - old).exp()
     if config.kind is LossKind.CISPO:
         bound = 1 + config.clip_high
         bound = bound if advantage >= 0 else min(bound, config.max_importance_weight)
-        return correction * min(float(ratio), bound) * advantage * now
+        return correction * min(float(ratio.detach()), bound) * advantage * now
     ppo = torch.minimum(ratio * advantage, ratio.clamp(1 - config.clip_low, 1 + config.clip_high) * advantage)
     if advantage < 0:
         ppo = torch.maximum(ppo, torch.tensor(config.max_importance_weight * advantage, dtype=ppo.dtype))
