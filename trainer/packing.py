@@ -120,33 +120,37 @@ def cost(row_tokens: int, *, is_masked: bool) -> float:
 def rows(held: Iterable[Tree], max_tokens: int) -> Iterator[list[list[Tree]]]:
     """Microbatches: lists of rows, each a list of trees. Rows are padded to the longest of their microbatch.
 
-    Longest first, so that a microbatch's rows are alike in length. Where a row's padding has room for a later tree, and
-    the trees that find such room outweigh the mask that a microbatch of plain rows would not need, they stand there.
+    Longest first, so that a microbatch's rows are alike in length. A row holds several trees where what that saves in
+    padding outweighs the mask.
     """
     left = sorted(held, key=lambda tree: -tree.size)
     while left:
-        length = left[0].size
-        num_rows = max(1, min(len(left), max_tokens // length))
-        filled, rest = [[tree] for tree in left[:num_rows]], left[num_rows:]
-        fuller, after = _fill(filled, rest, length)
-        saved = sum(cost(tree.size, is_masked=False) for row in fuller for tree in row[1:])
-        is_plain = all(len(tree.samples) == 1 for (tree,) in filled)
-        extra = cost(length, is_masked=True) - cost(length, is_masked=False) if is_plain else 0.0
-        if saved > num_rows * extra:
-            filled, rest = fuller, after
-        yield filled
+        num_rows = max(1, max_tokens // left[0].size)
+        plain, rest = [[tree] for tree in left[:num_rows]], left[num_rows:]
+        filled, after = _filled(left, num_rows)
+        if _cost_per_token(filled) < _cost_per_token(plain):
+            plain, rest = filled, after
+        yield plain
         left = rest
 
 
-def _fill(filled: Sequence[list[Tree]], rest: Iterable[Tree], length: int) -> tuple[list[list[Tree]], list[Tree]]:
-    """Each of the rest, longest first, into the first row that has room."""
-    fuller, after = [list(row) for row in filled], []
-    room = [length - row[0].size for row in filled]
-    for tree in rest:
+def _filled(ordered: Sequence[Tree], num_rows: int) -> tuple[list[list[Tree]], list[Tree]]:
+    """First-fit decreasing: each tree into the first row with room, or one more of them; and what fitted nowhere."""
+    filled: list[list[Tree]] = []
+    rest, room = [], [ordered[0].size] * num_rows
+    for tree in ordered:
         row = next((number for number, free in enumerate(room) if free >= tree.size), None)
         if row is None:
-            after.append(tree)
-        else:
-            fuller[row].append(tree)
-            room[row] -= tree.size
-    return fuller, after
+            rest.append(tree)
+            continue
+        if row == len(filled):
+            filled.append([])
+        filled[row].append(tree)
+        room[row] -= tree.size
+    return filled, rest
+
+
+def _cost_per_token(filled: Sequence[Sequence[Tree]]) -> float:
+    sizes = [sum(tree.size for tree in row) for row in filled]
+    is_masked = any(len(tree.samples) > 1 for row in filled for tree in row) or any(len(row) > 1 for row in filled)
+    return len(filled) * cost(max(sizes), is_masked=is_masked) / sum(sizes)

@@ -135,8 +135,8 @@ def test_every_turn_still_trains() -> None:
     items = [item("flood", *[(n % 2, 5) for n in range(60)]), *(item(f"u{n}", (n / 10, 5)) for n in range(9))]
     batch = batch_of(items)
     assert len(batch.turns) == 69 and min(batch.fairness.weights) > 0.0
-    assert sum(int(micro.mask_BT.sum()) for mini in batch.minibatches for micro in mini) == 69 * 5
-    nonzero = [np.count_nonzero(micro.advantages_BT) for mini in batch.minibatches for micro in mini]
+    assert sum(micro.num_trained for mini in batch.minibatches for micro in mini) == 69 * 5
+    nonzero = [np.count_nonzero(micro.advantages_N) for mini in batch.minibatches for micro in mini]
     assert sum(nonzero) == 69 * 5
 
 
