@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packed import seen_from
 
 from infra.config import Packing
 from ingest.records.events import Reward
@@ -94,12 +95,10 @@ def test_each_trained_token_sees_its_own_sample_and_nothing_else(sequences: list
                for n, ids in enumerate(sequences)]  # fmt: skip
     found = []
     for part in microbatches(minibatches(samples, 5, 24, 1, packing)):
-        ids_BT, positions_BT, until_BT = part.token_ids_BT, part.positions_BT, part.until_BT
         for source, target, advantage in zip(part.sources_N, part.targets_N, part.advantages_N, strict=True):
-            row, i = divmod(int(source), ids_BT.shape[1])
-            seen = [j for j in range(i + 1) if part.is_causal or i < until_BT[row, j]]
-            assert positions_BT[row, seen].tolist() == list(range(len(seen)))
-            found.append(((*ids_BT[row, seen].tolist(), int(target)), float(advantage)))
+            seen, positions = seen_from(part, int(source))
+            assert positions == list(range(len(seen)))
+            found.append(((*seen, int(target)), float(advantage)))
     firsts = [(s.token_ids[:2], 1.0) for s in samples]
     assert sorted(found) == sorted([*firsts, *((s.token_ids, n + 2.0) for n, s in enumerate(samples))])
 
