@@ -62,7 +62,9 @@ class LossConfig(Section):
     )
     min_correction: float = Field(0.5, gt=0.0, le=1.0, description="`mask`: tokens below train nothing")
     max_correction: float = Field(2.0, ge=1.0, description="`mask`: tokens above train nothing; `truncate`: at most")
-    kl_coefficient: float = Field(0.0, ge=0.0, description="pull to stable per nat; above 0 it costs a forward pass")
+    kl_coefficient: float = Field(
+        0.0, ge=0.0, description="pull to stable, where an update begins; above 0 it costs a forward pass"
+    )
     max_turn_tokens: int = Field(0, ge=0, description="dr_grpo divides by this a turn; 0: by the minibatch's tokens")
 
     @model_validator(mode="before")
