@@ -38,7 +38,7 @@ _NOT_COPIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.jso
 _PROBES = ((1, 2, 3, 4), (1, 2, 5, 6), (7, 8, 9, 10), (11, 12))
 """Two samples that begin alike, and two that do not."""
 _PACKED_WITHIN = 1e-2
-"""Nats. Rounding gives 1e-5, a token that is seen and should not be, or the other way round, 0.1 and more."""
+"""Nats. With SmolLM2-135M rounding gives 1e-5, and rows whose samples see each other 4."""
 
 
 class Learner:
