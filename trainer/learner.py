@@ -21,6 +21,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from infra.config import Correction, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
@@ -61,10 +62,21 @@ class Learner:
         except (OSError, ValueError) as exc:
             raise StartError(f"model {folder}: not loadable by transformers: {exc}") from exc
         self.model = model.to(self._config.device).eval()  # eval: dropout would break r = pi_theta / mu
+        if self._config.recompute_activations:
+            self._recompute(folder)
         self._check_head(folder)
         if self._config.packing is not Packing.ROWS:
             self._check_packing(folder)
         self._optimizer = self._fresh_optimizer()
+
+    def _recompute(self, folder: Path) -> None:
+        """Activation checkpointing. transformers does it in training mode alone, and dropout must stay off."""
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers or not self.model.supports_gradient_checkpointing:
+            raise StartError(f"model {folder}: trainer.recompute_activations must be false for it, it cannot recompute")
+        self.model.gradient_checkpointing_enable()
+        for layer in layers:
+            layer.training = True  # the layer's own mark; the modules inside stay in evaluation mode
 
     def _check_head(self, folder: Path) -> None:
         """Logits are computed where tokens train, by the output head alone; a model may do more (scale, soft-cap)."""

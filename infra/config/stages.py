@@ -90,6 +90,10 @@ class TrainerConfig(Host):
         "has a row for each, for models whose attention is not plain causal",
     )
     logits_chunk_tokens: int = Field(512, ge=1, description="trained tokens whose logits are in memory at a time")
+    recompute_activations: bool = Field(
+        False,
+        description="keep the layers' inputs alone: less memory, one more forward pass",
+    )
     lr: float = Field(1e-6, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)

@@ -173,6 +173,26 @@ def test_logits_in_chunks_give_the_gradient_of_all_at_once_and_are_never_all_the
     assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 1e-5
 
 
+def test_activations_computed_again_give_the_same_gradient_and_are_not_kept(
+    tiny_model: Path, learner_config: TrainerConfig
+) -> None:
+    found, kept = [], []
+    for recompute in (False, True):
+        learner = Learner(tiny_model, learner_config.model_copy(update={"recompute_activations": recompute}))
+        saved = list[int]()
+
+        def keep(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found.append(gradients(learner, cut(groups())))
+        kept.append(sum(saved))
+        assert not any(module.training for module in learner.model.modules() if not list(module.children()))
+    assert kept[1] < 0.5 * kept[0]
+    assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 1e-6
+
+
 @pytest.mark.parametrize("correction", [Correction.TRUNCATE, Correction.MASK])
 def test_the_clip_is_against_the_policy_as_the_update_began(
     tiny_model: Path, learner_config: TrainerConfig, correction: Correction
