@@ -96,7 +96,7 @@ def make_batch(
     weights = tuple(count * factor for count, factor in zip(counts, capped.factors, strict=True))
     by_trace = {turn.trace_id: x * weight for turn, x, weight in zip(turns, values, weights, strict=True)}
     samples = [sample for item in items for chain in whole(item.chains) if (sample := sample_of(chain, by_trace))]
-    cut = minibatches(samples, config.minibatch_turns, config.microbatch_tokens, config.seed + step)
+    cut = minibatches(samples, config.minibatch_turns, config.microbatch_tokens, config.seed + step, config.packing)
     spec = ",".join(sorted({item.spec for item, _ in owned}))
     return Batch(
         len(items), turns, by_trace, columns, spec, cut, Fairness(asked, tuple(alike), counts, weights, capped)

@@ -1,8 +1,8 @@
-"""Chains to padded microbatches.
+"""Chains to microbatches.
 
 A chain trains as one sequence: its context is computed once, and each of its segments carries its own advantage.
 
-Shapes: B sequences, T positions (padded on the right).
+Shapes: B rows, T places (padded on the right), N trained tokens.
 """
 
 import random
@@ -12,39 +12,39 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.config import Packing
 from ingest.records.events import Chain
+from trainer.packing import Sample, Span, Tree, rows, trees
 
-
-@dataclass(frozen=True)
-class Span:
-    """Tokens `[start, end)` of a sequence train with `advantage`; `logps` are the logged log-probabilities."""
-
-    start: int
-    end: int
-    logps: tuple[float, ...]
-    advantage: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A chain, cut after its last trained token. Tokens in no span are context."""
-
-    token_ids: tuple[int, ...]
-    spans: tuple[Span, ...]
+__all__ = ["Microbatch", "Minibatch", "Sample", "Span", "minibatches", "sample_of"]
 
 
 @dataclass(frozen=True)
 class Microbatch:
-    """One forward and backward pass. `mask_BT` marks the tokens that train; position 0 never does."""
+    """One forward and backward pass.
+
+    `sources_N` are places in the flattened B x T whose hidden states predict `targets_N`. A place's `until_BT` is where
+    the run of those that may see it ends (`trainer.packing`); with `is_causal`, causal attention and the places
+    themselves as positions are exact without it. `turns_N` count the microbatch's turns.
+    """
 
     token_ids_BT: NDArray[np.int64]
-    mask_BT: NDArray[np.bool_]
-    logps_BT: NDArray[np.float32]
-    advantages_BT: NDArray[np.float32]
+    positions_BT: NDArray[np.int64]
+    until_BT: NDArray[np.int64]
+    is_causal: bool
+    sources_N: NDArray[np.int64]
+    targets_N: NDArray[np.int64]
+    logps_N: NDArray[np.float32]
+    advantages_N: NDArray[np.float32]
+    turns_N: NDArray[np.int64]
 
     @property
     def num_trained(self) -> int:
-        return int(self.mask_BT.sum())
+        return len(self.targets_N)
+
+    @property
+    def num_turns(self) -> int:
+        return int(self.turns_N[-1]) + 1
 
 
 Minibatch = tuple[Microbatch, ...]
@@ -64,47 +64,84 @@ def sample_of(chain: Chain, advantages: Mapping[str, float]) -> Sample | None:
 
 
 def minibatches(
-    sequences: Iterable[Sample], minibatch_turns: int, microbatch_tokens: int, seed: int
+    samples: Iterable[Sample],
+    minibatch_turns: int,
+    microbatch_tokens: int,
+    seed: int,
+    packing: Packing = Packing.SHARED,
 ) -> tuple[Minibatch, ...]:
-    """Shuffle by `seed`, cut into minibatches of about `minibatch_turns` turns, pad each into microbatches."""
-    shuffled = list(sequences)
+    """Shuffle by `seed`, cut into minibatches of about `minibatch_turns` turns, lay each out in microbatches.
+
+    Samples of one prompt stay beside each other, so that it can be shared.
+    """
+    families: dict[object, list[Sample]] = {}
+    for number, sample in enumerate(samples):
+        families.setdefault(sample.prompt if packing is Packing.SHARED else number, []).append(sample)
+    shuffled = list(families.values())
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order of training, no secret
-    return tuple(tuple(_microbatches(part, microbatch_tokens)) for part in _parts(shuffled, minibatch_turns))
+    parts = _parts([sample for family in shuffled for sample in family], minibatch_turns)
+    return tuple(tuple(map(_laid_out, _rows(part, microbatch_tokens, packing))) for part in parts)
 
 
-def _parts(sequences: Sequence[Sample], minibatch_turns: int) -> list[list[Sample]]:
+def _parts(samples: Sequence[Sample], minibatch_turns: int) -> list[list[Sample]]:
     """As many parts as fit best, alike in turns: a small rest would get an optimiser step of its own."""
-    turns = sum(len(sequence.spans) for sequence in sequences)
+    turns = sum(len(sample.spans) for sample in samples)
     num_parts = max(1, round(turns / minibatch_turns))
     parts: list[list[Sample]] = [[] for _ in range(num_parts)]
     before = 0
-    for sequence in sequences:
-        parts[before * num_parts // turns].append(sequence)
-        before += len(sequence.spans)
+    for sample in samples:
+        parts[before * num_parts // turns].append(sample)
+        before += len(sample.spans)
     return [part for part in parts if part]
 
 
-def _microbatches(sequences: Iterable[Sample], microbatch_tokens: int) -> Iterator[Microbatch]:
-    """Sorted by length, so that padding is small; a sequence above the bound is a microbatch of its own."""
-    held: list[Sample] = []
-    for sequence in sorted(sequences, key=lambda s: len(s.token_ids)):
-        if held and len(sequence.token_ids) * (len(held) + 1) > microbatch_tokens:
-            yield _pad(held)
+def _rows(samples: Sequence[Sample], microbatch_tokens: int, packing: Packing) -> Iterator[list[list[Tree]]]:
+    """Microbatches of at most `microbatch_tokens` places; what alone is above the bound is one of its own."""
+    if packing is Packing.ROWS:
+        return _padded(samples, microbatch_tokens)
+    found = trees(samples, microbatch_tokens) if packing is Packing.SHARED else [Tree.of([one]) for one in samples]
+    return rows(found, microbatch_tokens)
+
+
+def _padded(samples: Iterable[Sample], microbatch_tokens: int) -> Iterator[list[list[Tree]]]:
+    """A row for each sample; sorted by length, so that padding is small."""
+    held: list[list[Tree]] = []
+    for sample in sorted(samples, key=lambda s: len(s.token_ids)):
+        if held and len(sample.token_ids) * (len(held) + 1) > microbatch_tokens:
+            yield held
             held = []
-        held.append(sequence)
+        held.append([Tree.of([sample])])
     if held:
-        yield _pad(held)
+        yield held
 
 
-def _pad(sequences: Sequence[Sample]) -> Microbatch:
-    shape = (len(sequences), max(len(sequence.token_ids) for sequence in sequences))
-    batch = Microbatch(
-        np.zeros(shape, np.int64), np.zeros(shape, np.bool_), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+def _laid_out(held: Sequence[Sequence[Tree]]) -> Microbatch:
+    length = max(sum(tree.size for tree in row) for row in held)
+    ids_BT, positions_BT = (np.zeros((len(held), length), np.int64) for _ in range(2))
+    until_BT = np.full((len(held), length), length, np.int64)
+    spans: list[tuple[Span, NDArray[np.int64], Sample]] = []
+    for number, row in enumerate(held):
+        start = 0
+        for tree in row:
+            here = slice(start, start + tree.size)
+            ids_BT[number, here] = tree.token_ids_T
+            positions_BT[number, here] = tree.positions_T
+            until_BT[number, here] = start + tree.until_T
+            for sample, places in zip(tree.samples, tree.places, strict=True):
+                spans += [(span, number * length + start + places, sample) for span in sample.spans]
+            start += tree.size
+        positions_BT[number, start:] = np.arange(length - start)  # padding sees itself: NaN comes of seeing nothing
+    return Microbatch(
+        ids_BT,
+        positions_BT,
+        until_BT,
+        is_causal=all(len(row) == 1 and len(row[0].samples) == 1 for row in held),
+        sources_N=np.concatenate([places[span.start - 1 : span.end - 1] for span, places, _ in spans]),
+        targets_N=np.concatenate([np.asarray(own.token_ids[s.start : s.end], np.int64) for s, _, own in spans]),
+        logps_N=np.concatenate([np.asarray(span.logps, np.float32) for span, _, _ in spans]),
+        advantages_N=np.repeat(
+            np.asarray([span.advantage for span, _, _ in spans], np.float32),
+            [span.end - span.start for span, _, _ in spans],
+        ),
+        turns_N=np.repeat(np.arange(len(spans)), [span.end - span.start for span, _, _ in spans]),
     )
-    for row, sequence in enumerate(sequences):
-        batch.token_ids_BT[row, : len(sequence.token_ids)] = sequence.token_ids
-        for span in sequence.spans:
-            batch.mask_BT[row, span.start : span.end] = True
-            batch.logps_BT[row, span.start : span.end] = span.logps
-            batch.advantages_BT[row, span.start : span.end] = span.advantage
-    return batch

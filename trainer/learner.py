@@ -4,7 +4,7 @@ Weights, gradients and AdamW's moments are float32 always. `dtype: bfloat16` mea
 bfloat16, about 1.8 times as fast as float32 on two CPU cores with AMX. Weights held in bfloat16 would be as fast and
 would not learn: near 0.1 their spacing is 5e-4, and an AdamW step moves a weight by about the learning rate.
 
-Shapes: B sequences, T positions (right-padded), N trained tokens, D hidden, V vocabulary.
+Shapes: B rows, T places (right-padded), N trained tokens, D hidden, V vocabulary.
 """
 
 import copy
@@ -16,20 +16,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from infra.config import TrainerConfig
+from infra.config import Correction, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
 from infra.files import sync
-from trainer.batching import Microbatch, Minibatch
-from trainer.losses import PolicyLoss, policy_loss, token_logps
+from trainer.attention import mask_of, windows
+from trainer.batching import Microbatch, Minibatch, Sample, Span, minibatches
+from trainer.logps import chunked_logps
+from trainer.loss_inputs import LossInputs, PolicyLoss
+from trainer.losses import policy_loss
 from trainer.update import StepMetrics, UpdateMetrics
 
 WEIGHTS, OPTIMIZER, SCALARS = "weights.safetensors", "optimizer.safetensors", "scalars.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _NOT_COPIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "config.json", "manifest.json")
+_PROBES = ((1, 2, 3, 4), (1, 2, 5, 6), (7, 8, 9, 10), (11, 12))
+"""Two samples that begin alike, and two that do not."""
+_PACKED_WITHIN = 1e-2
+"""Nats. With SmolLM2-135M rounding gives 1e-5, and rows whose samples see each other 4."""
 
 
 class Learner:
@@ -52,8 +62,21 @@ class Learner:
         except (OSError, ValueError) as exc:
             raise StartError(f"model {folder}: not loadable by transformers: {exc}") from exc
         self.model = model.to(self._config.device).eval()  # eval: dropout would break r = pi_theta / mu
+        if self._config.recompute_activations:
+            self._recompute(folder)
         self._check_head(folder)
+        if self._config.packing is not Packing.ROWS:
+            self._check_packing(folder)
         self._optimizer = self._fresh_optimizer()
+
+    def _recompute(self, folder: Path) -> None:
+        """Activation checkpointing. transformers does it in training mode alone, and dropout must stay off."""
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers or not self.model.supports_gradient_checkpointing:
+            raise StartError(f"model {folder}: trainer.recompute_activations must be false for it, it cannot recompute")
+        self.model.gradient_checkpointing_enable()
+        for layer in layers:
+            layer.training = True  # the layer's own mark; the modules inside stay in evaluation mode
 
     def _check_head(self, folder: Path) -> None:
         """Logits are computed where tokens train, by the output head alone; a model may do more (scale, soft-cap)."""
@@ -64,24 +87,56 @@ class Learner:
         if not torch.allclose(whole_BTV, ours_BTV, atol=1e-3, rtol=1e-3):
             raise StartError(f"model {folder}: its logits are more than its output head; the trainer cannot use it")
 
-    def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        """Last hidden states, BTD. Padding is on the right, so causal attention alone keeps it out."""
-        return self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+    def _check_packing(self, folder: Path) -> None:
+        """A packed row must give what rows of their own give; asked in float32, where rounding hides nothing."""
+        windowed = windows(self.model.config)
+        if windowed is not None:
+            raise StartError(f"model {folder}: it has {windowed}; trainer.packing must be `rows` for it")
+        packed_N, apart_N = (self._probe(microbatch_tokens) for microbatch_tokens in (12, 1))
+        if not torch.allclose(packed_N, apart_N, atol=_PACKED_WITHIN):
+            raise StartError(
+                f"model {folder}: packed rows give other log-probabilities than rows of their own, by up to "
+                f"{float((packed_N - apart_N).abs().max()):.3g} nats; trainer.packing must be `rows` for it"
+            )
+
+    def _probe(self, microbatch_tokens: int) -> torch.Tensor:
+        """Log-probabilities of the probes' trained tokens, by token: with 12, the last stands in another's row."""
+        num = self.model.config.vocab_size
+        samples = [Sample(tuple(n % num for n in ids), (Span(1, len(ids), (), 1.0),)) for ids in _PROBES]
+        ((*parts,),) = minibatches(samples, len(_PROBES), microbatch_tokens, seed=0)
+        with torch.no_grad():
+            logps_N = torch.cat([self._logps(part, is_mixed=False) for part in parts])
+        return logps_N[np.concatenate([part.targets_N for part in parts]).argsort(kind="stable")]
+
+    def _hidden(self, ids_BT: torch.Tensor, **seen: torch.Tensor) -> torch.Tensor:
+        """Last hidden states, BTD. Padding is on the right, so causal attention alone keeps it out of plain rows."""
+        return self.model.base_model(input_ids=ids_BT, use_cache=False, **seen).last_hidden_state
 
     def _fresh_optimizer(self) -> Any:
         return torch.optim.AdamW(self.model.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay)
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One AdamW step per minibatch."""
-        return UpdateMetrics.of([self._step(minibatch) for minibatch in minibatches])
+        began = [[self._as_began(microbatch) for microbatch in minibatch] for minibatch in minibatches]
+        return UpdateMetrics.of([self._step(*pair) for pair in zip(minibatches, began, strict=True)])
 
-    def _step(self, minibatch: Minibatch) -> StepMetrics:
+    def _as_began(self, microbatch: Microbatch) -> torch.Tensor | None:
+        """Log-probabilities before the first step, where the loss needs them.
+
+        They are those of pi_old, and of stable: the loop begins every update there.
+        """
+        own = self._config.loss
+        if own.correction is Correction.BYPASS and not own.kl_coefficient:
+            return None
+        with torch.no_grad():
+            return self.logps(microbatch)
+
+    def _step(self, minibatch: Minibatch, began: Sequence[torch.Tensor | None]) -> StepMetrics:
         """Gradients of all microbatches, then one step, unless loss or gradient is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
-        num_tokens = sum(microbatch.num_trained for microbatch in minibatch)
         sums = _Sums()
-        for microbatch in minibatch:
-            part = self.loss(microbatch, num_tokens)
+        for microbatch, began_N in zip(minibatch, began, strict=True):
+            part = self.loss(microbatch, minibatch, began_N)
             part.loss.backward()
             sums.add(part)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_grad_norm))
@@ -91,30 +146,42 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         return sums.metrics(grad_norm=norm, is_skipped=not is_finite)
 
-    def loss(self, microbatch: Microbatch, num_tokens: int) -> PolicyLoss:
-        """The loss of one microbatch, normalised by its minibatch's trained tokens."""
-        ids_BT, mask_BT, logps_BT, advantages_BT = (
-            torch.from_numpy(array).to(self._config.device)
-            for array in (
-                microbatch.token_ids_BT,
-                microbatch.mask_BT,
-                microbatch.logps_BT,
-                microbatch.advantages_BT,
-            )
+    def loss(self, microbatch: Microbatch, minibatch: Minibatch, began_N: torch.Tensor | None = None) -> PolicyLoss:
+        """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began."""
+        behaviour_N, advantages_N, turns_N = self._tensors(
+            microbatch.logps_N, microbatch.advantages_N, microbatch.turns_N
         )
-        is_mixed = self._config.dtype == "bfloat16"
+        inputs = LossInputs(
+            logps_N=self.logps(microbatch),
+            behaviour_logps_N=behaviour_N,
+            advantages_N=advantages_N,
+            turns_N=turns_N,
+            num_tokens=sum(part.num_trained for part in minibatch),
+            num_turns=sum(part.num_turns for part in minibatch),
+            proximal_logps_N=began_N,
+            stable_logps_N=began_N,
+        )
+        return policy_loss(inputs, self._config.loss)
+
+    def logps(self, microbatch: Microbatch) -> torch.Tensor:
+        """The log-probabilities of its trained tokens, N."""
+        return self._logps(microbatch, is_mixed=self._config.dtype == "bfloat16")
+
+    def _logps(self, microbatch: Microbatch, *, is_mixed: bool) -> torch.Tensor:
+        ids_BT, sources_N, targets_N = self._tensors(
+            microbatch.token_ids_BT, microbatch.sources_N, microbatch.targets_N
+        )
+        seen = {}
+        if not microbatch.is_causal:
+            positions_BT, until_BT = self._tensors(microbatch.positions_BT, microbatch.until_BT)
+            seen = {"position_ids": positions_BT, "attention_mask": mask_of(until_BT)}
         with torch.autocast(torch.device(self._config.device).type, dtype=torch.bfloat16, enabled=is_mixed):
-            hidden_ND = self._hidden(ids_BT)[:, :-1][mask_BT[:, 1:]]
-            logits_NV = self.model.get_output_embeddings()(hidden_ND)
-        return policy_loss(
-            token_logps(logits_NV, ids_BT[mask_BT]),
-            logps_BT[mask_BT],
-            advantages_BT[mask_BT],
-            num_tokens=num_tokens,
-            clip_low=self._config.clip_low,
-            clip_high=self._config.clip_high,
-            max_importance_weight=self._config.max_importance_weight,
-        )
+            hidden_ND = self._hidden(ids_BT, **seen).flatten(0, 1)[sources_N]
+            head = self.model.get_output_embeddings()
+            return chunked_logps(head, hidden_ND, targets_N, self._config.logits_chunk_tokens)
+
+    def _tensors(self, *arrays: NDArray[Any]) -> list[torch.Tensor]:
+        return [torch.from_numpy(array).to(self._config.device) for array in arrays]
 
     def save(self, folder: Path) -> None:
         """Weights, AdamW's moments and its step counts; no pickle."""

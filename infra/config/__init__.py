@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
+from infra.config.losses import Correction, LossConfig, LossKind, Packing, StaleNegatives
 from infra.config.serving import (
     SCORED,
     CaptureConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "CaptureConfig",
     "Config",
     "ContaminationConfig",
+    "Correction",
     "EngineConfig",
     "EngineSlot",
     "GateConfig",
@@ -63,7 +65,10 @@ __all__ = [
     "LakeConfig",
     "LogConfig",
     "LogSecurity",
+    "LossConfig",
+    "LossKind",
     "ModelConfig",
+    "Packing",
     "Placement",
     "PrivacyConfig",
     "PrivateKind",
@@ -76,6 +81,7 @@ __all__ = [
     "Section",
     "ServingConfig",
     "SigningConfig",
+    "StaleNegatives",
     "StoreConfig",
     "SuitesConfig",
     "SwitchbackConfig",

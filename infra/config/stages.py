@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from infra.config.base import AnyShare, Host, Port, Seconds, Section
+from infra.config.losses import LossConfig, Packing
 
 PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
 PrivateKind = Literal["email", "phone", "card", "iban", "ssn", "ip", "secret", "data"]
@@ -82,13 +83,21 @@ class TrainerConfig(Host):
     port: Port = Field(8200, description="how far the next version is, read-only")
     batch_turns: int = Field(256, ge=2, description="scored turns in one update")
     minibatch_turns: int = Field(64, ge=1, description="turns in one optimiser step")
-    microbatch_tokens: int = Field(2048, ge=16, description="padded tokens in one forward and backward pass")
+    microbatch_tokens: int = Field(2048, ge=16, description="tokens, with padding, in one forward and backward pass")
+    packing: Packing = Field(
+        Packing.SHARED,
+        description="`packed` fills rows' padding, `shared` also computes what samples begin with alike once; `rows` "
+        "has a row for each, for models whose attention is not plain causal",
+    )
+    logits_chunk_tokens: int = Field(512, ge=1, description="trained tokens whose logits are in memory at a time")
+    recompute_activations: bool = Field(
+        False,
+        description="keep the layers' inputs alone: less memory, one more forward pass",
+    )
     lr: float = Field(1e-6, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
-    clip_low: float = Field(0.2, gt=0.0, lt=1.0)
-    clip_high: float = Field(0.28, gt=0.0)
-    max_importance_weight: float = Field(2.0, gt=1.0)
+    loss: LossConfig = LossConfig()
     baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
     late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
     max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")

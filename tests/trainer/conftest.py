@@ -164,7 +164,7 @@ class TokenPolicy:
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         for minibatch in minibatches:
             for microbatch in minibatch:
-                self.weights += microbatch.token_ids_BT[microbatch.mask_BT].tolist()
+                self.weights += microbatch.targets_N.tolist()
         self.moments += 1
         step = StepMetrics(False, 0.1, 1.0, 0.01, 1.0, 0.9, 0.1, 10)
         return UpdateMetrics.of([StepMetrics(**{**vars(step), **self.metrics})])

@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import sqrt
 
-import numpy as np
 import pytest
 from agent_sessions import AGENTIC, Session, close, play
+from packed import seen_from
 
 from infra.config import TrainerConfig
 from ingest.log import topics
@@ -41,12 +41,12 @@ def batch_of(items: Sequence[Item], known: Mapping[str, float] | None = None) ->
 def trained(batch: Batch) -> Iterator[tuple[list[int], list[int], list[float], list[float]]]:
     """For each run of trained tokens: the tokens before it, its own, their log-probabilities and advantages."""
     for microbatch in (micro for mini in batch.minibatches for micro in mini):
-        for row, mask in enumerate(microbatch.mask_BT):
-            edges = np.flatnonzero(np.diff(mask.astype(int), prepend=0, append=0)).tolist()
-            for start, end in zip(edges[::2], edges[1::2], strict=True):
-                tokens = microbatch.token_ids_BT[row].tolist()
-                logps, values = microbatch.logps_BT[row, start:end], microbatch.advantages_BT[row, start:end]
-                yield tokens[:start], tokens[start:end], logps.tolist(), values.tolist()
+        for turn in range(microbatch.num_turns):
+            own_N = microbatch.turns_N == turn
+            before, positions = seen_from(microbatch, int(microbatch.sources_N[own_N][0]))
+            assert positions == list(range(len(before)))
+            arrays = (microbatch.targets_N, microbatch.logps_N, microbatch.advantages_N)
+            yield (before, *(array[own_N].tolist() for array in arrays))
 
 
 def branched_and_compacted() -> Session:

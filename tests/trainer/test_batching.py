@@ -1,8 +1,11 @@
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packed import seen_from
 
+from infra.config import Packing
 from ingest.records.events import Reward
 from trainer.batching import Microbatch, Minibatch, Sample, Span, minibatches, sample_of
 
@@ -31,9 +34,10 @@ def test_context_and_refused_segments_are_masked_but_stay(reward_of: Callable[..
     assert made is not None
     ((microbatch,),) = minibatches([made], 8, 2048, seed=0)
     assert microbatch.token_ids_BT[0].tolist() == [1, 1, 1, 50, 50, 1, 1, 1, 51, 51, 1, 1, 1, 52, 52]
-    assert np.flatnonzero(microbatch.mask_BT[0]).tolist() == [3, 4, 13, 14]
-    assert microbatch.advantages_BT[0][microbatch.mask_BT[0]].tolist() == [0.5, 0.5, -0.5, -0.5]
-    assert microbatch.logps_BT[0][microbatch.mask_BT[0]].tolist() == [-1.0, -2.0, -1.0, -2.0]
+    assert microbatch.sources_N.tolist() == [2, 3, 12, 13] and microbatch.targets_N.tolist() == [50, 50, 52, 52]
+    assert microbatch.advantages_N.tolist() == [0.5, 0.5, -0.5, -0.5]
+    assert microbatch.logps_N.tolist() == [-1.0, -2.0, -1.0, -2.0]
+    assert microbatch.turns_N.tolist() == [0, 0, 1, 1] and microbatch.num_turns == 2 and microbatch.is_causal
 
 
 def test_what_follows_the_last_trained_token_is_cut(reward_of: Callable[..., Reward]) -> None:
@@ -54,8 +58,49 @@ def test_padded_microbatches_keep_to_the_bound() -> None:
 
 
 def test_a_sample_above_the_bound_is_a_microbatch_of_its_own() -> None:
-    found = microbatches(minibatches([sample(100, (1, 3)), sample(5, (1, 3)), sample(5, (1, 3))], 100, 16, seed=0))
+    samples = [sample(100, (1, 3)), *(sample(5, (1, 3), token=n) for n in (2, 3))]
+    found = microbatches(minibatches(samples, 100, 16, seed=0))
     assert sorted(microbatch.token_ids_BT.shape for microbatch in found) == [(1, 100), (2, 5)]
+
+
+@pytest.mark.parametrize(
+    ("packing", "shapes"),
+    [
+        (Packing.ROWS, [(2, 160), (4, 160)]),
+        (Packing.PACKED, [(2, 160), (4, 160)]),
+        (Packing.SHARED, [(1, 460)]),
+    ],
+)
+def test_a_prompt_that_samples_share_is_laid_out_once(packing: Packing, shapes: list[tuple[int, int]]) -> None:
+    """Six samples: a prompt of 100 tokens, and 60 of their own each."""
+    samples = [Sample((1,) * 100 + (n,) * 60, (Span(100, 160, (-0.5,) * 60, 1.0),)) for n in range(2, 8)]
+    found = microbatches(minibatches(samples, 100, 700, 0, packing))
+    assert sorted(microbatch.token_ids_BT.shape for microbatch in found) == shapes
+
+
+def test_a_group_stays_in_one_minibatch_however_it_was_mixed() -> None:
+    """Eight prompts, asked eight times each, in minibatches of 16 turns."""
+    samples = [Sample((n % 8 + 1,) * 5 + (n + 20,), (Span(5, 6, (-0.5,), 1.0),)) for n in range(64)]
+    for minibatch in minibatches(samples, 16, 4096, seed=3):
+        (microbatch,) = minibatch
+        groups = [int(target - 20) % 8 for target in microbatch.targets_N]
+        assert sorted(groups.count(group) for group in set(groups)) == [8, 8]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 3), min_size=3, max_size=9), min_size=1, max_size=12), st.sampled_from(Packing))
+def test_each_trained_token_sees_its_own_sample_and_nothing_else(sequences: list[list[int]], packing: Packing) -> None:
+    """By the mask's definition, over layouts of every kind: who is seen, in order, is the sample up to there."""
+    samples = [Sample(tuple(ids), (Span(1, 2, (-0.5,), 1.0), Span(len(ids) - 1, len(ids), (-0.7,), n + 2.0)))
+               for n, ids in enumerate(sequences)]  # fmt: skip
+    found = []
+    for part in microbatches(minibatches(samples, 5, 24, 1, packing)):
+        for source, target, advantage in zip(part.sources_N, part.targets_N, part.advantages_N, strict=True):
+            seen, positions = seen_from(part, int(source))
+            assert positions == list(range(len(seen)))
+            found.append(((*seen, int(target)), float(advantage)))
+    firsts = [(s.token_ids[:2], 1.0) for s in samples]
+    assert sorted(found) == sorted([*firsts, *((s.token_ids, n + 2.0) for n, s in enumerate(samples))])
 
 
 @pytest.mark.parametrize(("turns", "expected"), [(128, 2), (130, 2), (64, 1), (10, 1), (256, 4)])

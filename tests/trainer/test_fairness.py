@@ -17,6 +17,7 @@ from trainer.advantages import Baselines
 from trainer.batch import Batch, make_batch
 from trainer.eligibility import EligibleTurn, screen
 from trainer.inbox import Item, owner_of
+from trainer.loss_inputs import LossInputs
 from trainer.losses import policy_loss
 from trainer.repeats import Seen
 
@@ -63,10 +64,10 @@ def slopes(batch: Batch, items: Sequence[Item], logps: torch.Tensor) -> dict[str
             own += [held.owner] * (segment.end - segment.start)
             advantages += [batch.advantages[segment.trace_id]] * (segment.end - segment.start)
     logps = logps.clone().requires_grad_()
-    policy_loss(
-        logps, torch.full_like(logps, -1.0), torch.tensor(advantages), num_tokens=len(own),
-        clip_low=CONFIG.clip_low, clip_high=CONFIG.clip_high, max_importance_weight=CONFIG.max_importance_weight,
-    ).loss.backward()  # fmt: skip
+    inputs = LossInputs(
+        logps, torch.full_like(logps, -1.0), torch.tensor(advantages), torch.arange(len(own)), len(own), len(own)
+    )
+    policy_loss(inputs, CONFIG.loss).loss.backward()
     found = defaultdict[str, float](float)
     for owner, slope in zip(own, logps.grad.abs().tolist(), strict=True):
         found[owner] += slope
@@ -84,7 +85,7 @@ def test_the_gradient_of_one_user_is_bounded_by_their_share_of_everybodys_bound(
     lengths = {s.trace_id: s.end - s.start for held in items for s in held.chains[0].segments}
     num_tokens = sum(lengths.values())
     mass = sum(abs(x) * lengths[name] for name, x in batch.advantages.items())
-    steepest = max(1 + CONFIG.clip_high, CONFIG.max_importance_weight)
+    steepest = max(1 + CONFIG.loss.clip_high, CONFIG.loss.max_importance_weight)
     logps = -1.0 + torch.randn(num_tokens, generator=torch.Generator().manual_seed(seed))
     for slope in slopes(batch, items, logps).values():
         assert slope <= fairness.capped.user_cap * steepest * mass / num_tokens * (1 + 1e-4) + 1e-9
@@ -134,8 +135,8 @@ def test_every_turn_still_trains() -> None:
     items = [item("flood", *[(n % 2, 5) for n in range(60)]), *(item(f"u{n}", (n / 10, 5)) for n in range(9))]
     batch = batch_of(items)
     assert len(batch.turns) == 69 and min(batch.fairness.weights) > 0.0
-    assert sum(int(micro.mask_BT.sum()) for mini in batch.minibatches for micro in mini) == 69 * 5
-    nonzero = [np.count_nonzero(micro.advantages_BT) for mini in batch.minibatches for micro in mini]
+    assert sum(micro.num_trained for mini in batch.minibatches for micro in mini) == 69 * 5
+    nonzero = [np.count_nonzero(micro.advantages_N) for mini in batch.minibatches for micro in mini]
     assert sum(nonzero) == 69 * 5
 
 

@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from infra.config import TrainerConfig
+from infra.config import Correction, LossConfig, LossKind, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
 from trainer.batching import Minibatch, Sample, Span, minibatches
 from trainer.learner import Learner
@@ -19,8 +20,32 @@ SAMPLES = [
 ]
 
 
-def cut(samples: Sequence[Sample], microbatch_tokens: int = 2048) -> tuple[Minibatch, ...]:
-    return minibatches(samples, 100, microbatch_tokens, seed=0)
+def cut(
+    samples: Sequence[Sample], microbatch_tokens: int = 2048, packing: Packing = Packing.SHARED
+) -> tuple[Minibatch, ...]:
+    return minibatches(samples, 100, microbatch_tokens, seed=0, packing=packing)
+
+
+def groups(seed: int = 0) -> list[Sample]:
+    """Three prompts of 40, 25 and 10 tokens with four replies each, and one session that went two ways."""
+    make = random.Random(seed)
+
+    def tokens(num: int) -> tuple[int, ...]:
+        return tuple(make.randrange(128) for _ in range(num))
+
+    def span(start: int, num: int) -> Span:
+        return Span(start, start + num, tuple(make.uniform(-6.0, -3.0) for _ in range(num)), make.gauss(0.0, 1.0))
+
+    made = []
+    for length in (40, 25, 10):
+        prompt = tokens(length)
+        for num in (3, 8, 14, 5):
+            made.append(Sample(prompt + tokens(num), (span(length, num),)))
+    turn, reply = tokens(20), tokens(6)
+    made.append(Sample(turn + reply + tokens(12), (span(20, 6), span(30, 8))))
+    made.append(Sample(turn + reply + tokens(9), (span(30, 5),)))
+    make.shuffle(made)
+    return made
 
 
 def logps_of(learner: Learner, sample: Sample) -> list[float]:
@@ -46,9 +71,8 @@ def on_policy(learner: Learner, samples: Sequence[Sample]) -> list[Sample]:
 def gradients(learner: Learner, parts: tuple[Minibatch, ...]) -> dict[str, torch.Tensor]:
     learner.model.zero_grad()
     (minibatch,) = parts
-    num_tokens = sum(microbatch.num_trained for microbatch in minibatch)
     for microbatch in minibatch:
-        learner.loss(microbatch, num_tokens).loss.backward()
+        learner.loss(microbatch, minibatch).loss.backward()
     return {name: param.grad.clone() for name, param in learner.model.named_parameters()}
 
 
@@ -95,6 +119,110 @@ def test_cutting_into_microbatches_does_not_change_the_gradient(learner: Learner
     assert len(whole[0]) == 1 and len(parts[0]) > 1
     one, many = gradients(learner, whole), gradients(learner, parts)
     assert all(torch.allclose(one[name], many[name], atol=1e-6) for name in one)
+
+
+def computed(parts: tuple[Minibatch, ...]) -> int:
+    return sum(microbatch.token_ids_BT.size for minibatch in parts for microbatch in minibatch)
+
+
+@pytest.mark.parametrize("kind", list(LossKind))
+@pytest.mark.parametrize("packing", [Packing.PACKED, Packing.SHARED])
+@pytest.mark.parametrize("microbatch_tokens", [4096, 150])
+def test_rows_that_hold_several_samples_give_the_gradient_of_a_row_for_each(
+    tiny_model: Path, learner_config: TrainerConfig, kind: LossKind, packing: Packing, microbatch_tokens: int
+) -> None:
+    learner = Learner(tiny_model, learner_config.model_copy(update={"loss": LossConfig(kind=kind)}))
+    apart, joint = cut(groups(), 1, Packing.ROWS), cut(groups(), microbatch_tokens, packing)
+    assert all(microbatch.is_causal and len(microbatch.token_ids_BT) == 1 for microbatch in apart[0])
+    assert len(joint[0]) < len(apart[0]) and not all(microbatch.is_causal for microbatch in joint[0])
+    losses = [sum(float(learner.loss(m, parts[0]).loss.detach()) for m in parts[0]) for parts in (apart, joint)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    expected, found = gradients(learner, apart), gradients(learner, joint)
+    assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 1e-5
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-2
+
+
+def test_shared_rows_compute_fewer_tokens_than_packed_ones_and_packed_ones_fewer_than_padded_ones() -> None:
+    assert computed(cut(groups(), 400)) < 0.7 * computed(cut(groups(), 400, Packing.PACKED))
+    assert computed(cut(groups(), 400, Packing.PACKED)) <= computed(cut(groups(), 400, Packing.ROWS))
+
+
+def test_logits_in_chunks_give_the_gradient_of_all_at_once_and_are_never_all_there(
+    tiny_model: Path, learner_config: TrainerConfig
+) -> None:
+    """Rows of the head's output are counted, and what the backward pass keeps."""
+    found, kept, most = [], [], []
+    for chunk_tokens in (4096, 7):
+        learner = Learner(tiny_model, learner_config.model_copy(update={"logits_chunk_tokens": chunk_tokens}))
+        num_rows, saved = list[int](), list[int]()
+
+        def note(_head: object, _hidden: object, logits: torch.Tensor, num_rows: list[int] = num_rows) -> None:
+            num_rows.append(len(logits))
+
+        def keep(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(len(tensor) if tensor.dim() == 2 and tensor.shape[1] == 128 else 0)
+            return tensor
+
+        learner.model.get_output_embeddings().register_forward_hook(note)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found.append(gradients(learner, cut(groups())))
+        kept.append(max(saved))
+        most.append(max(num_rows))
+    num_trained = sum(span.end - span.start for sample in groups() for span in sample.spans)
+    assert most == [num_trained, 7] and kept[0] == num_trained and kept[1] <= 7
+    assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 1e-5
+
+
+def test_activations_computed_again_give_the_same_gradient_and_are_not_kept(
+    tiny_model: Path, learner_config: TrainerConfig
+) -> None:
+    found, kept = [], []
+    for recompute in (False, True):
+        learner = Learner(tiny_model, learner_config.model_copy(update={"recompute_activations": recompute}))
+        saved = list[int]()
+
+        def keep(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found.append(gradients(learner, cut(groups())))
+        kept.append(sum(saved))
+        assert not any(module.training for module in learner.model.modules() if not list(module.children()))
+    assert kept[1] < 0.5 * kept[0]
+    assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 1e-6
+
+
+@pytest.mark.parametrize("correction", [Correction.TRUNCATE, Correction.MASK])
+def test_the_clip_is_against_the_policy_as_the_update_began(
+    tiny_model: Path, learner_config: TrainerConfig, correction: Correction
+) -> None:
+    """Two steps on the same sample: in the second the ratio is no longer 1, though mu was never near."""
+    sample = Sample((5, 6, 7, 8), (Span(2, 4, (-6.0, -6.0), 1.0),))
+    own = LossConfig(correction=correction, min_correction=1e-6, max_correction=1e6)
+    learner = Learner(tiny_model, learner_config.model_copy(update={"loss": own}))
+    began = torch.tensor(logps_of(learner, sample))
+    metrics = learner.update(cut([sample]) * 2)
+    moved = Learner(tiny_model, learner_config.model_copy(update={"loss": own}))
+    moved.update(cut([sample]))
+    now = torch.tensor(logps_of(moved, sample))
+    weights = (began + 6.0).exp()
+    losses = [-weights.mean(), -(weights * (now - began).exp().clamp(max=1.28)).mean()]
+    assert metrics.loss == pytest.approx(float(sum(losses)) / 2, rel=1e-4)
+
+
+def test_a_pull_to_stable_keeps_an_update_nearer_to_where_it_began(
+    tiny_model: Path, learner_config: TrainerConfig
+) -> None:
+    drifts = []
+    for coefficient in (0.0, 3.0):
+        own = learner_config.model_copy(update={"loss": LossConfig(kl_coefficient=coefficient), "lr": 3e-3})
+        learner = Learner(tiny_model, own)
+        samples = on_policy(learner, SAMPLES)
+        before = torch.tensor(logps_of(learner, SAMPLES[0]))
+        learner.update(cut(samples) * 6)
+        drifts.append(float((torch.tensor(logps_of(learner, SAMPLES[0])) - before).abs().mean()))
+    assert drifts[1] < 0.7 * drifts[0]
 
 
 def test_on_policy_metrics_are_ratio_one_no_kl_and_full_sample_size(learner: Learner) -> None:
@@ -185,4 +313,26 @@ def test_a_model_that_scales_its_logits_is_refused(tmp_path: Path, learner_confi
     )  # fmt: skip
     transformers.GraniteForCausalLM(shape).save_pretrained(tmp_path)
     with pytest.raises(StartError, match="more than its output head"):
+        Learner(tmp_path, learner_config)
+
+
+def test_a_model_with_a_window_is_trained_in_rows_of_its_own_alone(
+    tmp_path: Path, learner_config: TrainerConfig
+) -> None:
+    shape = transformers.MistralConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
+        vocab_size=128, sliding_window=8, head_dim=8,
+    )  # fmt: skip
+    transformers.MistralForCausalLM(shape).save_pretrained(tmp_path)
+    with pytest.raises(StartError, match=r"window of 8; trainer\.packing must be `rows`"):
+        Learner(tmp_path, learner_config)
+    Learner(tmp_path, learner_config.model_copy(update={"packing": Packing.ROWS}))
+
+
+def test_a_model_that_mixes_tokens_otherwise_than_by_attention_is_refused_for_packed_rows(
+    tmp_path: Path, learner_config: TrainerConfig
+) -> None:
+    shape = transformers.MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=128, state_size=4)
+    transformers.MambaForCausalLM(shape).save_pretrained(tmp_path)
+    with pytest.raises(StartError, match=r"trainer\.packing must be `rows`"):
         Learner(tmp_path, learner_config)

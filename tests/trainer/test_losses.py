@@ -1,39 +1,64 @@
+"""Numbers worked by hand, and the same objectives written out turn by turn and token by token."""
+
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
-from trainer.losses import PolicyLoss, policy_loss, token_logps
+from infra.config import Correction, LossConfig, LossKind, StaleNegatives
+from trainer.loss_inputs import LossInputs, PolicyLoss
+from trainer.losses import policy_loss
+
+DEFAULT = LossConfig()
+KINDS = pytest.mark.parametrize("kind", list(LossKind))
 
 
-def loss_of(ratios: list[float], advantages: list[float], num_tokens: int | None = None) -> PolicyLoss:
-    """With clip [0.8, 1.28] and at most weight 2."""
-    logps = torch.tensor(ratios).log()
-    return policy_loss(
-        logps,
-        torch.zeros_like(logps),
-        torch.tensor(advantages),
-        num_tokens=num_tokens or len(ratios),
-        clip_low=0.2,
-        clip_high=0.28,
-        max_importance_weight=2.0,
+def inputs_of(
+    ratios: Sequence[float], advantages: Sequence[float], turns: Sequence[int] | None = None, **fields: object
+) -> LossInputs:
+    """Tokens with these ratios to the served policy, which gave each of them probability 1/2."""
+    logps = torch.tensor(ratios).log() - math.log(2.0)
+    own = list(range(len(ratios))) if turns is None else list(turns)
+    made = LossInputs(
+        logps_N=logps,
+        behaviour_logps_N=torch.full_like(logps, -math.log(2.0)),
+        advantages_N=torch.tensor(advantages),
+        turns_N=torch.tensor(own),
+        num_tokens=len(own),
+        num_turns=len(set(own)),
     )
+    return replace(made, **fields)  # type: ignore[arg-type]
 
 
-def gradient_of(ratio: float, advantage: float) -> float:
-    logps = torch.tensor([math.log(ratio)], requires_grad=True)
-    found = policy_loss(
-        logps,
-        torch.zeros(1),
-        torch.tensor([advantage]),
-        num_tokens=1,
-        clip_low=0.2,
-        clip_high=0.28,
-        max_importance_weight=2.0,
-    )
-    found.loss.backward()
+def loss_of(ratios: Sequence[float], advantages: Sequence[float], config: LossConfig = DEFAULT) -> PolicyLoss:
+    return policy_loss(inputs_of(ratios, advantages), config)
+
+
+def gradient_of(inputs: LossInputs, config: LossConfig) -> list[float]:
+    logps = inputs.logps_N.clone().requires_grad_()
+    policy_loss(replace(inputs, logps_N=logps), config).loss.backward()
     assert logps.grad is not None
-    return float(logps.grad[0])
+    return [float(slope) for slope in logps.grad]
+
+
+def random_inputs(seed: int, dtype: torch.dtype = torch.float64) -> LossInputs:
+    """Forty tokens in seven turns, each with one advantage; the served policy is a few tenths of a nat away."""
+    make = torch.Generator().manual_seed(seed)
+    turns = torch.randint(0, 7, (40,), generator=make).sort().values
+    logps = -3.0 * torch.rand(40, generator=make, dtype=dtype) - 0.1
+
+    def near(spread: float) -> torch.Tensor:
+        return logps + spread * torch.randn(40, generator=make, dtype=dtype)
+
+    advantages = torch.randn(7, generator=make, dtype=dtype)[turns]
+    return LossInputs(
+        logps, near(0.4), advantages, turns, 50, 9, proximal_logps_N=near(0.2), stable_logps_N=near(0.3)
+    )  # fmt: skip
+
+
+# -- numbers worked by hand
 
 
 @pytest.mark.parametrize(
@@ -51,31 +76,247 @@ def test_a_tokens_loss_is_as_worked_by_hand(ratio: float, advantage: float, loss
     assert float(loss_of([ratio], [advantage]).loss) == pytest.approx(loss, abs=1e-5)
 
 
+def test_grpo_counts_turns_alike_and_dr_grpo_tokens() -> None:
+    """A turn of one token with advantage 1, and one of three with -1, all of ratio 1."""
+    inputs = inputs_of([1.0] * 4, [1.0, -1.0, -1.0, -1.0], turns=[0, 1, 1, 1])
+    assert float(policy_loss(inputs, LossConfig(kind=LossKind.GRPO)).loss) == pytest.approx(0.0, abs=1e-6)
+    assert float(policy_loss(inputs, DEFAULT).loss) == pytest.approx(0.5)
+    fixed = LossConfig(kind=LossKind.DR_GRPO, max_turn_tokens=8)
+    assert float(policy_loss(inputs, fixed).loss) == pytest.approx(2.0 / 16.0)
+
+
+def test_gspos_ratio_is_the_geometric_mean_of_its_turns() -> None:
+    """Ratios 1.2 and 0.8333: 1 together, inside the clip, so each token's gradient is -A / (length turns)."""
+    inputs = inputs_of([1.2, 1 / 1.2, 1.1, 1.1], [1.0, 1.0, 2.0, 2.0], turns=[0, 0, 1, 1])
+    config = LossConfig(kind=LossKind.GSPO)
+    assert float(policy_loss(inputs, config).loss) == pytest.approx(-(1.0 + 2.0 * 1.0004) / 2, abs=1e-5)
+    assert gradient_of(inputs, config) == pytest.approx([-0.25, -0.25, 0.0, 0.0], abs=1e-6)
+
+
+def test_cispo_keeps_the_gradient_of_a_token_whose_weight_it_clips() -> None:
+    """Weights 1.5, 5 (of 9) and, for the negative one, 2 (of 3)."""
+    config = LossConfig(kind=LossKind.CISPO)
+    slopes = gradient_of(inputs_of([1.5, 9.0, 3.0], [1.0, 1.0, -1.0]), config)
+    assert slopes == pytest.approx([-1.5 / 3, -5.0 / 3, 2.0 / 3], abs=1e-5)
+    loss = float(loss_of([1.5], [1.0], config).loss)
+    assert loss == pytest.approx(-1.5 * math.log(0.75), abs=1e-5)
+
+
 def test_a_stale_negative_token_beyond_the_dual_clip_pushes_no_further() -> None:
-    assert gradient_of(9.0, -1.0) == 0.0
+    assert gradient_of(inputs_of([9.0], [-1.0]), DEFAULT) == [0.0]
 
 
-def test_the_gradient_inside_the_clip_is_ratio_times_advantage() -> None:
-    assert gradient_of(1.1, 0.5) == pytest.approx(-0.55, abs=1e-6)
+@KINDS
+def test_a_tapered_negative_pushes_with_its_ratio_and_at_most_with_1(kind: LossKind) -> None:
+    config = LossConfig(kind=kind, negatives=StaleNegatives.TAPER)
+    slopes = gradient_of(inputs_of([9.0, 0.5, 0.01], [-1.0, -1.0, -1.0]), config)
+    assert slopes == pytest.approx([1.0 / 3, 0.5 / 3, 0.01 / 3], abs=1e-5)
 
 
-def test_a_token_that_was_impossible_when_it_was_sampled_gives_a_finite_loss_and_gradient() -> None:
-    logps = torch.tensor([0.0], requires_grad=True)
-    found = policy_loss(
-        logps,
-        torch.tensor([-1e4]),
-        torch.tensor([-1.0]),
-        num_tokens=1,
-        clip_low=0.2,
-        clip_high=0.28,
-        max_importance_weight=2.0,
+@pytest.mark.parametrize(
+    ("correction", "weights"), [(Correction.TRUNCATE, [2.0, 1.0, 0.25]), (Correction.MASK, [0.0, 1.0, 0.0])]
+)
+def test_staleness_is_corrected_apart_from_the_clip(correction: Correction, weights: list[float]) -> None:
+    """pi_old / mu is 4, 1 and 1/4; pi_theta / pi_old is 1.1, inside the clip, where against mu two would be outside."""
+    inputs = inputs_of([4.4, 1.1, 0.275], [1.0, 1.0, 1.0])
+    inputs = replace(inputs, proximal_logps_N=inputs.logps_N - math.log(1.1))
+    config = LossConfig(correction=correction)
+    assert gradient_of(inputs, config) == pytest.approx([-1.1 * weight / 3 for weight in weights], abs=1e-5)
+    assert int(policy_loss(inputs, config).num_clipped) == weights.count(0.0)
+
+
+def test_a_masked_token_stays_masked_when_negatives_are_tapered() -> None:
+    inputs = inputs_of([4.4, 1.1], [-1.0, -1.0])
+    inputs = replace(inputs, proximal_logps_N=inputs.logps_N - math.log(1.1))
+    config = LossConfig(correction=Correction.MASK, negatives=StaleNegatives.TAPER)
+    assert gradient_of(inputs, config) == pytest.approx([0.0, 0.5], abs=1e-6)
+
+
+def test_the_pull_to_stable_is_proportional_to_how_far_a_token_is_from_it() -> None:
+    """Twice and half as likely as stable has them: pushed down and up by log 2, while k1's own slope is 1 for both."""
+    inputs = inputs_of([1.0, 1.0], [0.0, 0.0])
+    inputs = replace(inputs, stable_logps_N=inputs.logps_N - torch.tensor([math.log(2.0), -math.log(2.0)]))
+    slopes = gradient_of(inputs, LossConfig(kl_coefficient=0.1))
+    assert slopes == pytest.approx([0.1 * math.log(2.0) / 2, -0.1 * math.log(2.0) / 2], abs=1e-6)
+
+
+def test_the_pull_to_stable_adds_its_kl_to_the_loss() -> None:
+    inputs = inputs_of([1.0, 1.0], [0.0, 0.0])
+    inputs = replace(inputs, stable_logps_N=inputs.logps_N - torch.tensor([0.5, -0.1]))
+    assert float(policy_loss(inputs, LossConfig(kl_coefficient=0.1)).loss) == pytest.approx(0.1 * 0.2)
+
+
+def test_descending_the_pull_alone_brings_a_policy_to_stable() -> None:
+    """Tokens sampled from the policy itself; k1 differentiated as it stands would leave it where it is."""
+    make = torch.Generator().manual_seed(0)
+    logits, stable = torch.tensor([2.0, 0.0, 0.0], requires_grad=True), torch.tensor([0.0, 0.0, 1.0]).log_softmax(0)
+    for _ in range(200):
+        logps = logits.log_softmax(0)
+        tokens = torch.multinomial(logps.detach().exp(), 256, replacement=True, generator=make)
+        logps_N = logps[tokens]
+        inputs = LossInputs(
+            logps_N, logps_N.detach(), torch.zeros(256), torch.arange(256), 256, 256, stable_logps_N=stable[tokens]
+        )
+        (slope,) = torch.autograd.grad(policy_loss(inputs, LossConfig(kl_coefficient=1.0)).loss, logits)
+        logits = (logits - 0.3 * slope).detach().requires_grad_()
+    kl = (logits.softmax(0) * (logits.log_softmax(0) - stable)).sum()
+    assert float(kl.detach()) < 1e-3
+
+
+# -- against the equations written out
+
+
+def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
+    """The papers' sums as loops over turns and tokens. `sg` is `detach`."""
+    total = torch.zeros((), dtype=inputs.logps_N.dtype)
+    old_N = inputs.behaviour_logps_N if config.correction is Correction.BYPASS else inputs.proximal_logps_N
+    assert old_N is not None and inputs.stable_logps_N is not None
+    for turn in inputs.turns_N.unique():
+        places = [int(place) for place in (inputs.turns_N == turn).nonzero()]
+        now, old = inputs.logps_N[places], old_N[places]
+        mu, advantage = inputs.behaviour_logps_N[places], float(inputs.advantages_N[places[0]])
+        if config.kind is LossKind.GSPO:
+            now, old, mu = (logps.mean().expand(len(places)) for logps in (now, old, mu))
+        for t in range(len(places)):
+            gain = token_gain(now[t], old[t], mu[t], advantage, config)
+            if config.kind in (LossKind.GRPO, LossKind.GSPO):
+                total = total - gain / len(places) / inputs.num_turns
+            else:
+                total = total - gain / inputs.num_tokens
+    if config.kl_coefficient:
+        for now, mu, stable in zip(inputs.logps_N, inputs.behaviour_logps_N, inputs.stable_logps_N, strict=True):
+            weight = min(float((now - mu).exp().detach()), config.max_importance_weight)
+            k1 = float((now - stable).detach())
+            total = total + config.kl_coefficient * weight * k1 * (1 + now - now.detach()) / inputs.num_tokens
+    return total
+
+
+def token_gain(
+    now: torch.Tensor, old: torch.Tensor, mu: torch.Tensor, advantage: float, config: LossConfig
+) -> torch.Tensor:
+    staleness = float((old - mu).exp())
+    correction = {
+        Correction.BYPASS: 1.0,
+        Correction.TRUNCATE: min(staleness, config.max_correction),
+        Correction.MASK: staleness * (config.min_correction <= staleness <= config.max_correction),
+    }[config.correction]
+    if advantage < 0 and config.negatives is StaleNegatives.TAPER:
+        return (correction > 0) * min(float((now - mu).exp().detach()), 1.0) * advantage * now
+    ratio = (now - old).exp()
+    if config.kind is LossKind.CISPO:
+        bound = 1 + config.clip_high
+        bound = bound if advantage >= 0 else min(bound, config.max_importance_weight)
+        return correction * min(float(ratio.detach()), bound) * advantage * now
+    ppo = torch.minimum(ratio * advantage, ratio.clamp(1 - config.clip_low, 1 + config.clip_high) * advantage)
+    if advantage < 0:
+        ppo = torch.maximum(ppo, torch.tensor(config.max_importance_weight * advantage, dtype=ppo.dtype))
+    return correction * ppo
+
+
+@KINDS
+@pytest.mark.parametrize("correction", list(Correction))
+@pytest.mark.parametrize("negatives", list(StaleNegatives))
+@pytest.mark.parametrize("kl_coefficient", [0.0, 0.3])
+def test_loss_and_gradient_are_those_of_the_equations_written_out(
+    kind: LossKind, correction: Correction, negatives: StaleNegatives, kl_coefficient: float
+) -> None:
+    config = LossConfig(
+        kind=kind, correction=correction, negatives=negatives, kl_coefficient=kl_coefficient,
+        **({"clip_low": 0.1, "clip_high": 0.1} if kind is LossKind.GSPO else {}),
+    )  # fmt: skip
+    for seed in range(3):
+        inputs = random_inputs(seed)
+        losses, slopes = [], []
+        for function in (lambda given: policy_loss(given, config).loss, lambda given: written_out(given, config)):
+            logps = inputs.logps_N.clone().requires_grad_()
+            loss = function(replace(inputs, logps_N=logps))
+            losses.append(float(loss.detach()))
+            slopes.append(torch.autograd.grad(loss, logps)[0])
+        assert losses[0] == pytest.approx(losses[1], abs=1e-12)
+        assert torch.allclose(*slopes, atol=1e-12, rtol=1e-10) and float(slopes[1].abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [LossKind.GRPO, LossKind.DR_GRPO, LossKind.GSPO])
+def test_the_gradient_is_the_slope_of_the_loss_where_no_weight_is_held_fixed(kind: LossKind) -> None:
+    config, inputs = LossConfig(kind=kind, correction=Correction.TRUNCATE), random_inputs(5)
+
+    def loss(logps_N: torch.Tensor) -> torch.Tensor:
+        return policy_loss(replace(inputs, logps_N=logps_N), config).loss
+
+    # the correction's weight is of pi_old and mu alone, so no finite difference sees it move
+    assert torch.autograd.gradcheck(loss, inputs.logps_N.clone().requires_grad_())
+
+
+def before(inputs: LossInputs) -> torch.Tensor:
+    """The loss as it was when it was the only one."""
+    ratio_N = (inputs.logps_N - inputs.behaviour_logps_N).clamp(-20.0, 20.0).exp()
+    raised_N = torch.minimum(ratio_N, torch.full_like(ratio_N, 1.28))
+    weight_N = torch.where(inputs.advantages_N >= 0, raised_N, ratio_N.clamp(0.8, 2.0))
+    return -(inputs.advantages_N * weight_N).sum() / inputs.num_tokens
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_default_is_to_the_last_bit_what_it_was_before_there_were_others(seed: int) -> None:
+    inputs, slopes = random_inputs(seed, torch.float32), []
+    for function in (lambda given: policy_loss(given, DEFAULT).loss, before):
+        logps = inputs.logps_N.clone().requires_grad_()
+        slopes.append((function(replace(inputs, logps_N=logps)), logps))
+    (ours, own), (theirs, other) = slopes
+    assert torch.equal(ours, theirs)
+    assert torch.equal(torch.autograd.grad(ours, own)[0], torch.autograd.grad(theirs, other)[0])
+
+
+# -- what holds of every loss
+
+EVERY: list[Callable[[LossKind], LossConfig]] = [
+    lambda kind: LossConfig(kind=kind),
+    lambda kind: LossConfig(kind=kind, correction=Correction.MASK, kl_coefficient=0.2),
+    lambda kind: LossConfig(kind=kind, negatives=StaleNegatives.TAPER, correction=Correction.TRUNCATE),
+]
+
+
+@KINDS
+@pytest.mark.parametrize("config_of", EVERY)
+def test_a_masked_token_is_as_good_as_absent(kind: LossKind, config_of: Callable[[LossKind], LossConfig]) -> None:
+    inputs, config = random_inputs(3), config_of(kind)
+    kept = torch.rand(40, generator=torch.Generator().manual_seed(1)) < 0.6
+    fields = ("logps_N", "behaviour_logps_N", "advantages_N", "turns_N", "proximal_logps_N", "stable_logps_N")
+    absent = replace(inputs, **{name: getattr(inputs, name)[kept] for name in fields})
+    masked = replace(inputs, policy_mask_N=kept, stable_mask_N=kept)
+    expected, found = torch.zeros(40, dtype=torch.float64), torch.tensor(gradient_of(masked, config))
+    expected[kept] = torch.tensor(gradient_of(absent, config), dtype=torch.float64)
+    assert torch.allclose(found.double(), expected, atol=1e-6)
+    one, other = policy_loss(masked, config), policy_loss(absent, config)
+    assert float(one.loss) == pytest.approx(float(other.loss)) and one.num_tokens == other.num_tokens
+    assert float(one.sum_ratio) == pytest.approx(float(other.sum_ratio)) and int(one.num_clipped) == int(
+        other.num_clipped
     )
-    found.loss.backward()
-    assert logps.grad is not None and torch.isfinite(found.loss) and torch.isfinite(logps.grad).all()
 
 
-def test_the_normaliser_is_the_minibatch_and_not_the_tokens_given() -> None:
-    assert float(loss_of([1.0, 1.0], [1.0, 1.0], num_tokens=8).loss) == pytest.approx(-0.25)
+def test_the_masks_are_two() -> None:
+    """A token without a policy gradient can still be held to stable, and the other way round."""
+    inputs = inputs_of([1.0, 1.0], [1.0, 1.0])
+    inputs = replace(inputs, stable_logps_N=inputs.logps_N - 1.0, policy_mask_N=torch.tensor([True, False]))
+    inputs = replace(inputs, stable_mask_N=torch.tensor([False, True]))
+    assert gradient_of(inputs, LossConfig(kl_coefficient=0.1)) == pytest.approx([-0.5, 0.05])
+
+
+@KINDS
+@pytest.mark.parametrize("config_of", EVERY)
+def test_a_token_that_was_impossible_when_it_was_sampled_gives_a_finite_loss_and_gradient(
+    kind: LossKind, config_of: Callable[[LossKind], LossConfig]
+) -> None:
+    inputs = replace(inputs_of([1.0], [-1.0]), behaviour_logps_N=torch.tensor([-1e4]))
+    inputs = replace(inputs, proximal_logps_N=inputs.logps_N, stable_logps_N=inputs.logps_N - 1.0)
+    config = config_of(kind)
+    assert math.isfinite(gradient_of(inputs, config)[0]) and math.isfinite(policy_loss(inputs, config).loss)
+
+
+@KINDS
+def test_the_normaliser_is_the_minibatch_and_not_the_tokens_given(kind: LossKind) -> None:
+    inputs, config = random_inputs(4), LossConfig(kind=kind)
+    twice = replace(inputs, num_tokens=100, num_turns=18)
+    assert float(policy_loss(twice, config).loss) == pytest.approx(float(policy_loss(inputs, config).loss) / 2)
 
 
 def test_sums_are_as_worked_by_hand() -> None:
@@ -87,27 +328,22 @@ def test_sums_are_as_worked_by_hand() -> None:
 
 
 def test_the_metrics_hold_no_gradient() -> None:
-    logps = torch.zeros(2, requires_grad=True)
-    found = policy_loss(
-        logps,
-        torch.zeros(2),
-        torch.ones(2),
-        num_tokens=2,
-        clip_low=0.2,
-        clip_high=0.28,
-        max_importance_weight=2.0,
-    )
+    inputs = random_inputs(0)
+    found = policy_loss(replace(inputs, logps_N=inputs.logps_N.requires_grad_()), DEFAULT)
     parts = (found.num_clipped, found.sum_ratio, found.sum_ratio_squared, found.sum_kl)
     assert not any(part.requires_grad for part in parts)
 
 
-def test_token_logps_are_those_of_a_softmax_written_out() -> None:
-    logits = [[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]]
-    expected = [1.0 - math.log(sum(map(math.exp, logits[0]))), 3.0 - math.log(sum(map(math.exp, logits[1])))]
-    found = token_logps(torch.tensor(logits), torch.tensor([1, 0]))
-    assert found.tolist() == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(LossConfig(correction=Correction.MASK), "proximal_logps_N"), (LossConfig(kl_coefficient=0.1), "stable_logps_N")],
+)
+def test_a_policy_that_a_loss_needs_and_does_not_get_is_named(config: LossConfig, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        policy_loss(inputs_of([1.0], [1.0]), config)
 
 
-def test_token_logps_of_bfloat16_logits_are_computed_in_float32() -> None:
-    logits = torch.randn(3, 50).bfloat16()
-    assert torch.equal(token_logps(logits, torch.zeros(3).long()), logits.float().log_softmax(-1)[:, 0])
+def test_a_kinds_own_clip_is_the_default_and_gives_way_to_a_given_one() -> None:
+    assert LossConfig.model_validate({"kind": "gspo"}).clip_high == 4e-4
+    assert LossConfig.model_validate({"kind": "gspo", "clip_high": 0.01}).clip_high == 0.01
+    assert LossConfig.model_validate({"kind": "cispo"}).clip_high == 4.0 and DEFAULT.clip_high == 0.28

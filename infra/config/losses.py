@@ -1,0 +1,75 @@
+"""The trainer's loss, which one and how far a token may be pushed, and how sequences are laid out for it."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from infra.config.base import Section
+
+
+class LossKind(StrEnum):
+    """See `trainer/losses.py`."""
+
+    GRPO = "grpo"
+    DR_GRPO = "dr_grpo"
+    GSPO = "gspo"
+    CISPO = "cispo"
+
+
+class Correction(StrEnum):
+    """What is done about tokens that an older policy sampled, apart from the clip."""
+
+    BYPASS = "bypass"
+    TRUNCATE = "truncate"
+    MASK = "mask"
+
+
+class StaleNegatives(StrEnum):
+    """What bounds a token with a negative advantage that is likelier now than when it was sampled."""
+
+    DUAL_CLIP = "dual_clip"
+    TAPER = "taper"
+
+
+class Packing(StrEnum):
+    """How samples stand in the rows of a forward pass: see `trainer/packing.py`."""
+
+    ROWS = "rows"
+    PACKED = "packed"
+    SHARED = "shared"
+
+
+_CLIPS: Mapping[str, Mapping[str, float]] = {
+    LossKind.GSPO: {"clip_low": 3e-4, "clip_high": 4e-4},
+    LossKind.CISPO: {"clip_high": 4.0},
+}
+"""The papers' own, where they are not the fields' defaults: a turn's ratio is far closer to 1 than a token's."""
+
+
+class LossConfig(Section):
+    """The policy loss."""
+
+    kind: LossKind = LossKind.DR_GRPO
+    clip_low: float = Field(0.2, gt=0.0, lt=1.0, description="gspo: 3e-4 unless given; cispo has none")
+    clip_high: float = Field(0.28, gt=0.0, description="gspo: 4e-4 unless given, cispo: 4")
+    max_importance_weight: float = Field(2.0, gt=1.0, description="of a token with a negative advantage")
+    negatives: StaleNegatives = Field(StaleNegatives.DUAL_CLIP, description="`taper`: weight min(ratio, 1), never 0")
+    correction: Correction = Field(
+        Correction.BYPASS,
+        description="the clip is against the served policy; else against the policy as the update began, and the "
+        "weight of that against the served one is truncated or masked; costs a forward pass",
+    )
+    min_correction: float = Field(0.5, gt=0.0, le=1.0, description="`mask`: tokens below train nothing")
+    max_correction: float = Field(2.0, ge=1.0, description="`mask`: tokens above train nothing; `truncate`: at most")
+    kl_coefficient: float = Field(
+        0.0, ge=0.0, description="pull to stable, where an update begins; above 0 it costs a forward pass"
+    )
+    max_turn_tokens: int = Field(0, ge=0, description="dr_grpo divides by this a turn; 0: by the minibatch's tokens")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_clips(cls, given: object) -> object:
+        if isinstance(given, Mapping) and given.get("kind") in _CLIPS:
+            return {**_CLIPS[given["kind"]], **given}
+        return given

@@ -1,0 +1,65 @@
+import pytest
+
+from trainer.packing import Sample, Span, Tree, cost, num_shared, rows, trees
+
+
+def sample(*token_ids: int) -> Sample:
+    last = len(token_ids)
+    return Sample(token_ids, (Span(last - 1, last, (-0.5,), 1.0),))
+
+
+def run(token: int, length: int, prompt: int = 0) -> Sample:
+    """A prompt of as many tokens 1, then a run of one token."""
+    return sample(*(1,) * prompt, *(token,) * length)
+
+
+def test_a_tree_is_as_drawn_by_hand() -> None:
+    """1 2 branches into 3 4 and 5, of which the latter goes on as 6 and as 7."""
+    tree = Tree.of([sample(1, 2, 3, 4), sample(1, 2, 5, 6), sample(1, 2, 5, 7)])
+    assert tree.token_ids_T.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert tree.positions_T.tolist() == [0, 1, 2, 3, 2, 3, 3]
+    assert tree.until_T.tolist() == [7, 7, 4, 4, 7, 6, 7]
+    assert [places.tolist() for places in tree.places] == [[0, 1, 2, 3], [0, 1, 4, 5], [0, 1, 4, 6]]
+
+
+def test_a_sample_that_goes_on_where_another_ends_adds_only_its_rest() -> None:
+    tree = Tree.of([sample(1, 2), sample(1, 2), sample(1, 2, 3)])
+    assert tree.token_ids_T.tolist() == [1, 2, 3] and tree.until_T.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("one", "other", "num"), [((1, 2), (1, 3), 1), ((1, 2), (1, 2, 3), 2), ((2,), (1,), 0)])
+def test_what_is_shared_is_what_both_begin_with(one: tuple[int, ...], other: tuple[int, ...], num: int) -> None:
+    assert num_shared(one, other) == num
+
+
+def test_a_group_of_eight_computes_its_prompt_once() -> None:
+    (tree,) = trees([run(n + 2, 30, prompt=500) for n in range(8)], 2048)
+    assert tree.size == 500 + 8 * 30 and len(tree.samples) == 8
+
+
+def test_what_is_shared_is_left_when_attention_over_both_would_cost_more() -> None:
+    """A system prompt of 20 tokens before 600: one row of 1,220 tokens is dearer than two of 620."""
+    assert len(trees([run(2, 600, prompt=20), run(3, 600, prompt=20)], 4096)) == 2
+    assert cost(1220, is_masked=True) > 2 * cost(620, is_masked=False)
+
+
+def test_a_tree_keeps_to_the_bound() -> None:
+    found = trees([run(n + 2, 30, prompt=100) for n in range(20)], 250)
+    assert [len(tree.samples) for tree in found] == [5, 5, 5, 5] and max(tree.size for tree in found) == 250
+
+
+def test_no_tree_is_lost_and_microbatches_keep_to_the_bound() -> None:
+    lengths = [700, 30, 600, 90, 410, 400, 20, 1500, 10, 95]
+    held = [Tree.of([run(n + 2, length)]) for n, length in enumerate(lengths)]
+    found = list(rows(held, 1000))
+    assert sorted(tree.size for part in found for row in part for tree in row) == sorted(lengths)
+    for part in found:
+        places = len(part) * max(sum(tree.size for tree in row) for row in part)
+        assert places <= 1000 or (len(part), len(part[0])) == (1, 1)
+
+
+def test_padding_is_filled_where_that_is_worth_a_mask() -> None:
+    """Rows of 200 and 100: 90 more fit behind the second and are worth it, 10 more are not."""
+    (both,) = rows([Tree.of([run(n, length)]) for n, length in ((2, 200), (3, 100), (4, 90))], 400)
+    assert [[tree.size for tree in row] for row in both] == [[200], [100, 90]]
+    assert len(list(rows([Tree.of([run(n, length)]) for n, length in ((2, 200), (3, 100), (4, 10))], 400))) == 2
