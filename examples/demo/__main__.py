@@ -35,6 +35,8 @@ from infra.supervisor import Supervisor
 HERE = Path(__file__).parent
 AFTERWARDS_S = 15.0  # users stay a little on the promoted version: the swap happens under load
 SETTLE_S = 20.0
+LEFT = ("broker", "store", "cache", "index", "keys", "lake", "rollout", "spool", "trainer", "logs", "state.json",
+        "resolved.yaml")  # fmt: skip
 SHORT_TURNS = (1, 2)  # sessions that fit into a block
 FEW_USERS, MANY_USERS = 4, 10
 SETTLE_SUMMARIES_S = 90.0  # what summaries are worth is asked of engines, which have been busy until now
@@ -190,9 +192,10 @@ def _run(config: Config, args: argparse.Namespace) -> int:
 
 
 def forget(config: Config) -> None:
-    """Remove what an earlier demo left: log, store, checkpoints; never the model."""
+    """Remove what an earlier demo left: log, store, lake, checkpoints, and what stages kept of the log, which would be
+    taken for what the new one says; never the model, nor the secret."""
     run_dir = Path(config.run_dir)
-    for name in ("broker", "store", "cache", "spool", "trainer", "logs", "state.json", "resolved.yaml"):
+    for name in LEFT:
         path = run_dir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
