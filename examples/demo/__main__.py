@@ -1,10 +1,12 @@
 """`make demo`: the whole loop on this machine, driven by simulated users, until a version is promoted on live evidence.
 
-    python examples/demo [--agents | --one-engine] [--sabotage] [--minutes 12] [--users 10] [--plain]
+    python examples/demo [--agents | --one-engine | --regret] [--sabotage] [--minutes 12] [--users 10] [--plain]
 
 `--agents` lets in agents that go on from their own summaries, with what `agents.env` sets otherwise for them.
 `--one-engine` has the arms of a trial take turns on one engine, with what `one_engine.env` sets otherwise for that.
-`--sabotage` publishes a damaged version into the same loop and ends with the gate's verdict on it.
+`--regret` goes on after the promotion: users change their mind, and it ends once the watch has taken the version back,
+with what `regret.env` sets otherwise for that.
+`--sabotage` publishes a damaged version into the same loop and ends with the verdict on it.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import view
 from agents import Agents
 from rich.console import Console
 from rich.live import Live
-from shows import AgentsShow, Show, UsersShow
+from shows import AgentsShow, RegretShow, Show, UsersShow
 from users import Users
 
 from infra import cli
@@ -33,6 +35,8 @@ from infra.supervisor import Supervisor
 HERE = Path(__file__).parent
 AFTERWARDS_S = 15.0  # users stay a little on the promoted version: the swap happens under load
 SETTLE_S = 20.0
+LEFT = ("broker", "store", "cache", "index", "keys", "lake", "rollout", "spool", "trainer", "logs", "state.json",
+        "resolved.yaml")  # fmt: skip
 SHORT_TURNS = (1, 2)  # sessions that fit into a block
 FEW_USERS, MANY_USERS = 4, 10
 SETTLE_SUMMARIES_S = 90.0  # what summaries are worth is asked of engines, which have been busy until now
@@ -58,7 +62,8 @@ class Demo:
             return AgentsShow(Agents(*given, lambda: self._over), self._config)
         if self._args.one_engine:
             return UsersShow(Users(*given, lambda: self._over, turns=SHORT_TURNS))
-        return UsersShow(Users(*given, lambda: self._over))
+        users = Users(*given, lambda: self._over)
+        return RegretShow(users) if self._args.regret else UsersShow(users)
 
     def _say_plain(self, line: str) -> None:
         self._loop.say(line)
@@ -94,6 +99,8 @@ class Demo:
                 if self._args.sabotage:
                     damaged = await asyncio.to_thread(sabotage.publish_damaged, self._config)
                     self._say(f"version {damaged.version} is published, damaged")
+            if said := self.people.hear(self._loop.rollout):
+                self._say(said)
             if ends_at is None and (why := self._verdict(begun)):
                 self._say(why)
                 ends_at = time.monotonic() + AFTERWARDS_S
@@ -115,12 +122,16 @@ class Demo:
     def _verdict(self, begun: float) -> str | None:
         """Why it is over, if it is."""
         rollout = self._loop.rollout
-        if rollout.get("promoted"):
-            return f"version {rollout['promoted'][-1]} is promoted"
+        if promoted := rollout.get("promoted"):
+            if not self._args.regret:
+                return f"version {promoted[-1]} is promoted"
+            if rollout["stable"] != promoted[-1]:
+                return f"version {promoted[-1]} is taken back: version {rollout['stable']} serves everyone"
         if self._args.sabotage and rollout.get("candidate") == 1 and rollout.get("state") in ("rejected", "expired"):
             return f"the damaged version is {rollout['state']}"
         if time.monotonic() - begun > self._args.minutes * 60:
-            return f"{self._args.minutes:g} minutes are over; no promotion was earned"
+            missed = "nothing was taken back" if promoted else "no promotion was earned"
+            return f"{self._args.minutes:g} minutes are over; {missed}"
         return None
 
     def _progress(self) -> None:
@@ -139,17 +150,20 @@ def main(argv: list[str]) -> int:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--agents", action="store_true", help="agents that go on from their own summaries, not users")
     who.add_argument("--one-engine", action="store_true", help="one engine, on which the arms of a trial take turns")
+    who.add_argument("--regret", action="store_true", help="users change their mind after the promotion: see it undone")
     parser.add_argument("--sabotage", action="store_true", help="publish a damaged version and see it refused")
-    parser.add_argument("--minutes", type=float, help="give up after this (12; with one engine 20)")
+    parser.add_argument("--minutes", type=float, help="give up after this (12; 20 with one engine or regret)")
     parser.add_argument("--users", type=int, help=f"users at a time ({MANY_USERS}; with one engine {FEW_USERS})")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live picture")
     parser.add_argument("--keep", action="store_true", help="go on from the state of the run before")
     args = parser.parse_args(argv)
-    args.minutes = args.minutes or (20.0 if args.one_engine else 12.0)
+    if args.regret and args.sabotage:
+        parser.error("--sabotage ends before there is anything to regret")
+    args.minutes = args.minutes or (20.0 if args.one_engine or args.regret else 12.0)
     args.users = args.users or (FEW_USERS if args.one_engine else MANY_USERS)
-    name = "agents.env" if args.agents else "one_engine.env" if args.one_engine else None
-    if name:
-        os.environ.update(overrides((HERE / name).read_text()) | os.environ)
+    for name in ("agents", "one_engine", "regret"):
+        if getattr(args, name):
+            os.environ.update(overrides((HERE / f"{name}.env").read_text()) | os.environ)
     return cli.guarded(str(HERE / "onstream.yaml"), lambda config: _run(config, args), verbose=False)
 
 
@@ -178,9 +192,10 @@ def _run(config: Config, args: argparse.Namespace) -> int:
 
 
 def forget(config: Config) -> None:
-    """Remove what an earlier demo left: log, store, checkpoints; never the model."""
+    """Remove what an earlier demo left: log, store, lake, checkpoints, and what stages kept of the log, which would be
+    taken for what the new one says; never the model, nor the secret."""
     run_dir = Path(config.run_dir)
-    for name in ("broker", "store", "cache", "spool", "trainer", "logs", "state.json", "resolved.yaml"):
+    for name in LEFT:
         path = run_dir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

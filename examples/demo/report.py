@@ -45,7 +45,8 @@ def make(config: Config, people: Show, wall_s: float, settle_s: float) -> Report
     verdicts = tuple(sorted(firsts.values(), key=lambda r: r.release))
     promoted = [r for r in verdicts if r.state is TrialState.PROMOTED]
     swaps = [r.numbers["pause_s"] for r in releases if r.kind is ReleaseKind.ANNOUNCED]
-    last = verdicts[-1].numbers if verdicts else {}
+    gates = [r for r in verdicts if r.state is not TrialState.ROLLED_BACK]  # that is a watch's
+    last = gates[-1].numbers if gates else {}
     line = {
         "promoted": len(promoted),
         "rejected": sum(r.state is TrialState.REJECTED for r in verdicts),

@@ -1,10 +1,11 @@
 """Who comes in, and what the live picture and the report say of them: users, or agents with their summaries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from agents import Agents
 from crowd import Crowd
+from regret import Regret, find
 from rich.panel import Panel
 from summaries import Tally, Watch
 from users import Users
@@ -13,18 +14,20 @@ from view import grid, percent, sparkline
 from infra.config import Config
 from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
-from ingest.records.events import Reward, Trajectory
+from ingest.records.events import Release, Reward, Trace, Trajectory
 
 RECENT = 30  # summaries
 
 
 class Show(Protocol):
-    """A crowd, and how it is shown. `line` and `rows` come after the end, from the log."""
+    """A crowd, and how it is shown. `hear` tells it what the rollout says, and returns what it makes of that, in words;
+    `line` and `rows` come after the end, from the log."""
 
     @property
     def crowd(self) -> Crowd: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def hear(self, rollout: Mapping[str, Any]) -> str | None: ...
     def panel(self, curve: list[float]) -> Panel: ...
     def progress(self) -> str: ...
     def read(self, log: EventLog) -> None: ...
@@ -44,6 +47,10 @@ class UsersShow:
     def stop(self) -> None:
         """Nothing of theirs runs on its own."""
 
+    def hear(self, rollout: Mapping[str, Any]) -> str | None:
+        """They do not listen."""
+        return None
+
     def panel(self, curve: list[float]) -> Panel:
         seen = self.crowd.experience
         return Panel(
@@ -54,7 +61,7 @@ class UsersShow:
                 ("pleased, 30 s", percent(seen.pleased_share(30.0))),
                 ("over time", sparkline(curve)),
             ),
-            title="users (they like short answers; nobody told the model)",
+            title=f"users (they like {self.crowd.taste.told}; nobody told the model)",
         )
 
     def progress(self) -> str:
@@ -71,6 +78,54 @@ class UsersShow:
         yield "thumbs", f"{thumbs['up']} up, {thumbs['down']} down"
 
 
+class RegretShow(UsersShow):
+    """Users who change their mind once a version was promoted for what they liked until then."""
+
+    def __init__(self, crowd: Users) -> None:
+        super().__init__(crowd)
+        self._found: Regret | None = None
+
+    def hear(self, rollout: Mapping[str, Any]) -> str | None:
+        """They turn."""
+        if self.crowd.turned_at is not None or not rollout.get("promoted"):
+            return None
+        self.crowd.turn()
+        return f"users change their mind: they like {self.crowd.taste.told} from now on, and nobody tells the system"
+
+    def read(self, log: EventLog) -> None:
+        """Find what was taken back, and which replies it still made."""
+        self._found = find(reader.replay(log, topics.RELEASES, Release), reader.replay(log, topics.TRACES, Trace))
+
+    def line(self) -> dict[str, Any]:
+        found = self._found
+        numbers = found.alarm.numbers if found else {}
+        return {
+            "rolled_back": int(found is not None),
+            "bad_served_s": _rounded(self._served_s),
+            "bad_after_alarm_s": _rounded(found.after_alarm_s if found else None),
+            "reward_watched": _rounded(numbers.get("reward.stable"), 4),
+            "reward_holdback": _rounded(numbers.get("reward.holdback"), 4),
+            "log_harm": _rounded(numbers.get("log_harm.reward"), 3),
+        }
+
+    @property
+    def _served_s(self) -> float | None:
+        turned_at = self.crowd.turned_at
+        return self._found.served_s(turned_at) if self._found and turned_at is not None else None
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        yield from super().rows()
+        if self._found is None:
+            yield "taken back", "nothing"
+        elif (served_s := self._served_s) is not None:
+            after_s = self._found.after_alarm_s
+            yield "its last token", f"{served_s:.0f} s after users turned, {after_s:.2f} s after the alarm"
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | None:
+    return None if value is None else round(value, digits)
+
+
 class AgentsShow:
     """Agents that forget all but their own summary; while they work, the log is watched for what it says of those."""
 
@@ -83,6 +138,10 @@ class AgentsShow:
 
     def stop(self) -> None:
         self._watch.stop()
+
+    def hear(self, rollout: Mapping[str, Any]) -> str | None:
+        """They do not listen."""
+        return None
 
     def panel(self, curve: list[float]) -> Panel:
         seen, tally = self.crowd.experience, self._tally

@@ -126,18 +126,30 @@ def _trial(loop: Loop) -> Panel:
         ("trial", f"version {state['candidate']}: {state['state']}" if state.get("candidate") else "none yet"),
     ]
     if state.get("state") == "canary" and numbers:
-        needed = numbers["log_threshold"]
-        log_e = min(value for name, value in numbers.items() if name.startswith("log_e."))
-        arms = [f"{arm} {numbers.get(f'reward.{arm}', math.nan):.2f} ({numbers[f'units.{arm}']:.0f})"
-                for arm in ("stable", "candidate")]  # fmt: skip
         rows += [
-            ("reward", "   ".join(arms)),
-            (
-                "evidence",
-                Group(
-                    Text(f"e^{log_e:.2f} of e^{needed:.2f}"),
-                    ProgressBar(total=needed, completed=max(0.0, min(log_e, needed))),
-                ),
-            ),
+            ("reward", _arms(numbers, "stable", "candidate")),
+            _evidence(numbers, "evidence", min(_logs(numbers, "log_e."))),
+        ]
+    if state.get("holdback") is not None and "log_threshold" in numbers:
+        rows[1] = ("watched", f"version {state['candidate']}; version {state['holdback']} is held back")
+        rows += [
+            ("reward", _arms(numbers, "stable", "holdback")),
+            _evidence(numbers, "harm", max(_logs(numbers, "log_harm."))),
         ]
     return Panel(grid(*rows), title="gate")
+
+
+def _logs(numbers: dict[str, float], prefix: str) -> list[float]:
+    """By outcome. What one user can move is none."""
+    return [value for name, value in numbers.items() if name.startswith(prefix) and name != f"{prefix}user"]
+
+
+def _arms(numbers: dict[str, float], *arms: str) -> str:
+    means = ((arm, numbers.get(f"reward.{arm}", math.nan), numbers[f"units.{arm}"]) for arm in arms)
+    return "   ".join(f"{arm} {mean:.2f} ({num:.0f})" for arm, mean, num in means)
+
+
+def _evidence(numbers: dict[str, float], name: str, log: float) -> tuple[str, RenderableType]:
+    needed = numbers["log_threshold"]
+    bar = ProgressBar(total=needed, completed=max(0.0, min(log, needed)))
+    return name, Group(Text(f"e^{log:.2f} of e^{needed:.2f}"), bar)

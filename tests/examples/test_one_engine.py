@@ -1,4 +1,4 @@
-"""What `--one-engine` and `--agents` set otherwise than the demo's configuration can be used with it."""
+"""What `--one-engine`, `--agents` and `--regret` set otherwise than the demo's configuration can be used with it."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def loaded(overlay: str) -> Config:
     return config.load(DEMO / "onstream.yaml", dict(line.split("=", 1) for line in lines))
 
 
-@pytest.mark.parametrize("overlay", ["agents.env", "one_engine.env"])
+@pytest.mark.parametrize("overlay", ["agents.env", "one_engine.env", "regret.env"])
 def test_what_an_overlay_sets_is_a_configuration(overlay: str) -> None:
     assert loaded(overlay) != config.load(DEMO / "onstream.yaml", {})
 
@@ -26,3 +26,8 @@ def test_arms_take_turns_on_the_one_engine_and_blocks_outlive_the_closing_of_the
     assert (own.placement, len(given.serving.engines)) == (Placement.SWITCHBACK, 1)
     assert own.gate.settle_s > given.ingest.inactivity_s
     assert own.switchback.live_only
+
+
+def test_with_regret_no_waiting_version_ends_the_watch() -> None:
+    watch = loaded("regret.env").serving.rollout.watch
+    assert watch.min_units == watch.max_units
