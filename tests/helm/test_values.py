@@ -120,7 +120,7 @@ def test_what_the_chart_decides_cannot_be_set_beside_it(rendered: Rendered, path
     ("overlay", "where", "rule"),
     [
         ({"engines": {"stable": {"replicas": "two"}}}, "/engines/stable/replicas", "got string, want integer"),
-        ({"engines": {"candidate": {"replicas": 0}}}, "/engines/candidate/replicas", "minimum: got 0, want 1"),
+        ({"engines": {"stable": {"replicas": 0}}}, "/engines/stable/replicas", "minimum: got 0, want 1"),
         ({"engines": {"updateStrategy": "Recreate"}}, "/engines/updateStrategy", "'OnDelete', 'RollingUpdate'"),
         ({"lake": {"enabled": "yes"}}, "/lake/enabled", "got string, want boolean"),
         ({"kafka": {"brokers": ["a:1"]}}, "/kafka/brokers", "got array, want string"),

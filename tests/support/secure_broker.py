@@ -86,8 +86,10 @@ class SecureBroker:
 
     async def _run(self, listening: threading.Event) -> None:
         tasks: set[asyncio.Task[None]] = set()
+        writers: set[asyncio.StreamWriter] = set()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.add(writer)
             task = asyncio.ensure_future(_Connection(self, writer, bool(self.users)).serve(reader, self._upstream_port))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -100,7 +102,10 @@ class SecureBroker:
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # transports close
+        for writer in writers:  # one whose task was cancelled at its first step has nobody else to close it
+            writer.transport.abort()
+        for _ in range(4):  # TLS, and the socket below it, are told one turn of the loop after the other
+            await asyncio.sleep(0)
 
 
 class _Connection:
@@ -122,9 +127,10 @@ class _Connection:
         finally:
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
             for writer in (above, self._writer):
                 writer.close()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for writer in (above, self._writer):
                 with contextlib.suppress(OSError, ssl.SSLError):
                     await writer.wait_closed()
 
