@@ -4,7 +4,7 @@ import threading
 import time
 from contextlib import suppress
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from infra.errors import LogError
@@ -35,6 +35,8 @@ class KafkaSubscription:
         self._trouble: tuple[float, str] | None = None
         # A topic may come yet, and of a broker that is away the watch tells.
         self._passing = (*(AWAY if group else PASSING), KafkaError.UNKNOWN_TOPIC_OR_PART)
+        # As the group told, in `poll`. To ask librdkafka while a rebalance is told is to wait, for ever with two threads.
+        self._assigned: frozenset[Where] = frozenset()
         self._at: dict[Where, int] = {}  # where reading goes on
         self._ended: set[Where] = set()  # nothing more was there
         self._resting = set[Where]()
@@ -47,7 +49,8 @@ class KafkaSubscription:
         if group is None:
             self._look()
         else:
-            self._consumer.subscribe(list(topics))
+            lost = self._hear_revoked
+            self._consumer.subscribe(list(topics), on_assign=self._hear_assigned, on_revoke=lost, on_lost=lost)
 
     def _look(self) -> None:
         """Begin to read partitions that are new, at their oldest message."""
@@ -58,6 +61,7 @@ class KafkaSubscription:
         places = {(name, number) for name in self._topics if name in held for number in held[name].partitions}
         if new := sorted(places - self.assignment()):
             self._consumer.incremental_assign([TopicPartition(*where, OFFSET_BEGINNING) for where in new])
+            self._assigned |= set(new)
         is_whole = all(name in held for name in self._topics)
         self._next_look = time.monotonic() + (_LOOK_S if is_whole else _MISSING_S)
 
@@ -137,7 +141,7 @@ class KafkaSubscription:
 
     def _rest(self) -> None:
         self._resting |= self.assignment()
-        self._consumer.pause(self._consumer.assignment())
+        self._consumer.pause([TopicPartition(*where) for where in self._assigned])
 
     def _wake(self) -> None:
         """One that the group has taken away meanwhile is woken when it comes back."""
@@ -165,7 +169,7 @@ class KafkaSubscription:
 
     def _probe(self) -> str | None:
         """What is wrong, or nothing. Takes `_probe_s` at most."""
-        parts = self._consumer.assignment()
+        parts = [TopicPartition(*where) for where in sorted(self._assigned)]
         until = Deadline.after(self._probe_s)
         behind = []
         try:
@@ -243,7 +247,13 @@ class KafkaSubscription:
 
     def assignment(self) -> frozenset[Where]:
         """(topic, partition) pairs this consumer reads now; empty until `poll` has joined the group."""
-        return frozenset((part.topic, part.partition) for part in self._consumer.assignment())
+        return self._assigned
+
+    def _hear_assigned(self, _consumer: Consumer, parts: list[TopicPartition]) -> None:
+        self._assigned |= {(part.topic, part.partition) for part in parts}
+
+    def _hear_revoked(self, _consumer: Consumer, parts: list[TopicPartition]) -> None:
+        self._assigned -= {(part.topic, part.partition) for part in parts}
 
     def close(self) -> None:
         """Leave the group, without committing; a broker that does not answer is waited for briefly.
