@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -122,7 +122,7 @@ class KafkaClients:
         told = _Told()
         client = kind({**self._reached(), **settings, "error_cb": told})  # type: ignore[call-arg]
         try:
-            self._reach(client, told)
+            self._reach(client, told, PASSING if settings.get("group.id") == _NO_GROUP else AWAY)
         except LogError:
             if isinstance(client, Consumer):
                 client.close()
@@ -149,7 +149,7 @@ class KafkaClients:
             **security,
         }
 
-    def _reach(self, client: _Client, told: _Told) -> None:
+    def _reach(self, client: _Client, told: _Told, passing: Collection[int]) -> None:
         """Return once a broker has answered. Raises `LogError`: at once where one refuses our TLS or our password."""
         until, wait_s = Deadline.after(self.config.timeout_s), _FIRST_WAIT_S
         while True:
@@ -157,10 +157,16 @@ class KafkaClients:
                 client.list_topics(timeout=min(wait_s, until.left_s()))
                 return
             except KafkaException as exc:
-                client.poll(0)
+                self._hear(client.poll(0), passing)
                 if told.refusal or until.passed():
                     raise LogError(f"event log: {self._trouble(told.refusal) or self.silence}") from exc
                 wait_s *= 2
+
+    def _hear(self, event: object, passing: Collection[int]) -> None:
+        """A consumer is told only once that its group is not for us: here, if its broker was slow to answer."""
+        error = event.error() if isinstance(event, KafkaMessage) else None
+        if error is not None and error.code() not in passing:
+            raise self.failed("a new consumer", error)
 
     def _trouble(self, refusal: str) -> str:
         """What is wrong between a broker and us, by a client's refusal or an own handshake; empty where none is."""

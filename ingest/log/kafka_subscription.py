@@ -35,7 +35,7 @@ class KafkaSubscription:
         self._trouble: tuple[float, str] | None = None
         # A topic may come yet, and of a broker that is away the watch tells.
         self._passing = (*(AWAY if group else PASSING), KafkaError.UNKNOWN_TOPIC_OR_PART)
-        # As the group told, in `poll`. To ask librdkafka while a rebalance is told is to wait, for ever with two threads.
+        # As the group told, in `poll`. To ask librdkafka while a rebalance is told is to wait.
         self._assigned: frozenset[Where] = frozenset()
         self._at: dict[Where, int] = {}  # where reading goes on
         self._ended: set[Where] = set()  # nothing more was there
