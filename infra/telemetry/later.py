@@ -53,6 +53,6 @@ class Later:
                     return False
                 try:
                     call(about)
-                except Exception:
+                except Exception:  # exporters and users' processors may raise anything
                     logger.exception("telemetry: something is not told")
         return True

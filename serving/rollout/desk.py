@@ -45,7 +45,7 @@ class Desk:
                 continue
             try:
                 asked.answer.set_result(carry_out(asked.command))
-            except BaseException as exc:
+            except BaseException as exc:  # whoever asked waits for an answer, also while this process is ended
                 asked.answer.set_exception(exc)
                 raise
             num += 1

@@ -7,6 +7,7 @@ after it began is late. So it is with the check of the split. Evidence of harm, 
 alarm is the better error.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
@@ -74,7 +75,7 @@ class Moments:
         return spread / SCALE / SCALE / self.num**2 / (self.num - 1)
 
 
-class Totals:
+class Totals(ABC):
     """What a look reads of a trial or a watch, over whatever its units are: `treated` is the arm in question, `control`
     the one beside it. An outcome without a baseline is not measured."""
 
@@ -93,14 +94,14 @@ class Totals:
         self.beginnings = Beginnings(config)
 
     @property
+    @abstractmethod
     def num_excluded(self) -> int:
         """Sessions that were not served by their arm alone."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_settled(self) -> int:
         """Units that E is of."""
-        raise NotImplementedError
 
     @property
     def more(self) -> dict[str, float]:
