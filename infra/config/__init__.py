@@ -21,6 +21,7 @@ from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, Sign
 from infra.config.losses import Correction, LossConfig, LossKind, Packing, StaleNegatives
 from infra.config.serving import (
     SCORED,
+    WHOLE,
     CaptureConfig,
     EngineConfig,
     EngineSlot,
@@ -51,6 +52,7 @@ __all__ = [
     "ENV_PREFIX",
     "SCORED",
     "SCORING_TOKEN_VAR",
+    "WHOLE",
     "CaptureConfig",
     "Config",
     "ContaminationConfig",

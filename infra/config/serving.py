@@ -75,6 +75,8 @@ class RampStep(Section):
 
 SCORED = "scored"
 """A guardrail that every session has, of no spec's making: 1 when some component scored it, else 0."""
+WHOLE = "whole"
+"""A guardrail of trials in blocks alone: 1 for a session that was whole within its block, else 0."""
 
 
 class GuardrailConfig(Section):
@@ -180,7 +182,7 @@ class SwitchbackConfig(Section):
     """Arms that take turns on the same engines: see docs/switchback.md."""
 
     block_s: Seconds = Field(15.0, description="a block's length; sessions that outlast theirs are no evidence")
-    kept_margin: Share = Field(0.05, description="fewer of the candidate's sessions may fit their block, by less")
+    whole_margin: Share = Field(0.05, description="fewer of the candidate's sessions may fit their block, by less")
     live_only: bool = Field(
         False, description="one engine: no suites, no replay, users meet a candidate first; to be said with one engine"
     )
@@ -202,6 +204,13 @@ class RolloutConfig(Host):
     tick_s: Seconds = 0.5
     idle_candidates_serve: bool = Field(True, description="candidate engines serve stable while no trial needs them")
     drain_s: Seconds = Field(60.0, description="how long a candidate engine may take to finish stable requests")
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "RolloutConfig":
+        taken = [rail.name for rail in self.gate.guardrails if rail.name == WHOLE]
+        if taken and self.placement is Placement.SWITCHBACK:
+            raise ValueError(f"gate.guardrails: {WHOLE!r} is a guardrail of trials in blocks, name yours otherwise")
+        return self
 
 
 class ServingConfig(Section):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from infra.config import GateConfig, Placement, RolloutConfig
 from ingest.records.events import Arm
 from serving.rollout.evidence import Baseline, Evidence
-from serving.rollout.evidence.blocks import with_kept
+from serving.rollout.evidence.blocks import with_whole
 from serving.rollout.evidence.tally import Totals
 from serving.rollout.placement.blocks import Blocks
 
@@ -13,7 +13,7 @@ from serving.rollout.placement.blocks import Blocks
 def gate_of(config: RolloutConfig) -> GateConfig:
     """The gate: where arms take turns with the guardrail `kept`."""
     is_in_blocks = config.placement is Placement.SWITCHBACK
-    return with_kept(config.gate, config.switchback.kept_margin) if is_in_blocks else config.gate
+    return with_whole(config.gate, config.switchback.whole_margin) if is_in_blocks else config.gate
 
 
 class Judged:

@@ -57,7 +57,7 @@ SPLIT: dict[str, Any] = COMMON | {
 }
 SWITCHBACK: dict[str, Any] = COMMON | {
     "placement": "switchback",
-    "switchback": {"block_s": 2.0, "kept_margin": 0.2},
+    "switchback": {"block_s": 2.0, "whole_margin": 0.2},
     "gate": GATE | {"ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}]},
     "watch": {"share": 0.3, "min_units": 10, "max_units": 400},
 }

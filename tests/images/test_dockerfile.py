@@ -63,6 +63,13 @@ def test_every_package_of_ours_is_copied() -> None:
         assert f"COPY {package.partition('.')[0]}/ " in TEXT, package
 
 
+def test_every_folder_with_modules_of_ours_is_a_package_that_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tops = ("infra", "ingest", "rewards", "serving", "trainer")
+    found = {path.parent.relative_to(ROOT).as_posix() for top in tops for path in (ROOT / top).rglob("__init__.py")}
+    assert set(project["tool"]["setuptools"]["packages"]) == {name.replace("/", ".") for name in found}
+
+
 @pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
 def test_constraints_are_names_and_versions_and_nothing_else(accelerator: str) -> None:
     lines = (ROOT / "images" / f"constraints-{accelerator}.txt").read_text().splitlines()

@@ -47,7 +47,7 @@ class Street(World):
         given = {"margin": 0.15, "min_champion_units": 10, "ramp": ramp, "guardrails": (), "settle_s": 20.0} | gate
         self.config = RolloutConfig(
             placement=placement,
-            switchback=SwitchbackConfig(block_s=BLOCK_S, kept_margin=0.3, live_only=num_engines == 1),
+            switchback=SwitchbackConfig(block_s=BLOCK_S, whole_margin=0.3, live_only=num_engines == 1),
             gate=GateConfig.model_validate(given),
             watch=WatchConfig(share=0.25, min_units=12, max_units=2000, max_s=50_000, alpha=0.01),
             tick_s=0.001,

@@ -11,17 +11,17 @@ which drift between blocks cannot touch: the coin is tossed before anybody begin
 is settled before too, or is no arm's doing:
 
     caps      count sessions in the order they began, as ever, and before it is known how they went
-    kept      a session counts if its block's version alone served it and its last reply was whole before the block
+    whole     a session counts if its block's version alone served it and its last reply was whole before the block
               ended; else its other half is the other arm's, or would have been. Not whether the next block's arm is
               the same: its coin falls to stable more often, where the share is small, and stable would keep more
     settled   a block is evidence once a session began `settle_s` after its end; what is scored later replaces its mean
 
-To be kept is an outcome itself. A candidate whose replies grow longer fits fewer sessions into its blocks, those that
-are left are its short ones, and no mean over them would tell. Therefore `kept`, 1 for a session that was and 0 for one
+To be whole is an outcome itself. A candidate whose replies grow longer fits fewer sessions into its blocks, those that
+are left are its short ones, and no mean over them would tell. Therefore `whole`, 1 for a session that was and 0 for one
 that was not, is a guardrail with its own margin over all sessions that count: no promotion without evidence for it.
-While the chance to be kept is the same in both arms, what is left out of a mean is no arm's choice.
+While the chance to be whole is the same in both arms, what is left out of a mean is no arm's choice.
 
-A block that nobody began in multiplies the evidence by 1, and so does one that kept none, but in `kept`.
+A block that nobody began in multiplies the evidence by 1, and so does one with none that is whole, but in `whole`.
 """
 
 import math
@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from infra.config import GateConfig, GuardrailConfig
+from infra.config import WHOLE, GateConfig, GuardrailConfig
 from ingest.records.events import Arm
 from serving.rollout.evidence import bets
 from serving.rollout.evidence.bets import Baseline
@@ -39,24 +39,21 @@ from serving.rollout.evidence.tally import REWARD, Moments, Sessions, Totals, va
 from serving.rollout.evidence.units import Unit
 from serving.rollout.placement.blocks import Block
 
-KEPT = "kept"
-"""The guardrail of trials in blocks: the share of a block's sessions that are whole within it."""
-
 _MANY_BLOCKS = 8  # from here on their means tell how much means differ
 
 
 class Mean(NamedTuple):
-    """A block's outcomes. `kept` of its sessions that count, `num`, are in the means; a mean is none where one of them
+    """A block's outcomes. `whole` of its sessions that count, `num`, are in the means; a mean is none where one of them
     has no such outcome."""
 
     arm: Arm
     pi: float
     num: int
-    kept: int
+    whole: int
     outcomes: Mapping[str, float | None]
 
 
-def is_kept(unit: Unit, block: Block) -> bool:
+def is_whole(unit: Unit, block: Block) -> bool:
     """Whether a session that began in the block is whole within it."""
     return (unit.arm, unit.version) == (block.arm, block.version) and unit.ended_at <= block.closed_at
 
@@ -66,12 +63,12 @@ def mean_of(units: Iterable[Unit], block: Block, pi: float, config: GateConfig) 
     counting = tuple(units)
     if not counting:
         return None
-    whole = [unit for unit in counting if is_kept(unit, block)]
-    outcomes: dict[str, float | None] = {KEPT: len(whole) / len(counting)}
+    whole = [unit for unit in counting if is_whole(unit, block)]
+    outcomes: dict[str, float | None] = {WHOLE: len(whole) / len(counting)}
     if whole:
         outcomes[REWARD] = math.fsum(value_of(unit, config) for unit in whole) / len(whole)
         for rail in config.guardrails:
-            if rail.name != KEPT:
+            if rail.name != WHOLE:
                 outcomes[rail.name] = _mean([unit.guardrails.get(rail.name, rail.missing) for unit in whole])
     return Mean(block.arm, pi, len(counting), len(whole), outcomes)
 
@@ -81,10 +78,10 @@ def _mean(values: list[float | None]) -> float | None:
     return math.fsum(known) / len(known) if len(known) == len(values) else None
 
 
-def with_kept(config: GateConfig, margin: float) -> GateConfig:
+def with_whole(config: GateConfig, margin: float) -> GateConfig:
     """The gate of a trial in blocks."""
-    kept = GuardrailConfig(name=KEPT, margin=margin)
-    return config.model_copy(update={"guardrails": (*config.guardrails, kept)})
+    whole = GuardrailConfig(name=WHOLE, margin=margin)
+    return config.model_copy(update={"guardrails": (*config.guardrails, whole)})
 
 
 def rehearsed(units: Iterable[Unit], block_s: float, config: GateConfig) -> dict[str, Baseline]:
@@ -117,7 +114,7 @@ class BlockTally(Totals):
     def __init__(
         self, sessions: Sessions, baselines: Mapping[str, Baseline], config: GateConfig, treated: Arm, control: Arm
     ) -> None:
-        """`config` has `kept` among its guardrails (`with_kept`)."""
+        """`config` has `whole` among its guardrails (`with_whole`)."""
         super().__init__(baselines, config, treated, control)
         self._beside = treated if treated is Arm.CANDIDATE else control
         self._sessions = sessions
@@ -130,7 +127,7 @@ class BlockTally(Totals):
         self._means: dict[int, Mean] = {}
         self._counted: set[str] = set()
         self._members = defaultdict[int, set[str]](set)
-        self._num = Counter[bool]()  # sessions of blocks that ended, by whether they were kept
+        self._num = Counter[bool]()  # sessions of blocks that ended, by whether they were whole
         self._after = defaultdict[tuple[Arm, bool], Moments](Moments)  # rewards by arm, and whether it is a switch
         self._changed: dict[str, Unit | None] = dict.fromkeys(sessions.units)
 
@@ -225,8 +222,8 @@ class BlockTally(Totals):
                 self.measured[name].count(mean.arm is self.treated, mean.pi, outcome, num)
         self.num[mean.arm] += num
         self.pis[mean.pi] += num
-        self._num[True] += num * mean.kept
-        self._num[False] += num * (mean.num - mean.kept)
+        self._num[True] += num * mean.whole
+        self._num[False] += num * (mean.num - mean.whole)
 
     def _carry(self, mean: Mean, block: Block, num: int) -> None:
         reward = mean.outcomes.get(REWARD)
@@ -251,7 +248,7 @@ class BlockTally(Totals):
         `carry_over.<arm>` is the mean reward of the arm's blocks that follow one of the other arm, less that of those
         that follow one of its own, and `.error` its standard error. Which of them a block follows was a coin's doing,
         so that nothing else differs; early sessions of a block against later ones would differ in their length too,
-        since a late one is kept only if it is short.
+        since a late one is whole only if it is short.
         """
         numbers = {"sessions": float(self._num.total())}
         for arm in (self.treated, self.control):

@@ -21,7 +21,7 @@ def test_a_better_version_is_promoted_on_the_blocks_of_one_pool(tmp_path: Path, 
     assert {hand.version for hand in street.hands.values()} == {1}
     promoted = next(release for release in street.released if release.state is TrialState.PROMOTED)
     assert "blocks" in promoted.reason
-    assert promoted.numbers["kept.candidate"] > 0.5 and promoted.numbers["log_e.kept"] > 0.0
+    assert promoted.numbers["whole.candidate"] > 0.5 and promoted.numbers["log_e.whole"] > 0.0
     assert promoted.numbers["units.candidate"] + promoted.numbers["units.stable"] < promoted.numbers["sessions"] / 5
 
 

@@ -9,17 +9,17 @@ import pytest
 from block_trials import World, simulate
 from units import unit
 
-from infra.config import GateConfig, GuardrailConfig
+from infra.config import WHOLE, GateConfig, GuardrailConfig
 from ingest.records.events import Arm
 from serving.rollout import evidence
 from serving.rollout.evidence import REWARD, Baseline, Design, Evidence, Process, Unit, judge
-from serving.rollout.evidence.blocks import KEPT, BlockTally, rehearsed, with_kept
+from serving.rollout.evidence.blocks import BlockTally, mean_of, rehearsed, with_whole
 from serving.rollout.evidence.tally import Sessions
 from serving.rollout.placement.blocks import Block
 
 CANDIDATE, STABLE = Arm.CANDIDATE, Arm.STABLE
-GATE = with_kept(GateConfig(margin=0.1, guardrails=(), settle_s=5.0, max_units_per_user=2), margin=0.2)
-BASELINES = {REWARD: Baseline(0.6, 0.05), KEPT: Baseline(0.8, 0.05)}
+GATE = with_whole(GateConfig(margin=0.1, guardrails=(), settle_s=5.0, max_units_per_user=2), margin=0.2)
+BASELINES = {REWARD: Baseline(0.6, 0.05), WHOLE: Baseline(0.8, 0.05)}
 
 
 def block(number: int, arm: Arm = CANDIDATE, before: Arm | None = None, share: float = 0.5) -> Block:
@@ -40,6 +40,12 @@ def tally_of(units: Iterable[Unit], blocks: Iterable[Block], config: GateConfig 
     for one in units:
         held.put(one)
     return tally.look(tuple(blocks))
+
+
+def test_what_clients_say_was_kept_is_judged_beside_how_many_sessions_are_whole() -> None:
+    gate = GATE.model_copy(update={"guardrails": (GuardrailConfig(name="kept", margin=0.1), *GATE.guardrails)})
+    found = mean_of([begun(0, block(0), names=("kept",), values=(0.0,))], block(0), 0.5, gate)
+    assert found is not None and (found.outcomes["kept"], found.outcomes[WHOLE]) == (0.0, 1.0)
 
 
 def later(n: int = 999, number: int = 100) -> tuple[Unit, Block]:
@@ -112,16 +118,16 @@ def test_a_session_that_is_not_whole_in_its_block_is_in_no_mean_and_lowers_kept(
     at, (one, last) = block(0), later()
     tally = tally_of([begun(0, at, 1.0), begun(1, at, 0.0, **fields), one], [at, last])
     assert tally.measured[REWARD].mean(True) == 1.0
-    assert (tally.measured[KEPT].mean(True), tally.num_excluded) == (0.5, 1)
+    assert (tally.measured[WHOLE].mean(True), tally.num_excluded) == (0.5, 1)
 
 
 def test_a_block_that_kept_none_says_nothing_but_that() -> None:
     at, (one, last) = block(0), later()
     tally = tally_of([begun(0, at, version=None), one], [at, last])
-    assert (log_e(tally), tally.measured[REWARD].mean(True), tally.measured[KEPT].mean(True)) == (0.0, None, 0.0)
-    assert tally.measured[KEPT].harm.log > 0.0 > log_e(tally, KEPT)
+    assert (log_e(tally), tally.measured[REWARD].mean(True), tally.measured[WHOLE].mean(True)) == (0.0, None, 0.0)
+    assert tally.measured[WHOLE].harm.log > 0.0 > log_e(tally, WHOLE)
     empty = tally_of([one], [at, last])
-    assert (log_e(empty), log_e(empty, KEPT), empty.num_settled) == (0.0, 0.0, 0)
+    assert (log_e(empty), log_e(empty, WHOLE), empty.num_settled) == (0.0, 0.0, 0)
 
 
 def test_what_is_scored_late_replaces_the_blocks_mean() -> None:
@@ -171,7 +177,7 @@ def test_what_an_arm_carries_over_is_its_blocks_after_a_switch_less_those_after_
 def test_the_champions_past_is_cut_into_blocks_as_if_they_had_been_there() -> None:
     past = [begun(3 * k + j, block(k, STABLE), float(j < 2), 12.0 * (j == 1)) for k in range(10) for j in range(3)]
     found = rehearsed(past, 10.0, GATE)
-    assert found[KEPT].mean == pytest.approx(2 / 3) and found[REWARD] == Baseline(0.5, 1e-4)
+    assert found[WHOLE].mean == pytest.approx(2 / 3) and found[REWARD] == Baseline(0.5, 1e-4)
     few = rehearsed(past[:6], 10.0, GATE)
     assert few[REWARD] == Baseline(0.5, 0.25), "of few blocks, sessions say how much it varies"
 
