@@ -29,6 +29,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from infra.config import SCORED, Config
+from infra.config.base import Rate
 from infra.errors import ConfigError
 from infra.explain import explain
 from ingest.records.events import TurnKind, content_id
@@ -37,7 +38,6 @@ from rewards.scorers import AnyScorer, BatchScorer, Scorer, kinds_of
 
 _SHIPPED = resources.files("rewards").joinpath("default.yaml")
 
-Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -157,11 +157,11 @@ def _read(source: Path | Traversable) -> Any:
 def _with_shipped_guardrails(spec: RewardSpec) -> RewardSpec:
     """A spec, and the guardrails of the shipped default that it neither has by another rule nor rewards."""
     names = {part.name for part in (*spec.components, *spec.guardrails)}
-    rewarded = [(part.scorer, part.params) for part in spec.components]
+    rewarded = [plugins.make(part.scorer, part.params) for part in spec.components]
     more = tuple(
         part
         for part in RewardSpec.model_validate(_read(_SHIPPED)).guardrails
-        if part.name not in names and (part.scorer, part.params) not in rewarded
+        if part.name not in names and plugins.make(part.scorer, part.params) not in rewarded
     )
     return spec.model_copy(update={"guardrails": spec.guardrails + more})
 

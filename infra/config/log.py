@@ -83,7 +83,7 @@ class LogConfig(Section):
 
 
 class SigningConfig(Section):
-    """Who signs versions, and whose signatures count. Keys are PEM, elliptic (P-256 or P-384), read at a start.
+    """Who signs versions, and whose signatures count. Keys are PEM, elliptic (P-256, P-384 or P-521), read at a start.
 
     Only what publishes reads the private key: the trainer, `onstream bootstrap` and `onstream sign`.
     """

@@ -124,7 +124,7 @@ class GateConfig(Section):
     )
     ramp: tuple[RampStep, ...] = (RampStep(share=0.1, until_units=200), RampStep(share=0.5))
     guardrails: tuple[GuardrailConfig, ...] = Field(GUARDRAILS, description="each by its name in the reward spec")
-    min_champion_units: int = Field(30, ge=2, description="stable sessions needed before a trial may begin")
+    min_champion_units: int = Field(30, ge=2, le=500, description="stable sessions needed before a trial may begin")
     settle_s: float = Field(
         3600.0,
         ge=0.0,

@@ -17,7 +17,7 @@ _EVERY_S = 0.2
 _AT_ONCE = 32  # then the thread that serves may go on: this one has held Python's lock for a quarter of a millisecond
 _REST_S = 0.0005
 _PARTS = 8  # of what is left, that much at once: who rests beside a busy thread gets the lock back after 5 ms
-_MAX_LEFT = 1 << 16  # of a process whose thread gets no time at all; the oldest are lost
+_MAX_LEFT = 1 << 16  # of a process whose thread gets no time at all; the oldest are lost, and that is logged
 
 
 class Later:
@@ -26,8 +26,13 @@ class Later:
     def __init__(self) -> None:
         self._left: deque[tuple[Callable[..., None], Any]] = deque(maxlen=_MAX_LEFT)
         self._lock = threading.Lock()
-        self.leave = self._left.append
+        self._num_lost = 0
+
+    def leave(self, one: tuple[Callable[..., None], Any]) -> None:
         """Leave a function and its argument."""
+        if len(self._left) == _MAX_LEFT:
+            self._num_lost += 1
+        self._left.append(one)
 
     def start(self) -> None:
         """Begin to do what is left, until the process ends."""
@@ -46,6 +51,9 @@ class Later:
     def _do(self, most: int) -> bool:
         """Do some; whether there may be more. What fails is logged: it keeps nothing else from being told."""
         with self._lock:
+            if self._num_lost:
+                lost, self._num_lost = self._num_lost, 0
+                logger.warning("telemetry: %d spans and values were lost: there was no time to tell of them", lost)
             for _ in range(most):
                 try:
                     call, about = self._left.popleft()

@@ -68,7 +68,7 @@ STATUS = "http.response.status_code"
 
 ATTRIBUTES: dict[str, str] = {
     ENGINE: "the engine, by its id in the configuration",
-    ARM: "stable or candidate",
+    ARM: "stable, candidate or holdback",
     CAUSE: "why, of a closed set; never free text",
     CLOSED: "why a session closed: inactive, horizon or ended",
     COMPONENT: "a component of the reward spec",
@@ -78,7 +78,7 @@ ATTRIBUTES: dict[str, str] = {
     OUTCOME: "what the gate weighs: reward, or a guardrail's name",
     PHASE: "what the trainer does",
     RELEASE: "a release's number",
-    RELEASE_KIND: "what a release says: claim, bootstrap, trial or announced",
+    RELEASE_KIND: "what a release says: claim, bootstrap, trial, block, announced or operator",
     RETRIES: "engines that were tried in vain",
     STATE: "where a trial stands, or idle",
     MODE: "whether what is served may change by itself: open, paused, pinned, frozen",

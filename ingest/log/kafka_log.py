@@ -13,6 +13,7 @@ it is the appending thread whose next flush says so.
 import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,11 +81,11 @@ class KafkaLog:
         outbox, me = self._sending(), threading.get_ident()
         sent = Sent(me)
         try:
-            self._produce(outbox.producer, sent, topic, key, value, headers)
+            self._produce(outbox, sent, topic, key, value, headers)
         except KafkaException as exc:
             error: KafkaError = exc.args[0]
             if error.fatal() or error.code() == KafkaError._FATAL:  # it takes nothing any more
-                self._give_up(outbox, me)
+                self._give_up(outbox, None)
             raise self._clients.failed(f"append to {topic}", error) from exc
         with self._lock:
             outbox.waiting.append(sent)
@@ -92,19 +93,20 @@ class KafkaLog:
                 self._owed.add(me)
         return sent
 
-    def _produce(self, producer: Producer, sent: "Sent", topic: str, key: str, value: bytes, headers: Headers) -> None:
+    def _produce(self, outbox: "_Outbox", sent: "Sent", topic: str, key: str, value: bytes, headers: Headers) -> None:
         until: Deadline | None = None
         while True:
             try:
-                producer.produce(
-                    topic, value=value, key=key.encode(), headers=list(headers.items()), on_delivery=sent.hear
-                )
+                with outbox.open():
+                    outbox.producer.produce(
+                        topic, value=value, key=key.encode(), headers=list(headers.items()), on_delivery=sent.hear
+                    )
                 return
             except BufferError as exc:
                 until = until or Deadline.after(self._config.timeout_s)
                 if until.passed():
                     raise LogError(f"event log: append to {topic}: {self._clients.silence}") from exc
-                producer.poll(_LOOK_S)
+                outbox.poll(_LOOK_S)
 
     def _sending(self) -> "_Outbox":
         outbox = self._outbox
@@ -147,26 +149,27 @@ class KafkaLog:
         if outbox is None:
             return
         try:
-            self._acknowledged(outbox.producer, waiting, Deadline.after(timeout_s))
+            self._acknowledged(outbox, waiting, Deadline.after(timeout_s))
         except LogError:
             self._give_up(outbox, me)
             raise
         with self._lock:
             outbox.waiting = [sent for sent in outbox.waiting if not sent.is_durable]
 
-    def _acknowledged(self, producer: Producer, waiting: list["Sent"], until: Deadline) -> None:
+    def _acknowledged(self, outbox: "_Outbox", waiting: list["Sent"], until: Deadline) -> None:
         """Wait for all of `waiting`. Raises `LogError` at the first that failed, or when time is up."""
         for sent in waiting:
             while not sent.is_told and not until.passed():
-                producer.poll(min(_LOOK_S, until.left_s()))
+                outbox.poll(min(_LOOK_S, until.left_s()))
             if sent.is_durable:
                 continue
             error = sent.error or KafkaError(KafkaError._TIMED_OUT)
             num = f"{sum(not one.is_durable for one in waiting)} of {len(waiting)}"
             raise self._clients.failed(f"{num} records were not acknowledged by {self._config.brokers}", error)
 
-    def _give_up(self, outbox: "_Outbox", me: int) -> None:
-        """Drop a producer and what it was not told the fate of; other threads hear of theirs at their next flush."""
+    def _give_up(self, outbox: "_Outbox", me: int | None) -> None:
+        """Drop a producer and what it was not told the fate of. Threads hear of theirs at their next flush, but `me`,
+        which is told now. Who is not the first to drop it finds nothing to do."""
         with self._making:
             with self._lock:
                 lost = {sent.thread for sent in outbox.waiting if not sent.is_durable}
@@ -179,7 +182,7 @@ class KafkaLog:
     def subscribe(self, topics: Iterable[str], group: str | None) -> KafkaSubscription:
         """Join `group`, or read all partitions alone.
 
-        The topics should exist: a broker may create missing ones, with partitions of its choosing.
+        Topics that do not exist yet are read once they do.
 
         Raises:
             LogError: no broker answers.
@@ -306,11 +309,29 @@ class _Outbox:
 
     producer: Producer
     waiting: list[Sent] = field(default_factory=list)
+    is_closed: bool = False
+
+    def poll(self, timeout_s: float) -> None:
+        """Have what was sent told of. Raises `LogError` where another thread closes it."""
+        with self.open():
+            self.producer.poll(timeout_s)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """For a call of the producer. Raises `LogError` where another thread closes it: its flush failed."""
+        try:
+            yield
+        except RuntimeError as exc:
+            if not self.is_closed:
+                raise
+            raise LogError("event log: records were dropped when another thread's flush failed") from exc
 
     def close(self) -> None:
         """Stop at once; what was not acknowledged is dropped, or would arrive after the next producer's records."""
-        self.producer.purge()
-        self.producer.close()
+        if not self.is_closed:
+            self.is_closed = True
+            self.producer.purge()
+            self.producer.close()
 
 
 def _taken(told: list[KafkaMessage], ends: dict[int, int]) -> tuple[list[KafkaMessage], set[int]]:

@@ -58,7 +58,7 @@ class KafkaPlaces:
         if admin is not None:
             try:
                 return ask(admin, *about)
-            except KafkaException:
+            except (KafkaException, LogError):
                 self._forget(admin)
         with self._lock:
             if self._admin is None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -40,11 +41,13 @@ class KafkaSubscription:
         self._at: dict[Where, int] = {}  # where reading goes on
         self._ended: set[Where] = set()  # nothing more was there
         self._resting = set[Where]()
-        self._ahead: list[KafkaMessage] = []  # came while a commit was waited for
+        self._ahead: list[KafkaMessage] = []  # came, and was not given yet; less what the group takes away meanwhile
+        self._committing: set[tuple[Where, int]] = set()
         self._committed: list[KafkaError | None] = []
         named = {"group.instance.id": member} if group and member else {}
         self._consumer = clients.consumer(group, {**named, "on_commit": self._hear_commit})
         self._next_probe = time.monotonic() + self._probe_s
+        self._num_probed = 0
         self._next_look = 0.0
         if group is None:
             self._look()
@@ -83,35 +86,33 @@ class KafkaSubscription:
         return [message_of(record) for record in polled]
 
     def _take(self, until: Deadline, max_messages: int) -> list[KafkaMessage]:
-        found: list[KafkaMessage] = []
-        if self._ahead:  # less what the group has given to others meanwhile
-            assigned = self.assignment()
-            kept = [one for one in self._ahead if (one.topic(), one.partition()) in assigned]
-            found, self._ahead = kept[:max_messages], kept[max_messages:]
         self._wake()
-        while not found:
-            found = self._consume(max_messages, min(POLL_S, until.left_s()))
+        while not self._ahead:
+            self._consume(max_messages, min(POLL_S, until.left_s()))
             if until.passed():
                 break
-            if not found and self._is_hasty and self._has_all():
+            if not self._ahead and self._is_hasty and self._has_all():
                 self._rest()
-                found = self._consume(max_messages, min(_IDLE_S, until.left_s()))
+                self._consume(max_messages, min(_IDLE_S, until.left_s()))
                 self._wake()
-        if self._is_hasty and len(found) < max_messages:
+        if self._is_hasty and len(self._ahead) < max_messages:
             self._come_to_rest()
+        found, self._ahead[:] = self._ahead[:max_messages], self._ahead[max_messages:]
         return found
 
-    def _consume(self, max_messages: int, timeout_s: float) -> list[KafkaMessage]:
-        """What is there, or comes first; nothing also where only a partition's end was reached."""
+    def _consume(self, max_messages: int, timeout_s: float) -> None:
+        """Take what is there, or comes first, into `_ahead`; nothing also where only a partition's end was reached."""
         told = self._consumer.consume(1, timeout_s)
-        if told:
-            told += self._consumer.consume(max_messages - 1, 0) if max_messages > 1 else []
-        found = []
+        self._sort(told)
+        if told and max_messages > 1:
+            self._sort(self._consumer.consume(max_messages - 1, 0))
+
+    def _sort(self, told: Iterable[KafkaMessage]) -> None:
         for record in told:
             where = (record.topic(), record.partition())
             error = record.error()
             if error is None:
-                found.append(record)
+                self._ahead.append(record)
                 self._at[where] = record.offset() + 1
                 self._ended.discard(where)
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -119,7 +120,6 @@ class KafkaSubscription:
                 self._ended.add(where)
             elif error.code() not in self._passing:
                 raise KafkaException(error)
-        return found
 
     # -- the small broker's haste
 
@@ -133,9 +133,9 @@ class KafkaSubscription:
 
     def _come_to_rest(self) -> None:
         """Fetch no more until the next poll, once the ends are known to be reached; what comes is given then."""
-        until = Deadline.after(_IDLE_S)
-        while not self._has_all() and not until.passed() and not self._ahead:
-            self._ahead += self._consume(1, _SOON_S)
+        until, num = Deadline.after(_IDLE_S), len(self._ahead)
+        while not self._has_all() and not until.passed() and len(self._ahead) == num:
+            self._consume(1, _SOON_S)
         if self._has_all():
             self._rest()
 
@@ -170,12 +170,15 @@ class KafkaSubscription:
     def _probe(self) -> str | None:
         """What is wrong, or nothing. Takes `_probe_s` at most."""
         parts = [TopicPartition(*where) for where in sorted(self._assigned)]
+        parts = parts[self._num_probed :] + parts[: self._num_probed]  # where there is no time for all, next the others
         until = Deadline.after(self._probe_s)
-        behind = []
+        behind, num = [], 0
         try:
             if not parts:
                 self._consumer.list_topics(timeout=self._probe_s)
-            for part in parts:
+            for num, part in enumerate(parts):
+                if num and until.passed():
+                    break
                 first, end = self._consumer.get_watermark_offsets(part, timeout=until.left_s())
                 if max(first, self._at.get((part.topic, part.partition), 0)) < end:
                     behind.append(f"{part.topic}/{part.partition}")
@@ -183,6 +186,7 @@ class KafkaSubscription:
             error = exc.args[0]
             is_away = error.code() in (*AWAY, KafkaError._UNKNOWN_PARTITION)  # with no broker it has no leader
             return f"no broker answers at {self._clients.config.brokers}" if is_away else str(error.str())
+        self._num_probed = num if until.passed() else 0
         return f"there are records in {', '.join(sorted(behind))}, and none is given" if behind else None
 
     # -- places
@@ -199,7 +203,7 @@ class KafkaSubscription:
         if self._group is None:
             raise LogError(f"event log: {what}: it is in no group")
         parts = [TopicPartition(*where, offset) for where, offset in positions.items()]
-        self._committed.clear()
+        self._committing, self._committed = set(positions.items()), []
         with self._clients.border(what):
             # Only where the group's coordinator answers: librdkafka keeps a commit that it cannot send, closing waits
             # for that, and one time in ten it ended the process with an assertion when the broker came back.
@@ -214,10 +218,12 @@ class KafkaSubscription:
         """librdkafka's own wait has no end where a broker hangs. Its answer is told in between messages."""
         wait_s = _SOON_S
         while not self._committed and not until.passed():
-            self._ahead += self._consume(1, min(wait_s, until.left_s()))
+            self._consume(1, min(wait_s, until.left_s()))
             wait_s = min(_IDLE_S, 2 * wait_s)
 
     def _hear_commit(self, error: KafkaError | None, parts: list[TopicPartition]) -> None:
+        if {((part.topic, part.partition), part.offset) for part in parts} != self._committing:
+            return  # the late answer of one that was given up
         failed = [part.error for part in parts if part.error is not None]
         self._committed.append(error or (failed[0] if failed else None))
 
@@ -230,9 +236,8 @@ class KafkaSubscription:
                 raise LogError(f"event log: {what}: it is not assigned")
             with self._clients.border(what):
                 self._seek(TopicPartition(*where, offset), Deadline.after(self._timeout_s))
+            self._forget({where})
             self._at[where] = offset
-            self._ended.discard(where)
-        self._ahead = [one for one in self._ahead if (one.topic(), one.partition()) not in positions]
 
     def _seek(self, part: TopicPartition, until: Deadline) -> None:
         """A partition that was just assigned cannot be sought for a moment."""
@@ -243,7 +248,7 @@ class KafkaSubscription:
             except KafkaException as exc:
                 if exc.args[0].code() != KafkaError._STATE or until.passed():
                     raise
-                self._ahead += self._consume(1, _SOON_S)
+                self._consume(1, _SOON_S)
 
     def assignment(self) -> frozenset[Where]:
         """(topic, partition) pairs this consumer reads now; empty until `poll` has joined the group."""
@@ -253,7 +258,16 @@ class KafkaSubscription:
         self._assigned |= {(part.topic, part.partition) for part in parts}
 
     def _hear_revoked(self, _consumer: Consumer, parts: list[TopicPartition]) -> None:
-        self._assigned -= {(part.topic, part.partition) for part in parts}
+        gone = {(part.topic, part.partition) for part in parts}
+        self._assigned -= gone
+        self._forget(gone)
+
+    def _forget(self, gone: Collection[Where]) -> None:
+        """Of these partitions, what came and where reading was: it goes on elsewhere."""
+        self._ahead[:] = [one for one in self._ahead if (one.topic(), one.partition()) not in gone]
+        for where in gone:
+            self._at.pop(where, None)
+            self._ended.discard(where)
 
     def close(self) -> None:
         """Leave the group, without committing; a broker that does not answer is waited for briefly.

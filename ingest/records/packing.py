@@ -86,10 +86,6 @@ class Packed(Sequence[N]):
             self._planes = None
         return words
 
-    def begins_with(self, head: "Packed[N]") -> bool:
-        """Whether its first numbers are those of `head`."""
-        return self.words.startswith(head.words)
-
     def num_common(self, other: "Packed[N]") -> int:
         """How many numbers both have in common at their head. Halves the doubt, so slices compare in C."""
         one, two = self.words, other.words

@@ -62,9 +62,12 @@ class Cache:
             self._known[version] = (manifest, folder)
             return manifest, folder
 
-    def hold(self, versions: Iterable[int]) -> None:
-        """Keep these from now on, and fetch those that are missing. What cannot be fetched is logged, and not held."""
+    def want(self, versions: Iterable[int]) -> None:
+        """Keep these from now on."""
         self._wanted = frozenset(versions)
+
+    def fetch_wanted(self) -> None:
+        """Fetch those of them that are missing. What cannot be fetched is logged, and not held."""
         for version in sorted(self._wanted):
             try:
                 self.fetch(version)

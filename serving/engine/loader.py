@@ -57,7 +57,7 @@ class Loader:
         self._cache = Cache(store, cache, keep, serving)
         self._lock = asyncio.Lock()
         self._epoch = 0
-        self._holding: set[asyncio.Task[None]] = set()
+        self._holding: asyncio.Task[None] | None = None
         self.serving = serving
         self._cache.remember(serving.version)
 
@@ -86,9 +86,9 @@ class Loader:
 
     def hold(self, versions: Iterable[int]) -> None:
         """Keep these versions at hand from now on; those that are missing are fetched beside all else."""
-        task = asyncio.create_task(asyncio.to_thread(self._cache.hold, tuple(versions)))
-        self._holding.add(task)
-        task.add_done_callback(self._holding.discard)
+        self._cache.want(versions)
+        if self._holding is None or self._holding.done():  # one at a time: loads need threads, too
+            self._holding = asyncio.create_task(asyncio.to_thread(self._cache.fetch_wanted))
 
     def _fence(self, epoch: int | None) -> None:
         if epoch is None:
@@ -100,25 +100,30 @@ class Loader:
     async def _swap(self, manifest: Version, folder: Path, engine: Engine, capture: Capture) -> None:
         before = self.serving
         await engine.pause_generation(mode="keep", clear_cache=False)
+        failure: Exception | None = None
         try:
             await _replace(engine, folder, manifest.version)
             self.serving = manifest
         except Exception as exc:  # whatever vLLM raised, users get the version before
             logger.exception("version %d did not load; going back to %d", manifest.version, before.version)
+            failure = exc
             await self._restore(before, engine)
-            raise ControlError(f"version {manifest.version} did not load, serving {before.version}: {exc}") from exc
-        finally:
-            capture.version = self.serving.version
-            capture.epoch += 1
-            await engine.resume_generation()
+        capture.version = self.serving.version
+        capture.epoch += 1
+        await engine.resume_generation()
+        if failure is not None:
+            told = f"version {manifest.version} did not load, serving {before.version}: {failure}"
+            raise ControlError(told) from failure
 
     async def _restore(self, before: Version, engine: Engine) -> None:
+        """Raises `ControlError` where that fails too: no token may be made of weights that are no version."""
         try:
             _, folder = await asyncio.to_thread(self._cache.fetch, before.version)
             await _replace(engine, folder, before.version)
-        except Exception:  # neither version is whole in memory: only a fresh process may serve
+        except Exception as exc:  # neither version is whole in memory: only a fresh process may serve
             logger.exception("version %d did not come back either; this process ends", before.version)
             os.kill(os.getpid(), signal.SIGTERM)
+            raise ControlError(f"version {before.version} did not come back either: {exc}") from exc
 
 
 async def _replace(engine: Engine, folder: Path, version: int) -> None:

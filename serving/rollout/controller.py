@@ -21,7 +21,7 @@ from ingest.records.events import Mode, Reward, TrialState
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
 from serving.rollout import evidence, telling
-from serving.rollout.commands import Change, Command, Done, Held, Refused, decide
+from serving.rollout.commands import Change, Command, Do, Done, Held, Refused, decide
 from serving.rollout.desk import Answer, Desk
 from serving.rollout.disagreement import Disagreement
 from serving.rollout.engines import EngineControl
@@ -61,6 +61,7 @@ class Rollout:
         self._file, self._keep_at = evidence_file, now() + _KEEP_EVERY_S
         self.evidence = evidence.read(evidence_file)
         self.standing: Standing | None = None
+        self._is_started = False
         self.desk = desk or Desk()
         self._taught_at: float | None = None  # while a promoted version loads: its feedback's time
         taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
@@ -69,7 +70,7 @@ class Rollout:
         self._writer = Writer(log, self._reading, now)
         pulse = pulse or Pulse()
         self._fleet = Fleet(engines, self._writer, self._reading.contexts, pulse, lambda: self.desk.is_called)
-        self._moves = Moves(self._writer, self._fleet, store, config)
+        self._moves = Moves(self._writer, self._fleet, config)
         self._turning = Turning(self._writer, self._fleet, self._moves, config, now)
         judged = Judged(self.evidence, self._writer.blocks, config)
         self._trials = Trials(
@@ -100,6 +101,7 @@ class Rollout:
         """
         telling.observe(self)
         self._writer.claim(self._config.tick_s)
+        self._is_started = True
 
     def tick(self) -> None:
         """Read, decide, reconcile."""
@@ -154,7 +156,9 @@ class Rollout:
             self._moves.settle(placed, changed(self.served.engines, placed))
 
     def _carry_out(self, command: Command) -> Answer:
-        """Do what an operator asks for, if nothing forbids it."""
+        """Do what an operator asks for, if nothing forbids it. A promotion is decided on what is known by now."""
+        if command.do is Do.PROMOTE:
+            self._step()
         change = decide(command, self.served, self.standing, Held(self.held, self._store.has))
         if isinstance(change, Refused):
             return change
@@ -170,6 +174,8 @@ class Rollout:
             self._trials.end(TrialState.REJECTED, change.told, {}, by, mode)
         elif mode is not None:
             self._moves.turn(mode, change.told, by, ends_watch=mode is Mode.PINNED and self._watch.is_on)
+        if mode is not None:
+            self.standing = None  # it is of before
         if change.back_to is not None:
             self._moves.roll_back(change.back_to, change.told, {}, by)
 
@@ -179,10 +185,11 @@ class Rollout:
         """Load what the log says into every engine that serves something else."""
         served, stable = self.served, self._writer.stable
         wanted = {name: served.engines.get(name, stable) for name in self._fleet.engines}
-        given = dict(wanted)
-        if served.state is TrialState.EVALUATING:
-            for name in self._moves.candidates:  # the trial's to load, once they are drained
-                del given[name]
+        mine = self._moves.candidates if served.state is TrialState.EVALUATING else frozenset()
+        if served.mode is not Mode.OPEN and self._trials.is_live_only:  # nobody would judge what users meet there
+            wanted |= dict.fromkeys(mine, stable)
+            mine = frozenset()
+        given = {name: version for name, version in wanted.items() if name not in mine}  # `mine` the trial loads
         is_urgent = served.state is TrialState.ROLLED_BACK or self._turning.beside is not None
         is_whole = self._fleet.reconcile(given, is_urgent)
         if is_whole and self._taught_at is not None:
@@ -203,7 +210,8 @@ class Rollout:
 
     def close(self) -> None:
         self._trials.checking.close()
-        self._keep()
+        if self._is_started:  # else it has not read what is served, and would keep nothing of it
+            self._keep()
         self._reading.close()
         self._fleet.close()
 

@@ -7,7 +7,6 @@ from infra import telemetry
 from infra.config import Placement, RolloutConfig
 from infra.telemetry import metrics, names
 from ingest.records.events import Mode, ReleaseKind, TrialState, Version
-from ingest.store.versions import VersionStore
 from serving.rollout import trial
 from serving.rollout.evidence import Baseline
 from serving.rollout.fleet import Fleet
@@ -42,8 +41,8 @@ def thaw(numbers: Mapping[str, float]) -> dict[str, Baseline]:
 class Moves:
     """Writes them. `numbers` are what a decision was made on, `reason` is its sentence."""
 
-    def __init__(self, writer: Writer, fleet: Fleet, store: VersionStore, config: RolloutConfig) -> None:
-        self._writer, self._fleet, self._store, self._config = writer, fleet, store, config
+    def __init__(self, writer: Writer, fleet: Fleet, config: RolloutConfig) -> None:
+        self._writer, self._fleet, self._config = writer, fleet, config
 
     def placement(self, stable: int, on_candidates: int | None = None) -> dict[str, int]:
         """Engine -> version."""
@@ -79,9 +78,8 @@ class Moves:
         """On to a state in which a check decides."""
         self._go_on(state, reason, numbers=dict(numbers))
 
-    def to_canary(self, share: float, baselines: Mapping[str, Baseline], reason: str) -> None:
+    def to_canary(self, share: float, salt: str, baselines: Mapping[str, Baseline], reason: str) -> None:
         """On to users. `baselines` are frozen with this release."""
-        salt = self._store.read(self._candidate).digest
         engines = self.placement(self._writer.stable) if self._takes_turns else dict(self._writer.served.engines)
         numbers = freeze(baselines)
         self._go_on(TrialState.CANARY, reason, engines=engines, share=share, salt=salt, numbers=numbers)
@@ -148,8 +146,8 @@ class Moves:
         self._move(now, TrialState.ROLLED_BACK, reason, by, numbers=dict(numbers), **what)
 
     def turn(self, mode: Mode, told: str, by: By, *, ends_watch: bool = False) -> None:
-        """Another mode; all else is as it was, but that a watch can end with it. Where arms take turns, frozen means
-        that stable serves everyone: the block that went on may have been the other arm's."""
+        """Another mode; all else is as it was, but that a watch can end with it. Where arms take turns on users'
+        engines, frozen means that stable serves everyone: what went on may have been the other arm's."""
         served = self._writer.served
         what: dict[str, object] = {
             "candidate": served.candidate,
@@ -160,7 +158,8 @@ class Moves:
             what |= {"engines": self.placement(self._writer.stable)}
         else:
             what |= {"share": served.share, "salt": served.salt, "holdback": served.holdback, "block": served.block}
-        if self._takes_turns and mode is Mode.FROZEN:
+        is_among_users = served.state in (TrialState.CANARY, TrialState.PROMOTED) or self._config.switchback.live_only
+        if self._takes_turns and is_among_users and mode is Mode.FROZEN:
             what |= {"engines": self.placement(self._writer.stable), "block": None}
         self._writer.write(ReleaseKind.OPERATOR, f"{told}: {by.reason}", author=by.author, mode=mode, **what)
 

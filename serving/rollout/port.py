@@ -38,7 +38,8 @@ def application(
         try:
             told = await asyncio.wait_for(asyncio.wrap_future(answer), _CARRIED_OUT_S)
         except TimeoutError:
-            return JSONResponse({"error": f"the controller did not take this within {_CARRIED_OUT_S:.0f} s"}, 503)
+            went = "has this in work: see `onstream rollout history`" if answer.running() else "did not take this"
+            return JSONResponse({"error": f"after {_CARRIED_OUT_S:.0f} s the controller {went}"}, 503)
         except OnstreamError as exc:
             return JSONResponse({"error": f"not carried out: {exc}"}, 503)
         return JSONResponse(told.model_dump(), 200 if isinstance(told, Done) else 409)

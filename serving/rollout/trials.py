@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 
 from infra.config import RolloutConfig
-from infra.errors import ControlError
+from infra.errors import ControlError, StoreError
 from ingest.records.events import Mode, TrialState
 from ingest.store.versions import VersionStore
 from serving.rollout.checking import Checking, following
@@ -47,11 +47,11 @@ class Trials:
     ) -> None:
         self._writer, self._reading, self._fleet, self._moves = writer, reading, fleet, moves
         self._judged, self._turning, self._store, self._config = judged, turning, store, config
-        self._checks = {} if self._is_live_only else checks
+        self._checks = {} if self.is_live_only else checks
         self.checking = Checking()
 
     @property
-    def _is_live_only(self) -> bool:
+    def is_live_only(self) -> bool:
         """No engine can be had for a check before users: there is one."""
         return self._turning.is_on and self._config.switchback.live_only
 
@@ -84,8 +84,11 @@ class Trials:
         if state is TrialState.CANARY:
             return self._judge(age_s)
         if state is TrialState.EVALUATING:
-            if self._is_open and self._holds(self._candidate, age_s):
-                told = "; one engine: users are the first to meet it" if self._is_live_only else ""
+            if age_s >= self._config.gate.max_wall_s:
+                told = f"version {self._candidate}: its engines did not serve it within {age_s:.0f} s"
+                self.end(TrialState.EXPIRED, told, {})
+            elif self._is_open and self._holds(self._candidate, age_s):
+                told = "; one engine: users are the first to meet it" if self.is_live_only else ""
                 self._go_on(f"version {self._candidate} answers on every candidate engine{told}", {})
             return None
         return self._look()
@@ -99,7 +102,7 @@ class Trials:
         """Load the candidate engines that are drained; whether all of them serve, and answer. A failure rejects."""
         mine = sorted(self._moves.candidates)
         statuses = self._fleet.ask(mine)
-        has_time = age_s < self._config.drain_s and not self._is_live_only  # users of the one engine never go away
+        has_time = age_s < self._config.drain_s and not self.is_live_only  # users of the one engine never go away
         due = {name for name, status in statuses.items() if status is not None and status.version != candidate}
         drained = {name for name in due if not (has_time and (status := statuses[name]) and status.in_flight)}
         loads = self._fleet.load(dict.fromkeys(sorted(drained), candidate))
@@ -144,9 +147,18 @@ class Trials:
             self._moves.check(then, reason, numbers)
             return
         baselines, share = self._baselines(), share_at(0, self._config.gate)
-        if baselines is not None:
+        digest = self._digest()
+        if baselines is not None and digest is not None:
             told = f"version {self._candidate} gets {share:.0%} of {self._shared}; the champion's reward is "
-            self._moves.to_canary(share, baselines, f"{told}{baselines[REWARD].mean:.3f}; {reason}")
+            self._moves.to_canary(share, digest, baselines, f"{told}{baselines[REWARD].mean:.3f}; {reason}")
+
+    def _digest(self) -> str | None:
+        """The candidate's; none while the store is away, and then it is asked again."""
+        try:
+            return self._store.read(self._candidate).digest
+        except (StoreError, OSError) as exc:
+            logger.warning("version %d waits for the store: %s", self._candidate, exc)
+            return None
 
     def _judge(self, age_s: float) -> Standing:
         """canary -> promoted | rejected | expired, or a step along the ramp."""
@@ -158,7 +170,10 @@ class Trials:
             promotions=len(served.promoted),
             wall_s=age_s,
         )
-        if standing.verdict is Verdict.PASS:
+        if self._turning.is_on and (refusal := self._fleet.refused.get(candidate)):
+            told = f"version {candidate} could not be served in its block: {refusal}"
+            self.end(TrialState.REJECTED, told, standing.numbers)
+        elif standing.verdict is Verdict.PASS:
             if self._is_open and not self._config.approval:
                 self.promote(standing)
             else:
@@ -167,9 +182,6 @@ class Trials:
             self.end(TrialState.REJECTED, standing.reason, standing.numbers)
         elif standing.verdict is Verdict.EXPIRE:
             self.end(TrialState.EXPIRED, standing.reason, standing.numbers)
-        elif self._turning.is_on and (refusal := self._fleet.refused.get(candidate)):
-            told = f"version {candidate} could not be served in its block: {refusal}"
-            self.end(TrialState.REJECTED, told, standing.numbers)
         else:
             self._ramp(standing)
         return standing

@@ -421,3 +421,12 @@ def test_the_shipped_default_gives_an_outcome_to_all_that_led_to_it(
     turns = evaluate(spec.load(""), failed, at=0.0).turns
     heard = {turn.trace_id: {part.name for part in turn.parts} & {"thumb", "outcome"} for turn in turns}
     assert heard == {"t0": {"outcome"}, "s1": {"outcome"}, "t2": {"outcome"}, "t3": {"outcome"}}
+
+
+def test_a_spec_that_rewards_what_a_shipped_guardrail_rates_goes_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text("{name: own, components: [{name: short, scorer: brevity, params: {half_tokens: 500}}]}")
+    written_out = [part.name for part in spec.load(str(path)).spec.guardrails]
+    path.write_text("{name: own, components: [{name: short, scorer: brevity}]}")
+    assert [part.name for part in spec.load(str(path)).spec.guardrails] == written_out
+    assert "brevity" not in written_out and "latency" in written_out

@@ -265,7 +265,7 @@ def join(traces: Iterable[Trace], flaws: Flaws | None = None) -> Joined:
 
 
 def _longest_prefix(chains: list[_Growing], prompt: TokenIds) -> _Growing | None:
-    fitting = [chain for chain in reversed(chains) if prompt.begins_with(chain.token_ids)]
+    fitting = [chain for chain in reversed(chains) if prompt.words.startswith(chain.token_ids.words)]
     return max(fitting, key=lambda chain: len(chain.token_ids), default=None)
 
 

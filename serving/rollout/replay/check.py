@@ -97,7 +97,10 @@ class ReplayCheck:
             return
         async with asyncio.TaskGroup() as group:
             asked = {arm: group.create_task(self._answer(prompt, request, arm, asker)) for arm, asker in askers.items()}
-        self._book.note(prompt.trace_id, asked[Arm.CANDIDATE].result(), asked[Arm.STABLE].result())
+        candidate, stable = asked[Arm.CANDIDATE].result(), asked[Arm.STABLE].result()
+        if candidate is None and stable is not None:
+            raise CheckError(f"the candidate's engine does not take prompt {prompt.trace_id}, which stable's takes")
+        self._book.note(prompt.trace_id, candidate, stable)
 
     async def _answer(self, prompt: Prompt, request: Request, arm: Arm, asker: Asker) -> str | None:
         """The id of the answer's trace; none where the engine does not take the request, as one that is too long.

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from infra.telemetry import later as later_module
 from infra.telemetry.later import Later
 
 
@@ -28,6 +29,18 @@ def test_a_call_that_fails_is_logged_and_keeps_no_other_from_being_done(caplog: 
         later.flush()
     assert done == [1]
     assert "something is not told" in caplog.text
+
+
+def test_what_is_too_much_is_lost_and_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(later_module, "_MAX_LEFT", 10)
+    later, done = Later(), list[int]()
+    for number in range(13):
+        later.leave((done.append, number))
+    later.flush()
+    assert done == list(range(3, 13))
+    assert "3 spans and values were lost" in caplog.text
 
 
 def test_a_thread_does_it_unasked() -> None:

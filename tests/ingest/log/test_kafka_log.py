@@ -166,6 +166,34 @@ def test_a_failed_flush_is_told_to_every_thread_whose_records_it_dropped(own_bro
     log.close()
 
 
+def test_flushes_that_fail_at_once_are_told_in_each_thread(own_broker) -> None:
+    log = KafkaLog(own_broker.config(TIMEOUT_S), "test")
+    log.create([TopicSpec("traces", 1, None)])
+    log.append("traces", "key", b"before", {})
+    log.flush(10.0)
+    own_broker.stop()
+    both, told = threading.Barrier(2), list[BaseException]()
+
+    def run(timeout_s: float) -> None:
+        log.append("traces", "key", b"its", {})
+        both.wait(10.0)
+        try:
+            log.flush(timeout_s)
+        except Exception as exc:  # noqa: BLE001 - what it is, is what the test is about
+            told.append(exc)
+
+    threads = [threading.Thread(target=run, args=(timeout_s,)) for timeout_s in (0.3, 2.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [type(one) for one in told] == [LogError, LogError]
+    own_broker.start()
+    log.append("traces", "key", b"after", {})
+    log.flush(10.0)
+    log.close()
+
+
 def _append_and_fail_to_flush(log: KafkaLog) -> None:
     log.append("traces", "key", b"its", {})
     with pytest.raises(LogError, match="not acknowledged"):

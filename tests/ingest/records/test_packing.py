@@ -43,7 +43,6 @@ def test_a_packed_sequence_is_cut_joined_and_compared_as_a_tuple(
     assert tuple(packed[part]) == one[part]
     assert tuple(packed + TokenIds(other)) == one + other == tuple(packed + other) == tuple(one + TokenIds(other))
     assert (packed == other) is (one == other)
-    assert packed.begins_with(TokenIds(other)) is (one[: len(other)] == other)
     assert [packed[n] for n in range(-len(one), len(one))] == [one[n] for n in range(-len(one), len(one))]
 
 

@@ -1,7 +1,7 @@
 """The swap's steps over an engine that records them, with a real store and real files."""
 
-import asyncio
 import shutil
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,6 +116,16 @@ async def test_a_version_that_does_not_load_leaves_the_one_before_serving(bench:
     assert (bench.capture.version, bench.loader.serving.version) == (0, 0)
 
 
+async def test_an_engine_that_has_no_version_whole_makes_no_more_tokens(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(loader.os, "kill", lambda _pid, number: ended.append(number))
+    bench.engine.breaks_on = {0, 1}
+    assert (await bench.load(1)).status_code == 409
+    assert (ended, "resume" in bench.engine.calls) == ([signal.SIGTERM], False)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e5m2])
 def test_one_weight_that_is_not_finite_is_found_wherever_it_lies(
@@ -198,7 +208,8 @@ async def held(bench: Bench) -> list[int]:
 
 async def holding(bench: Bench, *versions: int) -> None:
     assert (await bench.call("POST", "/hold", json={"versions": versions})).status_code == 202
-    await asyncio.gather(*bench.loader._holding)
+    assert bench.loader._holding is not None
+    await bench.loader._holding
 
 
 async def test_an_engine_tells_what_it_can_serve_without_the_store_and_can_then_serve_it(bench: Bench) -> None:

@@ -8,14 +8,14 @@ from rollouts import Hand, World
 from told import telling
 
 from infra.config import EngineSlot, GuardrailConfig, RampStep, RolloutConfig
-from infra.errors import ControlError, NewerError
+from infra.errors import ControlError, LogError, NewerError, StoreError
 from infra.telemetry import metrics
 from ingest.log import topics
 from ingest.log.memory import InMemoryLog
-from ingest.records.events import FEEDBACK_AT, Arm, Assignment, ReleaseKind, TrialState
+from ingest.records.events import FEEDBACK_AT, Arm, Assignment, ReleaseKind, TrialState, Version
 from ingest.store.versions import VersionStore
 from serving.rollout.controller import Rollout
-from serving.rollout.writing import FencedError
+from serving.rollout.writing import FencedError, Writer
 
 
 def test_a_version_goes_on_trial_only_on_candidate_engines(world: World) -> None:
@@ -296,3 +296,48 @@ def test_a_guardrail_that_no_session_has_lets_nothing_pass_and_the_end_names_it(
     world.now += 501
     world.ticks()
     assert "polite" in ended(world)
+
+
+def test_a_start_that_fails_leaves_the_evidence_as_it_was_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.to_canary()
+    world.trial_sessions(20, stable=0.5, candidate=0.5)
+    world.ticks()
+    world.rollout.close()
+    before = (world.folder / "evidence.json").read_bytes()
+    monkeypatch.setattr(Writer, "claim", _away)
+    rollout = Rollout(world.log, world.store, world.hands, world.config, world.folder / "evidence.json")  # type: ignore[arg-type]
+    with pytest.raises(LogError):
+        rollout.start()
+    rollout.close()
+    assert (world.folder / "evidence.json").read_bytes() == before
+
+
+def _away(*_: object) -> None:
+    raise LogError("event log: no broker answers")
+
+
+def test_a_store_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.champion()
+    world.publish(1, parent=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "read", _unreadable)
+        world.ticks(4)
+        assert world.served.state is TrialState.EVALUATING
+    world.ticks()
+    assert world.served.state is TrialState.CANARY
+
+
+def _unreadable(_version: int) -> Version:
+    raise StoreError("the store is away")
+
+
+def test_a_version_that_no_engine_comes_to_serve_expires(world: World) -> None:
+    world.champion()
+    world.publish(1, parent=0)
+    world.hands["c"].is_up = False
+    world.ticks(4)
+    assert world.served.state is TrialState.EVALUATING
+    world.now += 501
+    world.ticks()
+    assert world.served.trials == {1: TrialState.EXPIRED}
+    assert "did not serve it" in [one for one in world.released if one.state is TrialState.EXPIRED][-1].reason

@@ -171,3 +171,19 @@ def test_a_command_ends_the_wait_of_a_tick(world: World) -> None:
     world.config = world.config.model_copy(update={"tick_s": 3600.0})
     world.rollout._config = world.config  # as started with it: claiming the log would wait, too
     assert isinstance(world.order(Do.FREEZE), Done)
+
+
+def test_what_passed_before_a_freeze_is_judged_anew_before_it_is_promoted(world: World) -> None:
+    world.config = world.config.model_copy(update={"approval": True})
+    world.restarted()
+    world.to_canary()
+    passed(world)
+    assert world.rollout.standing is not None and world.rollout.standing.verdict == "pass"
+    world.order(Do.FREEZE)
+    world.trial_sessions(400, stable=0.9, candidate=0.0)
+    world.ticks()
+    asked = [Command(do=do, author="ann", reason="because") for do in (Do.RESUME, Do.PROMOTE)]
+    answers = [world.rollout.desk.ask(command) for command in asked]
+    world.ticks()
+    assert isinstance(answers[1].result(timeout=0), Refused)
+    assert world.served.state is TrialState.REJECTED

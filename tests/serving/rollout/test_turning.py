@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 from street import Street
 
@@ -42,7 +43,7 @@ def test_a_better_version_whose_sessions_outlast_their_blocks_more_often_is_not_
     street.live(6000, street.is_over)
     assert street.state is TrialState.REJECTED
     (rejected,) = [release for release in street.released if release.state is TrialState.REJECTED]
-    assert "kept is hurt" in rejected.reason
+    assert "whole is hurt" in rejected.reason
 
 
 def test_every_engine_serves_the_arm_of_the_block_for_as_long_as_it_goes_on(tmp_path: Path) -> None:
@@ -201,3 +202,44 @@ def test_a_version_ends_as_it_must_whichever_way_its_arm_is_placed(
     street.live(6000, street.is_over)
     assert street.state is ends, street.rollout.standing
     assert told in next(release.reason for release in street.released if release.state is ends)
+
+
+def test_frozen_before_users_meet_it_a_candidate_keeps_the_engine_that_no_user_has(tmp_path: Path) -> None:
+    street = Street(tmp_path, num_engines=2)
+    street.live(120)
+    mine = street.hands["e1"] if "e1" in street.rollout._moves.candidates else street.hands["e0"]
+    mine.in_flight = 1  # it is not drained: the trial stays where it is
+    street.publish(1, parent=0)
+    street.live(10, lambda: street.state is TrialState.EVALUATING)
+    street.order(Do.FREEZE)
+    street.live(5)
+    served = street.rollout.served
+    assert (served.mode, served.state) == (Mode.FROZEN, TrialState.EVALUATING)
+    assert {name for name, version in served.engines.items() if version == 1} == {mine.slot.id}
+
+
+def test_paused_one_engine_serves_nobody_a_version_that_is_not_on_trial_yet(tmp_path: Path) -> None:
+    street = Street(tmp_path)
+    street.live(120)
+
+    def dies() -> None:
+        raise httpx.ConnectError("it died")
+
+    street.hands["e0"].probe = dies  # type: ignore[method-assign]
+    street.publish(1, parent=0)
+    street.live(60, lambda: street.hands["e0"].version == 1)
+    street.order(Do.PAUSE)
+    street.live(5)
+    assert street.state is TrialState.EVALUATING
+    assert street.hands["e0"].version == 0
+
+
+def test_a_version_that_an_engine_refuses_is_rejected_also_when_the_gate_has_passed_it(tmp_path: Path) -> None:
+    street = Street(tmp_path, num_engines=2)
+    street.config = street.config.model_copy(update={"approval": True})
+    street.restarted()
+    street.to_trial()
+    street.live(3000, lambda: street.rollout.standing is not None and street.rollout.standing.verdict == "pass")
+    street.hands["e0"].refuses = {1}
+    street.live(300, street.is_over)
+    assert street.state is TrialState.REJECTED

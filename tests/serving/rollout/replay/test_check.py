@@ -184,6 +184,14 @@ async def test_prompts_that_an_engine_does_not_take_are_left_out(stage: Stage) -
     assert standing.numbers["answers"] == 0
 
 
+async def test_a_prompt_that_the_candidates_engine_alone_does_not_take_is_no_pass(stage: Stage) -> None:
+    stage.hold_out()
+    stage.engines[C].answer = lambda _: 400
+    standing = await stage.asked()
+    assert standing.verdict is Verdict.REJECT
+    assert "the candidate's engine does not take prompt" in standing.reason
+
+
 async def test_a_log_that_is_away_for_a_moment_is_asked_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.hold_out()
     asked, ends = [0], stage.log.ends
