@@ -40,8 +40,8 @@ def run(config: Config) -> None:
     from ingest.log.reader import outlast_outages
     from ingest.sessions import contamination
     from ingest.store.versions import VersionStore
-    from trainer.actors import RayPolicy, StoppedError, start_ray
     from trainer.loop import Trainer
+    from trainer.workers.actors import RayPolicy, StoppedError, start_ray
 
     base = Path(config.model.path)
     if not (base / "config.json").is_file():

@@ -13,79 +13,16 @@ The order of a commit, and what a crash before each step leaves:
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from infra.errors import StoreError
 from infra.files import replace_text, sync
-from ingest.log.protocol import Positions
-from ingest.records.events import Fate
+from trainer.state import State
 
 NUM_KEPT = 2
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CandidateVersion(_Frozen):
-    """A version trained from `parent`, published or about to be, whose trial is not decided.
-
-    `context` is the trace context of the training step, as headers: a restart publishes in the same trace.
-    """
-
-    version: int
-    parent: int
-    trace_ids: tuple[str, ...]
-    spec: str
-    metrics: dict[str, float]
-    at: float
-    is_published: bool = False
-    context: dict[str, str] = {}
-
-
-class Fallback(_Frozen):
-    """What a rejection returns to. `learner` is `None` where that is the parent's weights in the store."""
-
-    learner: str | None
-    baselines: dict[str, float]
-    seen: dict[str, tuple[str, ...]] = {}
-
-
-class State(_Frozen):
-    """A checkpoint.
-
-    `base` is the stable version the learner stands on and `learner` names its folder (`None`: the store's weights of
-    `base`, fresh optimiser); while there is a `candidate`, `learner` is the candidate's. `fates` are decided but not
-    yet confirmed by the log. `fated` are the last traces that were given one, and `seen` the sketches of the prompts
-    that trained last, by tenant: without them a restart would weigh the same turns otherwise.
-    """
-
-    step: int = 0
-    base: int | None = None
-    learner: str | None = None
-    baselines: dict[str, float] = {}
-    seen: dict[str, tuple[str, ...]] = {}
-    candidate: CandidateVersion | None = None
-    fallback: Fallback | None = None
-    offsets: dict[str, dict[int, int]] = {}
-    fates: tuple[Fate, ...] = ()
-    fated: tuple[str, ...] = ()
-    mean_reward: float | None = None
-
-    @property
-    def positions(self) -> Positions:
-        return {(topic, part): offset for topic, parts in self.offsets.items() for part, offset in parts.items()}
-
-
-def as_offsets(positions: Positions) -> dict[str, dict[int, int]]:
-    """Positions in the form `State` keeps them."""
-    offsets: dict[str, dict[int, int]] = {}
-    for (topic, partition), offset in positions.items():
-        offsets.setdefault(topic, {})[partition] = offset
-    return offsets
 
 
 class Checkpoints:
@@ -160,8 +97,3 @@ class Checkpoints:
         for path in (self._folder / "learner").iterdir():
             if path.name not in needed:
                 shutil.rmtree(path)
-
-
-def remember(fated: tuple[str, ...], more: Mapping[str, object], most: int) -> tuple[str, ...]:
-    """The last `most` traces that were given a fate."""
-    return (*fated, *more)[-most:]

@@ -45,15 +45,16 @@ from ingest.sessions.contamination import TaskIndex
 from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
 from trainer import phases, telling
-from trainer.advantages import Baselines
-from trainer.batch import Batch, Fairness, make_batch
-from trainer.checkpoint import CandidateVersion, Checkpoints, Fallback, State, as_offsets, remember
+from trainer.advantages.batch import Batch, Fairness, make_batch
+from trainer.advantages.keyed import Baselines
+from trainer.advantages.repeats import Seen
+from trainer.checkpoint import Checkpoints
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
 from trainer.inbox import GROUP, Inbox, Item
+from trainer.learner.update import Policy, UpdateMetrics, alarm
 from trainer.phases import Phase
 from trainer.publish import publish
-from trainer.repeats import Seen
-from trainer.update import Policy, UpdateMetrics, alarm
+from trainer.state import CandidateVersion, Fallback, State, as_offsets, remember
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from ingest.log.reader import send
 from ingest.log.topics import VERSIONS
 from ingest.records.events import Version
 from ingest.store.versions import VersionStore
-from trainer.checkpoint import CandidateVersion
-from trainer.update import Policy
+from trainer.learner.update import Policy
+from trainer.state import CandidateVersion
 
 
 def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, log: EventLog, folder: Path) -> Version:

@@ -6,9 +6,9 @@ from infra import telemetry
 from infra.telemetry import metrics, names
 from ingest.records.events import Fate, FateKind
 from ingest.store.releases import Served
-from trainer.batch import Batch
+from trainer.advantages.batch import Batch
+from trainer.learner.update import UpdateMetrics
 from trainer.phases import Phase
-from trainer.update import UpdateMetrics
 
 
 def phases(now: Phase) -> list[tuple[int, names.Told]]:

@@ -9,7 +9,7 @@ from infra.config.base import Section
 
 
 class LossKind(StrEnum):
-    """See `trainer/losses.py`."""
+    """See `trainer/learner/losses.py`."""
 
     GRPO = "grpo"
     DR_GRPO = "dr_grpo"
@@ -33,7 +33,7 @@ class StaleNegatives(StrEnum):
 
 
 class Packing(StrEnum):
-    """How samples stand in the rows of a forward pass: see `trainer/packing.py`."""
+    """How samples stand in the rows of a forward pass: see `trainer/learner/packing.py`."""
 
     ROWS = "rows"
     PACKED = "packed"

@@ -40,11 +40,11 @@ from ingest.records.events import Reward, Trajectory, VersionSpan
 from rewards import asking, spec
 from rewards.scorers import Services
 from rewards.spec import RewardSpec
-from trainer.advantages import Baselines
-from trainer.batch import make_batch
+from trainer.advantages.batch import make_batch
+from trainer.advantages.keyed import Baselines
 from trainer.eligibility import screen
 from trainer.inbox import Item, owner_of
-from trainer.learner import Learner
+from trainer.learner.learner import Learner
 
 SEEDS = 3
 STEPS = 12

@@ -31,7 +31,7 @@ PACKAGES = ("infra", "ingest", "rewards", "serving", "trainer")
         ),
         ("infra/lifecycle.py", "import torch", "infra is light: no torch, vllm, ray, kafka or polars"),
         ("serving/rollout/evidence/judging.py", "import ray", "only the trainer imports ray"),
-        ("trainer/losses.py", "import vllm", "only serving imports vllm"),
+        ("trainer/learner/losses.py", "import vllm", "only serving imports vllm"),
         ("ingest/sessions/table.py", "import confluent_kafka", "only ingest.log.kafka_* import confluent_kafka"),
         ("ingest/sessions/table.py", "import polars", "only ingest.lake imports polars"),
         ("ingest/records/events.py", "import numpy", "records cost pydantic and nothing else"),

@@ -42,10 +42,10 @@ from serving.rollout.controller import Rollout
 from serving.rollout.engines import EngineStatus
 from serving.router.front import Router
 from serving.spool import Shipper, Spool
-from trainer.batching import Minibatch
+from trainer.learner.batching import Minibatch
+from trainer.learner.update import StepMetrics, UpdateMetrics
 from trainer.loop import Trainer
 from trainer.publish import publish
-from trainer.update import StepMetrics, UpdateMetrics
 
 SESSIONS = 4
 TOKENS = (5, 6, 7)

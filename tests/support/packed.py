@@ -1,6 +1,6 @@
 """Packed rows read back, by the definition of who sees whom."""
 
-from trainer.batching import Microbatch
+from trainer.learner.batching import Microbatch
 
 
 def seen_from(microbatch: Microbatch, source: int) -> tuple[list[int], list[int]]:

@@ -42,9 +42,9 @@ from ingest.records.events import (
 )
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
-from trainer.batching import Minibatch
+from trainer.learner.batching import Minibatch
+from trainer.learner.update import StepMetrics, UpdateMetrics
 from trainer.loop import Trainer
-from trainer.update import StepMetrics, UpdateMetrics
 
 CONTEXT_TOKENS = 3
 

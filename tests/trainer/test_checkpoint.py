@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from infra.errors import StoreError
-from trainer.checkpoint import Checkpoints, Fallback, State, as_offsets, remember
+from trainer.checkpoint import Checkpoints
+from trainer.state import Fallback, State, as_offsets, remember
 
 
 def writer(text: str) -> Callable[[Path], None]:

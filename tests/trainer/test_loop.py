@@ -24,9 +24,10 @@ from ingest.records.events import (
 )
 from ingest.sessions.contamination import build
 from trainer import phases
-from trainer.checkpoint import Checkpoints, State
+from trainer.checkpoint import Checkpoints
 from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
 from trainer.phases import Phase
+from trainer.state import State
 
 World = Any  # tests/trainer/conftest.py; importlib mode keeps it from being imported
 

@@ -57,10 +57,10 @@ from serving.engine.recent import Recent
 from serving.engine.vocabulary import Vocabulary
 from serving.headers import Identity
 from serving.spool import Shipper, Spool
-from trainer.advantages import Baselines
-from trainer.batch import make_batch
+from trainer.advantages.batch import make_batch
+from trainer.advantages.keyed import Baselines
+from trainer.advantages.repeats import Asked, Seen, num_alike
 from trainer.inbox import Inbox
-from trainer.repeats import Asked, Seen, num_alike
 
 NUM_SESSIONS, NUM_TURNS, ROUNDS = 400, 5, 3
 AGE_S = 7200.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.repeats import Asked, Seen, num_alike
+from trainer.advantages.repeats import Asked, Seen, num_alike
 
 BASE = 0x0123456789ABCDEF
 

@@ -26,12 +26,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from infra.config import Correction, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
 from infra.files import sync
-from trainer.attention import mask_of, windows
-from trainer.batching import Microbatch, Minibatch, Sample, Span, minibatches
-from trainer.logps import chunked_logps
-from trainer.loss_inputs import LossInputs, PolicyLoss
-from trainer.losses import policy_loss
-from trainer.update import StepMetrics, UpdateMetrics
+from trainer.learner.attention import mask_of, windows
+from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches
+from trainer.learner.logps import chunked_logps
+from trainer.learner.loss_inputs import LossInputs, PolicyLoss
+from trainer.learner.losses import policy_loss
+from trainer.learner.update import StepMetrics, UpdateMetrics
 
 WEIGHTS, OPTIMIZER, SCALARS = "weights.safetensors", "optimizer.safetensors", "scalars.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -43,7 +43,7 @@ _PACKED_WITHIN = 1e-2
 
 
 class Learner:
-    """A `trainer.update.Policy` in this process. `base` is the Hugging Face folder that gives shape and tokenizer."""
+    """A `Policy` in this process. `base` is the Hugging Face folder that gives shape and tokenizer."""
 
     def __init__(self, base: Path, config: TrainerConfig) -> None:
         torch.set_num_threads(config.threads)

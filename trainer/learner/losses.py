@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from infra.config import Correction, LossConfig, LossKind, StaleNegatives
-from trainer.loss_inputs import LossInputs, PolicyLoss, exp, where
+from trainer.learner.loss_inputs import LossInputs, PolicyLoss, exp, where
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import transformers
 
 from infra.config import Correction, LossConfig, LossKind, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
-from trainer.batching import Minibatch, Sample, Span, minibatches
-from trainer.learner import Learner
+from trainer.learner.batching import Minibatch, Sample, Span, minibatches
+from trainer.learner.learner import Learner
 
 SAMPLES = [
     Sample((5, 6, 7, 8, 9, 10, 11), (Span(2, 4, (-5.0, -5.1), 1.5), Span(5, 7, (-4.9, -5.0), -0.7))),

@@ -7,7 +7,7 @@ from packed import seen_from
 
 from infra.config import Packing
 from ingest.records.events import Reward
-from trainer.batching import Microbatch, Minibatch, Sample, Span, minibatches, sample_of
+from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches, sample_of
 
 
 def sample(length: int, *spans: tuple[int, int], token: int = 1) -> Sample:

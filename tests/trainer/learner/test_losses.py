@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from infra.config import Correction, LossConfig, LossKind, StaleNegatives
-from trainer.loss_inputs import LossInputs, PolicyLoss
-from trainer.losses import policy_loss
+from trainer.learner.loss_inputs import LossInputs, PolicyLoss
+from trainer.learner.losses import policy_loss
 
 DEFAULT = LossConfig()
 KINDS = pytest.mark.parametrize("kind", list(LossKind))

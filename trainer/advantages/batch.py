@@ -17,12 +17,12 @@ from statistics import fmean
 
 from infra.config import TrainerConfig
 from ingest.sessions.chains import whole
-from trainer.advantages import Baselines, Column, advantages
-from trainer.batching import Minibatch, minibatches, sample_of
-from trainer.caps import Capped, Owner, cap
+from trainer.advantages.caps import Capped, Owner, cap
+from trainer.advantages.keyed import Baselines, Column, advantages
+from trainer.advantages.repeats import Asked, Seen, num_alike
 from trainer.eligibility import EligibleTurn
 from trainer.inbox import Item
-from trainer.repeats import Asked, Seen, num_alike
+from trainer.learner.batching import Minibatch, minibatches, sample_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.packing import Sample, Span, Tree, cost, num_shared, rows, trees
+from trainer.learner.packing import Sample, Span, Tree, cost, num_shared, rows, trees
 
 
 def sample(*token_ids: int) -> Sample:

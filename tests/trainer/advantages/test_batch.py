@@ -14,8 +14,8 @@ from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import TopicSpec
 from ingest.log.reader import send
 from ingest.records.events import LinkKind, Reward, TurnKind, TurnReward
-from trainer.advantages import Baselines
-from trainer.batch import Batch, make_batch
+from trainer.advantages.batch import Batch, make_batch
+from trainer.advantages.keyed import Baselines
 from trainer.inbox import Inbox, Item
 
 RewardOf = Callable[..., Reward]

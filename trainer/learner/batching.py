@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infra.config import Packing
 from ingest.records.events import Chain
-from trainer.packing import Sample, Span, Tree, rows, trees
+from trainer.learner.packing import Sample, Span, Tree, rows, trees
 
 __all__ = ["Microbatch", "Minibatch", "Sample", "Span", "minibatches", "sample_of"]
 
@@ -24,7 +24,7 @@ class Microbatch:
     """One forward and backward pass.
 
     `sources_N` are places in the flattened B x T whose hidden states predict `targets_N`. A place's `until_BT` is where
-    the run of those that may see it ends (`trainer.packing`); with `is_causal`, causal attention and the places
+    the run of those that may see it ends (`trainer.learner.packing`); with `is_causal`, causal attention and the places
     themselves as positions are exact without it. `turns_N` count the microbatch's turns.
     """
 

@@ -10,7 +10,7 @@ _WHOLE = "full_attention"
 
 
 def mask_of(until_BT: torch.Tensor) -> torch.Tensor:
-    """True where the place of the third axis is seen by that of the second (`trainer.packing`): shape B x 1 x T x T.
+    """True where the place of the third axis is seen by that of the second (`packing`): shape B x 1 x T x T.
 
     transformers takes a mask of four axes as it is and derives none of its own from positions.
     """

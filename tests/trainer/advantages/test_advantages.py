@@ -6,7 +6,7 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from trainer.advantages import Baselines, Column, advantages, whiten
+from trainer.advantages.keyed import Baselines, Column, advantages, whiten
 
 
 def column(part: str, turns: Sequence[int], rewards: Sequence[float], weight: float = 1.0) -> Column:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
-from trainer.batching import Minibatch
+from trainer.learner.batching import Minibatch
 
 MIN_ESS = 0.3
 """verl's health limit for importance weights; below it a few tokens carry the whole gradient."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.caps import Capped, Owner, cap
+from trainer.advantages.caps import Capped, Owner, cap
 
 
 def users(*masses: float) -> Capped:

@@ -12,7 +12,7 @@ import pytest
 from infra.config import TrainerConfig
 from infra.errors import StartError, StoreError
 from infra.lifecycle import Deadline, Stop
-from trainer.batching import Sample, Span, minibatches
+from trainer.learner.batching import Sample, Span, minibatches
 
 pytestmark = [
     # Ray leaves the pipes and log files of processes it started to the garbage collector
@@ -31,7 +31,7 @@ def policy(config: TrainerConfig, tiny_model: Path) -> Iterator[Any]:
     """One actor for all tests that need one: its process imports torch, which takes seconds."""
     import ray
 
-    from trainer.actors import RayPolicy, start_ray
+    from trainer.workers.actors import RayPolicy, start_ray
 
     start_ray(config.model_copy(update={"threads": 2}))
     yield RayPolicy(tiny_model, config, Stop())
@@ -46,7 +46,7 @@ def test_the_actor_trains_saves_restores_and_exports_as_the_learner_does(
 ) -> None:
     from safetensors.torch import load_file
 
-    from trainer.learner import Learner
+    from trainer.learner.learner import Learner
 
     for name, one in (("remote", policy), ("here", Learner(tiny_model, config))):
         (tmp_path / name).mkdir()
@@ -64,7 +64,7 @@ def test_the_actor_trains_saves_restores_and_exports_as_the_learner_does(
 def test_a_learner_that_does_not_see_our_disk_has_its_files_carried(
     policy: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.carry import Carrier, is_elsewhere
+    from trainer.workers.carry import Carrier, is_elsewhere
 
     for name in ("here", "away"):
         (tmp_path / name).mkdir()
@@ -93,7 +93,7 @@ def test_a_model_that_cannot_be_loaded_is_a_start_error_and_leaves_no_actor(
 ) -> None:
     import ray
 
-    from trainer.actors import RayPolicy
+    from trainer.workers.actors import RayPolicy
 
     with pytest.raises(StartError, match="not loadable"):
         RayPolicy(tmp_path, config, Stop())
@@ -104,7 +104,7 @@ def test_a_model_that_cannot_be_loaded_is_a_start_error_and_leaves_no_actor(
 
 
 def test_a_stop_does_not_wait_for_the_learner(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.actors import StoppedError
+    from trainer.workers.actors import StoppedError
 
     stop = Stop()
     stop.set()
@@ -117,7 +117,7 @@ def test_a_stop_does_not_wait_for_the_learner(policy: Any, monkeypatch: pytest.M
 
 def test_a_learner_whose_process_dies_is_reported_in_one_error(policy: Any, tmp_path: Path) -> None:
     """Stays the last that uses `policy`."""
-    from trainer.actors import LearnerDiedError
+    from trainer.workers.actors import LearnerDiedError
 
     policy.close()
     with pytest.raises(LearnerDiedError):
@@ -125,7 +125,7 @@ def test_a_learner_whose_process_dies_is_reported_in_one_error(policy: Any, tmp_
 
 
 def test_what_an_attempt_to_start_ray_leaves_is_ended_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import actors
+    from trainer.workers import actors
 
     def hangs(_config: TrainerConfig) -> None:
         left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
@@ -147,7 +147,7 @@ def test_what_an_attempt_to_start_ray_leaves_is_ended_before_the_next(monkeypatc
 DRIVER = """
 import ray, time
 from infra.config import TrainerConfig
-from trainer.actors import start_ray
+from trainer.workers.actors import start_ray
 
 class Holder:
     def hold(self):

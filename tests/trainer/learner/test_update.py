@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainer.update import StepMetrics, UpdateMetrics, alarm
+from trainer.learner.update import StepMetrics, UpdateMetrics, alarm
 
 STEP = StepMetrics(False, loss=0.1, grad_norm=1.0, kl=0.01, mean_ratio=1.0, ess=0.9, clip_fraction=0.1, num_tokens=10)
 SKIPPED = StepMetrics(True, math.nan, math.nan, math.nan, 1.0, 1.0, 0.0, 10)

@@ -13,9 +13,9 @@ import ray
 from infra.config import TrainerConfig
 from infra.errors import OnstreamError, StartError
 from infra.lifecycle import Stop
-from trainer.batching import Minibatch
-from trainer.carry import Carrier, Desk, is_elsewhere
-from trainer.update import UpdateMetrics
+from trainer.learner.batching import Minibatch
+from trainer.learner.update import UpdateMetrics
+from trainer.workers.carry import Carrier, Desk, is_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class LearnerActor(Desk):
     """Runs in Ray's worker process; torch is imported there and not in the driver."""
 
     def open(self, base: str, config: TrainerConfig) -> None:
-        from trainer.learner import Learner
+        from trainer.learner.learner import Learner
 
         self._learner = Learner(Path(base), config)
 
@@ -109,7 +109,7 @@ class LearnerActor(Desk):
 
 
 class RayPolicy:
-    """A `trainer.update.Policy` over a `LearnerActor`. Calls end early, with `StoppedError`, once `stop` is set."""
+    """A `Policy` over a `LearnerActor`. Calls end early, with `StoppedError`, once `stop` is set."""
 
     def __init__(self, base: Path, config: TrainerConfig, stop: Stop) -> None:
         self._stop = stop

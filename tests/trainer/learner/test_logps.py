@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from trainer.logps import token_logps
+from trainer.learner.logps import token_logps
 
 
 def test_token_logps_are_those_of_a_softmax_written_out() -> None:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from infra.config import TrainerConfig
 from ingest.records.events import Chain, ChatMessage, Part, Reward, Segment, TurnKind, VersionSpan
 from ingest.sessions.sketch import sketch_of
-from trainer.advantages import Baselines
-from trainer.batch import Batch, make_batch
+from trainer.advantages.batch import Batch, make_batch
+from trainer.advantages.keyed import Baselines
+from trainer.advantages.repeats import Seen
 from trainer.eligibility import EligibleTurn, screen
 from trainer.inbox import Item, owner_of
-from trainer.loss_inputs import LossInputs
-from trainer.losses import policy_loss
-from trainer.repeats import Seen
+from trainer.learner.loss_inputs import LossInputs
+from trainer.learner.losses import policy_loss
 
 RewardOf = Callable[..., Reward]
 CONFIG = TrainerConfig(microbatch_tokens=4096)
