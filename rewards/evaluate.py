@@ -11,6 +11,9 @@ A factor is 1 - a (1 - credited), with `a` its annealing: 1 where it scored noth
 turn, its own too. A turn's reward is the weighted mean of its parts; a part of weight 0 is left out, so a shaping term
 that has annealed away is gone, not small. The session's value is the mean over its main turns that have a reward.
 Side turns are served, never trained: they get none.
+
+A replay has no user: scorers that need one are not asked of it, and what nothing scored is unscored whatever silence is
+worth. A user's turn that may be replayed also tells its parts without those scorers, so that both can be compared.
 """
 
 import logging
@@ -31,10 +34,12 @@ from ingest.records.events import (
     content_id,
 )
 from rewards import credit
-from rewards.scorers import AnyScorer, BatchScorer, Outcome, Scored, Scorer, Unscored, kinds_of
+from rewards.scorers import AnyScorer, BatchScorer, Outcome, Scored, Scorer, Unscored, kinds_of, needs_user
 from rewards.spec import ComponentSpec, Scoring
 
 logger = logging.getLogger(__name__)
+
+NO_USER = Unscored("a replay has no user")
 
 Key = tuple[str, str]
 """A component's name and a trace id."""
@@ -66,8 +71,11 @@ def ask(scoring: Scoring, trajectory: Trajectory) -> Asked:
     """Hear the fast scorers; batch scorers tell whether there is anything to ask them."""
     outcomes: dict[Key, Outcome] = {}
     still_open = []
+    is_replay = _is_replay(trajectory)
     for part, scorer, turn in _to_score(scoring, trajectory):
-        if not isinstance(scorer, BatchScorer):
+        if is_replay and needs_user(scorer):
+            outcomes[part.name, turn.trace_id] = NO_USER
+        elif not isinstance(scorer, BatchScorer):
             outcomes[part.name, turn.trace_id] = _score(scorer, trajectory, turn)
         elif (known := _known(scorer, trajectory, turn)) is not None:
             outcomes[part.name, turn.trace_id] = known
@@ -100,7 +108,8 @@ def reward(
         for turn in trajectory.turns
         if turn.kind is TurnKind.MAIN and (value := values[turn.trace_id]) is not None
     ]
-    silent = None if scoring.spec.silent_turns == "unscored" else scoring.spec.silent_turns
+    silent = None if _is_replay(trajectory) or scoring.spec.silent_turns == "unscored" else scoring.spec.silent_turns
+    alone = _alone(scoring, trajectory, components)
     return Reward(
         reward_id=reward_id(scoring, trajectory),
         trajectory_id=trajectory.trajectory_id,
@@ -114,6 +123,7 @@ def reward(
                 kind=turn.kind,
                 value=silent if values[turn.trace_id] is None else values[turn.trace_id],
                 parts=parts[turn.trace_id],
+                alone=alone,
             )
             for turn in trajectory.turns
             if turn.trace_id in values
@@ -168,6 +178,20 @@ def _parts(scoring: Scoring, trajectory: Trajectory, components: Sequence[Compon
         for turn in trajectory.turns
         if turn.trace_id in tree
     }
+
+
+def _is_replay(trajectory: Trajectory) -> bool:
+    return trajectory.assignment is not None and trajectory.assignment.replay_of is not None
+
+
+def _alone(scoring: Scoring, trajectory: Trajectory, components: Sequence[Component]) -> tuple[Part, ...] | None:
+    """The parts of a turn that may be replayed, without scorers that need a user: of a session's only turn."""
+    if len(trajectory.turns) != 1 or trajectory.held_out or _is_replay(trajectory):
+        return None
+    named = zip(scoring.spec.components, scoring.components, strict=True)
+    left_out = {part.name for part, scorer in named if needs_user(scorer)}
+    found = _parts(scoring, trajectory, [one for one in components if one.name not in left_out])
+    return found.get(trajectory.turns[0].trace_id)
 
 
 def _parts_of(specs: Sequence[ComponentSpec], turn: Turn, values: Mapping[str, float]) -> tuple[Part, ...]:

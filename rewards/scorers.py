@@ -6,7 +6,8 @@ that waits for something outside this process. Those here are built in and go by
 guardrail from a reward component.
 
 A scorer that is only about turns of some kind says so: `kinds: ClassVar = frozenset({TurnKind.SUMMARY})`. Without it,
-it is asked about main and summary turns; nobody is asked about side turns.
+it is asked about main and summary turns; nobody is asked about side turns. One that scores what a user did or did not
+do says `needs_user: ClassVar = True`: of a replay, which no user ever saw, it is not asked.
 """
 
 import dataclasses
@@ -116,6 +117,11 @@ def kinds_of(scorer: AnyScorer) -> frozenset[TurnKind]:
     return kinds
 
 
+def needs_user(scorer: AnyScorer) -> bool:
+    """Whether only a user's doing can tell the scorer anything."""
+    return bool(getattr(scorer, "needs_user", False))
+
+
 def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
@@ -141,6 +147,7 @@ class FeedbackScorer:
     session_level: bool = True
     name: ClassVar[str] = "feedback"
     version: ClassVar[str] = "1"
+    needs_user: ClassVar[bool] = True
 
     def score(self, trajectory: Trajectory, turn: Turn) -> Outcome:
         values = [
@@ -186,6 +193,7 @@ class FollowupRule:
     ignore_case: bool = True
     name: ClassVar[str] = "followup"
     version: ClassVar[str] = "1"
+    needs_user: ClassVar[bool] = True
 
     def score(self, trajectory: Trajectory, turn: Turn) -> Outcome:
         if turn.followup is None:

@@ -25,6 +25,7 @@ REASONS = frozenset(
         "crashed",
         "no answer in time",
         "not asked",
+        "a replay has no user",
         "too many wait",
         "it waited too long",
     }

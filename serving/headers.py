@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ingest.records.events import Arm, Assignment, Consent, TurnKind, session_key
+from ingest.records.events import Arm, Assignment, Consent, Group, TurnKind, session_key
 
 SESSION = "x-onstream-session"
 PARENT_SESSION = "x-onstream-parent-session"
@@ -26,10 +26,11 @@ ARM = "x-onstream-arm"
 TRIAL = "x-onstream-trial"
 PROPENSITY = "x-onstream-propensity"
 REPLAY_OF = "x-onstream-replay-of"
+GROUP = "x-onstream-group"  # JSON of the group that a replay of the lane belongs to
 BLOCK = "x-onstream-block"
 REQUEST_ID = "x-request-id"  # vLLM makes the completion's id of it: `chatcmpl-<trace id>`
 
-FROM_ROUTER = (TRACE, PSEUDONYM, TENANT, ARM, TRIAL, PROPENSITY, REPLAY_OF, BLOCK, REQUEST_ID)
+FROM_ROUTER = (TRACE, PSEUDONYM, TENANT, ARM, TRIAL, PROPENSITY, REPLAY_OF, GROUP, BLOCK, REQUEST_ID)
 
 NO_CONSENT = "no"
 
@@ -90,6 +91,8 @@ def write(identity: Identity) -> dict[str, str]:
         headers[TRIAL] = str(identity.assignment.trial)
     if identity.assignment.replay_of is not None:
         headers[REPLAY_OF] = identity.assignment.replay_of
+    if identity.assignment.group is not None:
+        headers[GROUP] = identity.assignment.group.model_dump_json()
     if identity.assignment.block is not None:
         headers[BLOCK] = str(identity.assignment.block)
     if identity.parent_session_id is not None:
@@ -111,6 +114,7 @@ def read(headers: Mapping[str, str]) -> Identity:
             trial=int(trial) if trial else None,
             propensity=float(headers.get(PROPENSITY, "1.0")),
             replay_of=headers.get(REPLAY_OF) or None,
+            group=Group.model_validate_json(headers[GROUP]) if headers.get(GROUP) else None,
             block=int(block) if block else None,
         ),
         consent=_consent(headers.get(CONSENT, Consent.ASSUMED)),

@@ -94,9 +94,11 @@ def screen(
     """Every trace of a reward by its id, screened by all that can never change. `tasks` must never train.
 
     `trains_altered`: a turn trains although something in its request was redacted. One whose reply was redacted never
-    does: its tokens are not those that were sampled. Nor does a replay, whoever says that it is not held out.
+    does: its tokens are not those that were sampled. Nor does a replay of a trial's check, whoever says that it is not
+    held out. A replay of the lane has no sketch: the lane asks alike, and no user does.
     """
-    if any(one.assignment is not None and one.assignment.replay_of for one in (reward, trajectory) if one):
+    given = [one.assignment for one in (reward, trajectory) if one and one.assignment]
+    if any(one.is_of_a_check for one in given):
         return {trace_id: Ineligible(Reason.REPLAY) for trace_id in reward.trace_ids}
     if trajectory is None:
         return {trace_id: Ineligible(Reason.GONE) for trace_id in reward.trace_ids}
@@ -106,7 +108,7 @@ def screen(
         for segment in chain.segments
     }
     scores = {turn.trace_id: turn for turn in reward.turns}
-    prompts = sketches(trajectory)
+    prompts = {} if any(one.group for one in given) else sketches(trajectory)
     taken_from = tasks.contaminated(trajectory) if tasks else {}
     return {
         turn.trace_id: Ineligible(Reason.CONTAMINATED, taken_from[turn.trace_id])
@@ -116,7 +118,7 @@ def screen(
             turn,
             segments.get(turn.trace_id),
             scores.get(turn.trace_id),
-            prompts[turn.trace_id],
+            prompts.get(turn.trace_id, ""),
             trains_altered,
         )
         for turn in trajectory.turns

@@ -213,8 +213,19 @@ class RolloutConfig(Host):
         return self
 
 
+class LaneConfig(Section):
+    """The replay lane: idle engines answer users' prompts again, for groups that train: see docs/replay_lane.md."""
+
+    share: Rate = Field(0.0, description="of the prompts that could be asked again, the most uncertain; 0: no lane")
+    group_size: int = Field(4, ge=2, le=64, description="answers to a prompt, beside the one that its user had")
+    replays_per_hour: int = Field(1200, ge=1, description="of all engines together")
+    groups_per_user: int = Field(4, ge=1, description="prompts of one user in an hour")
+    max_age_s: Seconds = Field(3600.0, description="a prompt waits this long, at most, for an engine to be idle")
+    group_s: Seconds = Field(300.0, description="a group is asked for this long, at most, users' requests in between")
+
+
 class ServingConfig(Section):
-    """Engines, router, capture, rollout."""
+    """Engines, router, capture, rollout and the replay lane."""
 
     engines: tuple[EngineSlot, ...] = (
         EngineSlot(id="stable-0", arm="stable", port=8001, control_port=8101),
@@ -224,6 +235,7 @@ class ServingConfig(Section):
     router: RouterConfig = RouterConfig()
     capture: CaptureConfig = CaptureConfig()
     rollout: RolloutConfig = RolloutConfig()
+    lane: LaneConfig = LaneConfig()
 
     def bound(self, slot: EngineSlot) -> str:
         """The address that an engine binds."""

@@ -178,6 +178,9 @@ LOSS = _gauge("onstream.trainer.loss", "{loss}", "of the last update, a mean ove
 REWARD_MEAN = _gauge("onstream.reward.mean", "{reward}", "mean reward of the last batch")
 BATCH_USER_SHARE = _gauge("onstream.trainer.batch.user_share", "{share}", "most that one user has of the last batch")
 BATCH_TENANT_SHARE = _gauge("onstream.trainer.batch.tenant_share", "{share}", "most that one tenant has of it")
+GROUPS_TRAINED = _counter(
+    "onstream.trainer.groups", "{group}", "groups of replays trained: compared, all alike, or one alone", names.CAUSE
+)
 VERSIONS_PUBLISHED = _counter("onstream.versions.published", "{version}", "versions published")
 
 # -- rollout
@@ -213,5 +216,14 @@ FEEDBACK_TO_SERVING = _histogram(
     "from the median feedback of a batch until the last stable engine serves what it taught",
     _LOOP_S,
 )
+
+# -- the replay lane
+
+LANE_PROMPTS = _counter("onstream.lane.prompts", "{prompt}", "prompts drawn to be asked again, or why not", names.CAUSE)
+LANE_GROUPS = _counter("onstream.lane.groups", "{group}", "groups asked for, whole or why not", names.CAUSE)
+LANE_REPLAYS = _counter("onstream.lane.replays", "{replay}", "prompts answered again", names.ENGINE)
+LANE_INTERRUPTED = _counter("onstream.lane.interrupted", "{replay}", "replays that a user cut short", names.ENGINE)
+LANE_IDLE = _counter("onstream.lane.idle", "s", "time in which the lane saw an engine without users", names.ENGINE)
+LANE_ASKING = _counter("onstream.lane.asking", "s", "of this, time in which it answered the lane", names.ENGINE)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -43,7 +43,7 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "trial": pl.Int64(),
         "propensity": pl.Float64(),
         "held_out": pl.Boolean(),
-        "replay_of": pl.String(),  # the trace that was asked again for a trial; none: somebody's own conversation
+        "replay_of": pl.String(),  # the trace that was asked again; none: somebody's own conversation
         "block": pl.Int64(),  # in which it began, where the arms of its trial took turns
         "closed": pl.String(),
         "num_turns": pl.UInt32(),
@@ -66,7 +66,7 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "arm": pl.String(),
         "trial": pl.Int64(),
         "held_out": pl.Boolean(),
-        "replay_of": pl.String(),  # the trace that was asked again for a trial; none: somebody's own conversation
+        "replay_of": pl.String(),  # the trace that was asked again; none: somebody's own conversation
         "status": pl.Int64(),
         "finish_reason": pl.String(),
         "num_tokens": pl.Int64(),  # of the reply

@@ -61,12 +61,26 @@ class VersionSpan(Frozen):
     end: int
 
 
+class Group(Frozen):
+    """The answers to one prompt that the replay lane asks for: `size` of them, all turns of one session.
+
+    `propensity` is the probability with which the lane chose the prompt, as its trace, the anchor, turned out.
+    `anchor` is what components that need no user gave that trace under the reward spec `spec`, by component.
+    """
+
+    size: int = Field(ge=1)
+    propensity: float = Field(gt=0.0, le=1.0)
+    anchor: dict[Name, Annotated[float, Field(ge=0.0, le=1.0)]] = {}
+    spec: str = ""
+
+
 class Assignment(Frozen):
     """The arm a session was given, in which trial (a candidate's version number), with what probability.
 
     `replay_of` is the trace whose prompt was asked again, with no user behind it: what serves it is judged by the
-    answer, and the answer is no conversation that anybody had. `block` is the number, within the trial, of the stretch
-    of time in which every engine serves one arm, where arms take turns on the same engines: the coin was the block's.
+    answer, and the answer is no conversation that anybody had. Where the replay lane asked, it is one answer of its
+    `group`, and may train; a trial's replays never do. `block` is the number, within the trial, of the stretch of time
+    in which every engine serves one arm, where arms take turns on the same engines: the coin was the block's.
     """
 
     arm: Arm = Arm.STABLE
@@ -74,6 +88,19 @@ class Assignment(Frozen):
     propensity: float = Field(1.0, gt=0.0, le=1.0)
     replay_of: Name | None = None
     block: int | None = Field(None, ge=0)
+    group: Group | None = None
+
+    @model_validator(mode="after")
+    def _a_group_has_an_anchor_and_no_trial(self) -> "Assignment":
+        if self.group is not None and (self.replay_of is None or self.trial is not None):
+            told = f"replay_of {self.replay_of!r}, trial {self.trial}"
+            raise ValueError(f"a group is of a trace that was asked again, in no trial; got {told}")
+        return self
+
+    @property
+    def is_of_a_check(self) -> bool:
+        """Whether a trial's check asked again: such an answer never trains."""
+        return self.replay_of is not None and self.group is None
 
 
 class Sampling(Frozen):
@@ -110,7 +137,7 @@ class Trace(Record):
     """
 
     SCHEMA = "trace"
-    VERSION = 4
+    VERSION = 5
 
     trace_id: Name
     session_id: Name
@@ -274,7 +301,7 @@ class Trajectory(Record):
     """A closed session. Late feedback issues it again with a higher `revision`: the same turns, more feedback."""
 
     SCHEMA = "trajectory"
-    VERSION = 4
+    VERSION = 5
 
     trajectory_id: Name
     revision: int = Field(1, ge=1)
@@ -328,13 +355,15 @@ class TurnReward(Frozen):
     """The reward of one turn: the weighted mean of its parts, `None` when it has none.
 
     The trainer normalises each part on its own before it sums them, so it reads `parts`; records of version 1 have
-    none, and their `value` is the only part.
+    none, and their `value` is the only part. `alone` are the parts as they would be without what only a user could
+    say, which a replay of the turn's prompt can be compared by.
     """
 
     trace_id: str
     kind: TurnKind = TurnKind.MAIN
     value: float | None
     parts: tuple[Part, ...] = ()
+    alone: tuple[Part, ...] | None = Field(None, description="none: not told, as where a session had several turns")
 
 
 class Source(Frozen):
@@ -353,7 +382,7 @@ class Reward(Record):
     """
 
     SCHEMA = "reward"
-    VERSION = 4
+    VERSION = 5
 
     reward_id: Name
     trajectory_id: Name

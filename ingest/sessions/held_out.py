@@ -8,8 +8,9 @@ salt. What is hashed is
               or neither. An agent's agents' agents follow only where they name the first session
     user      the tenant and the user's pseudonym; a session without one is as under `session`
 
-A replay, which asks again what some session was asked, is held out whatever the hash says: nobody had that
-conversation, and its prompt is one that must not train.
+A replay of a trial's check, which asks again what some held-out session was asked, is held out whatever the hash says:
+its prompt is one that must not train. One of the replay lane names the session that it asks for as its parent, and so
+stays out or does not as that does.
 
 A session is held out when any of its traces says so. Should later traces name another parent or user, it can become
 held out and never stop being it. A greater share holds out all that a smaller one did; a smaller share or another salt
@@ -32,7 +33,7 @@ def is_held_out(key: str, share: float, salt: str) -> bool:
 def holds_out(config: IngestConfig, traces: Iterable[Trace]) -> bool:
     """Whether a session never trains, from its traces in any order."""
     traces = tuple(traces)
-    if any(trace.assignment.replay_of is not None for trace in traces):
+    if any(trace.assignment.is_of_a_check for trace in traces):
         return True
     keys = {_key(config, trace) for trace in traces}
     return any(is_held_out(key, config.held_out_share, config.held_out_salt) for key in keys)

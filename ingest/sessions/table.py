@@ -9,7 +9,7 @@ begins the next session of that key, whether or not the first was handed out by 
 sessions where reading live does.
 
 A client may end its session with feedback named `session_end`: it then closes at that time. A replay ends with its one
-trace, and is handed out at once: nothing more of it is on its way.
+trace, or with the last of its group, and is handed out at once: nothing more of it is on its way.
 
 Kept once: a trace id or feedback id that is open here, was handed out, or is one of those known from `before`.
 Feedback before its session's first trace waits for it, `horizon_s` at most, with its message, so that it can be
@@ -103,7 +103,8 @@ class _Session:
 
     `opened_at` and `last_at` are times of its records, `ended_at` when its client said that it is over; `arrived_at` is
     when the last of them came here. `messages` are those of feedback, by its id, for as long as no trace has come.
-    `looked_at` is when it will next be seen to have ended or not: never after its end.
+    `looked_at` is when it will next be seen to have ended or not: never after its end. `num_replays` is how many traces
+    make a replay whole; 0: it is none.
     """
 
     key: str
@@ -113,7 +114,7 @@ class _Session:
     arrived_at: float
     last_began: float = float("-inf")
     ended_at: float | None = None
-    is_replay: bool = False
+    num_replays: int = 0
     traces: dict[str, Held] = field(default_factory=dict)
     late: set[str] = field(default_factory=set)
     duplicated: set[str] = field(default_factory=set)
@@ -126,12 +127,16 @@ class _Session:
     is_open: bool = True
     looked_at: float = float("inf")
 
+    @property
+    def is_whole_replay(self) -> bool:
+        return 0 < self.num_replays <= len(self.traces)
+
     def end(self, config: IngestConfig) -> tuple[float, CloseReason]:
         """When it closes, as its records stand, and why."""
         at, reason = self.opened_at + config.horizon_s, CloseReason.HORIZON
         if not self.traces:
             return at, reason
-        if self.is_replay:
+        if self.is_whole_replay:
             return self.last_at, CloseReason.ENDED
         if self.last_at + config.inactivity_s <= at:
             at, reason = self.last_at + config.inactivity_s, CloseReason.INACTIVE
@@ -174,7 +179,8 @@ class SessionTable:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
-        session.is_replay = session.is_replay or trace.assignment.replay_of is not None
+        if trace.assignment.replay_of is not None:
+            session.num_replays = trace.assignment.group.size if trace.assignment.group else 1
         if (self._closed_at(key) or began) > began or session.last_began > ended:
             session.late.add(trace.trace_id)
         session.last_began = max(session.last_began, trace.started_at)
@@ -303,7 +309,7 @@ class SessionTable:
         return [session for session in found if session.looked_at <= now]
 
     def _has_ended(self, session: _Session, now: float, reached: float) -> bool:
-        settle_s = 0.0 if session.is_replay else self._settle_s
+        settle_s = 0.0 if session.is_whole_replay else self._settle_s
         return session.end(self._config)[0] <= reached and session.arrived_at + settle_s <= now
 
     def may_close(self, now: float) -> bool:

@@ -81,7 +81,7 @@ def _read_traces(
         if is_own:
             table.add_trace(trace, message, now)
             needles.setdefault(trace.session_id, _naming(trace.session_id))
-        if trace.parent_session_id in needles:
+        if trace.parent_session_id in needles and trace.assignment.replay_of is None:
             found.sub_sessions.setdefault(trace.parent_session_id, set()).add(trace.session_id)
 
 

@@ -77,9 +77,10 @@ def _about(trajectory: TrajectoryView) -> Iterator[Row]:
     ended = f"closed {_time(trajectory.closed_at)}: {CLOSED[trajectory.closed]}"
     not_yet = "NOT CLOSED YET: shown as its traces stand; no trajectory on the log has them"
     yield "opened", f"{_time(trajectory.opened_at)} · {not_yet if trajectory.is_open else ended}"
-    replay_of = trajectory.assignment.replay_of if trajectory.assignment else None
-    if replay_of is not None:
-        yield "replay", f"of trace {replay_of}: asked again for a trial, and no conversation that anybody had"
+    given = trajectory.assignment
+    if given is not None and given.replay_of is not None:
+        whom = "by the replay lane" if given.group else "for a trial"
+        yield "replay", f"of trace {given.replay_of}: asked again {whom}, and no conversation that anybody had"
     yield "held out", "yes: never trained" if trajectory.held_out else "no"
     if trajectory.parent_session_id:
         yield "parent", f"session {trajectory.parent_session_id}"

@@ -163,8 +163,13 @@ class Capture:
         exchange.key = asyncio.ensure_future(looking)
 
     def finish(self, exchange: Exchange, key: DataKey | None) -> None:
-        """Write the traces of a request that ended, however it ended."""
+        """Write the traces of a request that ended, however it ended.
+
+        A replay of the lane that users cut short is no answer: it is asked again, and nothing is known of this one.
+        """
         for number, reply in enumerate(exchange.replies.values()):
+            if exchange.identity.assignment.group is not None and reply.finish_reason == ABORTED:
+                continue
             trace = self._trace(exchange, reply, number)
             self._recent.store(trace, partial(self._write, key))
             telemetry.count(metrics.TRACES_CAPTURED, 1, {names.ARM: trace.assignment.arm.value})

@@ -127,11 +127,13 @@ class Rollout:
             pass
 
     def _rewarded(self, reward: Reward) -> None:
-        """A prompt that was asked again is nobody's session: its reward is the running check's alone."""
-        if reward.assignment is not None and reward.assignment.replay_of is not None:
-            self._trials.checking.take(reward)
-        else:
+        """A prompt that was asked again is nobody's session: its reward is the running check's alone, or the trainer's
+        where the replay lane asked."""
+        given = reward.assignment
+        if given is None or given.replay_of is None:
             self.evidence.add(reward)
+        elif given.is_of_a_check:
+            self._trials.checking.take(reward)
 
     # -- deciding
 

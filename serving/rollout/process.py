@@ -18,6 +18,7 @@ from serving.rollout import port
 from serving.rollout.controller import Rollout
 from serving.rollout.desk import Desk
 from serving.rollout.engines import EngineControl
+from serving.rollout.lane import thread as lane
 from serving.rollout.operators.books import Books
 from serving.rollout.operators.routes import routes
 from serving.rollout.replay import check as replay
@@ -39,6 +40,8 @@ def run(config: Config) -> None:
     desk, now = Desk(), steady_time()
     past = routes(Books(lambda: connect(config, client_id="rollout-past"), own, now), token)
     port.serve(port.application(lambda: state_of(shown.get("rollout")), desk, token, past), own.bound, own.port)
+
+    lane.start(config, lambda: connect(config, client_id="lane"), token, stop)
 
     def control() -> None:
         log = connect(config, client_id="rollout")

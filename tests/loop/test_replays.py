@@ -167,7 +167,7 @@ async def test_what_only_users_can_score_passes_the_stage_over_and_says_why(worl
     standing = await world.replay()
     assert standing.verdict is Verdict.PASS
     assert "passed over" in standing.reason
-    assert "without their users no rewards are scored (thumb: no feedback)" in standing.reason
+    assert "without their users no rewards are scored (thumb: a replay has no user)" in standing.reason
     assert standing.reason.endswith("candidate less stable over 8 prompts: substance +0.000")
     assert standing.numbers["scored"] == SESSIONS
 

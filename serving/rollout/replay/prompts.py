@@ -98,8 +98,8 @@ def _turn(trajectory: Trajectory, salt: str) -> Turn | None:
     return min(turns, key=lambda turn: content_id(salt, turn.trace_id), default=None)
 
 
-def request_of(log: EventLog, prompt: Prompt, model: str, max_tokens: int) -> Request | None:
-    """The request as it was made, but whole, at once, and no longer than `max_tokens`.
+def request_of(log: EventLog, prompt: Prompt, model: str, max_tokens: int | None) -> Request | None:
+    """The request as it was made, but whole, at once, and no longer than `max_tokens`, if that is given.
 
     `None` where it can be read no longer, as of somebody who was erased, or cannot be asked again. Raises `LogError`.
     """
@@ -123,6 +123,8 @@ def request_of(log: EventLog, prompt: Prompt, model: str, max_tokens: int) -> Re
         return None
     lengths = ENDPOINTS[trace.endpoint]
     body = {name: value for name, value in given.items() if name not in _NOT_AGAIN} | {"model": model}
+    if max_tokens is None:
+        return Request(trace.endpoint, body)
     asked = [name for name in lengths if isinstance(given.get(name), int)] or [lengths[-1]]
     for name in asked:
         body[name] = min(given.get(name, max_tokens), max_tokens)

@@ -119,23 +119,23 @@ def test_a_compressed_value_that_does_not_say_how_large_it_is_is_refused() -> No
 
 
 def test_a_record_without_a_schema_is_refused() -> None:
-    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..4, got None"
+    assert refusal(golden("trace.v1.json"), None) == "expected schema trace/1..5, got None"
 
 
 @pytest.mark.parametrize("schema", ["feedback/1", "trace", "trace/", "trace/one", "trace/-1", "trace/" + "1" * 5000])
 def test_a_record_that_claims_another_schema_is_refused(schema: str) -> None:
-    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..4, got {schema!r}"
+    assert refusal(golden("trace.v1.json"), schema) == f"expected schema trace/1..5, got {schema!r}"
 
 
 def test_bytes_that_are_not_the_schema_they_claim_are_refused() -> None:
     assert refusal(golden("feedback.v1.json")) == "trace/1: assignment: Field required"
 
 
-@pytest.mark.parametrize("version", ["5", "17"])
+@pytest.mark.parametrize("version", ["6", "17"])
 def test_a_version_this_reader_does_not_know_is_newer_and_not_damaged(version: str) -> None:
     with pytest.raises(NewerError) as raised:
         codec.decode(golden("trace.v1.json"), {codec.SCHEMA_HEADER: f"trace/{version}"}, Trace)
-    assert str(raised.value) == f"trace: this reader knows versions 1..4, got {version}; upgrade the reader"
+    assert str(raised.value) == f"trace: this reader knows versions 1..5, got {version}; upgrade the reader"
 
 
 def test_a_version_there_never_was_is_damaged_and_not_newer() -> None:

@@ -1,0 +1,1 @@
+"""The replay lane: idle engines answer users' prompts again, and the trainer learns from the answers as a group."""
