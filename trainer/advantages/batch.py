@@ -2,10 +2,19 @@
 
 How much a turn counts is settled in two steps, neither of which drops one or lets it count for more than 1:
 
-    1. counts    1/n where n turns were asked alike, scaled so that no user has more than their cap of the turns: they
-                 weigh the means and deviations that advantages and baselines are made from
-    2. weights   counts, scaled so that no user has more than their cap of the sum, over trained tokens, of
-                 weight x |advantage|: they multiply the advantages
+    1. counts    its share of its trajectory, over n where n turns were asked alike, scaled so that no user has more
+                 than their cap of the turns: they weigh the means and deviations of advantages and baselines
+    2. weights   what of that each token has, scaled so that no user has more than their cap of the sum, over trained
+                 tokens, of weight x |advantage|: they multiply the advantages
+
+A trajectory's turns share its outcome, and it is trajectories that users are pleased with, so those of one count 1
+together, however many they are (`trainer.trajectory_weight`; Agent Lightning, arXiv 2508.17528, averages each rollout's
+rows for the same reason). With m turns that train and T tokens in them, a turn of t tokens has
+
+                 of the counts   of the loss, each token
+    turns        1 / m           1 / m                     long turns still pull more than short ones
+    tokens       t / T           1 / T                     a trajectory pulls as much as another, whatever its length
+    none         1               1                         it pulls as much as it is long
 
 The loss is linear in the advantages, so step 2 bounds what a user adds to a batch's gradient: see docs/fairness.md.
 """
@@ -15,10 +24,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from infra.config import TrainerConfig
+from infra.config import TrainerConfig, TrajectoryWeight
 from ingest.sessions.chains import whole
+from trainer.advantages.baselines import Baselines, Column, Key
 from trainer.advantages.caps import Capped, Owner, cap
-from trainer.advantages.keyed import Baselines, Column, advantages
+from trainer.advantages.keyed import advantages
 from trainer.advantages.repeats import Asked, Seen, num_alike
 from trainer.eligibility import EligibleTurn
 from trainer.inbox import Item
@@ -89,11 +99,13 @@ def make_batch(
     asked = tuple(Asked(item.tenant, turn.sketch) for item, turn in owned)
     alike = num_alike(asked, seen or Seen(), config.near_duplicate_from)
     owners = [Owner(item.tenant, item.owner) for item, _ in owned]
-    counts = _counts(alike, owners, config)
-    values = advantages(baselines, columns, len(turns), counts)
-    masses = [abs(x) * count * num for x, count, num in zip(values, counts, _num_tokens(owned), strict=True)]
+    lengths = _num_tokens(owned)
+    shares = _of_trajectories(items, lengths, config.trajectory_weight)
+    counts, pulls = _counts(shares, alike, owners, config)
+    values = advantages(baselines, columns, len(turns), config.baselines, counts)
+    masses = [abs(x) * pull * num for x, pull, num in zip(values, pulls, lengths, strict=True)]
     capped = cap(masses, owners, config.max_user_share, config.max_tenant_share)
-    weights = tuple(count * factor for count, factor in zip(counts, capped.factors, strict=True))
+    weights = tuple(pull * factor for pull, factor in zip(pulls, capped.factors, strict=True))
     by_trace = {turn.trace_id: x * weight for turn, x, weight in zip(turns, values, weights, strict=True)}
     samples = [sample for item in items for chain in whole(item.chains) if (sample := sample_of(chain, by_trace))]
     cut = minibatches(samples, config.minibatch_turns, config.microbatch_tokens, config.seed + step, config.packing)
@@ -103,13 +115,43 @@ def make_batch(
     )
 
 
-def _counts(alike: Sequence[int], owners: Sequence[Owner], config: TrainerConfig) -> tuple[float, ...]:
-    """Step 1. The largest is 1: where all are asked alike, all count."""
-    shares = [1.0 / num for num in alike]
-    factors = cap(shares, owners, config.max_user_share, config.max_tenant_share).factors
-    counts = [share * factor for share, factor in zip(shares, factors, strict=True)]
-    most = max(counts, default=1.0)
-    return tuple(count / most for count in counts)
+@dataclass(frozen=True)
+class _Share:
+    """What a turn has of its trajectory: as an observation, and each of its tokens as a part of the loss."""
+
+    of_counts: float
+    of_loss: float
+
+
+def _of_trajectories(items: Iterable[Item], lengths: Iterable[int], weight: TrajectoryWeight) -> list[_Share]:
+    """For each turn of the batch. `lengths` are their trained tokens."""
+    left, found = iter(lengths), list[_Share]()
+    for item in items:
+        own = [next(left) for _ in item.eligible]
+        match weight:
+            case TrajectoryWeight.NONE:
+                found += [_Share(1.0, 1.0)] * len(own)
+            case TrajectoryWeight.TURNS:
+                found += [_Share(1.0 / len(own), 1.0 / len(own))] * len(own)
+            case TrajectoryWeight.TOKENS:
+                found += [_Share(length / sum(own), 1.0 / sum(own)) for length in own]
+    return found
+
+
+def _counts(
+    shares: Sequence[_Share], alike: Sequence[int], owners: Sequence[Owner], config: TrainerConfig
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Step 1, and what of it each token has. The largest is 1: where all are asked alike, all count."""
+    counts = [share.of_counts / num for share, num in zip(shares, alike, strict=True)]
+    factors = cap(counts, owners, config.max_user_share, config.max_tenant_share).factors
+    counts = [count * factor for count, factor in zip(counts, factors, strict=True)]
+    pulls = [share.of_loss / num * factor for share, num, factor in zip(shares, alike, factors, strict=True)]
+    return _to_one(counts), _to_one(pulls)
+
+
+def _to_one(values: Sequence[float]) -> tuple[float, ...]:
+    most = max(values, default=1.0)
+    return tuple(value / most for value in values)
 
 
 def _num_tokens(owned: Iterable[tuple[Item, EligibleTurn]]) -> list[int]:
@@ -125,9 +167,9 @@ def _num_tokens(owned: Iterable[tuple[Item, EligibleTurn]]) -> list[int]:
 
 def _columns(owned: Sequence[tuple[Item, EligibleTurn]]) -> tuple[Column, ...]:
     """A column for each part's name. Summaries are expected to earn what summaries earn, and so for each tenant."""
-    rows: dict[str, list[tuple[int, str, float, float]]] = defaultdict(list)
+    rows: dict[str, list[tuple[int, Key, float, float]]] = defaultdict(list)
     for number, (item, turn) in enumerate(owned):
         for part in turn.parts:
-            key = f"{turn.kind.value}:{part.name}:{item.tenant}"
+            key = (part.name, turn.kind.value, item.tenant, turn.setup.task, turn.setup.tools)
             rows[part.name].append((number, key, part.weight, part.value))
     return tuple(Column(name, *zip(*entries, strict=True)) for name, entries in sorted(rows.items()))
