@@ -62,21 +62,21 @@ class Column:
 
 
 class Node(NamedTuple):
-    """What is known of the turns below `key`: their mean reward, worth `count` turns, `moved` nats ago."""
+    """What is known of the turns below `key`: their mean reward, worth `turns` turns, `moved` nats ago."""
 
     key: Key
     mean: float
-    count: float
+    turns: float
     moved: float = 0.0
 
     def after(self, count: float, mean: float, own: BaselineConfig) -> "Node":
         """With turns of a batch that count this much, together."""
-        kept = self.count * min(max(own.min_kept, self._faded(own)), own.max_kept)
+        kept = self.turns * min(max(own.min_kept, self._faded(own)), own.max_kept)
         return Node(self.key, (kept * self.mean + count * mean) / (kept + count), kept + count)
 
     def worth(self, own: BaselineConfig) -> float:
         """How much it counts by now, without bounds."""
-        return self.count * self._faded(own)
+        return self.turns * self._faded(own)
 
     def _faded(self, own: BaselineConfig) -> float:
         return float(2.0 ** (-self.moved / own.half_life_nats))
@@ -118,7 +118,7 @@ class Baselines(BaseModel):
         value = top.mean if top else first
         for depth in range(2, len(key) + 1):
             if node := self._known.get(key[:depth]):
-                value = (node.count * node.mean + pseudo * value) / (node.count + pseudo)
+                value = (node.turns * node.mean + pseudo * value) / (node.turns + pseudo)
         return value
 
     def after(
