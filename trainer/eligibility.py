@@ -9,6 +9,7 @@ from ingest.records.events import FateKind, Part, Reward, Segment, Trajectory, T
 from ingest.sessions.contamination import TaskIndex
 from ingest.sessions.sketch import sketches
 from ingest.store.releases import Served
+from trainer.setups import Setup, setups
 
 HTTP_OK = 200
 SOLE_PART = "value"
@@ -77,7 +78,7 @@ Eligibility = Trainable | Held | Ineligible
 class EligibleTurn:
     """A turn that only its weights can still rule out. `reward` is its value, `parts` are at least one.
 
-    `sketch` is of its prompt, as `ingest.sessions.sketch` makes it.
+    `sketch` is of its prompt, as `ingest.sessions.sketch` makes it, `setup` its system prompt and tools.
     """
 
     trace_id: str
@@ -86,6 +87,7 @@ class EligibleTurn:
     parts: tuple[Part, ...]
     versions: tuple[int, ...]
     sketch: str = ""
+    setup: Setup = Setup()
 
 
 def screen(
@@ -95,7 +97,7 @@ def screen(
 
     `trains_altered`: a turn trains although something in its request was redacted. One whose reply was redacted never
     does: its tokens are not those that were sampled. Nor does a replay of a trial's check, whoever says that it is not
-    held out. A replay of the lane has no sketch: the lane asks alike, and no user does.
+    held out.
     """
     given = [one.assignment for one in (reward, trajectory) if one and one.assignment]
     if any(one.is_of_a_check for one in given):
@@ -108,7 +110,7 @@ def screen(
         for segment in chain.segments
     }
     scores = {turn.trace_id: turn for turn in reward.turns}
-    prompts = {} if any(one.group for one in given) else sketches(trajectory)
+    prompts, set_up = sketches(trajectory), setups(trajectory)
     taken_from = tasks.contaminated(trajectory) if tasks else {}
     return {
         turn.trace_id: Ineligible(Reason.CONTAMINATED, taken_from[turn.trace_id])
@@ -118,7 +120,7 @@ def screen(
             turn,
             segments.get(turn.trace_id),
             scores.get(turn.trace_id),
-            prompts.get(turn.trace_id, ""),
+            (prompts[turn.trace_id], set_up[turn.trace_id]),
             trains_altered,
         )
         for turn in trajectory.turns
@@ -130,10 +132,10 @@ def _screen_turn(
     turn: Turn,
     found: tuple[Segment, int] | None,
     score: TurnReward | None,
-    sketch: str,
+    asked: tuple[str, Setup],
     trains_altered: bool,
 ) -> EligibleTurn | Ineligible:
-    """`found` is the turn's segment and how many tokens its whole chain has.
+    """`found` is the turn's segment and how many tokens its whole chain has, `asked` its sketch and setup.
 
     A malformed reply has tokens and a score, and trains: what is dropped is what a policy learns to exploit.
     """
@@ -157,7 +159,7 @@ def _screen_turn(
     if score is None or score.value is None or not 0.0 <= score.value <= 1.0:
         return Ineligible(Reason.UNSCORED)
     parts = score.parts or (Part(name=SOLE_PART, weight=1.0, value=score.value),)
-    return EligibleTurn(turn.trace_id, turn.kind, score.value, parts, versions_of(segment.spans), sketch)
+    return EligibleTurn(turn.trace_id, turn.kind, score.value, parts, versions_of(segment.spans), *asked)
 
 
 def eligibility_of(turn: EligibleTurn, served: Served, own: int | None, max_staleness: int) -> Eligibility:

@@ -14,7 +14,7 @@ from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
 from ingest.log.topics import READERS
 from ingest.log.trajectories import trajectory_of
-from ingest.records.events import SESSION_END, Chain, Headers, Reward, Trajectory
+from ingest.records.events import SESSION_END, Chain, Group, Headers, Reward, Trajectory
 from ingest.sessions.contamination import TaskIndex
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
@@ -27,7 +27,7 @@ GROUP = "trainer"
 class Item:
     """One reward record: its traces that were new, and the chains, as stored, while any of them may train.
 
-    `owner` is who counts as its user, `context` the trace context that it came with, as headers, `feedback_at` when its
+    `group` is what the replay lane asked its turns for. `owner` is who counts as its user, `context` the trace context that it came with, as headers, `feedback_at` when its
     feedback was given, and `opened_at` when its session began, in Unix seconds.
     """
 
@@ -43,6 +43,7 @@ class Item:
     context: Headers = field(default_factory=dict)
     feedback_at: tuple[float, ...] = ()
     opened_at: float = 0.0
+    group: Group | None = None
 
     @property
     def eligible(self) -> list[EligibleTurn]:
@@ -137,6 +138,7 @@ class Inbox:
             telemetry.context_in(message.headers),
             _feedback_at(trajectory),
             reward.opened_at,
+            reward.assignment.group if reward.assignment else None,
         )
         self.items.append(_stripped(item))
 

@@ -46,7 +46,6 @@ from ingest.store.releases import Decision, ReleaseFollower, Served
 from ingest.store.versions import VersionStore
 from trainer import phases, telling
 from trainer.advantages.batch import Batch, Fairness, make_batch
-from trainer.advantages.keyed import Baselines
 from trainer.advantages.repeats import Seen
 from trainer.checkpoint import Checkpoints
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
@@ -222,8 +221,8 @@ class Trainer:
         self._show()
         num_items = self._inbox.num_items_for(self._config.trainer.batch_turns)
         items, number = self._inbox.items[:num_items], 1 + max(self._store.versions(), default=-1)
-        baselines, seen = Baselines(self.state.baselines), Seen(self.state.seen)
-        batch = make_batch(items, baselines, self._config.trainer, self.state.step, seen)
+        seen = Seen(self.state.seen)
+        batch = make_batch(items, self.state.baselines, self._config.trainer, self.state.step, seen)
         used = [item for item in items if item.eligible]
         about = names.messaging("process", topics.REWARDS.name) | {names.GROUP: GROUP, names.VERSION: number}
         about |= {names.BATCH_COUNT: len(used), names.NUM_TURNS: len(batch.turns)}
@@ -277,14 +276,14 @@ class Trainer:
             for turn in batch.turns
         }
         own, counts = self._config.trainer, batch.fairness.counts
-        baselines = Baselines(self.state.baselines).after(batch.columns, own.baseline_decay, counts)
+        baselines = self.state.baselines.after(batch.columns, metrics.moved, own.baselines, counts)
         seen = Seen(self.state.seen).after(batch.fairness.asked, own.near_duplicate_window)
         self._use(
             batch.num_items,
             self._fates(batch.num_items) | trained,
             save=self._policy.save,
             step=self.state.step + 1,
-            baselines=dict(baselines.values),
+            baselines=baselines,
             seen=dict(seen.sketches),
             candidate=candidate,
             fallback=Fallback(learner=self.state.learner, baselines=self.state.baselines, seen=self.state.seen),

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ingest.log.protocol import Positions
 from ingest.records.events import Fate
+from trainer.advantages.baselines import Baselines
 
 
 class _Frozen(BaseModel):
@@ -32,7 +33,7 @@ class Fallback(_Frozen):
     """What a rejection returns to. `learner` is `None` where that is the parent's weights in the store."""
 
     learner: str | None
-    baselines: dict[str, float]
+    baselines: Baselines
     seen: dict[str, tuple[str, ...]] = {}
 
 
@@ -48,7 +49,7 @@ class State(_Frozen):
     step: int = 0
     base: int | None = None
     learner: str | None = None
-    baselines: dict[str, float] = {}
+    baselines: Baselines = Baselines()
     seen: dict[str, tuple[str, ...]] = {}
     candidate: CandidateVersion | None = None
     fallback: Fallback | None = None

@@ -29,6 +29,8 @@ def trained(batch: Batch, served: Served) -> None:
     """A batch that stands. `served` is what the release log said when it was made."""
     telemetry.count(metrics.TURNS_TRAINED, len(batch.turns))
     telemetry.count(metrics.TURNS_NEAR_DUPLICATE, batch.fairness.num_near_duplicates)
+    for shape, num in batch.groups.items():
+        telemetry.count(metrics.GROUPS_TRAINED, num, {names.CAUSE: shape.value})
     telemetry.gauge(metrics.REWARD_MEAN, batch.mean_reward)
     telemetry.gauge(metrics.BATCH_USER_SHARE, batch.fairness.capped.user_share)
     telemetry.gauge(metrics.BATCH_TENANT_SHARE, batch.fairness.capped.tenant_share)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from infra.config.advantages import BaselineConfig, TrajectoryWeight
 from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
@@ -54,6 +55,7 @@ __all__ = [
     "SCORED",
     "SCORING_TOKEN_VAR",
     "WHOLE",
+    "BaselineConfig",
     "CaptureConfig",
     "Config",
     "ContaminationConfig",
@@ -90,6 +92,7 @@ __all__ = [
     "SuitesConfig",
     "SwitchbackConfig",
     "TrainerConfig",
+    "TrajectoryWeight",
     "WatchConfig",
     "load",
 ]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from infra.config.advantages import BaselineConfig, TrajectoryWeight
 from infra.config.base import AnyShare, Host, Port, Seconds, Section
 from infra.config.losses import LossConfig, Packing
 
@@ -98,7 +99,11 @@ class TrainerConfig(Host):
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
     loss: LossConfig = LossConfig()
-    baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
+    baselines: BaselineConfig = BaselineConfig()
+    trajectory_weight: TrajectoryWeight = Field(
+        TrajectoryWeight.TURNS,
+        description="`turns`: a trajectory's turns count 1 together; `tokens`: its tokens do; `none`: each turn does",
+    )
     late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
     max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
     max_tenant_share: AnyShare = Field(1.0, description="of a batch; never below twice an equal share")

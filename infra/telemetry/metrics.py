@@ -223,7 +223,9 @@ LANE_PROMPTS = _counter("onstream.lane.prompts", "{prompt}", "prompts drawn to b
 LANE_GROUPS = _counter("onstream.lane.groups", "{group}", "groups asked for, whole or why not", names.CAUSE)
 LANE_REPLAYS = _counter("onstream.lane.replays", "{replay}", "prompts answered again", names.ENGINE)
 LANE_INTERRUPTED = _counter("onstream.lane.interrupted", "{replay}", "replays that a user cut short", names.ENGINE)
-LANE_IDLE = _counter("onstream.lane.idle", "s", "time in which the lane saw an engine without users", names.ENGINE)
-LANE_ASKING = _counter("onstream.lane.asking", "s", "of this, time in which it answered the lane", names.ENGINE)
+LANE_IDLE = Metric(
+    "onstream.lane.idle", Kind.SUM, "s", "time that the lane saw an engine without users", (names.ENGINE,)
+)
+LANE_ASKING = Metric("onstream.lane.asking", Kind.SUM, "s", "of this, time in which it answered", (names.ENGINE,))
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -2,23 +2,37 @@
 
 How much a turn counts is settled in two steps, neither of which drops one or lets it count for more than 1:
 
-    1. counts    1/n where n turns were asked alike, scaled so that no user has more than their cap of the turns: they
-                 weigh the means and deviations that advantages and baselines are made from
-    2. weights   counts, scaled so that no user has more than their cap of the sum, over trained tokens, of
-                 weight x |advantage|: they multiply the advantages
+    1. counts    its share of its trajectory, over n where n turns were asked alike, scaled so that no user has more
+                 than their cap of the turns: they weigh the means and deviations of advantages and baselines
+    2. weights   what of that each token has, scaled so that no user has more than their cap of the sum, over trained
+                 tokens, of weight x |advantage|: they multiply the advantages
+
+A trajectory's turns share its outcome, and it is trajectories that users are pleased with, so those of one count 1
+together, however many they are (`trainer.trajectory_weight`; Agent Lightning, arXiv 2508.17528, averages each rollout's
+rows for the same reason). With m turns that train and T tokens in them, a turn of t tokens has
+
+                 of the counts   of the loss, each token
+    turns        1 / m           1 / m                     long turns still pull more than short ones
+    tokens       t / T           1 / T                     a trajectory pulls as much as another, whatever its length
+    none         1               1                         it pulls as much as it is long
+
+What the replay lane asked for is measured within its groups (`groups`), all else against baselines: a group is one
+session, so it counts as one trajectory, by its importance.
 
 The loss is linear in the advantages, so step 2 bounds what a user adds to a batch's gradient: see docs/fairness.md.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
-from infra.config import TrainerConfig
+from infra.config import TrainerConfig, TrajectoryWeight
 from ingest.sessions.chains import whole
+from trainer.advantages.baselines import Baselines, Column, Key
 from trainer.advantages.caps import Capped, Owner, cap
-from trainer.advantages.keyed import Baselines, Column, advantages
+from trainer.advantages.groups import InGroups, Shape, grouped, in_groups
+from trainer.advantages.keyed import advantages
 from trainer.advantages.repeats import Asked, Seen, num_alike
 from trainer.eligibility import EligibleTurn
 from trainer.inbox import Item
@@ -65,11 +79,14 @@ class Batch:
     spec: str
     minibatches: tuple[Minibatch, ...]
     fairness: Fairness
+    groups: Mapping[Shape, int] = field(default_factory=dict)
+    replays: frozenset[str] = frozenset()
 
     @property
     def mean_reward(self) -> float:
-        """Of the turns' values."""
-        return fmean(turn.reward for turn in self.turns)
+        """Of the turns' values; replays, which no user had, only where there is nothing else."""
+        own = [turn.reward for turn in self.turns if turn.trace_id not in self.replays]
+        return fmean(own or [turn.reward for turn in self.turns])
 
     @property
     def mean_parts(self) -> dict[str, float]:
@@ -85,31 +102,87 @@ def make_batch(
     Chains are made whole here and no earlier: what waits in the inbox holds each shared token once.
     """
     owned = [(item, turn) for item in items for turn in item.eligible]
-    turns, columns = tuple(turn for _, turn in owned), _columns(owned)
-    asked = tuple(Asked(item.tenant, turn.sketch) for item, turn in owned)
+    turns, compared = tuple(turn for _, turn in owned), _in_groups(owned)
+    columns = _columns(owned, compared.values)
+    asked = tuple(Asked(item.tenant, "" if item.group else turn.sketch) for item, turn in owned)
     alike = num_alike(asked, seen or Seen(), config.near_duplicate_from)
     owners = [Owner(item.tenant, item.owner) for item, _ in owned]
-    counts = _counts(alike, owners, config)
-    values = advantages(baselines, columns, len(turns), counts)
-    masses = [abs(x) * count * num for x, count, num in zip(values, counts, _num_tokens(owned), strict=True)]
+    lengths = _num_tokens(owned)
+    shares = _of_trajectories(items, lengths, config.trajectory_weight)
+    shares = [share.times(compared.importance.get(number, 1.0)) for number, share in enumerate(shares)]
+    counts, pulls = _counts(shares, alike, owners, config)
+    of_single = [0.0 if number in compared.values else count for number, count in enumerate(counts)]
+    found = advantages(baselines, columns, len(turns), config.baselines, of_single) if any(of_single) else of_single
+    values = [compared.values.get(number, x) for number, x in enumerate(found)]
+    masses = [abs(x) * pull * num for x, pull, num in zip(values, pulls, lengths, strict=True)]
     capped = cap(masses, owners, config.max_user_share, config.max_tenant_share)
-    weights = tuple(count * factor for count, factor in zip(counts, capped.factors, strict=True))
+    weights = tuple(pull * factor for pull, factor in zip(pulls, capped.factors, strict=True))
     by_trace = {turn.trace_id: x * weight for turn, x, weight in zip(turns, values, weights, strict=True)}
     samples = [sample for item in items for chain in whole(item.chains) if (sample := sample_of(chain, by_trace))]
     cut = minibatches(samples, config.minibatch_turns, config.microbatch_tokens, config.seed + step, config.packing)
     spec = ",".join(sorted({item.spec for item, _ in owned}))
-    return Batch(
-        len(items), turns, by_trace, columns, spec, cut, Fairness(asked, tuple(alike), counts, weights, capped)
-    )
+    fairness = Fairness(asked, tuple(alike), counts, weights, capped)
+    replays = frozenset(turn.trace_id for item, turn in owned if item.group)
+    return Batch(len(items), turns, by_trace, columns, spec, cut, fairness, compared.shapes, replays)
 
 
-def _counts(alike: Sequence[int], owners: Sequence[Owner], config: TrainerConfig) -> tuple[float, ...]:
-    """Step 1. The largest is 1: where all are asked alike, all count."""
-    shares = [1.0 / num for num in alike]
-    factors = cap(shares, owners, config.max_user_share, config.max_tenant_share).factors
-    counts = [share * factor for share, factor in zip(shares, factors, strict=True)]
-    most = max(counts, default=1.0)
-    return tuple(count / most for count in counts)
+def _in_groups(owned: Sequence[tuple[Item, EligibleTurn]]) -> InGroups:
+    """What the lane asked for, as far as there is something to compare."""
+    asked = {id(item): item for item, _ in owned if item.group}
+    found = []
+    for key, item in asked.items():
+        numbers = [number for number, (one, _) in enumerate(owned) if id(one) == key]
+        assert item.group is not None
+        found.append(grouped(item.group, numbers, [turn.parts for turn in item.eligible], item.spec))
+    groups = [one for one in found if one is not None]
+    return in_groups(groups, len(found) - len(groups))
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a turn has of its trajectory: as an observation, and each of its tokens as a part of the loss."""
+
+    of_counts: float
+    of_loss: float
+
+    def times(self, importance: float) -> "_Share":
+        """Of a group that counts as much more or less; a turn never counts for more than one."""
+        return (
+            self
+            if importance == 1.0
+            else _Share(*(min(1.0, one * importance) for one in (self.of_counts, self.of_loss)))
+        )
+
+
+def _of_trajectories(items: Iterable[Item], lengths: Iterable[int], weight: TrajectoryWeight) -> list[_Share]:
+    """For each turn of the batch. `lengths` are their trained tokens."""
+    left, found = iter(lengths), list[_Share]()
+    for item in items:
+        own = [next(left) for _ in item.eligible]
+        match weight:
+            case TrajectoryWeight.NONE:
+                found += [_Share(1.0, 1.0)] * len(own)
+            case TrajectoryWeight.TURNS:
+                found += [_Share(1.0 / len(own), 1.0 / len(own))] * len(own)
+            case TrajectoryWeight.TOKENS:
+                found += [_Share(length / sum(own), 1.0 / sum(own)) for length in own]
+    return found
+
+
+def _counts(
+    shares: Sequence[_Share], alike: Sequence[int], owners: Sequence[Owner], config: TrainerConfig
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Step 1, and what of it each token has. The largest is 1: where all are asked alike, all count."""
+    counts = [share.of_counts / num for share, num in zip(shares, alike, strict=True)]
+    factors = cap(counts, owners, config.max_user_share, config.max_tenant_share).factors
+    counts = [count * factor for count, factor in zip(counts, factors, strict=True)]
+    pulls = [share.of_loss / num * factor for share, num, factor in zip(shares, alike, factors, strict=True)]
+    return _to_one(counts), _to_one(pulls)
+
+
+def _to_one(values: Sequence[float]) -> tuple[float, ...]:
+    most = max(values, default=1.0)
+    return tuple(value / most for value in values)
 
 
 def _num_tokens(owned: Iterable[tuple[Item, EligibleTurn]]) -> list[int]:
@@ -123,11 +196,11 @@ def _num_tokens(owned: Iterable[tuple[Item, EligibleTurn]]) -> list[int]:
     return found
 
 
-def _columns(owned: Sequence[tuple[Item, EligibleTurn]]) -> tuple[Column, ...]:
-    """A column for each part's name. Summaries are expected to earn what summaries earn, and so for each tenant."""
-    rows: dict[str, list[tuple[int, str, float, float]]] = defaultdict(list)
+def _columns(owned: Sequence[tuple[Item, EligibleTurn]], left_out: Container[int]) -> tuple[Column, ...]:
+    """A column for each part's name, without turns of groups. Summaries are expected to earn what summaries earn, and so for each tenant."""
+    rows: dict[str, list[tuple[int, Key, float, float]]] = defaultdict(list)
     for number, (item, turn) in enumerate(owned):
-        for part in turn.parts:
-            key = f"{turn.kind.value}:{part.name}:{item.tenant}"
+        for part in turn.parts if number not in left_out else ():
+            key = (part.name, turn.kind.value, item.tenant, turn.setup.task, turn.setup.tools)
             rows[part.name].append((number, key, part.weight, part.value))
     return tuple(Column(name, *zip(*entries, strict=True)) for name, entries in sorted(rows.items()))

@@ -58,6 +58,15 @@ class UpdateMetrics:
         means = {name: fmean(getattr(step, name) for step in good) if good else math.nan for name in names}
         return cls(len(taken), len(taken) - len(good), sum(step.num_tokens for step in taken), **means)
 
+    @property
+    def moved(self) -> float:
+        """How far the policy lay, in its steps, from what served their turns: root mean square of r - 1, about nats.
+
+        E (r - 1)^2 = E r^2 - 2 E r + 1, where E r^2 = (E r)^2 / ess. It costs nothing, and says nothing of the last
+        step, nor of an update of one step whose turns its own weights served.
+        """
+        return math.sqrt(max(0.0, self.mean_ratio**2 / self.ess - 2.0 * self.mean_ratio + 1.0))
+
     def numbers(self) -> dict[str, float]:
         """As a manifest's metrics."""
         return {name: float(value) for name, value in asdict(self).items()}

@@ -11,7 +11,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -70,6 +71,10 @@ class Lane:
             log, [REWARDS], {(REWARDS.name, part): at for part, at in log.ends(REWARDS.name).items()}
         )
         self._releases = ReleaseFollower(log)
+        self._idle_s: dict[str, float] = defaultdict(float)
+        self._asking_s: dict[str, float] = defaultdict(float)
+        telemetry.observe(metrics.LANE_IDLE, lambda: _by_engine(self._idle_s))
+        telemetry.observe(metrics.LANE_ASKING, lambda: _by_engine(self._asking_s))
 
     async def run(self) -> None:
         """Until stopped. Raises `LogError`: then make a new lane."""
@@ -109,7 +114,7 @@ class Lane:
                     end = await self._ask_group(client, slot, anchor)
                     telemetry.count(metrics.LANE_GROUPS, 1, {names.CAUSE: end.value})
                     continue
-                telemetry.count(metrics.LANE_IDLE, self._look_s, {names.ENGINE: slot.id})
+                self._idle_s[slot.id] += self._look_s
             await asyncio.sleep(self._look_s)
 
     async def _is_idle(self, client: httpx.AsyncClient, slot: EngineSlot, version: int | None) -> bool:
@@ -168,6 +173,9 @@ class Lane:
         try:
             yield
         finally:
-            took_s = time.monotonic() - begun
-            for metric in (metrics.LANE_IDLE, metrics.LANE_ASKING):
-                telemetry.count(metric, took_s, {names.ENGINE: slot.id})
+            for spent in (self._idle_s, self._asking_s):
+                spent[slot.id] += time.monotonic() - begun
+
+
+def _by_engine(spent_s: Mapping[str, float]) -> list[tuple[float, names.Told]]:
+    return [(seconds, {names.ENGINE: engine}) for engine, seconds in tuple(spent_s.items())]
