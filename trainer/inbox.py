@@ -27,8 +27,9 @@ GROUP = "trainer"
 class Item:
     """One reward record: its traces that were new, and the chains, as stored, while any of them may train.
 
-    `group` is what the replay lane asked its turns for. `owner` is who counts as its user, `context` the trace context that it came with, as headers, `feedback_at` when its
-    feedback was given, and `opened_at` when its session began, in Unix seconds.
+    `owner` is who counts as its user, `context` the trace context that it came with, as headers, `feedback_at` when its
+    feedback was given, and `opened_at` when its session began, in Unix seconds. `group` is what the replay lane asked
+    its turns for.
     """
 
     partition: tuple[str, int]

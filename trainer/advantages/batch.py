@@ -197,7 +197,8 @@ def _num_tokens(owned: Iterable[tuple[Item, EligibleTurn]]) -> list[int]:
 
 
 def _columns(owned: Sequence[tuple[Item, EligibleTurn]], left_out: Container[int]) -> tuple[Column, ...]:
-    """A column for each part's name, without turns of groups. Summaries are expected to earn what summaries earn, and so for each tenant."""
+    """A column for each part's name, without turns of groups. Summaries are expected to earn what summaries earn, and
+    so for each tenant."""
     rows: dict[str, list[tuple[int, Key, float, float]]] = defaultdict(list)
     for number, (item, turn) in enumerate(owned):
         for part in turn.parts if number not in left_out else ():

@@ -29,9 +29,11 @@ from enum import StrEnum
 from math import fsum, sqrt
 
 from ingest.records.events import Group, Part
-from trainer.advantages.keyed import EPS, ROUNDING
+from trainer.advantages.keyed import ROUNDING
 
 MAX_IMPORTANCE = 4.0
+CANCELLED = 1e-9
+"""A sum of parts, each of them about 1, below it is what rounding leaves of parts that cancel."""
 
 
 class Shape(StrEnum):
@@ -124,12 +126,14 @@ def in_groups(groups: Sequence[Grouped], num_alone: int) -> InGroups:
         scale = _scale({turn: x for turn, x, _ in found}, shares)
         for turn, x, weight in found:
             sums[turn] += weight * x / scale
-    differ = {turn for group in groups if any(sums[one] for one in group.turns) for turn in group.turns}
+    differ = {
+        turn for group in groups if any(abs(sums[one]) > CANCELLED for one in group.turns) for turn in group.turns
+    }
     scale = _scale({turn: sums[turn] for turn in differ}, shares)
     alike = sum(not differ.issuperset(group.turns) for group in groups)
     shapes = {Shape.COMPARED: len(groups) - alike, Shape.ALIKE: alike, Shape.ALONE: num_alone}
     importance = {turn: w for group, w in zip(groups, weights, strict=True) for turn in group.turns}
-    return InGroups({turn: x / scale for turn, x in sums.items()}, importance, shapes)
+    return InGroups({turn: x / scale if turn in differ else 0.0 for turn, x in sums.items()}, importance, shapes)
 
 
 def _differences(name: str, group: Grouped, anchor_weight: float) -> Iterator[tuple[int, float, float]]:
@@ -152,4 +156,4 @@ def _scale(values: Mapping[int, float], shares: Mapping[int, float]) -> float:
     if not values:
         return 1.0
     square = fsum(shares[turn] * x * x for turn, x in values.items()) / fsum(shares[turn] for turn in values)
-    return sqrt(square) + EPS
+    return sqrt(square)
