@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.errors import ConfigError
-from ingest.records.events import Feedback, Part, Trajectory, Turn, TurnKind
+from ingest.records.events import Assignment, Feedback, Group, Part, Trajectory, Turn, TurnKind
 from rewards import spec
 from rewards.evaluate import evaluate
 from rewards.scorers import Outcome, Scored, Unscored
@@ -86,6 +86,35 @@ def test_a_spec_may_train_silent_turns_without_calling_them_signal(make_trajecto
     reward = evaluate(scoring(THUMB, silence=0.3, silent_turns=0.4), make_trajectory(), at=0.0)
     assert [turn.value for turn in reward.turns] == [0.4]
     assert (reward.value, reward.has_signal) == (0.3, False)
+
+
+def test_a_replay_is_scored_by_what_needs_no_user_and_its_silence_has_no_price(make_trajectory: MakeTrajectory) -> None:
+    for given in (
+        Assignment(trial=1, replay_of="k-0"),
+        Assignment(replay_of="k-0", group=Group(size=2, propensity=0.1)),
+    ):
+        replay = make_trajectory(assignment=given)
+        both = evaluate(scoring(THUMB, SHORT), replay, at=0.0)
+        assert [component.unscored for component in both.components] == ["a replay has no user", None]
+        assert [(turn.value, turn.alone) for turn in both.turns] == [(1.0, None)]
+        assert [turn.value for turn in evaluate(scoring(THUMB, silent_turns=0.4), replay, at=0.0).turns] == [None]
+
+
+def test_a_turn_alone_in_its_session_tells_what_it_is_worth_without_its_user(
+    make_trajectory: MakeTrajectory, make_thumb: MakeThumb
+) -> None:
+    doubted = THUMB | {"factor": True}
+    reward = evaluate(scoring(doubted, SHORT), make_trajectory(feedback=(make_thumb(0.0),)), at=0.0)
+    (turn,) = reward.turns
+    assert turn.parts == (Part(name="thumb", weight=3.0, value=0.25), Part(name="short", weight=1.0, value=0.5))
+    assert turn.alone == (Part(name="short", weight=1.0, value=1.0),)
+
+
+def test_what_will_not_be_replayed_does_not_tell_what_it_is_worth_alone(
+    make_turn: MakeTurn, make_trajectory: MakeTrajectory
+) -> None:
+    for one in (make_trajectory(make_turn(0), make_turn(1)), make_trajectory(held_out=True)):
+        assert {turn.alone for turn in evaluate(scoring(THUMB, SHORT), one, at=0.0).turns} == {None}
 
 
 def test_side_turns_take_no_part(make_turn: MakeTurn, make_trajectory: MakeTrajectory) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingest.records.events import Arm, Assignment, Consent, TurnKind
+from ingest.records.events import Arm, Assignment, Consent, Group, TurnKind
 from serving import headers
 from serving.headers import Identity
 
@@ -14,6 +14,7 @@ from serving.headers import Identity
         Assignment(arm=Arm.CANDIDATE, trial=7, propensity=0.1),
         Assignment(arm=Arm.HOLDBACK, trial=7, propensity=0.1, block=0),
         Assignment(arm=Arm.CANDIDATE, trial=7, replay_of="t-1"),
+        Assignment(replay_of="t-1", group=Group(size=4, propensity=0.1, anchor={"kürze": 0.25}, spec="s@1")),
     ],
 )
 def test_an_identity_arrives_as_it_was_sent(assignment: Assignment) -> None:

@@ -19,16 +19,17 @@ from infra.config import EngineSlot
 from ingest.records.events import Assignment, Consent, TurnKind
 from serving import headers
 from serving.engine.capture import Capture, CaptureMiddleware
+from serving.engine.idle import Users, UsersMiddleware
 from serving.engine.recent import Recent
 from serving.headers import Identity
 from serving.spool import Spool
 
 
 class Captured:
-    """Answers every chat with `text`, a token a word, as version `version` does."""
+    """Answers every chat with `text`, a token a word, as version `version` does; `prompt` are the request's tokens."""
 
     def __init__(self, folder: Path, arm: str, version: int, text: str) -> None:
-        self.version, self.text = version, text
+        self.version, self.text, self.prompt = version, text, [1, 2]
         self.bodies: list[dict[str, Any]] = []
         self.slot = EngineSlot.model_validate(
             {"id": f"{arm}-0", "arm": arm, "port": free_port(), "control_port": free_port()}
@@ -37,7 +38,8 @@ class Captured:
         capture = Capture(self.spool, self.slot.id, version, Recent(1 << 20, 900.0), intake(), spelled, "small")
         self._generate = capture.wrap(self._sample)
         app = Starlette(routes=[Route("/v1/chat/completions", self._chat, methods=["POST"])])
-        self._users: Any = CaptureMiddleware(app, capture)
+        self.users = Users()
+        self._users: Any = UsersMiddleware(CaptureMiddleware(app, capture), self.users)
         self._control = Starlette(routes=[Route("/status", self._status)])
 
     async def _sample(self, _prompt: Any, _params: Any, _request_id: str) -> AsyncIterator[Any]:
@@ -48,7 +50,7 @@ class Captured:
             index=0, text=self.text, token_ids=tokens, finish_reason="stop", weight_versions=[span],
             logprobs=[{token: SimpleNamespace(logprob=-1.0)} for token in tokens],
         )  # fmt: skip
-        yield SimpleNamespace(prompt_token_ids=[1, 2], outputs=[part])
+        yield SimpleNamespace(prompt_token_ids=self.prompt, outputs=[part])
 
     async def _chat(self, request: Request) -> Response:
         self.bodies.append(await request.json())
@@ -62,7 +64,7 @@ class Captured:
 
     async def _status(self, request: Request) -> Response:
         assert request.headers["authorization"] == f"Bearer {TOKEN}"
-        return JSONResponse({"version": self.version, "in_flight": 0})
+        return JSONResponse({"version": self.version, "in_flight": self.users.num})
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Captured"]:

@@ -9,6 +9,7 @@ from ingest.records.events import (
     Assignment,
     ChatMessage,
     FateKind,
+    Group,
     Part,
     Reward,
     TrialState,
@@ -68,6 +69,23 @@ def test_a_replay_never_trains_even_where_nothing_marked_it_held_out(reward_of: 
         found = screen(reward, trajectory)
         assert found == dict.fromkeys(made.trace_ids, Ineligible(Reason.REPLAY))
         assert {one.fate for one in found.values() if isinstance(one, Ineligible)} == {FateKind.HELD_OUT}
+
+
+def test_a_replay_of_the_lane_trains_and_one_that_is_held_out_does_not(reward_of: RewardOf) -> None:
+    given = Assignment(replay_of="k-0", group=Group(size=2, propensity=0.1))
+    made = reward_of("s", [1.0, 0.0])
+    found = screen(made.model_copy(update={"assignment": given}), made.trajectory).values()
+    assert all(isinstance(one, EligibleTurn) for one in found)
+    out = reward_of("s", [1.0, 0.0], held_out=True)
+    kept = screen(out.model_copy(update={"assignment": given}), out.trajectory).values()
+    assert set(kept) == {Ineligible(Reason.HELD_OUT)}
+
+
+def test_a_group_is_in_no_trial() -> None:
+    with pytest.raises(ValueError, match="in no trial; got replay_of 'k-0', trial 3"):
+        Assignment(trial=3, replay_of="k-0", group=Group(size=2, propensity=0.1))
+    with pytest.raises(ValueError, match="got replay_of None, trial None"):
+        Assignment(group=Group(size=2, propensity=0.1))
 
 
 def test_text_of_an_evaluation_task_is_refused_with_its_file_and_so_is_what_goes_on_from_it(

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -66,7 +66,7 @@ class Lane:
         self._bearer = {"authorization": f"Bearer {token}"}
         self._now, self._look_s = now, look_s
         self._group_s = min(self._own.group_s, config.ingest.inactivity_s)  # else ingest closes it in between
-        self.picks = Picks(self._own)
+        self.picks, self.ended = Picks(self._own), Counter[End]()
         self._rewards = Follower(
             log, [REWARDS], {(REWARDS.name, part): at for part, at in log.ends(REWARDS.name).items()}
         )
@@ -112,6 +112,7 @@ class Lane:
                 anchor = self.picks.take(served.stable, self._now())
                 if anchor is not None:
                     end = await self._ask_group(client, slot, anchor)
+                    self.ended[end] += 1
                     telemetry.count(metrics.LANE_GROUPS, 1, {names.CAUSE: end.value})
                     continue
                 self._idle_s[slot.id] += self._look_s

@@ -3,13 +3,15 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.config import IngestConfig
 from ingest.log.protocol import Message
-from ingest.records.events import Arm, Assignment, Trace, session_key
+from ingest.records.events import Arm, Assignment, Group, Trace, session_key
 from ingest.sessions.held_out import holds_out, is_held_out
 from ingest.sessions.table import SessionTable
 from serving.router.routing import coin
@@ -111,3 +113,15 @@ def test_a_replay_is_held_out_whatever_the_share(make_trace: MakeTrace) -> None:
     assert holds_out(none, iter([replay]))
     assert holds_out(none, [make_trace(n=1), replay])
     assert not holds_out(none, [make_trace(n=1)])
+
+
+@pytest.mark.parametrize("by", ["session", "user"])
+def test_a_replay_of_the_lane_is_held_out_where_its_anchor_is(make_trace: MakeTrace, by: Literal["session", "user"]) -> None:
+    half = IngestConfig(held_out_share=0.5, held_out_by=by)
+    asked = Assignment(replay_of="k-0", group=Group(size=4, propensity=0.1))
+    outcomes = set()
+    for n in range(40):
+        anchor = make_trace(f"s-{n}", user=f"u-{n}")
+        replay = make_trace("replay", user=f"u-{n}", parent_session_id=f"s-{n}", assignment=asked)
+        outcomes.add((holds_out(half, [anchor]), holds_out(half, [replay])))
+    assert outcomes == {(False, False), (True, True)}

@@ -7,7 +7,7 @@ import pytest
 from infra.config import IngestConfig
 from ingest.log.protocol import Message
 from ingest.records import codec
-from ingest.records.events import Arm, Assignment, CloseReason, Feedback, Trace, session_key
+from ingest.records.events import Arm, Assignment, CloseReason, Feedback, Group, Trace, session_key
 from ingest.sessions.table import SessionTable, Taken
 
 MakeTrace = Callable[..., Trace]
@@ -268,3 +268,30 @@ def test_a_replay_is_handed_out_the_moment_it_arrives(table: Table, make_trace: 
     (closed,) = table.table.due(500.0)
     assert (closed.trajectory.session_id, closed.trajectory.closed) == ("replay", CloseReason.ENDED)
     assert closed.trajectory.held_out and closed.trajectory.assignment == asked_again
+
+
+OF_A_GROUP = Assignment(replay_of="k-0", group=Group(size=3, propensity=0.1))
+
+
+def test_a_group_of_replays_is_one_session_handed_out_with_its_last(table: Table, make_trace: MakeTrace) -> None:
+    for at in (9.0, 29.0, 49.0):
+        assert table.table.due(at) == []
+        table.add(make_trace("replay", n=int(at), at=at, assignment=OF_A_GROUP))
+    assert table.table.may_close(50.0)
+    (closed,) = table.table.due(50.0)
+    assert len(closed.trajectory.turns) == 3 and closed.trajectory.assignment == OF_A_GROUP
+    assert (closed.trajectory.closed, closed.trajectory.held_out) == (CloseReason.ENDED, False)
+
+
+def test_a_group_that_was_left_half_asked_closes_like_a_session(table: Table, make_trace: MakeTrace) -> None:
+    table.add(make_trace("replay", n=0, at=9.0, assignment=OF_A_GROUP))
+    table.add(make_trace("replay", n=1, at=10.0, assignment=OF_A_GROUP))
+    assert table.table.due(70.0) == []
+    (closed,) = table.table.due(71.0)
+    assert (len(closed.trajectory.turns), closed.trajectory.closed) == (2, CloseReason.INACTIVE)
+
+
+def test_an_answer_of_a_group_that_comes_twice_makes_it_no_larger(table: Table, make_trace: MakeTrace) -> None:
+    for n in (0, 1, 1, 1):
+        table.add(make_trace("replay", n=n, at=9.0 + n, assignment=OF_A_GROUP))
+    assert table.table.due(20.0) == []

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from infra.lifecycle import Deadline
+from serving import headers
 from serving.engine.idle import BusyError, Users, UsersMiddleware, behind
 
 FOREVER, NOW = Deadline.after(3600.0), Deadline.after(0.0)
@@ -132,3 +133,89 @@ async def test_a_user_whose_request_fails_has_gone_too() -> None:
         with pytest.raises(RuntimeError, match="a defect"):
             await client.post("/")
     assert users.num == 0
+
+
+OF_THE_LANE = {headers.GROUP: '{"size": 2, "propensity": 0.1}'}
+
+
+class Engine:
+    """Answers once it may, unless its client has gone; knows what it counted as users meanwhile."""
+
+    def __init__(self) -> None:
+        self.users, self.may_end, self.begun = Users(), asyncio.Event(), asyncio.Event()
+        self.num_users: list[int] = []
+        self.given_up = 0
+
+    async def answer(self, request: Request) -> Response:
+        self.num_users.append(self.users.num)
+        await request.body()
+        self.begun.set()
+        gone = asyncio.ensure_future(request.receive())
+        done = asyncio.ensure_future(self.may_end.wait())
+        await asyncio.wait((gone, done), return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            self.given_up += 1
+        for one in (gone, done):
+            one.cancel()
+        return JSONResponse({"choices": []})
+
+    def client(self) -> httpx.AsyncClient:
+        app = UsersMiddleware(Starlette(routes=[Route("/", self.answer, methods=["POST"])]), self.users)
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://e0")
+
+
+async def test_a_replay_of_the_lane_is_answered_while_there_is_no_user_and_counts_as_none() -> None:
+    engine = Engine()
+    engine.may_end.set()
+    async with engine.client() as client:
+        answer = await client.post("/", headers=OF_THE_LANE, json={"a": 1})
+    assert (answer.status_code, answer.json()) == (200, {"choices": []})
+    assert (engine.num_users, engine.given_up) == ([0], 0)
+
+
+async def test_a_replay_is_not_begun_while_a_user_is_there() -> None:
+    engine = Engine()
+    async with engine.client() as client:
+        with engine.users.one():
+            answer = await client.post("/", headers=OF_THE_LANE)
+    assert answer.status_code == 429 and not engine.begun.is_set()
+
+
+async def test_a_replay_is_given_up_the_moment_a_user_arrives_who_is_answered() -> None:
+    engine = Engine()
+    async with engine.client() as client:
+        replay = asyncio.create_task(client.post("/", headers=OF_THE_LANE))
+        await engine.begun.wait()
+        user = asyncio.create_task(client.post("/"))
+        assert (await replay).status_code == 429
+        assert engine.given_up == 1
+        engine.may_end.set()
+        assert (await user).status_code == 200
+    assert engine.num_users == [0, 1] and engine.users.num == 0
+
+
+async def test_what_does_not_heed_that_its_client_has_gone_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.engine.idle._LETS_GO_S", 0.01)
+    users, work = Users(), Work()
+
+    async def deaf(_request: Request) -> Response:
+        await work()
+        return JSONResponse({})
+
+    app = UsersMiddleware(Starlette(routes=[Route("/", deaf, methods=["POST"])]), users)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://e0") as client:
+        replay = asyncio.create_task(client.post("/", headers=OF_THE_LANE))
+        await work.started.wait()
+        with users.one():
+            assert (await replay).status_code == 429
+    assert work.given_up == 1
+
+
+async def test_what_a_replay_raises_is_raised() -> None:
+    async def broken(_request: Request) -> Response:
+        raise RuntimeError("a defect")
+
+    app = UsersMiddleware(Starlette(routes=[Route("/", broken, methods=["POST"])]), Users())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://e0") as client:
+        with pytest.raises(RuntimeError, match="a defect"):
+            await client.post("/", headers=OF_THE_LANE)
