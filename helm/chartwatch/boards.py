@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from chartwatch.debian import ROOT
+from chartwatch.lane_rows import LANE
 from chartwatch.loop_rows import LOOP, REWARD, TRAINER
 from chartwatch.panels import Row, dashboard
 from chartwatch.serving_rows import PRIVACY, SAFETY, SERVING
 
 FOLDER = ROOT / "helm" / "onstream" / "dashboards"
-ROWS: tuple[Row, ...] = (LOOP, REWARD, TRAINER, SERVING, SAFETY, PRIVACY)
+ROWS: tuple[Row, ...] = (LOOP, REWARD, TRAINER, LANE, SERVING, SAFETY, PRIVACY)
 
 
 def boards() -> dict[Path, dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""The replay lane from end to end: what users asked, asked again by idle engines, through capture, ingest and rewards to
-advantages within groups, and to the one fate of each answer. The stages are the real ones over an in-memory log; the
+"""The replay lane from end to end: what users asked, asked again by idle engines, through capture, ingest and rewards
+to advantages within groups, and to the one fate of each answer. The stages are the real ones over an in-memory log; the
 engine answers fixed words.
 """
 
@@ -39,6 +39,7 @@ from trainer.inbox import Inbox
 from trainer.learner.update import StepMetrics, UpdateMetrics
 from trainer.loop import Trainer
 
+NO_ENGINE = {"id": "none", "arm": "candidate", "port": 1, "control_port": 2}
 USERS, SIZE = 3, 3
 LONG, SHORT = "an answer of five words", "no"
 
@@ -98,7 +99,7 @@ class World:
             "ingest": {"inactivity_s": 4.0, "held_out_share": 0.0},
             "trainer": {"batch_turns": USERS * (SIZE + 1), "minibatch_turns": 64, "near_duplicate_from": 1.0},
             "serving": {
-                "engines": [self.engine.slot.model_dump(), {"id": "none", "arm": "candidate", "port": 1, "control_port": 2}],
+                "engines": [self.engine.slot.model_dump(), NO_ENGINE],
                 "lane": {"share": 1.0, "group_size": SIZE, "max_age_s": 1e12, **lane},
             },
         }  # fmt: skip
@@ -143,7 +144,8 @@ class World:
             scores = Stage(self.log, self.config, build(spec), asking, clock=lambda: self.now)
             scores.step(0.0)
             scores.close()
-        self.lane.read(0.0)
+        for _ in range(2):
+            self.lane.read(0.0)
 
     async def replay(self) -> None:
         """The lane, until the engine has answered what was to be asked."""
@@ -207,7 +209,7 @@ async def test_answers_become_groups_whose_members_are_measured_against_each_oth
     world.flow(waits_s=100.0)
     await world.replay()
     world.flow(waits_s=0.0)
-    closed = [one for one in world.rewards()]
+    closed = world.rewards()
     assert [len(one.trace_ids) for one in closed] == [SIZE] * USERS
     assert [[turn.value for turn in one.turns] for one in closed] == [[1.0, 0.0, 0.0]] * USERS
     inbox = Inbox(world.log, {}, ())
@@ -326,3 +328,14 @@ async def test_answers_of_the_lane_are_asked_by_nobody_again(world: World) -> No
     world.flow(waits_s=0.0)
     assert len(list(reader.replay(world.log, topics.TRAJECTORIES, Trajectory))) == 2 * USERS
     assert world.lane.picks.take(0, world.now) is None
+
+
+async def test_a_lane_that_begins_anew_asks_nothing_of_before(world: World) -> None:
+    await world.talk()
+    world.flow(waits_s=100.0)
+    again = Lane(world.log, world.config, TOKEN, world.stop, now=lambda: world.now)
+    for _ in range(2):
+        again.read(0.0)
+    assert again.picks.take(0, world.now) is None
+    assert world.lane.picks.take(0, world.now) is not None
+    again.close()

@@ -116,7 +116,9 @@ def test_a_replay_is_held_out_whatever_the_share(make_trace: MakeTrace) -> None:
 
 
 @pytest.mark.parametrize("by", ["session", "user"])
-def test_a_replay_of_the_lane_is_held_out_where_its_anchor_is(make_trace: MakeTrace, by: Literal["session", "user"]) -> None:
+def test_a_replay_of_the_lane_is_held_out_where_its_anchor_is(
+    make_trace: MakeTrace, by: Literal["session", "user"]
+) -> None:
     half = IngestConfig(held_out_share=0.5, held_out_by=by)
     asked = Assignment(replay_of="k-0", group=Group(size=4, propensity=0.1))
     outcomes = set()

@@ -24,7 +24,7 @@ from ingest.privacy.keys import KeyStore
 from ingest.privacy.kinds import Kind
 from ingest.privacy.sealed_log import unsealed
 from ingest.records import codec, prefixes
-from ingest.records.events import Arm, Assignment, Consent, Trace, TurnKind
+from ingest.records.events import Arm, Assignment, Consent, Group, Trace, TurnKind
 from ingest.records.ids import trace_of
 from ingest.records.named import trace_ids_in
 from serving import headers
@@ -105,10 +105,10 @@ class Server:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://e0") as client:
             return await client.post("/v1/chat/completions", json=body, headers=headers.write(identity))
 
-    async def hang_after(self, num_tokens: int) -> asyncio.Task[httpx.Response]:
+    async def hang_after(self, num_tokens: int, identity: Identity | None = None) -> asyncio.Task[httpx.Response]:
         """A streamed request that got so many tokens, and waits for the next."""
         self.vllm.hangs_after = num_tokens
-        request = asyncio.create_task(self.post({"stream": True}, IDENTITY))
+        request = asyncio.create_task(self.post({"stream": True}, identity or IDENTITY))
         await self.vllm.hanging.wait()
         return request
 
@@ -234,6 +234,15 @@ async def test_an_aborted_reply_that_lived_through_a_swap_claims_no_weights(serv
     with pytest.raises(asyncio.CancelledError):
         await request
     assert server.traces[0].spans == ()
+
+
+async def test_a_replay_of_the_lane_that_was_given_up_leaves_no_trace(server: Server) -> None:
+    asked = Assignment(replay_of="k-0", group=Group(size=2, propensity=0.1))
+    request = await server.hang_after(2, dataclasses.replace(IDENTITY, assignment=asked))
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert server.traces == []
 
 
 async def test_without_consent_there_is_no_trace_and_the_reply_is_the_same(server: Server) -> None:

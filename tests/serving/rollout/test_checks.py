@@ -7,7 +7,7 @@ import pytest
 from rollouts import World
 
 from infra.config import EngineSlot
-from ingest.records.events import Reward, TrialState, Version
+from ingest.records.events import Assignment, Group, Reward, TrialState, Version
 from serving.rollout.commands import Do
 from serving.rollout.evidence import Standing, Verdict
 from serving.rollout.stages import CheckMaker
@@ -129,6 +129,18 @@ def test_prompts_asked_again_are_the_checks_alone_and_never_evidence(world: Worl
     world.replayed(1, 0.0)
     world.ticks(2)
     assert len(replay.taken) == 2, "it is closed"
+
+
+def test_what_the_replay_lane_asks_is_neither_a_checks_nor_evidence(world: World) -> None:
+    replay = Scripted()
+    on_trial(world, replay=replay.make)
+    before = world.rollout.evidence.baselines(0, world.config.gate)
+    asked = Assignment(replay_of="t1", group=Group(size=2, propensity=0.1))
+    for _ in range(3):
+        world.session(asked, 0, 0.0)
+    world.ticks(2)
+    assert replay.taken == []
+    assert world.rollout.evidence.baselines(0, world.config.gate) == before
 
 
 def test_a_check_begins_anew_with_the_controller(world: World) -> None:
