@@ -254,7 +254,7 @@ async def test_every_answer_trains_once_and_no_twin_of_it(world: World) -> None:
     await world.replay()
     world.flow(waits_s=0.0)
     policy = Taught()
-    trainer = Trainer(world.config, world.log, world.store, policy, Stop(), now=lambda: world.now)  # type: ignore[arg-type]
+    trainer = Trainer(world.config, world.log, world.store, policy, Stop(), now=lambda: world.now)
     trainer.recover()
     for _ in range(4):
         trainer.tick()

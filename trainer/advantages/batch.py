@@ -146,12 +146,8 @@ class _Share:
     of_loss: float
 
     def times(self, importance: float) -> "_Share":
-        """Of a group that counts as much more or less; a turn never counts for more than one."""
-        return (
-            self
-            if importance == 1.0
-            else _Share(*(min(1.0, one * importance) for one in (self.of_counts, self.of_loss)))
-        )
+        """Of a group that counts for as much more or less than one prompt."""
+        return _Share(self.of_counts * importance, self.of_loss * importance)
 
 
 def _of_trajectories(items: Iterable[Item], lengths: Iterable[int], weight: TrajectoryWeight) -> list[_Share]:

@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -25,7 +25,7 @@ from infra.telemetry import metrics, names
 from ingest.log.protocol import EventLog
 from ingest.log.reader import Follower
 from ingest.log.topics import REWARDS
-from ingest.records.events import Mode, Reward
+from ingest.records.events import Mode, Record, Reward
 from ingest.store.releases import ReleaseFollower
 from serving import headers
 from serving.rollout.lane import anchors
@@ -34,6 +34,7 @@ from serving.rollout.lane.picking import Anchor, Picks
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_AT_ONCE = 32  # engines that are looked at or answer at a time: with a thousand, each is looked at twice a minute
 _ASK_S = 5.0
 _ANSWER_S = 120.0  # as for a trial's replays: 100 times what a short reply takes
 _BUSY, _TRY_AGAIN = 429, 500
@@ -67,21 +68,24 @@ class Lane:
         self._now, self._look_s = now, look_s
         self._group_s = min(self._own.group_s, config.ingest.inactivity_s)  # else ingest closes it in between
         self.picks, self.ended = Picks(self._own), Counter[End]()
-        self._rewards = Follower(
-            log, [REWARDS], {(REWARDS.name, part): at for part, at in log.ends(REWARDS.name).items()}
-        )
+        begin = {(REWARDS.name, partition): end for partition, end in log.ends(REWARDS.name).items()}
+        self._rewards = Follower(log, [REWARDS], begin)
         self._releases = ReleaseFollower(log)
         self._idle_s: dict[str, float] = defaultdict(float)
         self._asking_s: dict[str, float] = defaultdict(float)
+        self._looked_at: dict[str, float] = {}
         telemetry.observe(metrics.LANE_IDLE, lambda: _by_engine(self._idle_s))
         telemetry.observe(metrics.LANE_ASKING, lambda: _by_engine(self._asking_s))
 
     async def run(self) -> None:
         """Until stopped. Raises `LogError`: then make a new lane."""
+        slots: asyncio.Queue[EngineSlot] = asyncio.Queue()
+        for slot in self._config.serving.engines:
+            slots.put_nowait(slot)
         async with httpx.AsyncClient() as client, asyncio.TaskGroup() as group:
             group.create_task(self._read())
-            for slot in self._config.serving.engines:
-                group.create_task(self._serve(client, slot))
+            for _ in range(min(slots.qsize(), _AT_ONCE)):
+                group.create_task(self._go_round(client, slots))
 
     def close(self) -> None:
         self._rewards.close()
@@ -92,31 +96,48 @@ class Lane:
     async def _read(self) -> None:
         await asyncio.to_thread(self._releases.catch_up)
         while not self._stop.is_set():
-            await asyncio.to_thread(self.read, self._look_s)
+            self._offer(await asyncio.to_thread(self._poll, self._look_s))
 
     def read(self, timeout_s: float) -> None:
         """What is new on the log. Raises `LogError`."""
+        self._offer(self._poll(timeout_s))
+
+    def _poll(self, timeout_s: float) -> Sequence[Record]:
         self._releases.poll(0.0)
-        for record in self._rewards.poll(timeout_s):
+        return self._rewards.poll(timeout_s)
+
+    def _offer(self, records: Iterable[Record]) -> None:
+        for record in records:
             if isinstance(record, Reward):
                 draw = self.picks.offer(record, self._releases.served.stable)
                 telemetry.count(metrics.LANE_PROMPTS, 1, {names.CAUSE: draw.value})
 
     # -- asking
 
-    async def _serve(self, client: httpx.AsyncClient, slot: EngineSlot) -> None:
-        """Have one engine answer, whenever it is idle, for as long as the lane runs."""
+    async def _go_round(self, client: httpx.AsyncClient, slots: "asyncio.Queue[EngineSlot]") -> None:
+        """Have the next engine answer, if it is idle, and so on for as long as the lane runs. Each is in one hand."""
         while not self._stop.is_set():
-            served = self._releases.served
-            if served.mode is not Mode.FROZEN and await self._is_idle(client, slot, served.stable):
-                anchor = self.picks.take(served.stable, self._now())
-                if anchor is not None:
-                    end = await self._ask_group(client, slot, anchor)
-                    self.ended[end] += 1
-                    telemetry.count(metrics.LANE_GROUPS, 1, {names.CAUSE: end.value})
-                    continue
-                self._idle_s[slot.id] += self._look_s
-            await asyncio.sleep(self._look_s)
+            slot = slots.get_nowait()
+            is_asked = await self._serve(client, slot)
+            slots.put_nowait(slot)
+            if not is_asked:
+                await asyncio.sleep(self._look_s)
+
+    async def _serve(self, client: httpx.AsyncClient, slot: EngineSlot) -> bool:
+        """Have an engine answer one prompt; whether it was idle and there was one."""
+        served, now = self._releases.served, time.monotonic()
+        before, self._looked_at[slot.id] = self._looked_at.get(slot.id, now), now
+        if served.mode is Mode.FROZEN or not await self._is_idle(client, slot, served.stable):
+            return False
+        self._idle_s[slot.id] += now - before
+        anchor = self.picks.take(served.stable, self._now())
+        if anchor is None:
+            return False
+        end = await self._ask_group(client, slot, anchor)
+        self.ended[end] += 1
+        telemetry.count(metrics.LANE_GROUPS, 1, {names.CAUSE: end.value})
+        self._looked_at[slot.id] = time.monotonic()
+        return True
 
     async def _is_idle(self, client: httpx.AsyncClient, slot: EngineSlot, version: int | None) -> bool:
         """Whether no user is in the engine, and it serves `version`."""
