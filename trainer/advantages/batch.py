@@ -128,10 +128,13 @@ def make_batch(
 
 def _in_groups(owned: Sequence[tuple[Item, EligibleTurn]]) -> InGroups:
     """What the lane asked for, as far as there is something to compare."""
-    asked = {id(item): item for item, _ in owned if item.group}
+    asked: dict[int, list[int]] = defaultdict(list)
+    for number, (item, _) in enumerate(owned):
+        if item.group:
+            asked[id(item)].append(number)
     found = []
-    for key, item in asked.items():
-        numbers = [number for number, (one, _) in enumerate(owned) if id(one) == key]
+    for numbers in asked.values():
+        item = owned[numbers[0]][0]
         assert item.group is not None
         found.append(grouped(item.group, numbers, [turn.parts for turn in item.eligible], item.spec))
     groups = [one for one in found if one is not None]
