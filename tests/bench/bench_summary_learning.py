@@ -40,8 +40,8 @@ from ingest.records.events import Reward, Trajectory, VersionSpan
 from rewards import asking, spec
 from rewards.scorers import Services
 from rewards.spec import RewardSpec
+from trainer.advantages.baselines import Baselines
 from trainer.advantages.batch import make_batch
-from trainer.advantages.keyed import Baselines
 from trainer.eligibility import screen
 from trainer.inbox import Item, owner_of
 from trainer.learner.learner import Learner
@@ -54,7 +54,7 @@ NUM_FACTS, MAX_PROMPT, MAX_SUMMARY = 4, 230, 80  # facts of a history; tokens
 ASK = "Repeat the important facts from above in short notes."
 SHARPNESS = 1.5  # of the model that begins; see `sharpened`
 CONFIG = TrainerConfig(
-    batch_turns=TRAIN, minibatch_turns=16, microbatch_tokens=1600, lr=7e-5, baseline_decay=0.7, threads=2
+    batch_turns=TRAIN, minibatch_turns=16, microbatch_tokens=1600, lr=7e-5, threads=2
 )
 SPEC = {
     "name": "summary-alone",
@@ -188,8 +188,8 @@ class Study:
     ) -> Baselines:
         items = [_item(number, attempt) for number, attempt in enumerate(attempts)]
         batch = make_batch(items, baselines, CONFIG, step)
-        await asyncio.to_thread(learner.update, batch.minibatches)
-        return baselines.after(batch.columns, CONFIG.baseline_decay, batch.fairness.counts)
+        metrics = await asyncio.to_thread(learner.update, batch.minibatches)
+        return baselines.after(batch.columns, metrics.moved, CONFIG.baselines, batch.fairness.counts)
 
 
 def _without_line_end(ids: list[int], eos: int) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from infra.errors import StoreError
+from trainer.advantages.baselines import Baselines, Node
 from trainer.checkpoint import Checkpoints
 from trainer.state import Fallback, State, as_offsets, remember
 
@@ -28,7 +29,8 @@ def test_there_is_none_before_the_first(tmp_path: Path) -> None:
 
 def test_what_is_committed_is_read(tmp_path: Path) -> None:
     positions = {("rewards", 0): 7, ("rewards", 1): 0}
-    state = State(step=3, base=1, baselines={"main:a": 0.1 + 0.2}, offsets=as_offsets(positions), fated=("x",))
+    baselines = Baselines(nodes=(Node(("thumb", "main"), 0.1 + 0.2, 1 / 3, 0.7),))
+    state = State(step=3, base=1, baselines=baselines, offsets=as_offsets(positions), fated=("x",))
     written = Checkpoints(tmp_path).commit(state, writer("w"))
     read = Checkpoints(tmp_path).read()
     assert read == written and read.positions == positions and weights(Checkpoints(tmp_path), read) == "w"
@@ -45,7 +47,7 @@ def test_a_light_commit_keeps_the_learner_folder(tmp_path: Path) -> None:
 def test_two_are_kept_and_the_learners_they_name(tmp_path: Path) -> None:
     checkpoints, state = Checkpoints(tmp_path), State()
     for step in range(5):
-        fallback = Fallback(learner=state.learner, baselines={})
+        fallback = Fallback(learner=state.learner, baselines=Baselines())
         state = checkpoints.commit(State(step=step, fallback=fallback), writer(str(step)))
     assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["000004.json", "000005.json"]
     assert sorted(path.name for path in (tmp_path / "learner").iterdir()) == ["000003", "000004", "000005"]

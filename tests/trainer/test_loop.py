@@ -24,6 +24,7 @@ from ingest.records.events import (
 )
 from ingest.sessions.contamination import build
 from trainer import phases
+from trainer.advantages.baselines import Baselines
 from trainer.checkpoint import Checkpoints
 from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
 from trainer.phases import Phase
@@ -89,13 +90,18 @@ def test_the_record_is_appended_after_the_manifest_can_be_read(world: World, mon
     assert seen == [1]
 
 
-def test_baselines_of_before_there_were_parts_are_read_and_left_to_age(world: World) -> None:
-    Checkpoints(Path(world.config.trainer.checkpoint_dir)).commit(State(baselines={"main:default": 0.4}))
+def test_a_checkpoint_of_before_baselines_were_nodes_is_gone_on_from(world: World) -> None:
+    """Worth 8 turns of 0.4, seen with the batch's four of 0.15: (0.875 to 0.96 of 8 x 0.4 + 0.6) / that + 4."""
+    before = State.model_validate({"baselines": {"main:default": 0.9, "main:value:default": 0.4}})
+    Checkpoints(Path(world.config.trainer.checkpoint_dir)).commit(before)
     world.bootstrap()
     world.fill("a")
     trainer = world.start()
     run(trainer)
-    assert trainer.state.baselines == pytest.approx({"main:default": 0.4, "main:value:default": 0.15})
+    means = {node.key: node.mean for node in trainer.state.baselines.nodes}
+    kept = 8.0 * world.config.trainer.baselines.max_kept
+    assert means["value", "main", "default"] == pytest.approx((0.4 * kept + 0.15 * 4) / (kept + 4))
+    assert means["value",] == pytest.approx(0.15) and len(means) == 5
 
 
 def test_a_version_says_the_mean_of_each_part(world: World) -> None:
@@ -228,7 +234,7 @@ def test_a_rejection_of_the_first_version_returns_to_the_stores_weights(world: W
     run(trainer)
     world.decide(1, TrialState.REJECTED)
     run(trainer)
-    assert (world.policy.weights, world.policy.moments, trainer.state.baselines) == ([], 0, {})
+    assert (world.policy.weights, world.policy.moments, trainer.state.baselines) == ([], 0, Baselines())
 
 
 def test_a_rollback_after_promotion_moves_the_learner_to_the_older_version(world: World) -> None:
@@ -381,7 +387,7 @@ def test_an_alarm_stops_the_publish_and_the_learner_goes_back(world: World) -> N
     world.policy.metrics = {"ess": 0.1}
     run(trainer)
     assert world.store.versions() == [0] and world.published() == []
-    assert (world.policy.weights, trainer.state.baselines, trainer.phase) == ([], {}, Phase.COLLECTING)
+    assert (world.policy.weights, trainer.state.baselines, trainer.phase) == ([], Baselines(), Phase.COLLECTING)
     assert {world.fate(reward).reason for reward in rewards} == {"its update was discarded"}
     world.policy.metrics = {}
     world.fill("b")

@@ -155,17 +155,20 @@ class _Share:
 
 def _of_trajectories(items: Iterable[Item], lengths: Iterable[int], weight: TrajectoryWeight) -> list[_Share]:
     """For each turn of the batch. `lengths` are their trained tokens."""
-    left, found = iter(lengths), list[_Share]()
-    for item in items:
-        own = [next(left) for _ in item.eligible]
-        match weight:
-            case TrajectoryWeight.NONE:
-                found += [_Share(1.0, 1.0)] * len(own)
-            case TrajectoryWeight.TURNS:
-                found += [_Share(1.0 / len(own), 1.0 / len(own))] * len(own)
-            case TrajectoryWeight.TOKENS:
-                found += [_Share(length / sum(own), 1.0 / sum(own)) for length in own]
-    return found
+    left = iter(lengths)
+    trajectories = ([next(left) for _ in item.eligible] for item in items)
+    return [_share(length, of, weight) for of in trajectories for length in of]
+
+
+def _share(length: int, of: Sequence[int], weight: TrajectoryWeight) -> _Share:
+    """What a turn of `length` tokens has of a trajectory whose turns have these."""
+    match weight:
+        case TrajectoryWeight.NONE:
+            return _Share(1.0, 1.0)
+        case TrajectoryWeight.TURNS:
+            return _Share(1.0 / len(of), 1.0 / len(of))
+        case TrajectoryWeight.TOKENS:
+            return _Share(length / sum(of), 1.0 / sum(of))
 
 
 def _counts(

@@ -1,6 +1,7 @@
 """One run: a side, a seed and a learning rate; and many of them, on all cores."""
 
 import copy
+import gc
 import random
 import tempfile
 from collections import deque
@@ -209,6 +210,7 @@ class Study:
 
 def go(run: Run) -> Curve:
     torch.set_num_threads(1)
+    gc.freeze()  # else a third of the time goes into looking at what torch imported
     with tempfile.TemporaryDirectory() as folder:
         return Study(run, Path(folder)).go()
 

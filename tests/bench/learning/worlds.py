@@ -22,8 +22,9 @@ from trainer.inbox import Item
 from trainer.setups import Setup
 
 V, QUESTIONS, WRONG = 32, 4, 0.2
+FIRST_QUESTION = V - QUESTIONS  # tasks are named by the first tokens, questions by the last
 LENGTHS = ((1, 1), (1, 3), (4, 1), (2, 2))  # turns, tokens of each reply
-RIGHT = (30, 30, 30, 30, 24, 24, 8, 8, 2, 2, 2, 2)  # of V tokens, by task: from nearly always to rarely
+RIGHT = (31, 31, 31, 31, 31, 31, 31, 31, 3, 3, 3, 3)  # of V tokens, by task: from nearly always to rarely
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def converse(model: PreTrainedModel, asked: Sequence[Asked], rng: random.Random)
 
 
 def _next_turn(session: Session) -> None:
-    session.tokens.append(session.asked.questions[len(session.starts)])
+    session.tokens.append(FIRST_QUESTION + session.asked.questions[len(session.starts)])
     session.starts.append(len(session.tokens))
     session.logps.append([])
 
@@ -149,13 +150,18 @@ def write_policy(folder: Path, seed: int) -> None:
     """A Llama of two layers that knows nothing: each token about as likely as another."""
     torch.manual_seed(seed)
     shape = LlamaConfig(
-        hidden_size=48,
+        hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
-        intermediate_size=96,
+        intermediate_size=128,
+        initializer_range=0.1,
         vocab_size=V,
         max_position_embeddings=32,
         tie_word_embeddings=False,
     )
-    LlamaForCausalLM(shape).save_pretrained(folder)
+    model = LlamaForCausalLM(shape)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(10.0)  # unit variance: contexts differ from the start
+        model.lm_head.weight.mul_(0.1)  # and their answers do not
+    model.save_pretrained(folder)

@@ -58,7 +58,7 @@ from serving.engine.vocabulary import Vocabulary
 from serving.headers import Identity
 from serving.spool import Shipper, Spool
 from trainer.advantages.batch import make_batch
-from trainer.advantages.keyed import Baselines
+from trainer.advantages.baselines import Baselines
 from trainer.advantages.repeats import Asked, Seen, num_alike
 from trainer.inbox import Inbox
 
@@ -208,7 +208,7 @@ def trained(log: SealedLog, times: Times) -> None:
             inbox.poll(0.0)
     config = Config.model_validate({"model": {"path": "."}}).trainer
     with times.of("trainer_batch", inbox.num_eligible):
-        make_batch(inbox.items, Baselines({}), config, 0)
+        make_batch(inbox.items, Baselines(), config, 0)
     names = [name for item in inbox.items for name in item.turns]
     with times.of("trainer_fate", len(names)):
         fates.tell(

@@ -1,22 +1,43 @@
-import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import fmean, pstdev
 
 import pytest
 
-from trainer.advantages.keyed import Baselines, Column, advantages, whiten
+from infra.config import BaselineConfig
+from trainer.advantages.baselines import Baselines, Column, Node
+from trainer.advantages.keyed import advantages as advantages_of
+from trainer.advantages.keyed import whiten
+
+OWN = BaselineConfig()
+
+
+def known(values: Mapping[str, float], part: str = "value") -> Baselines:
+    """What was seen so often that nothing shrinks it."""
+    return Baselines(nodes=tuple(Node((part, key), mean, 1e12) for key, mean in values.items()))
+
+
+def tops(**means: float) -> Baselines:
+    """Parts that are known."""
+    return Baselines(nodes=tuple(Node((part,), mean, 1e12) for part, mean in means.items()))
+
+
+def advantages(
+    baselines: Baselines, columns: Sequence[Column], num_turns: int, counts: Sequence[float] | None = None
+) -> list[float]:
+    return advantages_of(baselines, columns, num_turns, OWN, counts)
 
 
 def column(part: str, turns: Sequence[int], rewards: Sequence[float], weight: float = 1.0) -> Column:
     """One part of these turns, all with the key `part`."""
-    return Column(part, tuple(turns), (part,) * len(turns), (weight,) * len(turns), tuple(rewards))
+    return Column(part, tuple(turns), ((part,),) * len(turns), (weight,) * len(turns), tuple(rewards))
 
 
 def sole(keys: Sequence[str], rewards: Sequence[float]) -> list[Column]:
     """A batch whose turns have one part, and one key each."""
-    return [Column("value", tuple(range(len(keys))), tuple(keys), (1.0,) * len(keys), tuple(rewards))]
+    paths = tuple(("value", key) for key in keys)
+    return [Column("value", tuple(range(len(keys))), paths, (1.0,) * len(keys), tuple(rewards))]
 
 
 def alone(baselines: Baselines, keys: Sequence[str], rewards: Sequence[float]) -> list[float]:
@@ -25,48 +46,17 @@ def alone(baselines: Baselines, keys: Sequence[str], rewards: Sequence[float]) -
 
 
 def test_a_known_key_is_measured_against_its_baseline_from_before_the_batch() -> None:
-    baselines = Baselines({"a": 0.5, "b": 0.0})
+    baselines = known({"a": 0.5, "b": 0.0})
     # r - b = 0.5, -0.5, 0.5, -0.5 ; mean 0, std 0.5
     found = alone(baselines, ["a", "a", "b", "b"], [1.0, 0.0, 0.5, -0.5])
     assert found == pytest.approx([1.0, -1.0, 1.0, -1.0], abs=1e-4)
 
 
-def test_the_baseline_moves_after_use_by_the_decay_of_as_many_turns() -> None:
-    moved = Baselines({"a": 0.5}).after(sole(["a", "a"], [1.0, 1.0]), decay=0.9)
-    assert moved.values["a"] == pytest.approx(0.81 * 0.5 + 0.19 * 1.0)
-
-
-def test_a_batch_does_not_change_the_baselines_it_was_given() -> None:
-    baselines = Baselines({"a": 0.5})
-    baselines.after(sole(["a"], [1.0]), decay=0.9)
-    assert baselines.values == {"a": 0.5}
-
-
-def test_the_order_of_turns_in_a_batch_does_not_matter_to_the_baseline() -> None:
-    one = Baselines({"a": 0.5}).after(sole(["a", "a"], [1.0, 0.0]), decay=0.9)
-    other = Baselines({"a": 0.5}).after(sole(["a", "a"], [0.0, 1.0]), decay=0.9)
-    assert one == other
-
-
-def test_a_key_that_is_not_in_the_batch_keeps_its_baseline() -> None:
-    assert Baselines({"a": 0.5}).after(sole(["b"], [1.0]), decay=0.9).values["a"] == 0.5
-
-
-def test_a_first_key_begins_at_its_own_mean_shrunk_to_the_batch() -> None:
-    # 8 prior turns at the batch's mean 0.5: a (1 + 8 * 0.5) / 9, b (1 + 4) / 11
-    found = Baselines().before(["a", "b", "b", "b"], [1.0, 0.0, 0.0, 1.0])
-    assert found == pytest.approx({"a": 5 / 9, "b": 5 / 11})
-
-
-def test_a_key_that_fills_the_batch_begins_at_its_mean_and_not_at_zero() -> None:
-    assert Baselines().before(["a", "a"], [1.0, 0.5]) == pytest.approx({"a": 0.75})
-
-
 @pytest.mark.parametrize("reward", [1.0, 0.25])
 def test_a_group_of_one_is_neither_its_raw_reward_nor_zero(reward: float) -> None:
     keys, rewards = ["alone", "b", "b", "b"], [reward, 0.0, 1.0, 1.0]
-    found = Baselines().before(keys, rewards)
-    advantage = rewards[0] - found["alone"]
+    column = sole(keys, rewards)[0]
+    advantage = rewards[0] - Baselines().before(column, OWN)["value", "alone"]
     assert advantage != pytest.approx(reward) and advantage != pytest.approx(0.0)
     assert alone(Baselines(), keys, rewards)[0] != pytest.approx(0.0, abs=1e-3)
 
@@ -83,7 +73,7 @@ def test_whitened_advantages_have_mean_zero_and_deviation_one() -> None:
 
 
 def test_a_batch_without_variance_gives_zeros() -> None:
-    assert alone(Baselines({"a": 0.3}), ["a", "a", "a"], [0.7, 0.7, 0.7]) == [0.0] * 3
+    assert alone(known({"a": 0.3}), ["a", "a", "a"], [0.7, 0.7, 0.7]) == [0.0] * 3
     same = [column("thumb", range(3), [0.7] * 3), column("recall", [0, 2], [0.1] * 2)]
     assert advantages(Baselines(), same, 3) == [0.0] * 3
 
@@ -91,7 +81,7 @@ def test_a_batch_without_variance_gives_zeros() -> None:
 def test_rounding_errors_are_not_whitened_into_advantages() -> None:
     rewards = [0.1 + 0.2, 0.3, 0.3]
     assert rewards[0] != rewards[1]
-    assert alone(Baselines({"a": 0.3}), ["a", "a", "a"], rewards) == [0.0] * 3
+    assert alone(known({"a": 0.3}), ["a", "a", "a"], rewards) == [0.0] * 3
 
 
 def test_parts_that_cancel_leave_nothing_for_rounding_to_grow_from() -> None:
@@ -114,26 +104,26 @@ def test_with_one_part_a_turn_is_its_surprise_whitened_once_whatever_the_weight(
     surprises = [reward - 0.4 for reward in rewards]
     expected = [(x - fmean(surprises)) / pstdev(surprises) for x in surprises]
     for weight in (1.0, 0.25):
-        found = advantages(Baselines({"thumb": 0.4}), [column("thumb", range(20), rewards, weight)], 20)
+        found = advantages(tops(thumb=0.4), [column("thumb", range(20), rewards, weight)], 20)
         assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_part_of_small_spread_counts_as_much_as_its_weight_says() -> None:
     # thumb - 0.5 whitens to 1, -1, 1, -1 and tone - 0.505 to 1, 1, -1, -1 though it moves by a hundredth as much
-    known = Baselines({"thumb": 0.5, "tone": 0.505})
+    expected = tops(thumb=0.5, tone=0.505)
     thumb, tone = (1.0, 0.0, 1.0, 0.0), (0.51, 0.51, 0.50, 0.50)
     # sums 2, 0, 0, -2 ; std sqrt(2)
-    equal = advantages(known, [column("thumb", range(4), thumb), column("tone", range(4), tone)], 4)
+    equal = advantages(expected, [column("thumb", range(4), thumb), column("tone", range(4), tone)], 4)
     assert equal == pytest.approx([sqrt(2), 0.0, 0.0, -sqrt(2)], abs=1e-3)
     # sums 1.5, -0.5, 0.5, -1.5 ; std sqrt(5 / 4)
-    half = advantages(known, [column("thumb", range(4), thumb), column("tone", range(4), tone, weight=0.5)], 4)
+    half = advantages(expected, [column("thumb", range(4), thumb), column("tone", range(4), tone, weight=0.5)], 4)
     assert half == pytest.approx([x / sqrt(1.25) for x in (1.5, -0.5, 0.5, -1.5)], abs=1e-3)
 
 
 def test_a_part_that_a_turn_lacks_says_neither_good_nor_bad() -> None:
     # thumb whitens to 1, -1, 1, -1 over all, recall to 1, -1 over the first two ; sums 2, -2, 1, -1 ; std sqrt(5 / 2)
     columns = [column("thumb", range(4), [1.0, 0.0, 1.0, 0.0]), column("recall", [0, 1], [1.0, 0.0])]
-    found = advantages(Baselines({"thumb": 0.5, "recall": 0.5}), columns, 4)
+    found = advantages(tops(thumb=0.5, recall=0.5), columns, 4)
     assert found == pytest.approx([x / sqrt(2.5) for x in (2.0, -2.0, 1.0, -1.0)], abs=1e-4)
 
 
@@ -146,17 +136,13 @@ def test_a_part_that_one_turn_alone_has_moves_nothing_in_this_batch() -> None:
 def test_a_weight_counts_for_its_own_turn() -> None:
     # recall - 0.5 whitens to 1, -1 ; the second turn's weight is annealed away: sums 1, 0 ; mean 0.5, std 0.5
     annealed = Column("recall", (0, 1), ("recall",) * 2, (1.0, 0.0), (1.0, 0.0))
-    assert advantages(Baselines({"recall": 0.5}), [annealed], 2) == pytest.approx([1.0, -1.0], abs=1e-4)
+    assert advantages(tops(recall=0.5), [annealed], 2) == pytest.approx([1.0, -1.0], abs=1e-4)
 
 
 def test_a_new_parts_key_is_shrunk_to_its_own_part_and_to_no_other() -> None:
-    moved = Baselines().after([column("thumb", range(2), [1.0, 1.0]), column("tone", range(2), [0.1, 0.1])], decay=0.9)
-    assert moved.values == pytest.approx({"thumb": 1.0, "tone": 0.1})
-
-
-def test_baselines_survive_json() -> None:
-    baselines = Baselines().after(sole(["a", "b"], [0.1, 1.0]), decay=0.95)
-    assert Baselines(json.loads(json.dumps(dict(baselines.values)))) == baselines
+    both = [column("thumb", range(2), [1.0, 1.0]), column("tone", range(2), [0.1, 0.1])]
+    moved = Baselines().after(both, 0.0, OWN)
+    assert {node.key: node.mean for node in moved.nodes} == pytest.approx({("thumb",): 1.0, ("tone",): 0.1})
 
 
 def test_a_turn_that_counts_twice_as_much_is_as_good_as_two() -> None:
@@ -164,8 +150,9 @@ def test_a_turn_that_counts_twice_as_much_is_as_good_as_two() -> None:
     columns, doubled = sole(keys, rewards), sole(["a", *keys], [1.0, *rewards])
     found, twice = advantages(Baselines(), columns, 3, [2.0, 1.0, 1.0]), advantages(Baselines(), doubled, 4)
     assert found == pytest.approx(twice[1:])
-    moved = Baselines().after(columns, 0.9, [2.0, 1.0, 1.0])
-    assert moved.values == pytest.approx(Baselines().after(doubled, 0.9).values)
+    moved, twice_moved = Baselines().after(columns, 0.0, OWN, [2.0, 1.0, 1.0]), Baselines().after(doubled, 0.0, OWN)
+    for node, other in zip(moved.nodes, twice_moved.nodes, strict=True):
+        assert node.key == other.key and node[1:] == pytest.approx(other[1:])
 
 
 def test_what_counts_little_moves_little() -> None:

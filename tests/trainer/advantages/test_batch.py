@@ -8,14 +8,14 @@ import pytest
 from agent_sessions import AGENTIC, Session, close, play
 from packed import seen_from
 
-from infra.config import TrainerConfig
+from infra.config import TrainerConfig, TrajectoryWeight
 from ingest.log import topics
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import TopicSpec
 from ingest.log.reader import send
-from ingest.records.events import LinkKind, Reward, TurnKind, TurnReward
+from ingest.records.events import ChatMessage, LinkKind, Reward, TurnKind, TurnReward
+from trainer.advantages.baselines import Baselines, Key, Node
 from trainer.advantages.batch import Batch, make_batch
-from trainer.advantages.keyed import Baselines
 from trainer.inbox import Inbox, Item
 
 RewardOf = Callable[..., Reward]
@@ -34,8 +34,10 @@ def items_of(*rewards: Reward) -> list[Item]:
     return inbox.items
 
 
-def batch_of(items: Sequence[Item], known: Mapping[str, float] | None = None) -> Batch:
-    return make_batch(items, Baselines(known or {}), CONFIG, step=0)
+def batch_of(items: Sequence[Item], known: Mapping[Key, float] | None = None, config: TrainerConfig = CONFIG) -> Batch:
+    """`known` so well that nothing shrinks it."""
+    nodes = tuple(Node(key, mean, 1e12) for key, mean in (known or {}).items())
+    return make_batch(items, Baselines(nodes=nodes), config, step=0)
 
 
 def trained(batch: Batch) -> Iterator[tuple[list[int], list[int], list[float], list[float]]]:
@@ -103,7 +105,11 @@ def test_a_summary_with_credit_is_measured_against_summaries_part_by_part(reward
         )
         for name, token, outcome, recall in (("s1", 10, 0.9, 0.2), ("s2", 20, 0.7, 0.6))
     ]
-    known = {"main:outcome:default": 0.8, "summary:outcome:default": 0.6, "summary:recall:default": 0.4}
+    known = {
+        ("outcome", "main", "default"): 0.8,
+        ("outcome", "summary", "default"): 0.6,
+        ("recall", "summary", "default"): 0.4,
+    }
     batch = batch_of(items_of(*rewards), known)
     # outcome: 0.1, 0.3, -0.1, 0.1 is whitened to 0, sqrt 2, -sqrt 2, 0 ; recall: -0.2, 0.2 to -1, 1 with weight 0.5
     sums = {10: 0.0, 11: sqrt(2) - 0.5, 20: -sqrt(2), 21: 0.5}
@@ -119,15 +125,54 @@ def test_kinds_tenants_and_parts_have_baselines_of_their_own(reward_of: RewardOf
         reward_of("s2", [0.5], parts=[{"outcome": (1.0, 0.5)}], tenant="acme"),
         reward_of("s3", [0.5]),
     ]
-    moved = Baselines().after(batch_of(items_of(*rewards)).columns, decay=0.95)
-    assert set(moved.values) == {
-        "main:outcome:default",
-        "main:tone:default",
-        "summary:outcome:default",
-        "summary:tone:default",
-        "main:outcome:acme",
-        "main:value:default",
+    columns = batch_of(items_of(*rewards)).columns
+    assert {key for column in columns for key in column.keys} == {
+        ("outcome", "main", "default", "", ""),
+        ("tone", "main", "default", "", ""),
+        ("outcome", "summary", "default", "", ""),
+        ("tone", "summary", "default", "", ""),
+        ("outcome", "main", "acme", "", ""),
+        ("value", "main", "default", "", ""),
     }
+
+
+def test_tasks_and_tools_have_baselines_of_their_own(reward_of: RewardOf) -> None:
+    def asked(system: str, tools: str) -> dict[int, dict[str, object]]:
+        return {0: {"messages": (ChatMessage(role="system", text=system),), "tools": tools}}
+
+    search, both = '[{"type": "function", "function": {"name": "search"}}]', '[{"name": "search"}, {"name": "run"}]'
+    given = [("Write SQL. Today is 2026-11-26.", search), ("Write SQL. Today is 2026-12-01.", search), ("Write SQL.", "")]
+    given += [("Write poems.", search), ("Write poems.", both)]
+    rewards = [reward_of(f"s{n}", [0.5], turn_changes=asked(*one)) for n, one in enumerate(given)]
+    (column,) = batch_of(items_of(*rewards)).columns
+    assert column.keys[0] == column.keys[1] and len(set(column.keys)) == 4
+    assert column.keys[3][:-1] == column.keys[4][:-1] != column.keys[0][:-1]
+
+
+def test_the_turns_of_a_trajectory_count_one_together_however_many_they_are(reward_of: RewardOf) -> None:
+    """Turns of four tokens and of two, and one of two alone: 4 / 6 and 2 / 6 of it as seen, 1 / 6 and 1 / 2 as trained."""
+    long = {"segment_changes": {0: {"start": 1, "logprobs": (-1.0,) * 4}}}
+    items = items_of(reward_of("s1", [0.9, 0.9], **long), reward_of("s2", [0.1]))
+    expected = {
+        TrajectoryWeight.NONE: ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]),
+        TrajectoryWeight.TURNS: ([0.5, 0.5, 1.0], [0.5, 0.5, 1.0]),
+        TrajectoryWeight.TOKENS: ([4 / 6, 2 / 6, 1.0], [2 / 6, 2 / 6, 1.0]),
+    }
+    for weight, (counts, weights) in expected.items():
+        batch = batch_of(items, config=CONFIG.model_copy(update={"trajectory_weight": weight, "max_user_share": 1.0}))
+        assert batch.fairness.counts == pytest.approx(counts)
+        assert batch.fairness.weights == pytest.approx(weights)
+        if weight is not TrajectoryWeight.NONE:
+            assert sum(batch.fairness.counts[:2]) == pytest.approx(batch.fairness.counts[2])
+
+
+def test_a_long_trajectory_says_no_more_than_a_short_one_of_what_is_normal(reward_of: RewardOf) -> None:
+    """Eight turns of 1 and one of 0: the part's mean is a half, so both are as far from it."""
+    batch = batch_of(items_of(reward_of("s1", [1.0] * 8), reward_of("s2", [0.0])))
+    values = list(batch.advantages.values())
+    assert values == pytest.approx([1 / 8] * 8 + [-1.0], abs=1e-4)
+    (top, *_) = Baselines().after(batch.columns, 0.0, CONFIG.baselines, batch.fairness.counts).nodes
+    assert top.mean == pytest.approx(0.5)
 
 
 def test_the_mean_of_a_part_is_over_the_turns_that_have_it(reward_of: RewardOf) -> None:

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.config import TrainerConfig
+from infra.config import TrainerConfig, TrajectoryWeight
 from ingest.records.events import Chain, ChatMessage, Part, Reward, Segment, TurnKind, VersionSpan
 from ingest.sessions.sketch import sketch_of
+from trainer.advantages.baselines import Baselines, Node
 from trainer.advantages.batch import Batch, make_batch
-from trainer.advantages.keyed import Baselines
 from trainer.advantages.repeats import Seen
 from trainer.eligibility import EligibleTurn, screen
 from trainer.inbox import Item, owner_of
@@ -22,7 +22,8 @@ from trainer.learner.loss_inputs import LossInputs
 from trainer.learner.losses import policy_loss
 
 RewardOf = Callable[..., Reward]
-CONFIG = TrainerConfig(microbatch_tokens=4096)
+CONFIG = TrainerConfig(microbatch_tokens=4096, trajectory_weight=TrajectoryWeight.NONE)
+KNOWN = Baselines(nodes=(Node(("value", "main", "t"), 0.5, 100.0),))
 PROMPT = "Tell me about the history of the city of Rome, please, and about its emperors."
 PROMPTS = [
     "Why do the leaves of some trees turn red in autumn?",
@@ -49,7 +50,7 @@ def item(owner: str, *turns: tuple[float, int], tenant: str = "t", sketch: str =
 
 
 def batch_of(items: Sequence[Item], config: TrainerConfig = CONFIG, seen: Seen | None = None) -> Batch:
-    return make_batch(items, Baselines({"main:value:t": 0.5}), config, step=0, seen=seen)
+    return make_batch(items, KNOWN, config, step=0, seen=seen)
 
 
 TURNS = st.lists(st.tuples(st.floats(0.0, 1.0), st.integers(1, 30)), min_size=1, max_size=6)
@@ -108,8 +109,8 @@ def test_a_flood_does_not_say_what_is_normal() -> None:
     pleased = [flooded.advantages[f"u{n}-0"] for n in range(20)]
     alone = [batch_of(honest).advantages[f"u{n}-0"] for n in range(20)]
     assert pleased == pytest.approx(alone, abs=0.11)
-    moved = Baselines({"main:value:t": 0.5}).after(flooded.columns, 0.95, flooded.fairness.counts)
-    assert moved.values["main:value:t"] < 0.56
+    moved = KNOWN.after(flooded.columns, 0.0, CONFIG.baselines, flooded.fairness.counts)
+    assert {node.key: node.mean for node in moved.nodes}["value", "main", "t"] < 0.56
 
 
 def test_what_was_asked_n_times_counts_an_nth_and_is_told() -> None:

@@ -35,3 +35,10 @@ def test_an_unhealthy_update_raises_an_alarm(steps: list[StepMetrics], word: str
 
 def test_a_healthy_update_raises_none_even_with_one_step_of_three_skipped() -> None:
     assert alarm(UpdateMetrics.of([STEP, STEP, SKIPPED])) is None
+
+
+def test_how_far_the_policy_moved_is_told_by_the_ratios() -> None:
+    """Ratios 1.2, 0.8, 1.2 and 0.8: mean 1, mean square 1.04, so ess 1 / 1.04; each is 0.2 from 1."""
+    assert UpdateMetrics.of([step(ess=1 / 1.04)]).moved == pytest.approx(0.2)
+    assert UpdateMetrics.of([step(ess=1.0)]).moved == 0.0
+    assert UpdateMetrics.of([step(ess=1.0 + 1e-12)]).moved == 0.0, "rounding"

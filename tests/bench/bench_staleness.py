@@ -1,0 +1,111 @@
+"""Reward by how old the policy was that sampled, with the correction for it and without.
+
+The world, the learner and the advantages of `bench_learning.py`; sessions are served by the policy as it was 0 to 8
+updates ago. What differs is what the loss knows of that:
+
+    uncorrected   log-probabilities are taken as the trainer has them when the update begins, and not as they were
+                  logged: each token counts as if today's policy had sampled it
+    clipped       the shipped default: r = pi_theta / mu against the logged ones, clipped (PPO, with the dual clip)
+    truncated     min(pi_old / mu, 2), apart from a clip around pi_old; negatives tapered (TIS, TOPR)
+
+at the learning rate that is best without staleness, and at a larger one. `--plot FILE` also draws it.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).with_name("learning")))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import bench
+import drawing
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from runs import Curve, Run, Side, go_all
+
+from infra.config import Correction, LossConfig, StaleNegatives
+
+LAGS, SEEDS, BATCHES = (0, 1, 2, 4, 8), 3, 60
+RATES = (2e-3, 6e-3)
+TRUNCATED = LossConfig(correction=Correction.TRUNCATE, negatives=StaleNegatives.TAPER)
+ARMS: Mapping[str, tuple[LossConfig, bool]] = {
+    "uncorrected": (LossConfig(), True),
+    "clipped": (LossConfig(), False),
+    "truncated": (TRUNCATED, False),
+}
+Cells = dict[tuple[str, float, int], list[Curve]]
+TARGETS = {"kept_clipped": (">=", 0.8), "kept_truncated": (">=", 0.8), "kept_uncorrected": ("<", 0.8)}
+
+
+def given(seeds: int) -> list[tuple[str, Run]]:
+    return [
+        (arm, Run(Side.OURS, seed, rate, BATCHES, lag=lag, loss=loss, is_recomputed=is_recomputed))
+        for rate in RATES
+        for lag in reversed(LAGS)
+        for arm, (loss, is_recomputed) in ARMS.items()
+        for seed in range(seeds)
+    ]
+
+
+def ends(cells: Cells, arm: str, rate: float, lag: int) -> list[float]:
+    return [curve.end for curve in cells[arm, rate, lag]]
+
+
+def kept(cells: Cells, arm: str, rate: float, lag: int) -> float:
+    """What is left of the gain that the same loss has without staleness."""
+    first = fmean(curve.rewards[0] for curve in cells[arm, rate, 0])
+    return (fmean(ends(cells, arm, rate, lag)) - first) / (fmean(ends(cells, arm, rate, 0)) - first)
+
+
+def figures(cells: Cells, seeds: int) -> dict[str, float]:
+    """At the smaller rate `_small`, and at the larger without a mark; the age is the highest."""
+    small, large = RATES
+    found: dict[str, float] = {"seeds": seeds, "versions": LAGS[-1]}
+    for mark, rate in (("_small", small), ("", large)):
+        for arm in ARMS:
+            found[f"kept_{arm}{mark}"] = kept(cells, arm, rate, LAGS[-1])
+            found[f"reward_{arm}{mark}"] = fmean(ends(cells, arm, rate, LAGS[-1]))
+            found[f"fresh_{arm}{mark}"] = fmean(ends(cells, arm, rate, 0))
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def show(cells: Cells) -> None:
+    for rate in RATES:
+        table = Table("versions behind", *ARMS, title=f"reward at the end, learning rate {rate:g} (spread over seeds)")
+        for lag in LAGS:
+            told = [ends(cells, arm, rate, lag) for arm in ARMS]
+            table.add_row(str(lag), *(f"{fmean(values):.3f} ({stdev(values):.3f})" for values in told))
+        Console().print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="bench_staleness", description=__doc__.partition("\n")[0])
+    parser.add_argument("--plot", type=Path, help="write the picture to this PNG")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    args, begun = parser.parse_args(argv), time.monotonic()
+    arms = given(args.seeds)
+    with Progress() as progress:
+        task = progress.add_task("runs", total=len(arms))
+
+        def tell(curve: Curve) -> None:
+            progress.console.print(f"{curve.run.lr:g}, {curve.run.lag} behind, seed {curve.run.seed}: {curve.end:.3f}")
+            progress.advance(task)
+
+        curves = go_all([run for _, run in arms], tell)
+    cells: Cells = {}
+    for (arm, run), curve in zip(arms, curves, strict=True):
+        cells.setdefault((arm, run.lr, run.lag), []).append(curve)
+    show(cells)
+    if args.plot:
+        drawing.staleness({key: [curve.end for curve in found] for key, found in cells.items()}, args.plot)
+    bench.report("staleness", figures(cells, args.seeds) | {"minutes": round((time.monotonic() - begun) / 60, 1)}, TARGETS)
+
+
+if __name__ == "__main__":
+    main()
