@@ -30,6 +30,7 @@ from rewards.asking import Background
 from rewards.scorers import Services
 from rewards.spec import RewardSpec, build
 from rewards.stage import Stage
+from serving import headers
 from serving.rollout.lane.lane import End, Lane
 from serving.spool import Shipper
 from trainer.advantages.baselines import Baselines
@@ -114,14 +115,15 @@ class World:
         self.stop = Stop()
         self.lane = Lane(self.log, self.config, TOKEN, self.stop, now=lambda: self.now, look_s=0.01)
 
-    async def talk(self, num: int = USERS, **more: Any) -> None:
+    async def talk(self, num: int = USERS, consents: bool = True, **more: Any) -> None:
         """Users have sessions of one turn."""
         url = f"http://127.0.0.1:{self.engine.slot.port}/v1/chat/completions"
         async with httpx.AsyncClient() as client:
             for number in range(num):
                 messages = [{"role": "user", "content": f"question {number}"}]
                 body = {"model": "small", "messages": messages, "user": "u", "seed": 7, "stream": False, **more}
-                (await client.post(url, json=body, headers=of_user(f"s-{number}", f"user-{number}"))).raise_for_status()
+                whose = of_user(f"s-{number}", f"user-{number}") | ({} if consents else {headers.CONSENT: "no"})
+                (await client.post(url, json=body, headers=whose)).raise_for_status()
 
     def flow(self, waits_s: float) -> None:
         """What the engine wrote goes through ingest and rewards, and the lane reads on; `waits_s` pass meanwhile."""
@@ -291,6 +293,12 @@ async def test_what_chance_does_not_answer_or_a_tool_may_is_not_asked_again(worl
     world.stop.set()
     await running
     assert world.engine.replays == [] and world.lane.ended == {End.GONE: 1}
+
+
+async def test_of_who_does_not_consent_there_is_nothing_to_ask(world: World) -> None:
+    await world.talk(consents=False)
+    world.flow(waits_s=100.0)
+    assert world.traces() == {} and world.lane.picks.take(0, world.now) is None
 
 
 async def test_nothing_is_asked_while_a_user_is_there(world: World) -> None:

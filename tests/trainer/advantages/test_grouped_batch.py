@@ -1,0 +1,91 @@
+"""Groups of replays and single turns in one batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+
+from infra.config import TrainerConfig
+from ingest.log import topics
+from ingest.log.memory import InMemoryLog
+from ingest.log.protocol import TopicSpec
+from ingest.log.reader import send
+from ingest.records.events import Assignment, Group, Reward
+from trainer.advantages.baselines import Baselines
+from trainer.advantages.batch import Batch, make_batch
+from trainer.advantages.groups import Shape
+from trainer.inbox import Inbox
+
+RewardOf = Callable[..., Reward]
+CONFIG = TrainerConfig(near_duplicate_from=1.0)
+PART = "value"  # what a turn's reward is called where its record has no parts
+
+
+@pytest.fixture
+def batch_of(reward_of: RewardOf) -> Callable[..., Batch]:
+    """A batch of single turns with these rewards, and of groups, each with a propensity."""
+
+    def make(singles: Sequence[float], groups: Sequence[Sequence[float]], propensity: float = 0.1) -> Batch:
+        rewards = [reward_of(f"s{n}", [value], token=100 + n) for n, value in enumerate(singles)]
+        for n, values in enumerate(groups):
+            group = Group(size=len(values), propensity=propensity, anchor={}, spec="x@1")
+            made = reward_of(f"g{n}", list(values), token=200 + n)
+            rewards.append(made.model_copy(update={"assignment": Assignment(replay_of="k-0", group=group)}))
+        log = InMemoryLog()
+        log.create([TopicSpec(topics.REWARDS.name, 1, None)])
+        for reward in rewards:
+            send(log, topics.REWARDS, "k", reward)
+        inbox = Inbox(log, {}, ())
+        inbox.poll(0.0)
+        inbox.close()
+        return make_batch(inbox.items, Baselines(), CONFIG, step=0)
+
+    return make
+
+
+def values_of(batch: Batch, first: int, num: int = 1) -> list[float]:
+    """Advantages of turns by their numbers, each over its weight."""
+    turns = list(zip(batch.turns, batch.fairness.weights, strict=True))[first : first + num]
+    return [batch.advantages[turn.trace_id] / weight for turn, weight in turns]
+
+
+def test_each_kind_is_scaled_by_itself_and_neither_shifts_the_other(batch_of: Callable[..., Batch]) -> None:
+    singles = [0.0, 0.2, 1.0, 0.9]
+    alone, mixed = batch_of(singles, []), batch_of(singles, [[1.0, 0.0], [0.3, 0.3]])
+    assert values_of(mixed, 0, 4) == pytest.approx(values_of(alone, 0, 4))
+    assert fmean(values_of(mixed, 0, 4)) == pytest.approx(0.0, abs=1e-9)
+    assert values_of(mixed, 4, 4) == pytest.approx([1.0, -1.0, 0.0, 0.0], abs=1e-4)
+    assert mixed.groups == {Shape.COMPARED: 1, Shape.ALIKE: 1, Shape.ALONE: 0}
+
+
+def test_a_group_counts_as_one_prompt_whatever_its_size(batch_of: Callable[..., Batch]) -> None:
+    batch = batch_of([0.0, 1.0], [[1.0, 0.0, 0.0, 1.0]])
+    assert sum(batch.fairness.counts[2:]) == pytest.approx(batch.fairness.counts[0])
+
+
+def test_one_answer_that_was_left_alone_has_the_keyed_baseline_and_is_neither_raw_nor_zero(
+    batch_of: Callable[..., Batch],
+) -> None:
+    batch = batch_of([0.0, 0.2, 1.0], [[0.7]])
+    assert batch.groups == {Shape.COMPARED: 0, Shape.ALIKE: 0, Shape.ALONE: 1}
+    (found,) = values_of(batch, 3)
+    assert found == pytest.approx(values_of(batch_of([0.0, 0.2, 1.0, 0.7], []), 3)[0])
+    assert abs(found) > 1e-3 and found != pytest.approx(0.7)
+
+
+def test_groups_move_no_baseline_and_are_no_part_of_what_users_had(batch_of: Callable[..., Batch]) -> None:
+    alone, mixed = batch_of([0.5, 0.1], []), batch_of([0.5, 0.1], [[1.0, 0.0]])
+    assert mixed.columns == alone.columns and mixed.mean_reward == alone.mean_reward == pytest.approx(0.3)
+
+
+def test_a_batch_of_groups_alone_trains(batch_of: Callable[..., Batch]) -> None:
+    batch = batch_of([], [[1.0, 0.0], [0.0, 1.0]])
+    assert values_of(batch, 0, 4) == pytest.approx([1.0, -1.0, -1.0, 1.0], abs=1e-4)
+    assert batch.columns == () and batch.mean_reward == 0.5
+
+
+def test_replays_are_no_near_duplicates_and_are_not_remembered_as_asked(batch_of: Callable[..., Batch]) -> None:
+    batch = batch_of([0.5], [[1.0, 0.0]])
+    assert [one.sketch for one in batch.fairness.asked[1:]] == ["", ""] and batch.fairness.num_near_duplicates == 0
+    assert replace(batch.fairness.asked[1], sketch="") == batch.fairness.asked[1]
