@@ -112,11 +112,7 @@ def figures(sides: Found, by_weight: Mapping[str, Sequence[Curve]], rates: Mappi
     for side in (Side.RAW, Side.BATCH_MEAN, Side.GROUPS):
         better = [own.end - other.end for own, other in zip(ours, sides[side], strict=True)]
         low, high = interval(better)
-        found |= {
-            f"over_{NAMES[side]}": fmean(better),
-            f"over_{NAMES[side]}_low": low,
-            f"over_{NAMES[side]}_high": high,
-        }
+        found |= {f"over_{NAMES[side]}": fmean(better), f"over_{NAMES[side]}_low": low, f"over_{NAMES[side]}_high": high}
     for side in (Side.RAW, Side.BATCH_MEAN):
         num = fmean(reached(own, other.end) for own, other in zip(ours, sides[side], strict=True))
         found[f"trajectories_for_{NAMES[side]}"] = num / BATCHES

@@ -103,7 +103,9 @@ class Baselines(BaseModel):
     def _known(self) -> dict[Key, Node]:
         return {node.key: node for node in self.nodes}
 
-    def before(self, column: Column, own: BaselineConfig, counts: Sequence[float] | None = None) -> dict[Key, float]:
+    def before(
+        self, column: Column, own: BaselineConfig, counts: Sequence[float] | None = None
+    ) -> dict[Key, float]:
         """The baseline of every key in a batch's column, from what was known before it.
 
         `counts` is how much each of the batch's turns counts: it weighs the mean of a part that is new.

@@ -5,8 +5,8 @@ comes, and stands in the group as something to compare with. What a member is me
 
     A_j = r_j - sum_{i != j} w_i r_i / sum_{i != j} w_i
 
-- leave-one-out: RLOO (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740, section 4.2). What j is measured
-  against does not depend on its own answer, so the gradient has no bias, whatever the weights and however large the
+- leave-one-out: RLOO (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740). What j is measured against
+  does not depend on its own answer, so the gradient has no bias, whatever the weights and however large the
   group
 - w is 1 for a replay. The lane chose the prompt by how the anchor turned out, with a propensity q that it told, so the
   anchor stands for 1 / q like it: self-normalised inverse propensity (Hajek 1971; Swaminathan and Joachims 2015,
@@ -14,8 +14,8 @@ comes, and stands in the group as something to compare with. What a member is me
   truncated at `MAX_IMPORTANCE` (Ionides 2008)
 - by the same w a whole group counts, so that groups are to the batch what all prompts are that could have been drawn,
   not what the lane likes to draw
-- deviations are the batch's, over all groups that differ within, not the group's: Lite-PPO (arXiv 2508.08221,
-  section 4.1.3); each part on its own before the sum, as for single turns: GDPO (arXiv 2601.05242)
+- deviations are the batch's, over all groups that differ within, not the group's: Lite-PPO (arXiv 2508.08221); each
+  part on its own before the sum, as for single turns: GDPO (arXiv 2601.05242)
 
 A batch holds both kinds, told apart by type: a `Grouped` has two members or more, and everything else, what is left of
 a group that became no larger than one too, is measured against its keyed baseline. Groups move no baseline: the lane

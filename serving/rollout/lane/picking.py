@@ -7,7 +7,7 @@ the version that is stable now, so that its answer and its replays are of one po
 
 an outcome being the weighted mean of what those scorers said, in [0, 1]. The deviation of a group's rewards, and so the
 size of its gradient, goes with sqrt(p (1 - p)): drawing by it and weighting by 1 / q is the choice of least variance
-(Neyman 1934), and SPO's for its prompts (arXiv 2509.13232, section 3.3). The draw is a hash of the trace under a salt:
+(Neyman 1934), and SPO's for its prompts (arXiv 2509.13232). The draw is a hash of the trace under a salt:
 the same for everybody at any time. What was drawn waits for an idle engine, the newest first; that some of it never
 finds one, or is beyond a budget, does not depend on how it turned out.
 """

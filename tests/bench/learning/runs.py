@@ -18,15 +18,7 @@ import torch
 import worlds
 from worlds import Session
 
-from infra.config import (
-    BaselineConfig,
-    Correction,
-    LossConfig,
-    Packing,
-    StaleNegatives,
-    TrainerConfig,
-    TrajectoryWeight,
-)
+from infra.config import BaselineConfig, Correction, LossConfig, Packing, StaleNegatives, TrainerConfig, TrajectoryWeight
 from trainer.advantages.baselines import Baselines
 from trainer.advantages.batch import Batch, make_batch
 from trainer.advantages.keyed import whiten
@@ -187,9 +179,7 @@ class Study:
         values = whiten(self._in_groups(grouped, LANE_GROUP), shares)
         by_trace = dict(batch.advantages)
         numbers = [n if k == 0 else len(sessions) + n * others + k - 1 for n in range(num) for k in range(LANE_GROUP)]
-        names = [
-            f"{number}-{turn}" for number, one in zip(numbers, grouped, strict=True) for turn in range(len(one.starts))
-        ]
+        names = [f"{number}-{turn}" for number, one in zip(numbers, grouped, strict=True) for turn in range(len(one.starts))]
         by_trace |= {name: value * share for name, value, share in zip(names, values, shares, strict=True)}
         return self._minibatches([*sessions, *more], by_trace), len(more)
 

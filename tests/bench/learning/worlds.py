@@ -139,7 +139,9 @@ def item_of(number: int, session: Session) -> Item:
     for turn, (start, logps) in enumerate(zip(session.starts, session.logps, strict=True)):
         name = f"{number}-{turn}"
         spans = (VersionSpan(version=0, start=0, end=len(logps)),)
-        segments.append(Segment(trace_id=name, start=start, end=start + len(logps), logprobs=tuple(logps), spans=spans))
+        segments.append(
+            Segment(trace_id=name, start=start, end=start + len(logps), logprobs=tuple(logps), spans=spans)
+        )
         part = Part(name="thumb", weight=1.0, value=session.thumb)
         turns[name] = EligibleTurn(name, TurnKind.MAIN, session.thumb, (part,), (0,), "", setup)
     chain = Chain(token_ids=tuple(session.tokens), segments=tuple(segments))

@@ -141,11 +141,7 @@ def test_tasks_and_tools_have_baselines_of_their_own(reward_of: RewardOf) -> Non
         return {0: {"messages": (ChatMessage(role="system", text=system),), "tools": tools}}
 
     search, both = '[{"type": "function", "function": {"name": "search"}}]', '[{"name": "search"}, {"name": "run"}]'
-    given = [
-        ("Write SQL. Today is 2026-11-26.", search),
-        ("Write SQL. Today is 2026-12-01.", search),
-        ("Write SQL.", ""),
-    ]
+    given = [("Write SQL. Today is 2026-11-26.", search), ("Write SQL. Today is 2026-12-01.", search), ("Write SQL.", "")]
     given += [("Write poems.", search), ("Write poems.", both)]
     rewards = [reward_of(f"s{n}", [0.5], turn_changes=asked(*one)) for n, one in enumerate(given)]
     (column,) = batch_of(items_of(*rewards)).columns
