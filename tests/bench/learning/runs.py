@@ -86,7 +86,7 @@ class Study:
         self.tasks = worlds.tasks(run.seed)
         worlds.write_policy(folder, run.seed)
         self.config = TrainerConfig(
-            minibatch_turns=64,
+            minibatch_turns=BATCH * 7 // 8,  # two steps
             microbatch_tokens=100_000,
             packing=Packing.ROWS,
             lr=run.lr,

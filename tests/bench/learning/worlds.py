@@ -21,10 +21,10 @@ from trainer.eligibility import EligibleTurn
 from trainer.inbox import Item
 from trainer.setups import Setup
 
-V, QUESTIONS, WRONG = 32, 4, 0.2
+V, QUESTIONS, WRONG = 16, 2, 0.2
 FIRST_QUESTION = V - QUESTIONS  # tasks are named by the first tokens, questions by the last
-LENGTHS = ((1, 1), (1, 3), (4, 1), (2, 2))  # turns, tokens of each reply
-RIGHT = (31, 31, 31, 31, 31, 31, 31, 31, 3, 3, 3, 3)  # of V tokens, by task: from nearly always to rarely
+LENGTHS = ((1, 1), (3, 1), (1, 2), (2, 1))  # turns, tokens of each reply
+RIGHT = (15, 15, 15, 15, 15, 15, 15, 15, 1, 1, 1, 1)  # of V tokens, by task: nearly always, and rarely
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Task:
 
 
 def tasks(seed: int) -> list[Task]:
-    """Another seed has other right answers, and other lengths for the tasks of one base rate."""
+    """Another seed has other right answers. Tasks of one base rate have all lengths."""
     rng = random.Random(f"tasks {seed}")
-    shapes = [shape for _ in range(len(RIGHT) // len(LENGTHS)) for shape in rng.sample(LENGTHS, len(LENGTHS))]
+    shapes = LENGTHS * (len(RIGHT) // len(LENGTHS))
     return [
         Task(number, right, *shape, tuple(rng.randrange(V) for _ in range(QUESTIONS)))
         for number, (right, shape) in enumerate(zip(RIGHT, shapes, strict=True))
