@@ -32,7 +32,7 @@ from runs import Curve, Run, Side, go_all
 from infra.config import Correction, LossConfig, StaleNegatives
 
 LAGS, SEEDS, BATCHES = (0, 1, 2, 4, 8), 2, 40
-RATES = (2e-3, 6e-3)
+RATES = (3e-3, 9e-3)
 TRUNCATED = LossConfig(correction=Correction.TRUNCATE, negatives=StaleNegatives.TAPER)
 ARMS: Mapping[str, tuple[LossConfig, bool]] = {
     "uncorrected": (LossConfig(), True),
