@@ -104,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(cells)
     if args.plot:
         drawing.staleness({key: [curve.end for curve in found] for key, found in cells.items()}, args.plot)
-    bench.report("staleness", figures(cells, args.seeds) | {"minutes": round((time.monotonic() - begun) / 60, 1)}, TARGETS)
+    bench.report(
+        "staleness", figures(cells, args.seeds) | {"minutes": round((time.monotonic() - begun) / 60, 1)}, TARGETS
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ and D is how far the policy moved since the node was last updated; its half-life
 the second on. With c the counts of those below a node and r their mean reward, which each of them is taken to be, so
 that their order does not matter, that is
 
-    n' = rho h^(c - 1) n + a,    m' = (rho h^(c - 1) n m + a r) / n',    a = 1 + h + ... + h^(c - 1) = (1 - h^c) / (1 - h)
+    n' = rho h^(c - 1) n + a,    m' = (rho h^(c - 1) n m + a r) / n',    a = (1 - h^c) / (1 - h) = 1 + h + h^2 + ...
 
 D adds up what each update says it moved, which is no less than the distance between its ends.
 """
@@ -107,9 +107,7 @@ class Baselines(BaseModel):
     def _known(self) -> dict[Key, Node]:
         return {node.key: node for node in self.nodes}
 
-    def before(
-        self, column: Column, own: BaselineConfig, counts: Sequence[float] | None = None
-    ) -> dict[Key, float]:
+    def before(self, column: Column, own: BaselineConfig, counts: Sequence[float] | None = None) -> dict[Key, float]:
         """The baseline of every key in a batch's column, from what was known before it.
 
         `counts` is how much each of the batch's turns counts: it weighs the mean of a part that is new.

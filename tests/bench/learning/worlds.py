@@ -17,7 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from ingest.records.events import Chain, Part, Segment, TurnKind, VersionSpan
-from trainer.eligibility import EligibleTurn
+from trainer.eligibility import EligibleTurn, Ineligible
 from trainer.inbox import Item
 from trainer.setups import Setup
 
@@ -134,18 +134,16 @@ def _share_right(session: Session) -> float:
 
 def item_of(number: int, session: Session) -> Item:
     """As the trainer's inbox holds it. No sketches: few questions are asked often here, and all would be repeats."""
-    turns, segments = dict[str, EligibleTurn | object](), list[Segment]()
+    turns, segments = dict[str, EligibleTurn | Ineligible](), list[Segment]()
     setup = Setup(task=f"task {session.asked.task.number}")
     for turn, (start, logps) in enumerate(zip(session.starts, session.logps, strict=True)):
         name = f"{number}-{turn}"
         spans = (VersionSpan(version=0, start=0, end=len(logps)),)
-        segments.append(
-            Segment(trace_id=name, start=start, end=start + len(logps), logprobs=tuple(logps), spans=spans)
-        )
+        segments.append(Segment(trace_id=name, start=start, end=start + len(logps), logprobs=tuple(logps), spans=spans))
         part = Part(name="thumb", weight=1.0, value=session.thumb)
         turns[name] = EligibleTurn(name, TurnKind.MAIN, session.thumb, (part,), (0,), "", setup)
     chain = Chain(token_ids=tuple(session.tokens), segments=tuple(segments))
-    return Item(("rewards", 0), number, 1, "tenant", "spec", 0.0, turns, (chain,), f"user {number}")  # type: ignore[arg-type]
+    return Item(("rewards", 0), number, 1, "tenant", "spec", 0.0, turns, (chain,), f"user {number}")
 
 
 def write_policy(folder: Path, seed: int) -> None:

@@ -155,5 +155,5 @@ def test_an_older_checkpoints_baselines_are_read_as_worth_eight_turns_and_those_
 
 
 def test_bounds_the_wrong_way_round_are_refused() -> None:
-    with pytest.raises(ValueError, match="min_kept must be at most max_kept, got 0.9 and 0.5"):
+    with pytest.raises(ValueError, match=r"min_kept must be at most max_kept, got 0.9 and 0.5"):
         BaselineConfig(min_kept=0.9, max_kept=0.5)
