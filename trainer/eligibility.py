@@ -1,7 +1,7 @@
 """Which traces train, as values: `Trainable`, `Held` until a trial is decided, or `Ineligible` with its fate."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ingest.log import fates
@@ -87,7 +87,7 @@ class EligibleTurn:
     parts: tuple[Part, ...]
     versions: tuple[int, ...]
     sketch: str = ""
-    setup: Setup = Setup()
+    setup: Setup = field(default_factory=Setup)
 
 
 def screen(

@@ -1,4 +1,4 @@
-"""What a turn was set up to do, as far as records tell: its task is its system prompt, beside the tools it may call. Pure.
+"""What a turn was set up to do, as far as records tell: its task is its system prompt; and the tools it may call. Pure.
 
 Both are digests: what a baseline is keyed by is kept for long, and holds no content.
 """

@@ -10,8 +10,8 @@ nearly always done right and some rarely, one thumb in five the wrong way round.
     ours + lane      a quarter of the prompts answered three times more, by the replay lane; more is generated
 
 Each side has the learning rate that is best for it on other seeds. Reward is the policy's chance to be right, without
-the luck of the draw; a curve's end is the mean of its last batches. Intervals are of Student's t over seeds, paired: one
-seed has the same tasks, questions and first weights for all sides.
+the luck of the draw; a curve's end is the mean of its last batches. Intervals are of Student's t over seeds, paired:
+one seed has the same tasks, questions and first weights for all sides.
 
 `--plot FILE` also draws the curves.
 """
@@ -34,8 +34,8 @@ from runs import BATCH, LANE_GROUP, LANE_SHARE, LAST, Curve, Run, Side, go_all
 
 from infra.config import TrajectoryWeight
 
-SEEDS, SEARCH_SEEDS, BATCHES = 6, 2, 90
-RATES = (1e-3, 2e-3, 4e-3)
+SEEDS, SEARCH_SEEDS, BATCHES = 6, 2, 50
+RATES = (2e-3, 4e-3)
 RIVALS = (Side.OURS, Side.RAW, Side.BATCH_MEAN, Side.GROUPS)
 NAMES = {
     Side.OURS: "ours",
@@ -112,7 +112,11 @@ def figures(sides: Found, by_weight: Mapping[str, Sequence[Curve]], rates: Mappi
     for side in (Side.RAW, Side.BATCH_MEAN, Side.GROUPS):
         better = [own.end - other.end for own, other in zip(ours, sides[side], strict=True)]
         low, high = interval(better)
-        found |= {f"over_{NAMES[side]}": fmean(better), f"over_{NAMES[side]}_low": low, f"over_{NAMES[side]}_high": high}
+        found |= {
+            f"over_{NAMES[side]}": fmean(better),
+            f"over_{NAMES[side]}_low": low,
+            f"over_{NAMES[side]}_high": high,
+        }
     for side in (Side.RAW, Side.BATCH_MEAN):
         num = fmean(reached(own, other.end) for own, other in zip(ours, sides[side], strict=True))
         found[f"trajectories_for_{NAMES[side]}"] = num / BATCHES

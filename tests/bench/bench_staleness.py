@@ -31,8 +31,8 @@ from runs import Curve, Run, Side, go_all
 
 from infra.config import Correction, LossConfig, StaleNegatives
 
-LAGS, SEEDS, BATCHES = (0, 1, 2, 4, 8), 3, 60
-RATES = (2e-3, 6e-3)
+LAGS, SEEDS, BATCHES = (0, 1, 2, 4, 8), 2, 40
+RATES = (3e-3, 9e-3)
 TRUNCATED = LossConfig(correction=Correction.TRUNCATE, negatives=StaleNegatives.TAPER)
 ARMS: Mapping[str, tuple[LossConfig, bool]] = {
     "uncorrected": (LossConfig(), True),
@@ -104,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(cells)
     if args.plot:
         drawing.staleness({key: [curve.end for curve in found] for key, found in cells.items()}, args.plot)
-    bench.report("staleness", figures(cells, args.seeds) | {"minutes": round((time.monotonic() - begun) / 60, 1)}, TARGETS)
+    bench.report(
+        "staleness", figures(cells, args.seeds) | {"minutes": round((time.monotonic() - begun) / 60, 1)}, TARGETS
+    )
 
 
 if __name__ == "__main__":

@@ -53,9 +53,7 @@ HELD_OUT = 48
 NUM_FACTS, MAX_PROMPT, MAX_SUMMARY = 4, 230, 80  # facts of a history; tokens
 ASK = "Repeat the important facts from above in short notes."
 SHARPNESS = 1.5  # of the model that begins; see `sharpened`
-CONFIG = TrainerConfig(
-    batch_turns=TRAIN, minibatch_turns=16, microbatch_tokens=1600, lr=7e-5, threads=2
-)
+CONFIG = TrainerConfig(batch_turns=TRAIN, minibatch_turns=16, microbatch_tokens=1600, lr=7e-5, threads=2)
 SPEC = {
     "name": "summary-alone",
     "components": [

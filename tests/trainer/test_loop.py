@@ -91,7 +91,7 @@ def test_the_record_is_appended_after_the_manifest_can_be_read(world: World, mon
 
 
 def test_a_checkpoint_of_before_baselines_were_nodes_is_gone_on_from(world: World) -> None:
-    """Worth 8 turns of 0.4, seen with the batch's four of 0.15: (0.875 to 0.96 of 8 x 0.4 + 0.6) / that + 4."""
+    """Worth 8 turns of 0.4, and then the batch's four of 0.15."""
     before = State.model_validate({"baselines": {"main:default": 0.9, "main:value:default": 0.4}})
     Checkpoints(Path(world.config.trainer.checkpoint_dir)).commit(before)
     world.bootstrap()
@@ -99,8 +99,8 @@ def test_a_checkpoint_of_before_baselines_were_nodes_is_gone_on_from(world: Worl
     trainer = world.start()
     run(trainer)
     means = {node.key: node.mean for node in trainer.state.baselines.nodes}
-    kept = 8.0 * world.config.trainer.baselines.max_kept
-    assert means["value", "main", "default"] == pytest.approx((0.4 * kept + 0.15 * 4) / (kept + 4))
+    kept, new = 8.0 * 0.96**4, 1 + 0.96 + 0.96**2 + 0.96**3
+    assert means["value", "main", "default"] == pytest.approx((0.4 * kept + 0.15 * new) / (kept + new))
     assert means["value",] == pytest.approx(0.15) and len(means) == 5
 
 

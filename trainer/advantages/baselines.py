@@ -12,15 +12,17 @@ that mean is worth, n. A node's baseline is its own mean shrunk to its parent's 
 the posterior mean of a normal mean with k = variance within / variance between (James and Stein 1961; Gelman and Hill
 2007, eq. 12.1). So a key that was seen once, or never, expects what its tenant's turns of that kind earn.
 
-It is used before it is updated (SPO, arXiv 2509.13232, section 3.2): a turn is no part of its own baseline. Then, with
-c the counts of a batch's turns below a node, r their mean reward, and D how far the policy moved since the node was
-last updated,
+It is used before it is updated (SPO, arXiv 2509.13232, section 3.2): a turn is no part of its own baseline. Each turn
+then has SPO's update, alpha' = rho alpha + r and beta' = rho beta + 1 - r with alpha = n m and beta = n (1 - m), where
 
-    n' = rho n + c,    m' = (rho n m + c r) / n',    rho = 2^(-D / half-life), in [min_kept, max_kept]
+    rho = 2^(-D / half-life) in [min_kept, max_kept]
 
-which for one turn is SPO's alpha' = rho alpha + r, beta' = rho beta + 1 - r, with alpha = n m and beta = n (1 - m); its
-half-life is 0.06 and its bounds are 0.875 and 0.96: memories of 8 and of 25 batches that had the key. A batch's turns
-meet the same policy, so it is forgotten once for all of them, and their order does not matter.
+and D is how far the policy moved since the node was last updated; its half-life is 0.06 and its bounds are 0.875 and
+0.96, memories of 8 and of 25 turns. A batch's turns were met by the same policy, so D is 0 and rho is max_kept, h, from
+the second on. With c the counts of those below a node and r their mean reward, which each of them is taken to be, so
+that their order does not matter, that is
+
+    n' = rho h^(c - 1) n + a,    m' = (rho h^(c - 1) n m + a r) / n',    a = (1 - h^c) / (1 - h) = 1 + h + h^2 + ...
 
 D adds up what each update says it moved, which is no less than the distance between its ends.
 """
@@ -71,8 +73,10 @@ class Node(NamedTuple):
 
     def after(self, count: float, mean: float, own: BaselineConfig) -> "Node":
         """With turns of a batch that count this much, together."""
-        kept = self.turns * min(max(own.min_kept, self._faded(own)), own.max_kept)
-        return Node(self.key, (kept * self.mean + count * mean) / (kept + count), kept + count)
+        moved = min(max(own.min_kept, self._faded(own)), own.max_kept)
+        kept = self.turns * moved * own.max_kept ** (count - 1.0)
+        added = (1.0 - own.max_kept**count) / (1.0 - own.max_kept)
+        return Node(self.key, (kept * self.mean + added * mean) / (kept + added), kept + added)
 
     def worth(self, own: BaselineConfig) -> float:
         """How much it counts by now, without bounds."""
@@ -103,9 +107,7 @@ class Baselines(BaseModel):
     def _known(self) -> dict[Key, Node]:
         return {node.key: node for node in self.nodes}
 
-    def before(
-        self, column: Column, own: BaselineConfig, counts: Sequence[float] | None = None
-    ) -> dict[Key, float]:
+    def before(self, column: Column, own: BaselineConfig, counts: Sequence[float] | None = None) -> dict[Key, float]:
         """The baseline of every key in a batch's column, from what was known before it.
 
         `counts` is how much each of the batch's turns counts: it weighs the mean of a part that is new.

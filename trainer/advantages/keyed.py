@@ -10,8 +10,8 @@ A part that a turn lacks adds 0 to its sum: it says neither good nor bad, where 
 together instead, a part would count by its spread: one that moves by 0.01 would drown beside one that moves by 1.
 
 A turn counts in every mean and deviation as much as its entry in `counts` says, in (0, 1]: less than 1 where its prompt
-was asked before, its user asked too much (`repeats`, `caps`) or its trajectory has others (`batch`). Without them, a user
-with half of the batch would say what is normal in it.
+was asked before, its user asked too much (`repeats`, `caps`) or its trajectory has others (`batch`). Without them, a
+user with half of the batch would say what is normal in it.
 
 - each part normalised on its own, then the sum over the batch: GDPO (arXiv 2601.05242)
 - keyed persistent baseline, used before it is updated: SPO (arXiv 2509.13232, section 3.2); per role of an agent: RAE

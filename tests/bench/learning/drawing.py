@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from runs import BATCH, GROUP, LANE_GROUP, LANE_SHARE, Curve, Side
+from runs import BATCH, LANE_GROUP, LANE_SHARE, Curve, Side
 from worlds import RIGHT, V
 
 matplotlib.use("Agg")
@@ -79,7 +79,9 @@ def staleness(ends: Mapping[tuple[str, float, int], Sequence[float]], path: Path
     figure, axes = pyplot.subplots(1, len(rates), figsize=(10, 4), sharey=True)
     looks = (("x", ":", "#8a1b3d"), ("o", "-", "#1b4f8a"), ("s", "--", "#7a7a7a"))
     for axis, rate in zip(axes, rates, strict=True):
-        for shift, (arm, (marker, line, colour)) in enumerate(zip(dict.fromkeys(key[0] for key in ends), looks, strict=True)):
+        for shift, (arm, (marker, line, colour)) in enumerate(
+            zip(dict.fromkeys(key[0] for key in ends), looks, strict=True)
+        ):
             values = np.array([ends[arm, rate, lag] for lag in lags])
             mean, x = values.mean(1), np.arange(len(lags)) + 0.06 * (shift - 1)
             bars = np.stack([mean - values.min(1), values.max(1) - mean])

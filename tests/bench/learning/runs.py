@@ -7,7 +7,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from multiprocessing import get_context
 from os import sched_getaffinity
@@ -18,7 +18,13 @@ import torch
 import worlds
 from worlds import Session
 
-from infra.config import BaselineConfig, Correction, LossConfig, Packing, StaleNegatives, TrainerConfig, TrajectoryWeight
+from infra.config import (
+    BaselineConfig,
+    LossConfig,
+    Packing,
+    TrainerConfig,
+    TrajectoryWeight,
+)
 from trainer.advantages.baselines import Baselines
 from trainer.advantages.batch import Batch, make_batch
 from trainer.advantages.keyed import whiten
@@ -49,16 +55,16 @@ class Run:
     lr: float
     batches: int
     lag: int = 0
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = field(default_factory=LossConfig)
     is_recomputed: bool = False
     """Log-probabilities are taken as the trainer has them, not as they were logged: no correction."""
     weight: TrajectoryWeight = TrajectoryWeight.TURNS
-    baselines: BaselineConfig = BaselineConfig()
+    baselines: BaselineConfig = field(default_factory=BaselineConfig)
 
 
 @dataclass
 class Curve:
-    """True reward by batch of production sessions, and of the batch's sampled sessions all in all; `by_task` at the end."""
+    """True reward by batch of production's sessions, and at the end by task; how many were sampled all in all."""
 
     run: Run
     rewards: list[float] = field(default_factory=list)
@@ -86,7 +92,7 @@ class Study:
         self.tasks = worlds.tasks(run.seed)
         worlds.write_policy(folder, run.seed)
         self.config = TrainerConfig(
-            minibatch_turns=64,
+            minibatch_turns=BATCH * 7 // 8,  # two steps
             microbatch_tokens=100_000,
             packing=Packing.ROWS,
             lr=run.lr,
@@ -179,7 +185,9 @@ class Study:
         values = whiten(self._in_groups(grouped, LANE_GROUP), shares)
         by_trace = dict(batch.advantages)
         numbers = [n if k == 0 else len(sessions) + n * others + k - 1 for n in range(num) for k in range(LANE_GROUP)]
-        names = [f"{number}-{turn}" for number, one in zip(numbers, grouped, strict=True) for turn in range(len(one.starts))]
+        names = [
+            f"{number}-{turn}" for number, one in zip(numbers, grouped, strict=True) for turn in range(len(one.starts))
+        ]
         by_trace |= {name: value * share for name, value, share in zip(names, values, shares, strict=True)}
         return self._minibatches([*sessions, *more], by_trace), len(more)
 
@@ -193,9 +201,7 @@ class Study:
         if not self.run.is_recomputed:
             return minibatch
         with torch.no_grad():
-            return tuple(
-                part.__class__(**{**vars(part), "logps_N": self.learner.logps(part).numpy()}) for part in minibatch
-            )
+            return tuple(replace(part, logps_N=self.learner.logps(part).numpy()) for part in minibatch)
 
 
 def go(run: Run) -> Curve:

@@ -17,14 +17,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from ingest.records.events import Chain, Part, Segment, TurnKind, VersionSpan
-from trainer.eligibility import EligibleTurn
+from trainer.eligibility import EligibleTurn, Ineligible
 from trainer.inbox import Item
 from trainer.setups import Setup
 
-V, QUESTIONS, WRONG = 32, 4, 0.2
+V, QUESTIONS, WRONG = 16, 2, 0.2
 FIRST_QUESTION = V - QUESTIONS  # tasks are named by the first tokens, questions by the last
-LENGTHS = ((1, 1), (1, 3), (4, 1), (2, 2))  # turns, tokens of each reply
-RIGHT = (31, 31, 31, 31, 31, 31, 31, 31, 3, 3, 3, 3)  # of V tokens, by task: from nearly always to rarely
+LENGTHS = ((1, 1), (3, 1), (1, 2), (2, 1))  # turns, tokens of each reply
+RIGHT = (15, 15, 15, 15, 15, 15, 15, 15, 1, 1, 1, 1)  # of V tokens, by task: nearly always, and rarely
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Task:
 
 
 def tasks(seed: int) -> list[Task]:
-    """Another seed has other right answers, and other lengths for the tasks of one base rate."""
+    """Another seed has other right answers. Tasks of one base rate have all lengths."""
     rng = random.Random(f"tasks {seed}")
-    shapes = [shape for _ in range(len(RIGHT) // len(LENGTHS)) for shape in rng.sample(LENGTHS, len(LENGTHS))]
+    shapes = LENGTHS * (len(RIGHT) // len(LENGTHS))
     return [
         Task(number, right, *shape, tuple(rng.randrange(V) for _ in range(QUESTIONS)))
         for number, (right, shape) in enumerate(zip(RIGHT, shapes, strict=True))
@@ -134,18 +134,16 @@ def _share_right(session: Session) -> float:
 
 def item_of(number: int, session: Session) -> Item:
     """As the trainer's inbox holds it. No sketches: few questions are asked often here, and all would be repeats."""
-    turns, segments = dict[str, EligibleTurn | object](), list[Segment]()
+    turns, segments = dict[str, EligibleTurn | Ineligible](), list[Segment]()
     setup = Setup(task=f"task {session.asked.task.number}")
     for turn, (start, logps) in enumerate(zip(session.starts, session.logps, strict=True)):
         name = f"{number}-{turn}"
         spans = (VersionSpan(version=0, start=0, end=len(logps)),)
-        segments.append(
-            Segment(trace_id=name, start=start, end=start + len(logps), logprobs=tuple(logps), spans=spans)
-        )
+        segments.append(Segment(trace_id=name, start=start, end=start + len(logps), logprobs=tuple(logps), spans=spans))
         part = Part(name="thumb", weight=1.0, value=session.thumb)
         turns[name] = EligibleTurn(name, TurnKind.MAIN, session.thumb, (part,), (0,), "", setup)
     chain = Chain(token_ids=tuple(session.tokens), segments=tuple(segments))
-    return Item(("rewards", 0), number, 1, "tenant", "spec", 0.0, turns, (chain,), f"user {number}")  # type: ignore[arg-type]
+    return Item(("rewards", 0), number, 1, "tenant", "spec", 0.0, turns, (chain,), f"user {number}")
 
 
 def write_policy(folder: Path, seed: int) -> None:

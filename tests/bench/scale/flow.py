@@ -57,8 +57,8 @@ from serving.engine.recent import Recent
 from serving.engine.vocabulary import Vocabulary
 from serving.headers import Identity
 from serving.spool import Shipper, Spool
-from trainer.advantages.batch import make_batch
 from trainer.advantages.baselines import Baselines
+from trainer.advantages.batch import make_batch
 from trainer.advantages.repeats import Asked, Seen, num_alike
 from trainer.inbox import Inbox
 

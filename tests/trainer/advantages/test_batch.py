@@ -141,7 +141,11 @@ def test_tasks_and_tools_have_baselines_of_their_own(reward_of: RewardOf) -> Non
         return {0: {"messages": (ChatMessage(role="system", text=system),), "tools": tools}}
 
     search, both = '[{"type": "function", "function": {"name": "search"}}]', '[{"name": "search"}, {"name": "run"}]'
-    given = [("Write SQL. Today is 2026-11-26.", search), ("Write SQL. Today is 2026-12-01.", search), ("Write SQL.", "")]
+    given = [
+        ("Write SQL. Today is 2026-11-26.", search),
+        ("Write SQL. Today is 2026-12-01.", search),
+        ("Write SQL.", ""),
+    ]
     given += [("Write poems.", search), ("Write poems.", both)]
     rewards = [reward_of(f"s{n}", [0.5], turn_changes=asked(*one)) for n, one in enumerate(given)]
     (column,) = batch_of(items_of(*rewards)).columns
@@ -150,7 +154,7 @@ def test_tasks_and_tools_have_baselines_of_their_own(reward_of: RewardOf) -> Non
 
 
 def test_the_turns_of_a_trajectory_count_one_together_however_many_they_are(reward_of: RewardOf) -> None:
-    """Turns of four tokens and of two, and one of two alone: 4 / 6 and 2 / 6 of it as seen, 1 / 6 and 1 / 2 as trained."""
+    """Turns of four tokens and of two, and one of two alone: 4 / 6 and 2 / 6 as seen, 1 / 6 and 1 / 2 as trained."""
     long = {"segment_changes": {0: {"start": 1, "logprobs": (-1.0,) * 4}}}
     items = items_of(reward_of("s1", [0.9, 0.9], **long), reward_of("s2", [0.1]))
     expected = {
