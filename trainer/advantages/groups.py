@@ -5,9 +5,8 @@ comes, and stands in the group as something to compare with. What a member is me
 
     A_j = r_j - sum_{i != j} w_i r_i / sum_{i != j} w_i
 
-- leave-one-out: RLOO (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740). What j is measured against
-  does not depend on its own answer, so the gradient has no bias, whatever the weights and however large the
-  group
+- leave-one-out: RLOO (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740). What j is measured against does not
+  depend on its own answer, so the gradient has no bias, whatever the weights and however large the group
 - w is 1 for a replay. The lane chose the prompt by how the anchor turned out, with a propensity q that it told, so the
   anchor stands for 1 / q like it: self-normalised inverse propensity (Hajek 1971; Swaminathan and Joachims 2015,
   "The self-normalized estimator for counterfactual learning"), w = (1 / q) over the mean of 1 / q in the batch,
