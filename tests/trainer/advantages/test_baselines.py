@@ -89,8 +89,8 @@ def test_one_turn_at_a_time_is_the_papers_tracker() -> None:
 
 
 def test_a_key_that_is_not_in_the_batch_keeps_its_baseline_and_grows_old() -> None:
-    known = Baselines(nodes=(Node(("thumb",), 0.5, 10.0, 0.01), Node(("tone",), 0.5, 10.0)))
-    assert known.after([column([("thumb",)], [1.0])], 0.02, OWN).nodes[1] == Node(("tone",), 0.5, 10.0, 0.02)
+    known = Baselines(nodes=(Node(("thumb",), 0.5, 10.0), Node(("tone",), 0.5, 10.0, 0.01)))
+    assert known.after([column([("thumb",)], [1.0])], 0.02, OWN).nodes[1] == Node(("tone",), 0.5, 10.0, 0.01 + 0.02)
 
 
 KEYS = st.sampled_from([(*ACME, "sql"), (*ACME, "poems"), ("thumb", "summary", "acme"), ("thumb", "main", "other")])
