@@ -58,7 +58,8 @@ def test_grafana_finds_its_data_source_by_a_variable_and_the_dashboard_by_a_name
     assert "__inputs" not in board
     assert set(re.findall(r'"type": "prometheus",\s+"uid": "([^"]*)"', text)) == {"${datasource}"}
     titles = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
-    assert titles == ["Loop health", "Reward", "Trainer", "Serving by weight version", "Safety", "Privacy and lake"]
+    of_the_loop = ["Loop health", "Reward", "Trainer", "Replay lane"]
+    assert titles == [*of_the_loop, "Serving by weight version", "Safety", "Privacy and lake"]
     ids = [panel["id"] for panel in board["panels"]]
     assert len(set(ids)) == len(ids)
 
