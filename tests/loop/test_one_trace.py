@@ -65,6 +65,8 @@ class StillPolicy:
 
     def save(self, folder: Path) -> None: ...
 
+    def anchor(self, folder: Path | None) -> None: ...
+
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         return UpdateMetrics.of([StepMetrics(False, 0.1, 1.0, 0.01, 1.0, 0.9, 0.1, 10)])
 
@@ -217,11 +219,11 @@ class World:
             raise KilledError
 
         monkeypatch.setattr("trainer.loop.POLL_S", 0.0)
-        monkeypatch.setattr("trainer.loop.publish", killed)
+        monkeypatch.setattr("trainer.keeping.publish", killed)
         with pytest.raises(KilledError):
             self._tick(start())
         self.log.restart()
-        monkeypatch.setattr("trainer.loop.publish", publish)
+        monkeypatch.setattr("trainer.keeping.publish", publish)
         self._tick(start())
 
     @staticmethod

@@ -148,12 +148,17 @@ class TokenPolicy:
 
     def __init__(self) -> None:
         self.weights: list[int] = []
+        self.stable: list[int] | None = None
         self.moments = 0
         self.metrics: dict[str, Any] = {}
+        self.stable_kl: float | None = None
 
     def load(self, folder: Path) -> None:
         self.weights = json.loads((folder / "model.safetensors").read_text())
         self.moments = 0
+
+    def anchor(self, folder: Path | None) -> None:
+        self.stable = list(self.weights) if folder is None else json.loads((folder / "state.json").read_text())[0]
 
     def restore(self, folder: Path) -> None:
         self.weights, self.moments = json.loads((folder / "state.json").read_text())
@@ -167,7 +172,7 @@ class TokenPolicy:
                 self.weights += microbatch.targets_N.tolist()
         self.moments += 1
         step = StepMetrics(False, 0.1, 1.0, 0.01, 1.0, 0.9, 0.1, 10)
-        return UpdateMetrics.of([StepMetrics(**{**vars(step), **self.metrics})])
+        return UpdateMetrics.of([StepMetrics(**{**vars(step), **self.metrics})], self.stable_kl)
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True)
