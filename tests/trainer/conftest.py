@@ -42,6 +42,7 @@ from ingest.records.events import (
 )
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
+from trainer.inbox import Inbox, Item
 from trainer.learner.batching import Minibatch
 from trainer.learner.update import StepMetrics, UpdateMetrics
 from trainer.loop import Trainer
@@ -311,6 +312,23 @@ def make_world(tmp_path: Path, quick: None) -> Callable[..., World]:
 @pytest.fixture
 def reward_of() -> Callable[..., Reward]:
     return make_reward
+
+
+@pytest.fixture
+def log_items() -> Callable[[Sequence[tuple[str, Sequence[float | None]]]], list[Item]]:
+    """Items as an inbox reads them, of sessions and their rewards."""
+
+    def read(given: Sequence[tuple[str, Sequence[float | None]]]) -> list[Item]:
+        log = InMemoryLog()
+        log.create([TopicSpec(topics.REWARDS.name, 1, None)])
+        for session, rewards in given:
+            send(log, topics.REWARDS, session_key(session), make_reward(session, rewards))
+        inbox = Inbox(log, {}, ())
+        inbox.poll(0.0)
+        inbox.close()
+        return inbox.items
+
+    return read
 
 
 @pytest.fixture(scope="session")
