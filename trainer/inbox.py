@@ -192,9 +192,9 @@ class Inbox:
         del self.items[:num_items]
 
     def go_back(self, positions: Positions, again: Iterable[str]) -> None:
-        """Read on from `positions`, which lie before all that is held. `again` may be held once more. Raises `LogError`.
+        """Read on from `positions`, which lie before all that is held. `again` are traces that may be held once more.
 
-        The group is told: after an outage it would begin where it was told last.
+        The group is told: after an outage it would begin where it was told last. Raises `LogError`.
         """
         self._known -= {name for item in self.items for name in item.turns}
         self._known.difference_update(again)

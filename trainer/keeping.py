@@ -1,24 +1,22 @@
-"""The checkpoint in force, and the world as it says it is: the learner, the inbox, what is published, whose fate is told.
+"""The checkpoint in force, and the world brought to what it says: the learner, the inbox, versions, fates.
 
 The order of what is done, and what a kill before each step leaves:
 
-    a step       1. flush        dead letters are durable              the turns are read again
-                 2. checkpoint   weights, baselines, positions, used   as 1
-                 3. commit       the group's positions                 the lag is too high until the next
+    a step       1. flush        dead letters are durable               its turns are read again
+                 2. checkpoint   weights, baselines, positions, turns   as 1
+                 3. commit       the group's positions                  the lag is too high until the next
 
-    a version    1. checkpoint   a number, what it used, where it      a restart makes the version anew, of what has come
-                                 stands
-                 2. publish      store, then the `versions` record     a restart publishes the same bytes
-                 3. flush        the record is durable                 as 2
-                 4. checkpoint   published                             a restart repeats 2 and 3, to no effect
+    a version    1. checkpoint   its number, and where it stands        what is in the making, and grows on
+                 2. publish      store, then the `versions` record      a restart publishes the same bytes
+                 3. flush        the record is durable                  as 2
+                 4. checkpoint   it is published                        a restart repeats 2 and 3, to no effect
 
-    a decision   1. checkpoint   where the learner returns to, the     the release log says it again
-                                 fates that are owed
-                 2. learner, inbox   brought there                     a restart brings them there
-                 3. fates        appended and flushed                  a restart sends the same fates again
-                 4. checkpoint   no fates owed                         as 3, to no effect
+    a decision   1. checkpoint   where all returns to, fates owed       the release log says it again
+                 2. bring        the learner and the inbox there        a restart brings them there
+                 3. fates        appended and flushed                   a restart sends the same fates again
+                 4. checkpoint   no fates owed                          a restart repeats 3, to no effect
 
-Fates that wait for no decision are owed by the checkpoint of their step, and told after it like a decision's.
+Fates that wait for no decision are owed by the checkpoint of the step that used their rewards: 3 and 4 follow it.
 """
 
 import shutil

@@ -96,7 +96,7 @@ class Trainer:
         self._show()
 
     def tick(self) -> None:
-        """Read what is new, follow the release log, take a step when there are turns for one, publish when it is time."""
+        """Follow the release log, read, take a step when there are turns for one, and publish when it is time."""
         self._follow(self._releases.poll(0.0))
         self._publish_owed(self._releases.served)
         self._read()

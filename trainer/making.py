@@ -69,10 +69,16 @@ def _ended(item: Item) -> list[Used]:
 
 
 def grown(
-    making: Making, used: tuple[Used, ...], batch: Batch, update: UpdateMetrics, about: Mapping[str, float], said: Headers
+    making: Making,
+    used: tuple[Used, ...],
+    batch: Batch,
+    update: UpdateMetrics,
+    times: Mapping[str, float],
+    said: Headers,
 ) -> Making:
-    """With one more step, which trained `batch`. `about` are more metrics of it, `said` its trace context."""
-    numbers = {"mean_reward": batch.mean_reward, **batch.mean_parts, **batch.fairness.numbers(), **update.numbers(), **about}
+    """With one more step, which trained `batch`. `times` are more metrics of it, `said` its trace context."""
+    rewards = {"mean_reward": batch.mean_reward, **batch.mean_parts}
+    numbers = {**rewards, **batch.fairness.numbers(), **update.numbers(), **times}
     num_turns = making.num_turns + len(batch.turns)
     return making.model_copy(
         update={

@@ -140,7 +140,7 @@ class State(_Frozen):
 
     @property
     def positions(self) -> Positions:
-        return as_positions(self.began) | as_positions(self.offsets)
+        return {**as_positions(self.began), **as_positions(self.offsets)}
 
     @property
     def standing(self) -> Standing:

@@ -102,18 +102,17 @@ class Stepper:
             self._keeper.close_making(reason)
         else:
             logger.error("a step of %d turns is undone, and they never train: %s", len(batch.turns), reason)
-            refused = [_refused(item) for item in items]
-            self.let_go(refused, step=self._keeper.state.step + 1)
+            self.let_go([_refused(item) for item in items])
         self._keeper.bring_learner()
 
-    def let_go(self, items: Sequence[Item], **changes: object) -> None:
+    def let_go(self, items: Sequence[Item]) -> None:
         """The first items of the inbox are used, and nothing in them trains."""
         state = self._keeper.state
         used = used_of(items, ())
         making = state.making or (Making(begun_at=self._now()) if state.candidate else None)
         if making is not None:
             making = making.model_copy(update={"used": (*making.used, *used)})
-        self._keeper.use(len(items), used, making, **changes)
+        self._keeper.use(len(items), used, making)
 
 
 def _refused(item: Item) -> Item:

@@ -365,7 +365,7 @@ async def test_the_loop_is_measured_at_every_stage(told: Told, loop: tuple[World
     assert told.value(metrics.FIRST_TOKEN).count == told.value(metrics.EACH_TOKEN).count == SESSIONS
     assert told.value(metrics.TRAJECTORIES_CLOSED, closed="inactive") == SESSIONS
     assert told.value(metrics.REWARDS_MADE) == told.value(metrics.SCORES, component="thumb") == SESSIONS
-    assert told.value(metrics.FATES, fate="trained") == told.value(metrics.TURNS_TRAINED) == SESSIONS
+    assert told.value(metrics.TURNS_TRAINED) == SESSIONS and not told.points(metrics.FATES)  # until it is decided
     assert told.value(metrics.STALENESS).max == 0
     assert (told.value(metrics.ESS), told.value(metrics.KL)) == (0.9, 0.01)
     assert told.value(metrics.TRIAL_STATE, state="canary") == 1

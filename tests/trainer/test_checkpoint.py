@@ -109,7 +109,9 @@ def test_the_learners_of_stable_of_the_candidate_and_of_the_version_in_the_makin
 
 def test_memory_of_fated_traces_is_bounded_and_keeps_the_newest() -> None:
     names = tuple(str(number) for number in range(MAX_FATED + 2))
-    fates = [Fate(trace_ids=names[n:][:1000], kind=FateKind.EXPIRED, reason="", at=0.0) for n in range(0, len(names), 1000)]
+    fates = [
+        Fate(trace_ids=names[n:][:1000], kind=FateKind.EXPIRED, reason="", at=0.0) for n in range(0, len(names), 1000)
+    ]
     state = State(fated=("old",)).owing(fates)
     assert state.fated == names[2:] and len(state.fates) == len(fates)
 

@@ -23,7 +23,11 @@ def on_trial(making: Making | None, **changes: Any) -> State:
         version=5, parent=4, trace_ids=("k",), spec="s", metrics={}, at=1.0, standing=TRIED, is_published=True,
         used=(used("k"), used("held", FateKind.HELD_OUT, "its session is held out")),
     )  # fmt: skip
-    here = {"learner": "m", "baselines": {"k": 0.3}, "seen": {}, "offsets": {"rewards": {0: 30}}} if making else dict(TRIED)
+    here = (
+        {"learner": "m", "baselines": {"k": 0.3}, "seen": {}, "offsets": {"rewards": {0: 30}}}
+        if making
+        else dict(TRIED)
+    )
     return State.model_validate(
         {"step": 7, "base": 4, "candidate": candidate, "fallback": STABLE, "making": making, **here, **changes}
     )
@@ -84,7 +88,9 @@ def test_a_trace_whose_reward_the_log_may_not_give_again_keeps_a_fate_that_is_no
 
 
 @pytest.mark.parametrize("is_making", [True, False])
-def test_another_stable_version_is_taken_from_the_store_and_what_was_in_the_making_from_the_log(is_making: bool) -> None:
+def test_another_stable_version_is_taken_from_the_store_and_what_was_in_the_making_from_the_log(
+    is_making: bool,
+) -> None:
     making = {"making": MAKING, "fallback": STABLE} if is_making else {}
     here = {**dict(TRIED), "offsets": {"rewards": {0: 20}}}
     found = decisions.left(State.model_validate({"base": 5, **here, **making}), 4, CLOCK)

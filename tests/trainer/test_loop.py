@@ -272,7 +272,9 @@ def test_rewards_in_which_nothing_trains_do_not_wait_for_a_batch(world: World) -
     assert world.fate(reward).kind is FateKind.HELD_OUT
 
 
-def test_a_turn_of_the_candidate_has_its_fate_once_it_is_decided_and_then_is_trained_or_refused(make_world: Any) -> None:
+def test_a_turn_of_the_candidate_has_its_fate_once_it_is_decided_and_then_is_trained_or_refused(
+    make_world: Any,
+) -> None:
     for end, stable, kind in (
         (TrialState.PROMOTED, 1, FateKind.TRAINED),
         (TrialState.REJECTED, 0, FateKind.REFUSED),

@@ -53,8 +53,22 @@ def test_what_trains_in_nothing_is_bounded_in_number_alone() -> None:
 
 
 def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
-    first = {"num_tokens": 10.0, "kl": 0.1, "fair.user_share": 0.3, SESSIONS_FROM: 5.0, SESSIONS_TO: 9.0, "reward.a": 0.2}
-    second = {"num_tokens": 30.0, "kl": 0.3, "fair.user_share": 0.2, SESSIONS_FROM: 4.0, SESSIONS_TO: 8.0, FEEDBACK_AT: 7.0}
+    first = {
+        "num_tokens": 10.0,
+        "kl": 0.1,
+        "fair.user_share": 0.3,
+        SESSIONS_FROM: 5.0,
+        SESSIONS_TO: 9.0,
+        "reward.a": 0.2,
+    }
+    second = {
+        "num_tokens": 30.0,
+        "kl": 0.3,
+        "fair.user_share": 0.2,
+        SESSIONS_FROM: 4.0,
+        SESSIONS_TO: 8.0,
+        FEEDBACK_AT: 7.0,
+    }
     found = together(first, 1, second, 3)
     assert found == pytest.approx(
         {

@@ -52,7 +52,7 @@ class Capped:
 def cap(masses: Sequence[float], owners: Sequence[Owner], max_user_share: float, max_tenant_share: float) -> Capped:
     """Factors that bound users' and tenants' shares of the masses, each at least 0. Caps lie in (0, 1].
 
-    A mass that is nothing beside the largest is what rounding made of 0, and whose it is has none: `S` would drown in it.
+    A mass that is nothing beside the largest is what rounding made of 0, and whose it is has none.
     """
     held: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     nothing = _ROUNDING * max(masses, default=0.0)

@@ -92,7 +92,7 @@ class Policy(Protocol):
         """Write weights and optimiser into an existing, empty folder; durable on return."""
 
     def anchor(self, folder: Path | None) -> None:
-        """Take the weights in a folder that `save` wrote for stable's, to which KL is measured; `None`: those it has now."""
+        """Measure KL to the weights in a folder that `save` wrote, stable's; `None`: to those it has now."""
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One optimiser step per minibatch."""
