@@ -111,7 +111,7 @@ class Stepper:
         used = used_of(items, ())
         making = state.making or (Making(begun_at=self._now()) if state.candidate else None)
         if making is not None:
-            making = making.model_copy(update={"used": (*making.used, *used)})
+            making = making.using(used)
         self._keeper.use(len(items), used, making)
 
 
