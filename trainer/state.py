@@ -30,7 +30,7 @@ class _Frozen(BaseModel):
 
 
 class Used(_Frozen):
-    """Traces that ended alike in a version that is not decided. The first of their rewards was made at `rewarded_at`."""
+    """Traces that ended alike in a version that is not decided. Their first reward was made at `rewarded_at`."""
 
     trace_ids: tuple[str, ...]
     kind: FateKind

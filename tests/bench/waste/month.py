@@ -58,7 +58,7 @@ class Plan:
     promoted: float = 0.45
     rejected: float = 0.45
     changes_a_day: int = 1
-    lr: float = 0.02
+    lr: float = 0.05
 
     @property
     def num_sessions(self) -> int:
