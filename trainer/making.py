@@ -32,18 +32,18 @@ class Closed(StrEnum):
 
 
 def closed(making: Making, config: TrainerConfig, now: float) -> Closed | None:
-    """Why it takes no more; `None` while it does. One that holds no turns is bounded in what it used."""
+    """Why it takes no more; `None` while it does. One that holds no turns has no health, and is bounded all the same."""
     if making.num_turns >= config.max_version_turns or making.num_traces >= MAX_FATED:
         return Closed.TURNS
+    if making.alarm is not None:
+        return Closed.ALARM
     if making.num_turns == 0:
         return None
     if now - making.begun_at > config.max_version_age_s:
         return Closed.AGE
     if config.max_version_kl and making.stable_kl is not None and making.stable_kl > config.max_version_kl:
         return Closed.KL
-    if making.ess < config.min_version_ess:
-        return Closed.ESS
-    return Closed.ALARM if making.alarm is not None else None
+    return Closed.ESS if making.ess < config.min_version_ess else None
 
 
 def used_of(items: Sequence[Item], trained: Iterable[str]) -> tuple[Used, ...]:

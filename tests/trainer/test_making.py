@@ -52,6 +52,10 @@ def test_what_trains_in_nothing_is_bounded_in_number_alone() -> None:
     assert closed(empty.using((more,)), CONFIG, 1e9) is Closed.TURNS
 
 
+def test_an_alarm_closes_one_that_holds_no_turns_too() -> None:
+    assert closed(Making(begun_at=0.0, alarm="its first step was bad"), CONFIG, 1.0) is Closed.ALARM
+
+
 def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
     first = {
         "num_tokens": 10.0,
