@@ -32,7 +32,7 @@ class Closed(StrEnum):
 
 
 def closed(making: Making, config: TrainerConfig, now: float) -> Closed | None:
-    """Why it takes no more; `None` while it does. One that holds no turns has no health, and is bounded all the same."""
+    """Why it takes no more; `None` while it does. One that holds no turns has no health, and is bounded still."""
     if making.num_turns >= config.max_version_turns or making.num_traces >= MAX_FATED:
         return Closed.TURNS
     if making.alarm is not None:

@@ -51,7 +51,7 @@ class Plan:
 
     seed: int
     days: int = 30
-    sessions_a_day: int = 1280
+    sessions_a_day: int = 640
     batch_turns: int = 32
     trial_batches: int = 20
     candidate_share: float = 0.25
