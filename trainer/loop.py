@@ -178,6 +178,7 @@ class Trainer:
         self._steps.rule_out(served)
         if not self._is_full or not self._may_step(served):
             return
+        self._enter(self._resting())
         self._enter(Phase.UPDATING)
         self._show()
         self._steps.step(served, self._next_number())
@@ -224,8 +225,9 @@ class Trainer:
             return False
         if self._closed is not None:
             return True
-        is_behind = self._is_full or self._inbox.num_unread() >= self._own.batch_turns
-        return self._num_in_making >= self._own.min_version_turns and not is_behind
+        if self._num_in_making < self._own.min_version_turns or self._is_full:
+            return False
+        return self._inbox.num_unread() < self._own.batch_turns
 
     def _publish_owed(self, served: Served) -> None:
         if self._keeper.owes and served.mode is not Mode.FROZEN:

@@ -313,6 +313,17 @@ def test_a_reward_that_comes_again_during_a_trial_trains_nothing_even_after_a_re
     assert sorted(world.policy.weights) == world.tokens("a") + world.tokens("b")
 
 
+def test_turns_that_were_there_before_the_first_stable_version_train_as_soon_as_there_is_one(world: World) -> None:
+    trainer = world.start()
+    world.fill("a", sessions=3)
+    run(trainer)
+    assert trainer.phase is Phase.WAITING
+    world.bootstrap()
+    world.reward("last", [0.5])
+    run(trainer, 1)
+    assert world.store.versions() == [0, 1] and trainer.phase is Phase.COLLECTING
+
+
 def test_a_version_of_somebody_else_on_trial_is_waited_for(world: World) -> None:
     world.bootstrap()
     world.decide(7, TrialState.CANARY)
