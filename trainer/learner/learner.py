@@ -118,14 +118,20 @@ class Learner:
         return torch.optim.AdamW(self.model.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay)
 
     def anchor(self, folder: Path | None) -> None:
-        """Keep a frozen copy of stable's weights, where KL to them is asked for. It is held as the passes compute."""
+        """Keep a frozen copy of stable's weights, where KL to them is asked for."""
         if not (self._config.max_version_kl or self._config.loss.kl_coefficient):
             return
         self._stable = copy.deepcopy(self.model).requires_grad_(False)
         if folder is not None:
             _read_weights(self._stable, folder, self._config.device)
         if self._config.dtype == "bfloat16":
-            self._stable = self._stable.to(torch.bfloat16)
+            self._round_products(self._stable)
+
+    def _round_products(self, model: Any) -> None:
+        """Hold what autocast rounds at each use as it rounds it: half the memory, the same log-probabilities."""
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings():
+                module.to(torch.bfloat16)
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One AdamW step per minibatch."""
