@@ -99,8 +99,9 @@ class Trainer:
         """Follow the release log, read, take a step when there are turns for one, and publish when it is time."""
         self._follow(self._releases.poll(0.0))
         self._publish_owed(self._releases.served)
-        self._read()
-        if self._is_full and self._may_step(self._releases.served):
+        if not self._can_step:
+            self._read()
+        if self._can_step:
             self._step()
         self._publish()
         if self._now() >= self._settle_at:
@@ -110,7 +111,7 @@ class Trainer:
     # -- reading
 
     def _read(self) -> None:
-        """Poll, or leave the group while the inbox is full: a member that does not poll would be expelled anyway."""
+        """Poll, or wait outside the group while the inbox is full: a member that does not poll would be expelled."""
         if self._is_full or len(self._inbox.items) >= MAX_ITEMS_HELD:
             self._inbox.close()
             self._stop.wait(POLL_S)
@@ -166,6 +167,10 @@ class Trainer:
 
     # -- a step
 
+    @property
+    def _can_step(self) -> bool:
+        return self._is_full and self._may_step(self._releases.served)
+
     def _may_step(self, served: Served) -> bool:
         """Whether turns may train now: for a version that takes some, and knowing whose weights sampled them."""
         is_known = served.on_trial is None or served.on_trial == self._candidate
@@ -183,6 +188,8 @@ class Trainer:
         self._show()
         self._steps.step(served, self._next_number())
         self._enter(self._resting())
+        if self._is_full:  # the next step begins at once: two may take longer than a group waits for a member to poll
+            self._inbox.close()
 
     @property
     def _candidate(self) -> int | None:
