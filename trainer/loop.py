@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.5
 SETTLE_S = 30.0
 MAX_ITEMS_HELD = 4096
-"""Rewards read ahead of a step, with or without turns that may train; the rest waits on the log."""
+"""Rewards read, with or without turns that may train, while no step is taken; the rest waits on the log."""
 EXPIRE_AT_SHARE = 0.9
 """A reward leaves the log at `log.retention_s`; its turns get their fate while a restart could still read it."""
 
@@ -112,7 +112,8 @@ class Trainer:
 
     def _read(self) -> None:
         """Poll, or wait outside the group while the inbox is full: a member that does not poll would be expelled."""
-        if self._is_full or len(self._inbox.items) >= MAX_ITEMS_HELD:
+        is_long = len(self._inbox.items) >= MAX_ITEMS_HELD and not self._may_step(self._releases.served)
+        if self._is_full or is_long:
             self._inbox.close()
             self._stop.wait(POLL_S)
         else:

@@ -186,9 +186,12 @@ def test_a_version_that_went_far_from_stable_takes_no_more_and_turns_wait_on_the
     assert world.store.read(3).lineage["num_turns"] == len(held) == 48
 
 
-def test_what_nothing_trains_in_is_bounded_in_memory_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_no_step_is_taken_what_nothing_trains_in_is_bounded_in_memory_too(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("trainer.loop.MAX_ITEMS_HELD", 10)
     assert MAX_ITEMS_HELD > 10
+    world = make_world(train_during_trials=False)
     trainer = on_trial(world)
     for number in range(40):
         world.reward(f"x{number}", [0.5], held_out=True)
@@ -197,6 +200,20 @@ def test_what_nothing_trains_in_is_bounded_in_memory_too(world: World, monkeypat
     world.time += SETTLE_S
     run(trainer)
     assert trainer.state.making.num_traces == 10  # used, and on the log until the decision
+
+
+def test_few_turns_among_many_that_do_not_train_are_no_reason_to_stop_reading(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.loop.MAX_ITEMS_HELD", 10)
+    trainer = on_trial(world)
+    world.fill("b", sessions=1)
+    for number in range(20):
+        world.reward(f"x{number}", [0.5], held_out=True)
+        run(trainer, 1)
+    world.fill("c", sessions=3)
+    run(trainer)
+    assert trainer.status["turns_in_making"] == 4
 
 
 def test_an_alarm_closes_a_version_that_holds_turns_and_wastes_none(world: World) -> None:
