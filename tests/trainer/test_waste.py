@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from lineages import check, check_ended
 
+from ingest.log.memory import InMemorySubscription
 from ingest.records.events import Fate, FateKind, Mode, Reward, TrialState
 from ingest.store import releases
 from trainer.loop import MAX_ITEMS_HELD, SETTLE_S, Trainer
@@ -266,12 +267,19 @@ def test_where_the_learner_has_the_engines_cores_it_waits_and_then_takes_all_tha
     assert world.store.versions() == [0, 1, 2] and world.store.read(2).lineage["num_turns"] == 12
 
 
-def test_a_version_is_not_published_before_it_took_what_is_there(world: World) -> None:
-    world.bootstrap()
-    for name in "abc":
+@pytest.mark.parametrize("num_at_a_time", [2, 500])
+def test_a_version_is_not_published_before_it_took_what_is_there(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch, num_at_a_time: int
+) -> None:
+    world = make_world(train_during_trials=False)
+    trainer = on_trial(world)
+    poll = InMemorySubscription.poll
+    monkeypatch.setattr(InMemorySubscription, "poll", lambda one, wait_s, _most: poll(one, wait_s, num_at_a_time))
+    for name in "bcd":
         world.fill(name)
-    run(world.start())
-    assert world.store.versions() == [0, 1] and world.store.read(1).lineage["num_turns"] == 12
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer, 16)
+    assert world.store.versions() == [0, 1, 2] and world.store.read(2).lineage["num_turns"] == 12
 
 
 def test_a_version_waits_until_it_holds_the_turns_that_it_must(make_world: Any) -> None:
