@@ -235,7 +235,7 @@ class Trainer:
             return True
         if self._num_in_making < self._own.min_version_turns or self._is_full:
             return False
-        return self._inbox.num_unread() < self._own.batch_turns
+        return self._inbox.num_eligible + self._inbox.num_unread() < self._own.batch_turns
 
     def _publish_owed(self, served: Served) -> None:
         if self._keeper.owes and served.mode is not Mode.FROZEN:
