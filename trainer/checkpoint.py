@@ -90,10 +90,10 @@ class Checkpoints:
         for path in (self._folder / "states").iterdir():
             if path not in kept:
                 path.unlink()
-        needed = set[str | None]()
+        needed = set[str]()
         for path in (path for path in kept if path.exists()):
             state = State.model_validate_json(path.read_bytes())
-            needed |= {state.learner, state.fallback.learner if state.fallback else None}
+            needed |= state.learners
         for path in (self._folder / "learner").iterdir():
             if path.name not in needed:
                 shutil.rmtree(path)

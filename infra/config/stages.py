@@ -82,7 +82,28 @@ class TrainerConfig(Host):
     """The learner."""
 
     port: Port = Field(8200, description="how far the next version is, read-only")
-    batch_turns: int = Field(256, ge=2, description="scored turns in one update")
+    batch_turns: int = Field(256, ge=2, description="scored turns in one update; a version holds one or more of them")
+    min_version_turns: int = Field(1, ge=1, description="scored turns that a version holds before it may be published")
+    max_version_turns: int = Field(
+        16_384, ge=1, description="scored turns with which a version in the making takes no more: they wait on the log"
+    )
+    max_version_age_s: Seconds = Field(
+        86_400.0, description="from its first update on, after which a version that waits for a trial takes no more"
+    )
+    max_version_kl: float = Field(
+        0.1,
+        ge=0.0,
+        description="nats per token from stable beyond which a version takes no more; 0: not measured, which saves a "
+        "copy of stable's weights",
+    )
+    min_version_ess: float = Field(
+        0.5, ge=0.0, le=1.0, description="effective sample size of its last update below which a version takes no more"
+    )
+    train_during_trials: bool = Field(
+        True,
+        description="false where the learner has the cores that engines need meanwhile: turns wait on the log, and "
+        "train once the trial is decided",
+    )
     minibatch_turns: int = Field(64, ge=1, description="turns in one optimiser step")
     microbatch_tokens: int = Field(2048, ge=16, description="tokens, with padding, in one forward and backward pass")
     packing: Packing = Field(

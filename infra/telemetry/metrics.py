@@ -161,17 +161,22 @@ OLDEST_UNSCORED = _state(
 STALENESS = _histogram(
     "onstream.trainer.staleness", "{promotion}", "promotions a trained turn's oldest weights lay behind", _PROMOTIONS
 )
-UPDATE_DURATION = _histogram("onstream.trainer.update.duration", "s", "optimiser steps of one version", _WORK_S)
+UPDATE_DURATION = _histogram("onstream.trainer.update.duration", "s", "optimiser steps of one update", _WORK_S)
 UPDATES_DISCARDED = _counter("onstream.trainer.updates.discarded", "{update}", "updates that an alarm stopped")
-TURNS_TRAINED = _counter("onstream.trainer.turns.trained", "{turn}", "turns trained")
+TURNS_TRAINED = _counter("onstream.trainer.turns.trained", "{turn}", "turns trained, each time")
 TURNS_NEAR_DUPLICATE = _counter("onstream.trainer.turns.near_duplicate", "{turn}", "turns weighted down as repeats")
 TURNS_INELIGIBLE = _counter(
     "onstream.trainer.turns.ineligible", "{turn}", "turns that never train, and why", names.CAUSE
 )
-TURNS_COLLECTED = _state("onstream.trainer.turns.collected", "{turn}", "turns held for the next batches")
+TURNS_AGAIN = _counter(
+    "onstream.trainer.turns.again", "{turn}", "turns used in vain and taken again from the log, and why", names.CAUSE
+)
+TURNS_COLLECTED = _state("onstream.trainer.turns.collected", "{turn}", "turns held for the next step")
+TURNS_IN_MAKING = _state("onstream.trainer.turns.in_making", "{turn}", "turns trained in the version in the making")
 TRAINER_PHASE = _state("onstream.trainer.phase", "{phase}", "1 for what the trainer does now, else 0", names.PHASE)
 ESS = _gauge("onstream.trainer.ess", "{share}", "effective sample size of the last update, as a share of its tokens")
 KL = _gauge("onstream.trainer.kl", "{nat}", "KL from the served policy to the last update, per token")
+STABLE_KL = _gauge("onstream.trainer.stable_kl", "{nat}", "KL from stable to the version in the making, per token")
 CLIP_SHARE = _gauge("onstream.trainer.clip_share", "{share}", "tokens of the last update that were clipped")
 GRAD_NORM = _gauge("onstream.trainer.grad_norm", "{norm}", "of the last update, a mean over its steps")
 LOSS = _gauge("onstream.trainer.loss", "{loss}", "of the last update, a mean over its steps")

@@ -11,7 +11,8 @@ import copy
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Learner:
         torch.set_num_threads(config.threads)
         transformers.utils.logging.disable_progress_bar()
         self._base, self._config = base, config
+        self._stable: Any = None
         self.load(base)
 
     def load(self, folder: Path) -> None:
@@ -115,28 +117,75 @@ class Learner:
     def _fresh_optimizer(self) -> Any:
         return torch.optim.AdamW(self.model.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay)
 
+    def anchor(self, folder: Path | None) -> None:
+        """Keep a frozen copy of stable's weights, where KL to them is asked for."""
+        if not (self._config.max_version_kl or self._config.loss.kl_coefficient):
+            return
+        self._stable = copy.deepcopy(self.model).requires_grad_(False)
+        if folder is not None:
+            _read_weights(self._stable, folder, self._config.device)
+        if self._config.dtype == "bfloat16":
+            self._round_products(self._stable)
+
+    def _round_products(self, model: Any) -> None:
+        """Hold what autocast rounds at each use as it rounds it: half the memory, the same log-probabilities."""
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings():
+                module.to(torch.bfloat16)
+
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One AdamW step per minibatch."""
         began = [[self._as_began(microbatch) for microbatch in minibatch] for minibatch in minibatches]
-        return UpdateMetrics.of([self._step(*pair) for pair in zip(minibatches, began, strict=True)])
+        stable = [[self._of_stable(microbatch) for microbatch in minibatch] for minibatch in minibatches]
+        steps = [self._step(*three) for three in zip(minibatches, began, stable, strict=True)]
+        return UpdateMetrics.of(steps, self._stable_kl(minibatches[-1][0]) if minibatches else None)
 
     def _as_began(self, microbatch: Microbatch) -> torch.Tensor | None:
-        """Log-probabilities before the first step, where the loss needs them.
-
-        They are those of pi_old, and of stable: the loop begins every update there.
-        """
+        """Log-probabilities before the first step, those of pi_old, where the loss needs them."""
         own = self._config.loss
         if own.correction is Correction.BYPASS and not own.kl_coefficient:
             return None
         with torch.no_grad():
             return self.logps(microbatch)
 
-    def _step(self, minibatch: Minibatch, began: Sequence[torch.Tensor | None]) -> StepMetrics:
+    def _of_stable(self, microbatch: Microbatch) -> torch.Tensor | None:
+        """Stable's log-probabilities, where the loss needs them; without an anchor the update began there."""
+        if self._stable is None or not self._config.loss.kl_coefficient:
+            return None
+        with torch.no_grad(), self._being_stable():
+            return self.logps(microbatch)
+
+    def _stable_kl(self, microbatch: Microbatch) -> float | None:
+        """KL(stable || pi_theta) by the k3 estimator (Schulman 2020), r - 1 - log r with r = pi_theta / pi_stable.
+
+        Its tokens were sampled by stable and by the version on trial, so where they differ it is an approximation. One
+        microbatch is enough to see how far the weights have gone, and costs two passes.
+        """
+        if self._stable is None:
+            return None
+        with torch.no_grad():
+            with self._being_stable():
+                stable_N = self.logps(microbatch)
+            log_ratio_N = (self.logps(microbatch) - stable_N).double()
+            return float((log_ratio_N.expm1() - log_ratio_N).mean())
+
+    @contextmanager
+    def _being_stable(self) -> Iterator[None]:
+        """Passes go through stable's weights."""
+        own, self.model = self.model, self._stable
+        try:
+            yield
+        finally:
+            self.model = own
+
+    def _step(
+        self, minibatch: Minibatch, began: Sequence[torch.Tensor | None], stable: Sequence[torch.Tensor | None]
+    ) -> StepMetrics:
         """Gradients of all microbatches, then one step, unless loss or gradient is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
         sums = _Sums()
-        for microbatch, began_N in zip(minibatch, began, strict=True):
-            part = self.loss(microbatch, minibatch, began_N)
+        for microbatch, began_N, stable_N in zip(minibatch, began, stable, strict=True):
+            part = self.loss(microbatch, minibatch, began_N, stable_N)
             part.loss.backward()
             sums.add(part)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_grad_norm))
@@ -146,8 +195,15 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         return sums.metrics(grad_norm=norm, is_skipped=not is_finite)
 
-    def loss(self, microbatch: Microbatch, minibatch: Minibatch, began_N: torch.Tensor | None = None) -> PolicyLoss:
-        """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began."""
+    def loss(
+        self,
+        microbatch: Microbatch,
+        minibatch: Minibatch,
+        began_N: torch.Tensor | None = None,
+        stable_N: torch.Tensor | None = None,
+    ) -> PolicyLoss:
+        """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began, and
+        `stable_N` stable's: without them, the same."""
         behaviour_N, advantages_N, turns_N = self._tensors(
             microbatch.logps_N, microbatch.advantages_N, microbatch.turns_N
         )
@@ -159,7 +215,7 @@ class Learner:
             num_tokens=sum(part.num_trained for part in minibatch),
             num_turns=sum(part.num_turns for part in minibatch),
             proximal_logps_N=began_N,
-            stable_logps_N=began_N,
+            stable_logps_N=began_N if stable_N is None else stable_N,
         )
         return policy_loss(inputs, self._config.loss)
 
@@ -202,16 +258,15 @@ class Learner:
         Raises:
             StoreError: a file is missing or does not fit the model.
         """
+        _read_weights(self.model, folder, self._config.device)
         try:
-            weights, moments = (load_file(folder / name, self._config.device) for name in (WEIGHTS, OPTIMIZER))
+            moments = load_file(folder / OPTIMIZER, self._config.device)
             steps = json.loads((folder / SCALARS).read_text())["steps"]
             self._optimizer = self._fresh_optimizer()
-            with torch.no_grad():
-                for name, param in self.model.named_parameters():
-                    param.copy_(weights[name])
-                    if name in steps:
-                        state = {moment: moments[f"{moment}.{name}"].clone() for moment in _MOMENTS}
-                        self._optimizer.state[param] = {"step": torch.tensor(float(steps[name])), **state}
+            for name, param in self.model.named_parameters():
+                if name in steps:
+                    state = {moment: moments[f"{moment}.{name}"].clone() for moment in _MOMENTS}
+                    self._optimizer.state[param] = {"step": torch.tensor(float(steps[name])), **state}
         except (OSError, KeyError, ValueError, RuntimeError) as exc:
             raise StoreError(f"learner state {folder}: not readable for this model: {exc}") from exc
 
@@ -222,6 +277,17 @@ class Learner:
         for source in sorted(self._base.iterdir()):
             if source.is_file() and not any(source.match(pattern) for pattern in _NOT_COPIED):
                 shutil.copyfile(source, folder / source.name)
+
+
+def _read_weights(model: Any, folder: Path, device: str) -> None:
+    """Take the weights that `Learner.save` wrote. Raises `StoreError`."""
+    try:
+        weights = load_file(folder / WEIGHTS, device)
+        with torch.no_grad():
+            for name, param in model.named_parameters():
+                param.copy_(weights[name])
+    except (OSError, KeyError, ValueError, RuntimeError) as exc:
+        raise StoreError(f"learner state {folder}: not readable for this model: {exc}") from exc
 
 
 @dataclass

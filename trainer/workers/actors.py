@@ -104,6 +104,9 @@ class LearnerActor(Desk):
     def export(self, folder: str) -> None:
         self._learner.export(Path(folder))
 
+    def anchor(self, folder: str | None) -> None:
+        self._learner.anchor(None if folder is None else Path(folder))
+
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         return self._learner.update(minibatches)
 
@@ -133,6 +136,13 @@ class RayPolicy:
     def restore(self, folder: Path) -> None:
         with self.carrier.to_learner(folder) as there:
             self._wait(self._actor.restore.remote(there))
+
+    def anchor(self, folder: Path | None) -> None:
+        if folder is None:
+            self._wait(self._actor.anchor.remote(None))
+            return
+        with self.carrier.to_learner(folder) as there:
+            self._wait(self._actor.anchor.remote(there))
 
     def save(self, folder: Path) -> None:
         with self.carrier.from_learner(folder) as there:

@@ -48,15 +48,21 @@ def test_the_actor_trains_saves_restores_and_exports_as_the_learner_does(
 
     from trainer.learner.learner import Learner
 
+    found: list[float] = []
     for name, one in (("remote", policy), ("here", Learner(tiny_model, config))):
         (tmp_path / name).mkdir()
         metrics = one.update(BATCH)
         one.save(tmp_path / name)
         one.load(tiny_model)
+        one.anchor(tmp_path / name)
+        found.append(one.update(BATCH).stable_kl)
+        one.anchor(None)
+        found.append(one.update(BATCH).stable_kl)
         one.restore(tmp_path / name)
         one.export(tmp_path / f"{name}-export")
         assert metrics.num_steps == 1 and metrics.num_skipped == 0
     remote, here = (load_file(tmp_path / f"{name}-export" / "model.safetensors") for name in ("remote", "here"))
+    assert found[:2] == found[2:] and found[0] == 0.0 and found[1] > 0.0  # the same step again, and one more
     assert remote.keys() == here.keys()
     assert all(bool((remote[name] - here[name]).abs().max() < 1e-2) for name in here)
 
