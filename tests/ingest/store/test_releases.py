@@ -72,10 +72,19 @@ def test_an_announcement_changes_nothing_served() -> None:
     assert (served.stable, served.engines) == (0, BOOTSTRAP.engines)
 
 
-@pytest.mark.parametrize("state", [TrialState.REJECTED, TrialState.ROLLED_BACK, TrialState.EXPIRED])
-def test_every_end_but_promotion_is_a_rejection(state: TrialState) -> None:
+@pytest.mark.parametrize(
+    ("state", "decision"),
+    [
+        (TrialState.REJECTED, Decision.REJECTED),
+        (TrialState.ROLLED_BACK, Decision.REJECTED),
+        (TrialState.EXPIRED, Decision.EXPIRED),
+    ],
+)
+def test_every_end_but_promotion_leaves_stable_and_an_expiry_is_no_rejection(
+    state: TrialState, decision: Decision
+) -> None:
     served = releases.fold([BOOTSTRAP, CANARY, release(2, state=state, candidate=1)])
-    assert (served.decision(1), served.stable, served.on_trial) == (Decision.REJECTED, 0, None)
+    assert (served.decision(1), served.stable, served.on_trial) == (decision, 0, None)
 
 
 @pytest.mark.parametrize("state", [TrialState.PUBLISHED, TrialState.EVALUATING, TrialState.CANARY])
