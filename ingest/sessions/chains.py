@@ -82,13 +82,15 @@ class _Growing:
         )
 
     def marks(self, flaws: Flaws) -> tuple[ChainMark, ...]:
-        held = [segment.trace_id for segment in self.segments]
         wrong = {
-            ChainMark.MISSING: any(reading.unknown for reading in self.readings),
-            ChainMark.LATE: any(name in flaws.late for name in held),
-            ChainMark.DUPLICATED: any(name in flaws.duplicated for name in held),
+            ChainMark.MISSING: any([reading.unknown for reading in self.readings]),
+            ChainMark.LATE: self._has_any(flaws.late),
+            ChainMark.DUPLICATED: self._has_any(flaws.duplicated),
         }
         return tuple([mark for mark, is_so in wrong.items() if is_so])
+
+    def _has_any(self, trace_ids: Collection[str]) -> bool:
+        return bool(trace_ids) and any(segment.trace_id in trace_ids for segment in self.segments)
 
 
 class _Laying:
@@ -152,10 +154,10 @@ def join(traces: Iterable[Trace], flaws: Flaws | None = None) -> Joined:
     lineage, laying = Lineage(Requests(wholes)), _Laying(wholes)
     for trace in ordered:
         if not takes_part(trace):
-            lineage.read(trace, None)
+            lineage.read(trace, is_part=False)
             continue
         chain, prompt = laying.fit(trace)
-        reading = lineage.read(trace, chain.segments[-1].trace_id if chain else None)
+        reading = lineage.read(trace, True, chain.readings[-1].trace.trace_id if chain else None)
         laying.lay(trace, reading, chain, prompt)
     return Joined(_stored(laying.growing, flaws or Flaws()), lineage.readings)
 

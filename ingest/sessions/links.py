@@ -59,10 +59,10 @@ class Lineage:
     _earlier: list[Reading] = field(default_factory=list)  # those that take part
     _seen: set[Key] = field(default_factory=set)
 
-    def read(self, trace: Trace, extends: str | None) -> Reading:
+    def read(self, trace: Trace, is_part: bool, extends: str | None = None) -> Reading:
         """Take the next trace; `extends` is the newest turn of the chain that its prompt extends, token for token."""
-        reading = Reading(trace, self._requests.read(trace, self.readings), trace.kind, calls_in(trace.reply_text))
-        is_part = takes_part(trace)
+        read = self._requests.read(trace, self.readings)
+        reading = Reading(trace, read, read.thread, trace.kind, calls_in(trace.reply_text))
         self._place(reading, extends, is_part)
         if is_part:
             if extends is None:

@@ -56,6 +56,7 @@ class Reading:
 
     trace: Trace
     read: Read
+    thread: Thread
     kind: TurnKind
     tool_calls: tuple[ToolCall, ...]
     parent: str | None = None
@@ -66,10 +67,6 @@ class Reading:
     unknown: bool = False
     _reply: Reply | None = None
     _texts: list[Text] | None = None
-
-    @property
-    def thread(self) -> Thread:
-        return self.read.thread
 
     @property
     def reply(self) -> Reply:
@@ -100,8 +97,8 @@ class Reading:
     @property
     def asked(self) -> str:
         """What it answered: the text of its last message."""
-        last = self.since(self.thread.length - 1) if self.thread.length else ()
-        return last[-1].text if last else ""
+        messages = self.read.own or self.messages
+        return messages[-1].text if messages else ""
 
     def since(self, number: int) -> tuple[ChatMessage, ...]:
         """Its messages from `number` on."""

@@ -434,8 +434,6 @@ def _common_consent(traces: list[Trace]) -> Consent:
 
 def _common_assignment(traces: list[Trace]) -> Assignment | None:
     """The one that all of them have. Blocks go on under a session: there it is the one that it began with."""
-    first = traces[0].assignment
-    if any(trace.assignment.block is not None for trace in traces):
-        return first
-    said = first.__dict__  # models compare far slower
-    return first if all(trace.assignment.__dict__ == said for trace in traces) else None
+    said = [trace.assignment.__dict__ for trace in traces]  # models compare far slower
+    is_one = said.count(said[0]) == len(said) or any(one["block"] is not None for one in said)
+    return traces[0].assignment if is_one else None
