@@ -4,6 +4,7 @@ Bytes that come from elsewhere are validated where they are read, once. What is 
 is right already, and validating it costs more than putting it together.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TypeVar
 
@@ -23,9 +24,10 @@ def made(kind: type[Model], /, **fields: object) -> Model:
     return value
 
 
-def named_alike(value: BaseModel) -> None:
-    """Let go of which fields `value` was given, 2 kB of a trace: nobody asks, and all of its kind can share a set."""
-    _put(value, "__pydantic_fields_set__", _names(type(value)))
+def named_alike(values: Iterable[BaseModel]) -> None:
+    """Let go of which fields each was given, 4 kB of a trace: nobody asks, and all of a kind can share a set."""
+    for value in values:
+        _put(value, "__pydantic_fields_set__", _names(type(value)))
 
 
 @cache

@@ -23,6 +23,7 @@ from ingest.records.prefixes import Wholes
 from ingest.sessions.links import Lineage, takes_part
 from ingest.sessions.readings import Reading, Requests
 
+
 @dataclass(frozen=True)
 class Flaws:
     """Trace ids whose delivery went wrong."""
@@ -83,7 +84,7 @@ class _Growing:
 
     def marks(self, flaws: Flaws) -> tuple[ChainMark, ...]:
         wrong = {
-            ChainMark.MISSING: any([reading.unknown for reading in self.readings]),
+            ChainMark.MISSING: any(reading.unknown for reading in self.readings),
             ChainMark.LATE: self._has_any(flaws.late),
             ChainMark.DUPLICATED: self._has_any(flaws.duplicated),
         }

@@ -310,7 +310,7 @@ class SessionTable:
         return ended
 
     def _reached(self, now: float) -> list[_Session]:
-        """The sessions whose end lies before `now`; those of which it does no longer are looked at when it is reached."""
+        """The sessions whose end lies before `now`. Of those that a record came for since, the end is awaited anew."""
         found = [session for session in (*self._reached_before, *self._ends.take(now)) if session.is_open]
         self._reached_before = [session for session in found if session.ends_at <= now]
         for session in found:

@@ -7,7 +7,6 @@ from ingest.records.made import made
 from ingest.sessions.messages import USER, tools_of
 from ingest.sessions.readings import Reading
 
-
 _MAIN, _REWRITE = TurnKind.MAIN, LinkKind.REWRITE
 
 
