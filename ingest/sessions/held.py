@@ -24,7 +24,7 @@ class Held(NamedTuple):
     @classmethod
     def of(cls, trace: Trace, message: Message) -> "Held":
         prefix = trace.prefix
-        named_alike((trace, trace.assignment, trace.sampling, *trace.spans, *((prefix,) if prefix else ())))
+        named_alike([trace, trace.assignment, trace.sampling, *trace.spans, *([prefix] if prefix else [])])
         num_tokens = len(trace.prompt_token_ids) + len(trace.token_ids)
         return cls(
             trace,
