@@ -21,7 +21,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import fsspec  # type: ignore[import-untyped]
@@ -180,9 +179,9 @@ class ClaimLog(WrappedLog):
             return message
         headers = {name: text for name, text in message.headers.items() if name not in (CLAIM, UNUSABLE)}
         try:
-            return replace(message, value=self._claims.get(claim), headers=headers)
+            return message._replace(value=self._claims.get(claim), headers=headers)
         except RecordError as exc:
-            return replace(message, headers=message.headers | {UNUSABLE: str(exc)})
+            return message._replace(headers=message.headers | {UNUSABLE: str(exc)})
 
 
 def keep_sweeping(claims: Claims, stop: Stop) -> None:

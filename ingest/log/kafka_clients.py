@@ -193,6 +193,6 @@ class KafkaClients:
 
 def message_of(record: KafkaMessage) -> Message:
     """A consumer's record as a message."""
-    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers() or ()}
-    key = (record.key() or b"").decode(errors="replace")
+    headers = {name: str(value or b"", "utf-8", "replace") for name, value in record.headers() or ()}
+    key = str(record.key() or b"", "utf-8", "replace")
     return Message(record.topic(), record.partition(), record.offset(), key, record.value() or b"", headers)

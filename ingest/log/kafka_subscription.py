@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from operator import attrgetter
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -14,6 +15,7 @@ from ingest.log.kafka_clients import AWAY, PASSING, POLL_S, KafkaClients, messag
 from ingest.log.protocol import Message, Positions
 
 Where = tuple[str, int]
+_PLACE = attrgetter("topic", "partition")
 
 _IDLE_S = 0.05
 _MISSING_S, _LOOK_S = 1.0, 10.0  # a reader without a group looks for new partitions this often
@@ -82,8 +84,7 @@ class KafkaSubscription:
             self._trouble, self._next_probe = None, time.monotonic() + self._probe_s
         elif time.monotonic() >= self._next_probe:
             self._watch()
-        polled.sort(key=lambda record: (record.topic(), record.partition()))
-        return [message_of(record) for record in polled]
+        return sorted(map(message_of, polled), key=_PLACE)
 
     def _take(self, until: Deadline, max_messages: int) -> list[KafkaMessage]:
         self._wake()

@@ -6,13 +6,12 @@ is read again after a crash between handling and `commit`, so every sink is idem
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ingest.records.events import Headers
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One message as it lies in a partition. `offset` is its place; the next one is read at `offset + 1`."""
 
     topic: str

@@ -15,7 +15,6 @@ A record without `subject` passes as it is.
 """
 
 import logging
-from dataclasses import replace
 from typing import Protocol
 
 from infra.errors import ErasedError, LogError, RecordError, StoreError
@@ -114,4 +113,4 @@ def opened(message: Message, keyring: Keyring) -> Message:
     except RecordError as exc:
         logger.warning("%s/%d@%d: %s", message.topic, message.partition, message.offset, exc)
         return message
-    return replace(message, value=value, headers=headers)
+    return message._replace(value=value, headers=headers)

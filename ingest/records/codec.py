@@ -48,7 +48,7 @@ _zstd = _Zstd()
 def encode(record: Record) -> tuple[bytes, Headers]:
     """A record's value, and the header that names its schema and version."""
     schema = {SCHEMA_HEADER: f"{record.SCHEMA}/{record.VERSION}"}
-    return packed(record.model_dump_json().encode()), schema
+    return packed(record.__pydantic_serializer__.to_json(record)), schema
 
 
 def packed(value: bytes) -> bytes:

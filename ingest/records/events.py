@@ -549,4 +549,4 @@ def content_id(*parts: str) -> str:
 
 def versions_of(spans: Iterable[VersionSpan]) -> tuple[int, ...]:
     """Distinct versions, in the order they sampled."""
-    return tuple(dict.fromkeys(span.version for span in spans))
+    return tuple(dict.fromkeys([span.version for span in spans]))

@@ -4,28 +4,31 @@ Bytes that come from elsewhere are validated where they are read, once. What is 
 is right already, and validating it costs more than putting it together.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 Model = TypeVar("Model", bound=BaseModel)
-_new, _put = object.__new__, object.__setattr__
+_new = object.__new__
+_put_fields, _put_names, _put_extra, _put_private = (BaseModel.__dict__[name].__set__ for name in BaseModel.__slots__)
 
 
 def made(kind: type[Model], /, **fields: object) -> Model:
     """A `kind` of just these fields: all that it has, in the order it names them, of their own types."""
     value = _new(kind)
-    _put(value, "__dict__", fields)
-    _put(value, "__pydantic_fields_set__", _names(kind))
-    _put(value, "__pydantic_extra__", None)
-    _put(value, "__pydantic_private__", None)
+    _put_fields(value, fields)
+    _put_names(value, _names(kind))
+    _put_extra(value, None)
+    _put_private(value, None)
     return value
 
 
-def named_alike(value: BaseModel) -> None:
-    """Let go of which fields `value` was given, 2 kB of a trace: nobody asks, and all of its kind can share a set."""
-    _put(value, "__pydantic_fields_set__", _names(type(value)))
+def named_alike(values: Iterable[BaseModel]) -> None:
+    """Let go of which fields each was given, 4 kB of a trace: nobody asks, and all of a kind can share a set."""
+    for value in values:
+        _put_names(value, _names(type(value)))
 
 
 @cache

@@ -61,6 +61,17 @@ class Packed(Sequence[N]):
         return made
 
     @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """One after the other; byte planes are joined as they are, where no part was looked at yet."""
+        packed = [(part._planes, len(part._planes) // WORD_BYTES) for part in parts if part._planes is not None]
+        if len(packed) < len(parts):
+            return cls.of_words(b"".join([part.words for part in parts]))
+        made = cls.__new__(cls)
+        made._words = None
+        made._planes = b"".join([planes[n * num : (n + 1) * num] for n in range(WORD_BYTES) for planes, num in packed])
+        return made
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """From a string as records have it. Raises `ValueError`."""
         has_planes = text.startswith(_PLANES)

@@ -111,8 +111,9 @@ class Assembler:
         batch = self._reader.poll(timeout_s, self._max_messages)
         self._follow_assignment()
         self._look_up(record for _, record in batch)
+        now = self._clock()
         for message, record in batch:
-            self._lay(message, record)
+            self._lay(message, record, now)
         self._looked_up.clear()
         self._polled = len(batch)
         return len(batch)
@@ -134,8 +135,8 @@ class Assembler:
             num_new = self._index.catch_up({partition for _, partition in gained})
             logger.info("reading %d partitions; %d trajectories were new to the index", len(assigned), num_new)
 
-    def _lay(self, message: Message, record: Record | Erased | None) -> None:
-        where, now = (message.topic, message.partition), self._clock()
+    def _lay(self, message: Message, record: Record | Erased | None, now: float) -> None:
+        where = (message.topic, message.partition)
         self._committed.setdefault(where, message.offset)
         self._next[where] = message.offset + 1
         if isinstance(record, Trace):
@@ -149,6 +150,8 @@ class Assembler:
 
     def _lay_trace(self, message: Message, trace: Trace, now: float) -> None:
         taken = self.table.add_trace(trace, message, now)
+        if taken is Taken.KEPT:
+            return
         if taken is Taken.ORPHANED and (whole := self._elders.whole(trace)):
             taken = self.table.add_trace(whole, message, now)
         if taken is Taken.DUPLICATE:

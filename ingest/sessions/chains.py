@@ -23,8 +23,6 @@ from ingest.records.prefixes import Wholes
 from ingest.sessions.links import Lineage, takes_part
 from ingest.sessions.readings import Reading, Requests
 
-Words = bytes | bytearray
-
 
 @dataclass(frozen=True)
 class Flaws:
@@ -43,42 +41,57 @@ class Joined:
 
 
 class _Growing:
-    """A chain while traces are still being laid on it. `words` are its tokens', 32 bits each."""
+    """A chain of `num_tokens` while traces are still being laid on it."""
 
-    __slots__ = ("readings", "segments", "words")
+    __slots__ = ("_num_in_words", "_parts", "_words", "num_tokens", "readings", "segments")
 
     def __init__(self) -> None:
-        self.words = bytearray()
+        self._parts: list[TokenIds] = []
+        self._words, self._num_in_words = bytearray(), 0
+        self.num_tokens = 0
         self.segments: list[Segment] = []
         self.readings: list[Reading] = []
 
-    def lay(self, trace: Trace, reading: Reading, prompt: Words) -> int:
-        """Go on with the rest of a trace's prompt, and its reply. Where that ends, in bytes."""
-        self.words += prompt
-        start = len(self.words) // WORD_BYTES
-        self.words += trace.token_ids.words
-        end = len(self.words)
+    @property
+    def tokens(self) -> TokenIds:
+        return TokenIds.joined(self._parts)
+
+    @property
+    def words(self) -> bytearray:
+        """Its tokens, 32 bits each. Only where there are several chains does anybody ask."""
+        for part in self._parts[self._num_in_words :]:
+            self._words += part.words
+        self._num_in_words = len(self._parts)
+        return self._words
+
+    def lay(self, trace: Trace, reading: Reading, prompt: TokenIds) -> None:
+        """Go on with the rest of a trace's prompt, and its reply."""
+        reply = trace.token_ids
+        self._parts += (prompt, reply)
+        start = self.num_tokens + len(prompt)
+        self.num_tokens = start + len(reply)
         self.readings.append(reading)
         self.segments.append(
             made(
                 Segment,
                 trace_id=trace.trace_id,
                 start=start,
-                end=end // WORD_BYTES,
+                end=self.num_tokens,
                 logprobs=trace.logprobs,
                 spans=trace.spans,
             )
         )
-        return end
 
     def marks(self, flaws: Flaws) -> tuple[ChainMark, ...]:
-        held = [segment.trace_id for segment in self.segments]
         wrong = {
             ChainMark.MISSING: any(reading.unknown for reading in self.readings),
-            ChainMark.LATE: any(name in flaws.late for name in held),
-            ChainMark.DUPLICATED: any(name in flaws.duplicated for name in held),
+            ChainMark.LATE: self._has_any(flaws.late),
+            ChainMark.DUPLICATED: self._has_any(flaws.duplicated),
         }
         return tuple([mark for mark, is_so in wrong.items() if is_so])
+
+    def _has_any(self, trace_ids: Collection[str]) -> bool:
+        return bool(trace_ids) and any(segment.trace_id in trace_ids for segment in self.segments)
 
 
 class _Laying:
@@ -89,35 +102,37 @@ class _Laying:
         self.growing: list[_Growing] = []
         self._ends: dict[str, tuple[_Growing, int]] = {}
 
-    def fit(self, trace: Trace) -> tuple[_Growing | None, Words]:
+    def fit(self, trace: Trace) -> tuple[_Growing | None, TokenIds]:
         """The chain that a trace extends, and the rest of its prompt behind that."""
         prefix = trace.prefix
         chain, end = self._ends.get(prefix.parent, (None, 0)) if prefix is not None else (None, 0)
         if chain is None or prefix is None:
-            return self._search(self._wholes.whole(trace).prompt_token_ids.words)
-        shared, own = prefix.num_tokens * WORD_BYTES, trace.prompt_token_ids.words
-        if shared == end == len(chain.words) and not self._is_rivalled(chain):
-            return chain, own
+            return self._search(self._wholes.whole(trace).prompt_token_ids)
+        shared = prefix.num_tokens
+        if shared == end == chain.num_tokens and not self._is_rivalled(chain):
+            return chain, trace.prompt_token_ids
         if shared > end:
-            return self._search(self._wholes.whole(trace).prompt_token_ids.words)
-        return self._search(chain.words[:shared] + own)
+            return self._search(self._wholes.whole(trace).prompt_token_ids)
+        return self._search(TokenIds.of_words(bytes(chain.words[: shared * WORD_BYTES])) + trace.prompt_token_ids)
 
     def _is_rivalled(self, chain: _Growing) -> bool:
         """Whether a prompt that extends a chain may extend another that is longer, or as long and newer."""
-        words = chain.words
-        return any(other is not chain and other.words.startswith(words) for other in self.growing)
+        return any(other is not chain and other.words.startswith(chain.words) for other in self.growing)
 
-    def _search(self, prompt: Words) -> tuple[_Growing | None, Words]:
-        fitting = [chain for chain in reversed(self.growing) if prompt.startswith(chain.words)]
-        longest = max(fitting, key=lambda chain: len(chain.words), default=None)
-        return longest, prompt if longest is None else prompt[len(longest.words) :]
+    def _search(self, prompt: TokenIds) -> tuple[_Growing | None, TokenIds]:
+        if not self.growing:
+            return None, prompt
+        fitting = [chain for chain in reversed(self.growing) if prompt.words.startswith(chain.words)]
+        longest = max(fitting, key=lambda chain: chain.num_tokens, default=None)
+        return longest, prompt if longest is None else prompt[longest.num_tokens :]
 
-    def lay(self, trace: Trace, reading: Reading, chain: _Growing | None, prompt: Words) -> None:
+    def lay(self, trace: Trace, reading: Reading, chain: _Growing | None, prompt: TokenIds) -> None:
         """On `chain`, or a new one."""
         if chain is None:
             chain = _Growing()
             self.growing.append(chain)
-        self._ends[trace.trace_id] = chain, chain.lay(trace, reading, prompt)
+        chain.lay(trace, reading, prompt)
+        self._ends[trace.trace_id] = chain, chain.num_tokens
 
 
 def in_order(traces: Iterable[Trace]) -> list[Trace]:
@@ -140,17 +155,17 @@ def join(traces: Iterable[Trace], flaws: Flaws | None = None) -> Joined:
     lineage, laying = Lineage(Requests(wholes)), _Laying(wholes)
     for trace in ordered:
         if not takes_part(trace):
-            lineage.read(trace, None)
+            lineage.read(trace, is_part=False)
             continue
         chain, prompt = laying.fit(trace)
-        reading = lineage.read(trace, chain.segments[-1].trace_id if chain else None)
+        reading = lineage.read(trace, True, chain.readings[-1].trace.trace_id if chain else None)
         laying.lay(trace, reading, chain, prompt)
     return Joined(_stored(laying.growing, flaws or Flaws()), lineage.readings)
 
 
 def _stored(growing: Sequence[_Growing], flaws: Flaws) -> tuple[Chain, ...]:
     chain_of = {segment.trace_id: number for number, chain in enumerate(growing) for segment in chain.segments}
-    tokens = [TokenIds.of_words(bytes(chain.words)) for chain in growing]
+    tokens = [chain.tokens for chain in growing]
     chains = []
     for number, chain in enumerate(growing):
         common = [tokens[number].num_common(other) for other in tokens[:number]]

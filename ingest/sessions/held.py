@@ -23,8 +23,8 @@ class Held(NamedTuple):
 
     @classmethod
     def of(cls, trace: Trace, message: Message) -> "Held":
-        named_alike(trace)
         prefix = trace.prefix
+        named_alike([trace, trace.assignment, trace.sampling, *trace.spans, *([prefix] if prefix else [])])
         num_tokens = len(trace.prompt_token_ids) + len(trace.token_ids)
         return cls(
             trace,

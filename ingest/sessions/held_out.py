@@ -35,11 +35,10 @@ def holds_out(config: IngestConfig, traces: Iterable[Trace]) -> bool:
     traces = tuple(traces)
     if any(trace.assignment.is_of_a_check for trace in traces):
         return True
-    keys = {_key(config, trace) for trace in traces}
+    whose = {(trace.tenant, trace.user, trace.parent_session_id or trace.session_id) for trace in traces}
+    keys = {_key(config, *names) for names in whose}
     return any(is_held_out(key, config.held_out_share, config.held_out_salt) for key in keys)
 
 
-def _key(config: IngestConfig, trace: Trace) -> str:
-    if config.held_out_by == "user" and trace.user:
-        return f"user\0{trace.tenant}\0{trace.user}"
-    return session_key(trace.parent_session_id or trace.session_id)
+def _key(config: IngestConfig, tenant: str, user: str, session_id: str) -> str:
+    return f"user\0{tenant}\0{user}" if config.held_out_by == "user" and user else session_key(session_id)

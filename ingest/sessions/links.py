@@ -26,7 +26,7 @@ window; an edited first message is a new beginning; a short reply proves nothing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ingest.records.events import LinkKind, Trace, TurnKind
+from ingest.records.events import ChatMessage, LinkKind, Trace, TurnKind
 from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, calls_in, key_of, reply_key
 from ingest.sessions.quotes import Quote, Text, stands_before
 from ingest.sessions.readings import Joint, Reading, Requests
@@ -41,9 +41,12 @@ class _Found:
     is_in_place: bool
 
 
+_SIDE, _SUMMARY = TurnKind.SIDE, TurnKind.SUMMARY
+
+
 def takes_part(trace: Trace) -> bool:
     """Side turns are beside the conversation, and a reply without tokens is nobody's words."""
-    return trace.kind is not TurnKind.SIDE and bool(trace.token_ids)
+    return trace.kind is not _SIDE and len(trace.token_ids) > 0
 
 
 @dataclass
@@ -56,11 +59,12 @@ class Lineage:
     _earlier: list[Reading] = field(default_factory=list)  # those that take part
     _seen: set[Key] = field(default_factory=set)
 
-    def read(self, trace: Trace, extends: str | None) -> Reading:
+    def read(self, trace: Trace, is_part: bool, extends: str | None = None) -> Reading:
         """Take the next trace; `extends` is the newest turn of the chain that its prompt extends, token for token."""
-        reading = Reading(trace, self._requests.read(trace, self.readings), trace.kind, calls_in(trace.reply_text))
-        self._place(reading, extends)
-        if takes_part(trace):
+        read = self._requests.read(trace, self.readings)
+        reading = Reading(trace, read, read.thread, trace.kind, calls_in(trace.reply_text))
+        self._place(reading, extends, is_part)
+        if is_part:
             if extends is None:
                 reading.joint = self._joint(reading, self._earlier)
             reading.unknown = self._holds_unknown(reading)
@@ -68,7 +72,7 @@ class Lineage:
         self.readings[trace.trace_id] = reading
         return reading
 
-    def _place(self, reading: Reading, extends: str | None) -> None:
+    def _place(self, reading: Reading, extends: str | None, is_part: bool) -> None:
         """Find the parent, and let the quotation tell which tools its reply called."""
         thread = reading.thread.above
         while thread is not None and thread.turn is None:
@@ -77,10 +81,13 @@ class Lineage:
             reading.parent, reading.num_kept = thread.turn, thread.length
         if extends is not None and reading.parent is None:
             self._extend(reading, self.readings[extends])
-        if reading.parent is not None and reading.num_kept:
-            parent, quoted = self.readings[reading.parent], reading.since(reading.num_kept - 1)[0]
-            if quoted.tool_calls and takes_part(reading.trace) and not parent.is_continued:
-                parent.tool_calls = quoted.tool_calls
+        if reading.parent is None or not reading.num_kept:
+            reading.new_messages = reading.since(reading.num_kept)
+            return
+        parent, (quoted, *new) = self.readings[reading.parent], reading.since(reading.num_kept - 1)
+        reading.new_messages = tuple(new)
+        if is_part and not parent.is_continued and quoted.tool_calls:
+            parent.tool_calls = quoted.tool_calls
 
     def _extend(self, reading: Reading, before: Reading) -> None:
         """The tokens say it goes on from `before`: its reply stands there in other words, or only on the server."""
@@ -94,13 +101,12 @@ class Lineage:
     def _remember(self, reading: Reading) -> None:
         if reading.parent is not None:
             self.readings[reading.parent].is_continued = True
-        said = reply_key(reading.trace.reply_text)
-        self._requests.answered(reading.thread, said).turn = reading.trace.trace_id
+        said, thread = reply_key(reading.trace.reply_text), reading.thread
+        self._requests.answered(thread, said).turn = reading.trace.trace_id
         self._said[said] = reading
-        for thread in reading.thread.all():
-            if thread.length < reading.num_kept or not thread.length:  # before that, its parent's
-                break
+        while thread.above is not None and thread.length >= reading.num_kept:  # before that, its parent's
             self._seen.add(thread.key)
+            thread = thread.above
         self._earlier.append(reading)
 
     # -- links
@@ -123,11 +129,11 @@ class Lineage:
         kept = [name for name, quoted in found.items() if any(one.is_in_place for one in quoted)]
         explained = {one.message for quoted in found.values() for one in quoted if one.is_in_place}
         summaries = [
-            (self.readings[name].trace.kind is TurnKind.SUMMARY, one.quote.coverage, number, name, one)
+            (self.readings[name].trace.kind is _SUMMARY, one.quote.coverage, number, name, one)
             for number, (name, quoted) in enumerate(found.items())
             for one in quoted
             if name not in kept
-            and (one.message not in explained or self.readings[name].trace.kind is TurnKind.SUMMARY)
+            and (one.message not in explained or self.readings[name].trace.kind is _SUMMARY)
             and keys[one.message] not in self._seen
         ]
         if summaries:
@@ -141,11 +147,13 @@ class Lineage:
     def _holds_unknown(self, reading: Reading) -> bool:
         """Whether a new message is a reply that no turn gave; the message that carries a summary is its client's."""
         carrier = reading.joint.message if reading.joint else None
-        new = enumerate(reading.new_messages, reading.num_kept)
-        replies = [message for number, message in new if message.role == ASSISTANT and number != carrier]
-        return any(self._is_unknown(key_of(message), Text(message.text)) for message in replies)
+        for number, message in enumerate(reading.new_messages, reading.num_kept):
+            if message.role == ASSISTANT and number != carrier and self._is_unknown(message):
+                return True
+        return False
 
-    def _is_unknown(self, key: Key, text: Text) -> bool:
+    def _is_unknown(self, message: ChatMessage) -> bool:
+        key, text = key_of(message), Text(message.text)
         is_known = key in self._said or key in self._seen
         return not is_known and not any(other.reply.quoted_in(text) for other in self._said.values())
 

@@ -15,7 +15,6 @@ from ingest.records.events import ChatMessage, ToolCall
 from ingest.records.made import made
 
 ASSISTANT, USER, TOOL = "assistant", "user", "tool"
-_PLAIN = {"role", "content"}  # what nearly every message has: there is nothing else to look for
 PREAMBLE = ("system", "developer")
 
 _MARKUP = "<"  # both of these begin with it
@@ -55,8 +54,8 @@ def read_part(part: Any) -> list[ChatMessage]:
     """The messages that one entry of a request's list holds."""
     if not isinstance(part, dict):
         return []
-    if part.keys() == _PLAIN:
-        role, text = part["role"], part["content"]
+    if len(part) == 2:  # as nearly every message: there is nothing else to look for
+        role, text = part.get("role"), part.get("content")
         if isinstance(role, str) and isinstance(text, str):
             return [made(ChatMessage, role=role, text=text, tool_calls=(), call_id="")]
     return list(_read(part))
@@ -130,9 +129,8 @@ def without_thinking(text: str) -> str:
 
 def key_of(message: ChatMessage) -> Key:
     """Equal for two messages that say the same. Of an assistant's, thinking, markup and white space are ignored."""
-    if message.role != ASSISTANT:
-        return (message.role, message.text, ())
-    return reply_key(message.text, message.tool_calls)
+    role, text = message.role, message.text
+    return reply_key(text, message.tool_calls) if role == ASSISTANT else (role, text, ())
 
 
 def reply_key(text: str, tool_calls: Sequence[ToolCall] = ()) -> Key:
@@ -140,7 +138,8 @@ def reply_key(text: str, tool_calls: Sequence[ToolCall] = ()) -> Key:
     if _MARKUP in text:
         tool_calls = tool_calls or calls_in(text)
         text = _CALL.sub("", without_thinking(text))
-    return (ASSISTANT, text.strip(), tuple([(call.name, _canonical(call.arguments)) for call in tool_calls]))
+    called = tuple([(call.name, _canonical(call.arguments)) for call in tool_calls]) if tool_calls else ()
+    return (ASSISTANT, text.strip(), called)
 
 
 def _canonical(arguments: str) -> str:

@@ -50,24 +50,23 @@ class Read(NamedTuple):
 class Reading:
     """What is known of one turn: its messages, its place, its kind, and the calls its reply made.
 
-    `unknown` is whether its own messages hold a reply that no turn of the session gave.
+    `new_messages` are those that its parent's request and reply do not hold; `unknown` is whether they hold a reply
+    that no turn of the session gave.
     """
 
     trace: Trace
     read: Read
+    thread: Thread
     kind: TurnKind
     tool_calls: tuple[ToolCall, ...]
     parent: str | None = None
     joint: Joint | None = None
     num_kept: int = 0
+    new_messages: tuple[ChatMessage, ...] = ()
     is_continued: bool = False
     unknown: bool = False
     _reply: Reply | None = None
     _texts: list[Text] | None = None
-
-    @property
-    def thread(self) -> Thread:
-        return self.read.thread
 
     @property
     def reply(self) -> Reply:
@@ -98,18 +97,13 @@ class Reading:
     @property
     def asked(self) -> str:
         """What it answered: the text of its last message."""
-        last = self.since(self.thread.length - 1) if self.thread.length else ()
-        return last[-1].text if last else ""
-
-    @property
-    def new_messages(self) -> tuple[ChatMessage, ...]:
-        """Those that its parent's request and reply do not hold."""
-        return self.since(self.num_kept)
+        messages = self.read.own or self.messages
+        return messages[-1].text if messages else ""
 
     def since(self, number: int) -> tuple[ChatMessage, ...]:
         """Its messages from `number` on."""
-        num_before = self.read.num_before
-        return tuple(self.read.own[number - num_before :] if number >= num_before else self.messages[number:])
+        read = self.read
+        return tuple(read.own[number - read.num_before :] if number >= read.num_before else self.messages[number:])
 
 
 class Requests:
@@ -133,31 +127,24 @@ class Requests:
 
     def _go_on(self, trace: Trace, prefix: Prefix, before: Reading) -> Read | None:
         """From where the trace before it is leant on; `None` where that cannot be told without making it whole."""
-        if not prefixes.LISTS.isdisjoint(prefix.same):
-            return None
         request: Mapping[str, Any] = trace.request
-        head, name = before.read, prefixes.list_in(request)
-        if prefix.same:
-            request = trace.request | {key: head.request.get(key) for key in prefix.same}
+        head, name, same, num_messages = before.read, prefixes.list_in(request), prefix.same, prefix.num_messages
+        if same:
+            if not prefixes.LISTS.isdisjoint(same):
+                return None
+            request = {**request, **{key: head.request.get(key) for key in same}}
         redacted = prefixes.redacted_in(trace.redacted, head.redacted)
-        if name is None or not prefix.num_messages:
+        if name is None or not num_messages:
             return self._begin(request, redacted, read_part)
-        parts, is_all = request[name], prefix.num_messages == head.num_parts
-        is_between = is_all or (head.is_even and prefix.num_messages < head.num_parts)
+        parts, is_all = request[name], num_messages == head.num_parts
+        is_between = is_all or (head.is_even and num_messages < head.num_parts)
         if not is_between or request.get("messages", request.get("input")) is not parts:
             return None
-        thread = head.thread if is_all else head.thread.upto(prefix.num_messages)
+        thread = head.thread if is_all else head.thread.upto(num_messages)
         own, is_even = _read_all(parts, read_part)
-        return Read(
-            request,
-            redacted,
-            self._on(thread, own),
-            own,
-            before,
-            thread.length,
-            prefix.num_messages + len(parts),
-            is_even and head.is_even,
-        )
+        num_parts = num_messages + len(parts)
+        on, is_even = self._on(thread, own), is_even and head.is_even
+        return Read(request, redacted, on, own, before, thread.length, num_parts, is_even)
 
     def _begin(self, request: Mapping[str, Any], redacted: Mapping[str, int], read: ReadPart) -> Read:
         """A request that has all of its messages."""

@@ -53,6 +53,8 @@ from ingest.sessions.queues import Queue
 Where = tuple[str, int]
 """(topic, partition)."""
 
+_NEVER, _ALREADY = float("inf"), float("-inf")
+_HORIZON, _INACTIVE, _ENDED = CloseReason.HORIZON, CloseReason.INACTIVE, CloseReason.ENDED
 MAX_SETTLE_S = 30.0  # retries after an outage wait at most 15 s (ingest.log.reader, serving's spool): twice that
 
 
@@ -97,14 +99,14 @@ class _Low:
     is_open: bool = True
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Session:
     """An open session, or feedback that waits for one. `held` are its smallest offsets, by partition.
 
     `opened_at` and `last_at` are times of its records, `ended_at` when its client said that it is over; `arrived_at` is
     when the last of them came here. `messages` are those of feedback, by its id, for as long as no trace has come.
-    `looked_at` is when it will next be seen to have ended or not: never after its end. `num_replays` is how many traces
-    make a replay whole; 0: it is none.
+    `ends_at` and `reason` are when and why it closes, as its records stand. `looked_at` is when it will next be seen to
+    have ended or not: never after its end. `num_replays` is how many traces make a replay whole; 0: it is none.
     """
 
     key: str
@@ -125,24 +127,26 @@ class _Session:
     contexts: dict[str, None] = field(default_factory=dict)
     subjects: set[str] = field(default_factory=set)
     is_open: bool = True
-    looked_at: float = float("inf")
+    ends_at: float = _NEVER
+    reason: CloseReason = CloseReason.HORIZON
+    looked_at: float = _NEVER
 
     @property
     def is_whole_replay(self) -> bool:
         return 0 < self.num_replays <= len(self.traces)
 
-    def end(self, config: IngestConfig) -> tuple[float, CloseReason]:
-        """When it closes, as its records stand, and why."""
-        at, reason = self.opened_at + config.horizon_s, CloseReason.HORIZON
+    def set_end(self, config: IngestConfig) -> None:
+        """After any change of what else it has: when it closes, and why."""
+        self.ends_at, self.reason = self.opened_at + config.horizon_s, _HORIZON
         if not self.traces:
-            return at, reason
+            return
+        inactive_at = self.last_at + config.inactivity_s
         if self.is_whole_replay:
-            return self.last_at, CloseReason.ENDED
-        if self.last_at + config.inactivity_s <= at:
-            at, reason = self.last_at + config.inactivity_s, CloseReason.INACTIVE
-        if self.ended_at is not None and self.ended_at < at:
-            at, reason = self.ended_at, CloseReason.ENDED
-        return at, reason
+            self.ends_at, self.reason = self.last_at, _ENDED
+        elif self.ended_at is not None and self.ended_at < min(inactive_at, self.ends_at):
+            self.ends_at, self.reason = self.ended_at, _ENDED
+        elif inactive_at <= self.ends_at:
+            self.ends_at, self.reason = inactive_at, _INACTIVE
 
 
 class SessionTable:
@@ -154,26 +158,28 @@ class SessionTable:
         self._open: dict[str, list[_Session]] = {}
         self._done: dict[str, float] = {}
         self._ends: Queue[_Session] = Queue(lambda session, at: not session.is_open or at != session.looked_at)
+        self._reached_before: list[_Session] = []  # open, and their end was reached when it was last looked
         self._lows: dict[Where, Queue[_Low]] = {}
 
     def add_trace(self, trace: Trace, message: Message, now: float) -> Taken:
         """Lay a trace into its session, or open one."""
-        key = session_key(trace.session_id)
-        sessions = self._open.get(key, [])
-        if self._closed_at(trace.trace_id) is not None:
+        key, name, prefix, started_at = session_key(trace.session_id), trace.trace_id, trace.prefix, trace.started_at
+        sessions = self._open.get(key, ())
+        if self._closed_at(name) is not None:
             return Taken.DUPLICATE
-        for held in sessions:
-            if trace.trace_id in held.traces:
-                held.duplicated.add(trace.trace_id)
+        for other in sessions:
+            if name in other.traces:
+                other.duplicated.add(name)
                 return Taken.DUPLICATE
-        began, ended = min(trace.started_at, now), min(trace.finished_at, now)
-        session = sessions[-1] if sessions and sessions[-1].end(self._config)[0] > ended else None
-        if trace.prefix is not None and (session is None or trace.prefix.parent not in session.traces):
-            elder = self._elder(trace.prefix, sessions)
+        began, ended = min(started_at, now), min(trace.finished_at, now)
+        session = sessions[-1] if sessions and sessions[-1].ends_at > ended else None
+        parent = session.traces.get(prefix.parent) if prefix is not None and session is not None else None
+        if prefix is not None and parent is None:
+            elder = self._elder(prefix, sessions)
             if elder is None:
                 return Taken.ORPHANED
             trace = prefixes.whole(trace, elder)
-        elif trace.prefix is not None and session and not session.traces[trace.prefix.parent].carries(trace.prefix):
+        elif prefix is not None and parent is not None and not parent.carries(prefix):
             return Taken.ORPHANED
         if session is None:
             session = self._begin(key, message, began, now)
@@ -182,9 +188,9 @@ class SessionTable:
         if trace.assignment.replay_of is not None:
             session.num_replays = trace.assignment.group.size if trace.assignment.group else 1
         if (self._closed_at(key) or began) > began or session.last_began > ended:
-            session.late.add(trace.trace_id)
-        session.last_began = max(session.last_began, trace.started_at)
-        session.traces[trace.trace_id] = Held.of(trace, message)
+            session.late.add(name)
+        session.last_began = max(session.last_began, started_at)
+        session.traces[name] = Held.of(trace, message)
         session.messages.clear()
         session.headers = message.headers
         self._hold(session, message)
@@ -218,7 +224,8 @@ class SessionTable:
         session = self._about(feedback, sessions) or self._begin(key, message, at, now)
         if feedback.name == SESSION_END:
             session.ended_at = at if session.ended_at is None else min(at, session.ended_at)
-        if at < session.end(self._config)[0]:
+        session.set_end(self._config)
+        if at < session.ends_at:
             session.last_at, session.arrived_at = max(session.last_at, at), now
         session.feedback[name] = feedback
         if not session.traces:
@@ -246,22 +253,29 @@ class SessionTable:
 
     def _hold(self, session: _Session, message: Message) -> None:
         """Note where a record of a session lies, whom it is about, and when the session ends now."""
-        session.subjects.update(message.headers.get(SUBJECT_HEADER, "").split())
-        if TRACEPARENT in message.headers and len(session.contexts) <= MAX_LINKS:
-            session.contexts[message.headers[TRACEPARENT]] = None
+        headers = message.headers
+        if SUBJECT_HEADER in headers:
+            session.subjects.update(headers[SUBJECT_HEADER].split())
+        if TRACEPARENT in headers and len(session.contexts) <= MAX_LINKS:
+            session.contexts[headers[TRACEPARENT]] = None
         where, offset = (message.topic, message.partition), message.offset
-        low = session.held.setdefault(where, _Low(offset + 1))
-        if offset < low.offset:
-            low.offset = offset
-            if where not in self._lows:
-                self._lows[where] = Queue(lambda one, at: not one.is_open or at != one.offset)
-            self._lows[where].add(offset, low)
-        self._look_at(session, session.end(self._config)[0])
+        low = session.held.get(where)
+        if low is None or offset < low.offset:
+            self._lower(session, where, offset)
+        session.set_end(self._config)
+        self._look_at(session)
 
-    def _look_at(self, session: _Session, at: float) -> None:
-        if at < session.looked_at:
-            session.looked_at = at
-            self._ends.add(at, session)
+    def _lower(self, session: _Session, where: Where, offset: int) -> None:
+        low = session.held.setdefault(where, _Low(offset))
+        low.offset = offset
+        if where not in self._lows:
+            self._lows[where] = Queue(lambda one, at: not one.is_open or at != one.offset)
+        self._lows[where].add(offset, low)
+
+    def _look_at(self, session: _Session) -> None:
+        if session.ends_at < session.looked_at:
+            session.looked_at = session.ends_at
+            self._ends.add(session.ends_at, session)
 
     def due(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Closed]:
         """Take out and return the sessions that have ended by `now`.
@@ -274,7 +288,7 @@ class SessionTable:
     def closing(self, now: float, known_until: Mapping[int, float] | None = None) -> Iterator[Closed]:
         """The same, one after the other: of many that end at once, one is held at a time."""
         for session in self._take_ended(now, known_until or {}, with_traces=True):
-            trajectory = _trajectory(session, session.end(self._config)[1], now, self._config)
+            trajectory = _trajectory(session, now, self._config)
             self.remember(trajectory)
             subjects = tuple(sorted(session.subjects))
             above = session.headers.get(TRACEPARENT)
@@ -301,16 +315,17 @@ class SessionTable:
         return ended
 
     def _reached(self, now: float) -> list[_Session]:
-        """The sessions whose end lies before `now`; they and all others are looked at again when it is reached."""
-        found = dict.fromkeys(self._ends.take(now))
+        """The sessions whose end lies before `now`. Of those that a record came for since, the end is awaited anew."""
+        found = [session for session in (*self._reached_before, *self._ends.take(now)) if session.is_open]
+        self._reached_before = [session for session in found if session.ends_at <= now]
         for session in found:
-            session.looked_at = float("inf")
-            self._look_at(session, session.end(self._config)[0])
-        return [session for session in found if session.looked_at <= now]
+            session.looked_at = _ALREADY if session.ends_at <= now else _NEVER
+            self._look_at(session)
+        return self._reached_before
 
     def _has_ended(self, session: _Session, now: float, reached: float) -> bool:
         settle_s = 0.0 if session.is_whole_replay else self._settle_s
-        return session.end(self._config)[0] <= reached and session.arrived_at + settle_s <= now
+        return session.ends_at <= reached and session.arrived_at + settle_s <= now
 
     def may_close(self, now: float) -> bool:
         """Whether any session has ended, unless an unread record says otherwise."""
@@ -386,9 +401,9 @@ def trajectory_id(session_id: str, trace_ids: Sequence[str], revision: int) -> s
     return content_id(*parts) if revision == 1 else content_id(*parts, str(revision))
 
 
-def _trajectory(session: _Session, reason: CloseReason, now: float, config: IngestConfig) -> Trajectory:
-    ordered = chains.in_order([held.trace for held in session.traces.values()])
-    joined = chains.join(ordered, Flaws(session.late, session.duplicated))
+def _trajectory(session: _Session, now: float, config: IngestConfig) -> Trajectory:
+    joined = chains.join([held.trace for held in session.traces.values()], Flaws(session.late, session.duplicated))
+    ordered = [reading.trace for reading in joined.readings.values()]
     first, traces = ordered[0], [trace.trace_id for trace in ordered]
     return made(
         Trajectory,
@@ -402,7 +417,7 @@ def _trajectory(session: _Session, reason: CloseReason, now: float, config: Inge
         consent=_common_consent(ordered),
         assignment=_common_assignment(ordered),
         held_out=holds_out(config, ordered),
-        closed=reason,
+        closed=session.reason,
         opened_at=session.opened_at,
         closed_at=max(now, session.last_at),
         turns=turns.build(joined.readings, {name: held.offset for name, held in session.traces.items()}),
@@ -424,8 +439,6 @@ def _common_consent(traces: list[Trace]) -> Consent:
 
 def _common_assignment(traces: list[Trace]) -> Assignment | None:
     """The one that all of them have. Blocks go on under a session: there it is the one that it began with."""
-    first = traces[0].assignment
-    if any(trace.assignment.block is not None for trace in traces):
-        return first
-    said = first.__dict__  # models compare far slower
-    return first if all(trace.assignment.__dict__ == said for trace in traces) else None
+    said = [trace.assignment.__dict__ for trace in traces]  # models compare far slower
+    is_one = said.count(said[0]) == len(said) or any(one["block"] is not None for one in said)
+    return traces[0].assignment if is_one else None

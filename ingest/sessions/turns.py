@@ -7,6 +7,8 @@ from ingest.records.made import made
 from ingest.sessions.messages import USER, tools_of
 from ingest.sessions.readings import Reading
 
+_MAIN, _REWRITE = TurnKind.MAIN, LinkKind.REWRITE
+
 
 def build(readings: Mapping[str, Reading], offsets: Mapping[str, int]) -> tuple[Turn, ...]:
     """A turn per trace, in the order they began; `offsets` tell where the traces lie."""
@@ -53,7 +55,7 @@ def _followups(readings: Mapping[str, Reading]) -> dict[str, str]:
     found: dict[str, str] = {}
     for reading in readings.values():
         before = _before(reading)
-        if before and before not in found and reading.trace.kind is TurnKind.MAIN:
+        if before and before not in found and reading.trace.kind is _MAIN:
             words = [message.text for message in reading.new_messages if message.role == USER]
             if words:
                 found[before] = words[-1]
@@ -61,6 +63,6 @@ def _followups(readings: Mapping[str, Reading]) -> dict[str, str]:
 
 
 def _before(reading: Reading) -> str | None:
-    if reading.parent is None and reading.joint is not None and reading.joint.kind is LinkKind.REWRITE:
+    if reading.parent is None and reading.joint is not None and reading.joint.kind is _REWRITE:
         return reading.joint.trace_id
     return reading.parent

@@ -1,7 +1,6 @@
 """The rewards stage on the in-memory log, with a scorer that waits, on a clock that skips every wait."""
 
 import asyncio
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -411,7 +410,7 @@ def test_a_trajectory_that_was_scored_before_its_user_was_erased_gets_no_fate_he
     stage.close()
     for part in world.log._shared.partitions[TRAJECTORIES.name]:
         part.messages = [
-            dataclasses.replace(m, value=b"", headers=m.headers | {codec.ERASED_HEADER: "user-anna", IDS_HEADER: "7"})
+            m._replace(value=b"", headers=m.headers | {codec.ERASED_HEADER: "user-anna", IDS_HEADER: "7"})
             for m in part.messages
         ]
     world.stage().step(0.0)

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -31,7 +30,7 @@ class Turned(WrappedLog):
         value = message.value[::-1]
         if value in self.away:
             raise LogError(f"{value!r} is away")
-        return replace(message, value=value, headers={})
+        return message._replace(value=value, headers={})
 
 
 @pytest.fixture(params=["memory", "kafka"])

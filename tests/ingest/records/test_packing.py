@@ -35,6 +35,16 @@ def test_floats_of_32_bits_are_exact(numbers: tuple[float, ...]) -> None:
     assert tuple(Logprobs.parse(Logprobs(numbers).text())) == numbers
 
 
+@given(st.lists(st.tuples(IDS, st.booleans()), max_size=4))
+def test_parts_are_joined_whichever_of_their_forms_they_hold(given: list[tuple[tuple[int, ...], bool]]) -> None:
+    parts = [TokenIds.parse(TokenIds(ids).text()) for ids, _ in given]
+    for part, (ids, is_looked_at) in zip(parts, given, strict=True):
+        assert not is_looked_at or tuple(part) == ids
+    whole = tuple(number for ids, _ in given for number in ids)
+    assert TokenIds.joined(parts).text() == TokenIds(whole).text()
+    assert tuple(TokenIds.joined(parts)) == whole
+
+
 @given(FEW, FEW, st.slices(12))
 def test_a_packed_sequence_is_cut_joined_and_compared_as_a_tuple(
     one: tuple[int, ...], other: tuple[int, ...], part: slice
