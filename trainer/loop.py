@@ -48,12 +48,14 @@ from trainer import phases, telling
 from trainer.advantages.batch import Batch, Fairness, make_batch
 from trainer.advantages.keyed import Baselines
 from trainer.advantages.repeats import Seen
+from trainer.alarms import Alarm, alarm
 from trainer.checkpoint import Checkpoints
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
 from trainer.inbox import GROUP, Inbox, Item
-from trainer.learner.update import Policy, UpdateMetrics, alarm
+from trainer.learner.update import Policy, UpdateMetrics
 from trainer.phases import Phase
 from trainer.publish import publish
+from trainer.settings import learning_settings
 from trainer.state import CandidateVersion, Fallback, State, as_offsets, remember
 
 logger = logging.getLogger(__name__)
@@ -229,9 +231,11 @@ class Trainer:
         about |= {names.BATCH_COUNT: len(used), names.NUM_TURNS: len(batch.turns)}
         with telemetry.span(names.TRAIN, about, links=(item.context for item in used), of=topics.REWARDS.name):
             metrics = self._train(batch, number)
-            reason = alarm(metrics)
-            if reason is not None:
-                self._discard(batch, number, reason)
+            seen_now = batch.measured(metrics)
+            raised = alarm(seen_now, self.state.health, self._config.trainer.alarms)
+            self.state = self.state.model_copy(update={"health": self.state.health.after(seen_now)})
+            if raised is not None:
+                self._discard(batch, number, raised)
                 return
             telling.trained(batch, served)
             self._accept(batch, number, metrics, used)
@@ -261,8 +265,10 @@ class Trainer:
                 **batch.mean_parts,
                 **batch.fairness.numbers(),
                 **metrics.numbers(),
+                **telling.staleness(batch, self._releases.served),
                 **_times_of(used),
             },
+            settings=learning_settings(self._config.trainer),
             at=self._now(),
             context=telemetry.headers_out(),
         )
@@ -307,10 +313,10 @@ class Trainer:
             candidate.parent,
         )
 
-    def _discard(self, batch: Batch, number: int, reason: str) -> None:
+    def _discard(self, batch: Batch, number: int, raised: Alarm) -> None:
         """An alarm: the batch is used up, the learner and its baselines are as before, nothing is published."""
-        logger.error("batch %d turns: version %d is not published: %s", len(batch.turns), number, reason)
-        telemetry.count(measured.UPDATES_DISCARDED)
+        logger.error("batch %d turns: version %d is not published: %s", len(batch.turns), number, raised.told)
+        telemetry.count(measured.UPDATES_DISCARDED, 1, {names.CAUSE: raised.kind.value})
         refused = {turn.trace_id: Ineligible(Reason.DISCARDED) for turn in batch.turns}
         fates = self._fates(batch.num_items) | {
             trace_id: _fate(trace_id, turn, self._now()) for trace_id, turn in refused.items()

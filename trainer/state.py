@@ -1,11 +1,13 @@
 """What a checkpoint says beside the learner's own files: where training stands, and what is owed."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ingest.log.protocol import Positions
 from ingest.records.events import Fate
+from trainer.alarms import Health
 
 
 class _Frozen(BaseModel):
@@ -15,7 +17,8 @@ class _Frozen(BaseModel):
 class CandidateVersion(_Frozen):
     """A version trained from `parent`, published or about to be, whose trial is not decided.
 
-    `context` is the trace context of the training step, as headers: a restart publishes in the same trace.
+    `context` is the trace context of the training step, as headers: a restart publishes in the same trace. `settings`
+    are those that it was trained with, whatever the configuration says by the time it is published.
     """
 
     version: int
@@ -26,6 +29,7 @@ class CandidateVersion(_Frozen):
     at: float
     is_published: bool = False
     context: dict[str, str] = {}
+    settings: dict[str, Any] = {}
 
 
 class Fallback(_Frozen):
@@ -42,7 +46,8 @@ class State(_Frozen):
     `base` is the stable version the learner stands on and `learner` names its folder (`None`: the store's weights of
     `base`, fresh optimiser); while there is a `candidate`, `learner` is the candidate's. `fates` are decided but not
     yet confirmed by the log. `fated` are the last traces that were given one, and `seen` the sketches of the prompts
-    that trained last, by tenant: without them a restart would weigh the same turns otherwise.
+    that trained last, by tenant: without them a restart would weigh the same turns otherwise. `health` is what the alarms
+    compare the next update with.
     """
 
     step: int = 0
@@ -56,6 +61,7 @@ class State(_Frozen):
     fates: tuple[Fate, ...] = ()
     fated: tuple[str, ...] = ()
     mean_reward: float | None = None
+    health: Health = Health()
 
     @property
     def positions(self) -> Positions:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from infra.config.alarms import AlarmsConfig, LrByEss
 from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
@@ -53,6 +54,7 @@ __all__ = [
     "SCORED",
     "SCORING_TOKEN_VAR",
     "WHOLE",
+    "AlarmsConfig",
     "CaptureConfig",
     "Config",
     "ContaminationConfig",
@@ -69,6 +71,7 @@ __all__ = [
     "LogSecurity",
     "LossConfig",
     "LossKind",
+    "LrByEss",
     "ModelConfig",
     "Packing",
     "Placement",

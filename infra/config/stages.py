@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from infra.config.alarms import AlarmsConfig, LrByEss
 from infra.config.base import AnyShare, Host, Port, Seconds, Section
 from infra.config.losses import LossConfig, Packing
 
@@ -95,9 +96,13 @@ class TrainerConfig(Host):
         description="keep the layers' inputs alone: less memory, one more forward pass",
     )
     lr: float = Field(1e-6, gt=0.0)
+    lr_by_ess: LrByEss = Field(
+        LrByEss.SQRT, description="a step's rate is `lr` times this of its effective sample size, a share of its tokens"
+    )
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
     loss: LossConfig = LossConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
     baseline_decay: float = Field(0.95, gt=0.0, lt=1.0)
     late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
     max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")

@@ -10,19 +10,22 @@ How much a turn counts is settled in two steps, neither of which drops one or le
 The loss is linear in the advantages, so step 2 bounds what a user adds to a batch's gradient: see docs/fairness.md.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from infra.config import TrainerConfig
 from ingest.sessions.chains import whole
 from trainer.advantages.caps import Capped, Owner, cap
 from trainer.advantages.keyed import Baselines, Column, advantages
 from trainer.advantages.repeats import Asked, Seen, num_alike
+from trainer.alarms import Measured
 from trainer.eligibility import EligibleTurn
 from trainer.inbox import Item
 from trainer.learner.batching import Minibatch, minibatches, sample_of
+from trainer.learner.update import UpdateMetrics
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ class Batch:
     def mean_reward(self) -> float:
         """Of the turns' values."""
         return fmean(turn.reward for turn in self.turns)
+
+    def measured(self, update: UpdateMetrics) -> Measured:
+        """It and what the learner made of it, for the alarms."""
+        rewards = [turn.reward for turn in self.turns]
+        num = max(1.0, self.fairness.numbers()["fair.effective_turns"])
+        return Measured(self.spec, self.mean_reward, pstdev(rewards) / math.sqrt(num), update)
 
     @property
     def mean_parts(self) -> dict[str, float]:

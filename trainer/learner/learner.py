@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from infra.errors import StartError, StoreError
 from infra.files import sync
 from trainer.learner.attention import mask_of, windows
 from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches
+from trainer.learner.entropy import sampled_entropy
 from trainer.learner.logps import chunked_logps
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
-from trainer.learner.update import StepMetrics, UpdateMetrics
+from trainer.learner.update import StepMetrics, UpdateMetrics, lr_scale
 
 WEIGHTS, OPTIMIZER, SCALARS = "weights.safetensors", "optimizer.safetensors", "scalars.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -141,18 +142,22 @@ class Learner:
             sums.add(part)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_grad_norm))
         is_finite = math.isfinite(norm) and math.isfinite(sums.loss)
+        scale = lr_scale(self._config.lr_by_ess, sums.ess)
         if is_finite:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._config.lr * scale
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return sums.metrics(grad_norm=norm, is_skipped=not is_finite)
+        return sums.metrics(grad_norm=norm, is_skipped=not is_finite, scale=scale)
 
     def loss(self, microbatch: Microbatch, minibatch: Minibatch, began_N: torch.Tensor | None = None) -> PolicyLoss:
         """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began."""
         behaviour_N, advantages_N, turns_N = self._tensors(
             microbatch.logps_N, microbatch.advantages_N, microbatch.turns_N
         )
+        entropies: list[tuple[torch.Tensor, int]] = []
         inputs = LossInputs(
-            logps_N=self.logps(microbatch),
+            logps_N=self._logps(microbatch, is_mixed=self._is_mixed, entropies=entropies),
             behaviour_logps_N=behaviour_N,
             advantages_N=advantages_N,
             turns_N=turns_N,
@@ -161,13 +166,22 @@ class Learner:
             proximal_logps_N=began_N,
             stable_logps_N=began_N,
         )
-        return policy_loss(inputs, self._config.loss)
+        ((sum_entropy, num_entropies),) = entropies
+        told = policy_loss(inputs, self._config.loss)
+        return replace(told, sum_entropy=sum_entropy, num_entropies=num_entropies)
+
+    @property
+    def _is_mixed(self) -> bool:
+        return self._config.dtype == "bfloat16"
 
     def logps(self, microbatch: Microbatch) -> torch.Tensor:
         """The log-probabilities of its trained tokens, N."""
-        return self._logps(microbatch, is_mixed=self._config.dtype == "bfloat16")
+        return self._logps(microbatch, is_mixed=self._is_mixed)
 
-    def _logps(self, microbatch: Microbatch, *, is_mixed: bool) -> torch.Tensor:
+    def _logps(
+        self, microbatch: Microbatch, *, is_mixed: bool, entropies: list[tuple[torch.Tensor, int]] | None = None
+    ) -> torch.Tensor:
+        """`entropies` is given what `sampled_entropy` says of the same hidden states."""
         ids_BT, sources_N, targets_N = self._tensors(
             microbatch.token_ids_BT, microbatch.sources_N, microbatch.targets_N
         )
@@ -178,6 +192,8 @@ class Learner:
         with torch.autocast(torch.device(self._config.device).type, dtype=torch.bfloat16, enabled=is_mixed):
             hidden_ND = self._hidden(ids_BT, **seen).flatten(0, 1)[sources_N]
             head = self.model.get_output_embeddings()
+            if entropies is not None:
+                entropies.append(sampled_entropy(head, hidden_ND, self._config.logits_chunk_tokens))
             return chunked_logps(head, hidden_ND, targets_N, self._config.logits_chunk_tokens)
 
     def _tensors(self, *arrays: NDArray[Any]) -> list[torch.Tensor]:
@@ -234,6 +250,9 @@ class _Sums:
     ratio: float = 0.0
     ratio_squared: float = 0.0
     kl: float = 0.0
+    k3: float = 0.0
+    entropy: float = 0.0
+    num_entropies: int = 0
 
     def add(self, part: PolicyLoss) -> None:
         self.loss += float(part.loss.detach())
@@ -242,8 +261,17 @@ class _Sums:
         self.ratio += float(part.sum_ratio)
         self.ratio_squared += float(part.sum_ratio_squared)
         self.kl += float(part.sum_kl)
+        self.k3 += float(part.sum_k3)
+        if part.sum_entropy is not None:
+            self.entropy += float(part.sum_entropy)
+            self.num_entropies += part.num_entropies
 
-    def metrics(self, grad_norm: float, is_skipped: bool) -> StepMetrics:
+    @property
+    def ess(self) -> float:
+        """As a share of the tokens."""
+        return self.ratio**2 / (self.num_tokens * self.ratio_squared)
+
+    def metrics(self, grad_norm: float, is_skipped: bool, scale: float) -> StepMetrics:
         num = self.num_tokens
         return StepMetrics(
             is_skipped=is_skipped,
@@ -251,7 +279,10 @@ class _Sums:
             grad_norm=grad_norm,
             kl=self.kl / num,
             mean_ratio=self.ratio / num,
-            ess=self.ratio**2 / (num * self.ratio_squared),
+            ess=self.ess,
             clip_fraction=self.num_clipped / num,
             num_tokens=num,
+            k3=self.k3 / num,
+            entropy=self.entropy / self.num_entropies if self.num_entropies else math.nan,
+            lr_scale=scale,
         )
