@@ -46,7 +46,7 @@ class State(_Frozen):
     `base` is the stable version the learner stands on and `learner` names its folder (`None`: the store's weights of
     `base`, fresh optimiser); while there is a `candidate`, `learner` is the candidate's. `fates` are decided but not
     yet confirmed by the log. `fated` are the last traces that were given one, and `seen` the sketches of the prompts
-    that trained last, by tenant: without them a restart would weigh the same turns otherwise. `health` is what the alarms
+    that trained last, by tenant: without them a restart would weigh the same turns otherwise. `health` is what alarms
     compare the next update with.
     """
 

@@ -19,8 +19,8 @@ class StepMetrics:
     """One optimiser step. `ess` is the effective sample size as a share of the tokens (Kish): (sum r)^2 / (N sum r^2).
 
     `kl` is the k1 estimate of KL(mu || pi_theta), mean(logp_mu - logp_theta), in nats per token, and `k3` the mean of
-    r - 1 - log r with r = pi_theta / mu: never below 0, less noise near 0, and more far from it. `entropy` is a token's,
-    in nats, NaN where nobody measured it. A step with a loss or gradient that is not finite is skipped: it changed
+    r - 1 - log r with r = pi_theta / mu: never below 0, less noise near 0, and more far from it. `entropy` is a
+    token's, in nats, NaN where nobody measured it. A step with a loss or gradient that is not finite is skipped: it changed
     nothing. `lr_scale` is what multiplied the learning rate.
     """
 

@@ -60,9 +60,7 @@ def all_plots(bounds: AlarmsConfig) -> tuple[Plot, ...]:
             bound("max_kl", bounds.max_kl),
         ),
         Plot("Entropy", "nats per token, where it trained", (("entropy", "entropy"),)),
-        Plot(
-            "Effective sample size", "share of the tokens", (("ess", "ess"),), bound("min_ess", bounds.min_ess)
-        ),
+        Plot("Effective sample size", "share of the tokens", (("ess", "ess"),), bound("min_ess", bounds.min_ess)),
         Plot(
             "Staleness",
             "promotions that a turn's oldest weights lay behind",
@@ -211,7 +209,8 @@ def _names(named: Sequence[tuple[float, str]]) -> Iterator[str]:
 
 def _framed(title: str, about: str, body: Sequence[str]) -> str:
     size = f'viewBox="0 {-_HEAD} {_FULL} {_HEIGHT + _FOOT + _HEAD}" width="{_FULL}"'
+    label = page.text(f"{title} by version: {about}")
     return (
         f'<figure><figcaption>{page.text(title)} <span class="soft">{page.text(about)}</span></figcaption>'
-        f'<svg {size} role="img" aria-label="{page.text(f"{title} by version: {about}")}">{"".join(body)}</svg></figure>'
+        f'<svg {size} role="img" aria-label="{label}">{"".join(body)}</svg></figure>'
     )

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lake_traffic import Played, Traffic
 
+from ingest.lake import records
 from ingest.lake.content import NoSeal, Vault
 from ingest.lake.manifest import Table
 from ingest.lake.rows import rows_of
 from ingest.lake.schema import frame
 from ingest.lake.sessions import Opened, SessionRows
 from ingest.records.events import Trajectory
-from ingest.lake import records
 from rewards.spec import load as load_spec
 
 VAULT = Vault(NoSeal())
