@@ -153,8 +153,8 @@ TRAINER = Row(
         ),
         Panel(
             "KL",
-            "From the served policy to the last update, in nats a token; above 0.2 it is discarded. Mismatch is to the "
-            "learner before its first step; above 0.1 it is discarded, too.",
+            "From the served policy to the last update, in nats a token, and (mismatch) to the learner before its "
+            "first step; above 0.2 the update is discarded.",
             Unit.NONE,
             (
                 gauge("max", "onstream_trainer_kl", legend="update"),

@@ -24,7 +24,7 @@ class AlarmsConfig(Section):
     )
     max_kl: float | None = Field(0.2, gt=0.0, description="from the served policy to the update, nats a token")
     max_mismatch: float | None = Field(
-        0.1, gt=0.0, description="from the served policy to the learner before its first step, nats a token"
+        0.2, gt=0.0, description="from the served policy to the learner before its first step, nats a token"
     )
     max_entropy_change: float | None = Field(
         0.5, gt=0.0, description="share by which entropy is below or above what it was over the last updates"

@@ -37,7 +37,7 @@ def usual(num: int = 8, **changes: Any) -> Health:
         ([step(ess=math.nan)], AlarmKind.ESS, "min_ess"),
         ([STEP, step(kl=0.5)], AlarmKind.KL, "max_kl"),
         ([STEP, step(kl=-0.5)], AlarmKind.KL, "max_kl"),
-        ([step(kl=0.15)], AlarmKind.MISMATCH, "max_mismatch"),
+        ([step(kl=0.25, ess=0.1)], AlarmKind.MISMATCH, "max_mismatch"),
         ([step(entropy=0.4)], AlarmKind.ENTROPY, "max_entropy_change"),
         ([step(entropy=1.6)], AlarmKind.ENTROPY, "max_entropy_change"),
         ([step(grad_norm=11.0)], AlarmKind.GRADIENT, "max_gradient_rise"),

@@ -20,8 +20,8 @@ class StepMetrics:
 
     `kl` is the k1 estimate of KL(mu || pi_theta), mean(logp_mu - logp_theta), in nats per token, and `k3` the mean of
     r - 1 - log r with r = pi_theta / mu: never below 0, less noise near 0, and more far from it. `entropy` is a
-    token's, in nats, NaN where nobody measured it. A step with a loss or gradient that is not finite is skipped: it changed
-    nothing. `lr_scale` is what multiplied the learning rate.
+    token's, in nats, NaN where nobody measured it. `lr_scale` is what multiplied the learning rate. A step with a loss
+    or gradient that is not finite is skipped: it changed nothing.
     """
 
     is_skipped: bool

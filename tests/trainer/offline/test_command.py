@@ -62,7 +62,8 @@ def test_tokens_that_another_policy_sampled_raise_the_alarm_and_nothing_is_writt
     offline.put(*(offline.make(f"s{number}", [number / 8], token=5) for number in range(8)))
     assert offline.train() == 1
     told = capsys.readouterr().err
-    assert "trainer.alarms.m" in told and "nothing is written" in told
+    assert "trainer.alarms.max_mismatch" in told and "nothing is written" in told
+    assert "sampled by version 0: --version begins" in told
     assert offline.left() == []
 
 
