@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
+from infra.config.learner import LoraConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
 from infra.config.losses import Correction, LossConfig, LossKind, Packing, StaleNegatives
 from infra.config.serving import (
@@ -67,6 +68,7 @@ __all__ = [
     "LakeConfig",
     "LogConfig",
     "LogSecurity",
+    "LoraConfig",
     "LossConfig",
     "LossKind",
     "ModelConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from infra.config.base import AnyShare, Host, Port, Seconds, Section
+from infra.config.learner import LoraConfig
 from infra.config.losses import LossConfig, Packing
 
 PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
@@ -108,9 +109,16 @@ class TrainerConfig(Host):
     )
     max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    lora: LoraConfig | None = Field(None, description="train adapters alone; null: all weights")
     device: str = "cpu"
-    threads: int = Field(2, ge=1)
+    workers: int = Field(
+        1, ge=1, description="processes the model is spread over, each with a device of its own; a restart may change it"
+    )
+    threads: int = Field(2, ge=1, description="of each worker")
     niceness: int = Field(10, ge=0, le=19, description="priority below serving's, where they share a machine")
     seed: int = 0
-    checkpoint_dir: str = Field("", description="empty: `<run_dir>/trainer`")
+    checkpoint_dir: str = Field(
+        "",
+        description="a folder, or an fsspec URL where workers do not see this machine's disk; empty: `<run_dir>/trainer`",
+    )
     ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")

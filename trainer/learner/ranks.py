@@ -26,7 +26,7 @@ _BACKEND = "cpu:gloo,cuda:nccl"
 
 
 @dataclass(frozen=True)
-class Part:
+class Pass:
     """One pass of a rank. With `is_filler` it only keeps the others' collectives company, and counts for nothing."""
 
     microbatch: Microbatch
@@ -63,15 +63,15 @@ class Ranks:
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)  # gloo can neither divide nor multiply
 
-    def share(self, minibatch: Minibatch) -> list[Part]:
+    def share(self, minibatch: Minibatch) -> list[Pass]:
         """Every `size`-th microbatch, beginning with this rank's. They come longest first, so shares are alike in work.
 
         A rank that has none in the last round takes the shortest once more, as filler.
         """
-        own = [Part(microbatch, is_filler=False) for microbatch in minibatch[self.rank :: self.size]]
+        own = [Pass(microbatch, is_filler=False) for microbatch in minibatch[self.rank :: self.size]]
         num_rounds = -(-len(minibatch) // self.size)
         shortest = min(minibatch, key=lambda microbatch: microbatch.token_ids_BT.size)
-        return own + [Part(shortest, is_filler=True)] * (num_rounds - len(own))
+        return own + [Pass(shortest, is_filler=True)] * (num_rounds - len(own))
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Of each value, over the ranks."""
@@ -86,7 +86,7 @@ class Ranks:
         """A block without collectives that raises on every rank if it does on one."""
         try:
             yield
-        except BaseException:
+        except Exception:
             self.sum([1.0])
             raise
         if self.sum([0.0])[0]:
