@@ -45,6 +45,12 @@ class Folder:
         """A folder in this one."""
         return Folder(self.path / name if self.is_local else f"{str(self.place).rstrip('/')}/{name}")
 
+    def make(self) -> None:
+        """On a disk: be there, durably. An object store's folders are their files' names."""
+        if self.is_local:
+            self.path.mkdir(parents=True, exist_ok=True)
+            sync(self.path.parent)
+
     def names(self) -> list[str]:
         """What is in it, files and folders; nothing where there is no such folder."""
         self._fs.invalidate_cache()  # object stores' listings are cached, and others write here

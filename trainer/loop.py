@@ -21,7 +21,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 
 from infra import telemetry
@@ -48,7 +47,7 @@ from trainer import phases, telling
 from trainer.advantages.batch import Batch, Fairness, make_batch
 from trainer.advantages.keyed import Baselines
 from trainer.advantages.repeats import Seen
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoint import Checkpoints, Save, scratch_of
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
 from trainer.inbox import GROUP, Inbox, Item
 from trainer.learner.update import Policy, UpdateMetrics, alarm
@@ -89,8 +88,8 @@ class Trainer:
             stop,
             now,
         )
-        self._folder = Path(config.trainer.checkpoint_dir)
-        self._checkpoints = Checkpoints(self._folder)
+        self._folder = scratch_of(config)
+        self._checkpoints = Checkpoints(config.trainer.checkpoint_dir)
         self.state = self._checkpoints.read() or State()
         self.phase = Phase.WAITING
         altered = config.privacy.train_altered
@@ -334,7 +333,7 @@ class Trainer:
         self,
         num_items: int,
         fates: dict[str, Fate],
-        save: Callable[[Path], None] | None = None,
+        save: Save | None = None,
         **changes: object,
     ) -> None:
         """Steps 3 to 8: the first items of the inbox have been used, their traces have these fates."""
@@ -370,7 +369,7 @@ class Trainer:
             self._commit(candidate=candidate, fates=())
             telling.ended(state.fates)
 
-    def _commit(self, save: Callable[[Path], None] | None = None, **changes: object) -> None:
+    def _commit(self, save: Save | None = None, **changes: object) -> None:
         self.state = self._checkpoints.commit(self.state.model_copy(update=changes), save)
 
     # -- telling

@@ -112,7 +112,9 @@ class TrainerConfig(Host):
     lora: LoraConfig | None = Field(None, description="train adapters alone; null: all weights")
     device: str = "cpu"
     workers: int = Field(
-        1, ge=1, description="processes the model is spread over, each with a device of its own; a restart may change it"
+        1,
+        ge=1,
+        description="processes the model is spread over, each with a device of its own; a restart may change it",
     )
     threads: int = Field(2, ge=1, description="of each worker")
     niceness: int = Field(10, ge=0, le=19, description="priority below serving's, where they share a machine")

@@ -141,9 +141,7 @@ class Learner:
         with torch.no_grad():
             return self.logps(microbatch)
 
-    def _step(
-        self, minibatch: Minibatch, share: Sequence[Pass], began: Sequence[torch.Tensor | None]
-    ) -> StepMetrics:
+    def _step(self, minibatch: Minibatch, share: Sequence[Pass], began: Sequence[torch.Tensor | None]) -> StepMetrics:
         """Gradients of all microbatches, then one step, unless loss or gradient is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
         sums = _Sums()

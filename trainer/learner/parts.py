@@ -84,9 +84,7 @@ def _parts(folder: Folder) -> list[str]:
     return [found[0] for found in parts]
 
 
-def _of_part(
-    folder: Folder, part: str, rows: Mapping[str, slice], base: str
-) -> Iterator[tuple[str, int, Held]]:
+def _of_part(folder: Folder, part: str, rows: Mapping[str, slice], base: str) -> Iterator[tuple[str, int, Held]]:
     """What a part has of the rows: by name, with the first of them."""
     with folder.reading(part) as path, safe_open(path, "pt") as file:
         about = file.metadata() or {}

@@ -19,8 +19,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from infra.errors import StoreError
 from trainer.learner.batching import Microbatch, Minibatch
+from trainer.learner.update import ElsewhereError
 
 _BACKEND = "cpu:gloo,cuda:nccl"
 
@@ -57,7 +57,9 @@ class Ranks:
         mesh = init_device_mesh(torch.device(device).type, (self.size,))
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         for module in (*layers, model):
-            fully_shard(module, mesh=mesh)
+            fully_shard(
+                module, mesh=mesh, reshard_after_forward=True
+            )  # the root, else, lists whole weights till backward
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
@@ -90,7 +92,7 @@ class Ranks:
             self.sum([1.0])
             raise
         if self.sum([0.0])[0]:
-            raise StoreError(f"{what}: another worker could not")
+            raise ElsewhereError(f"{what}: another worker could not")
 
     def rows(self, num_rows: int) -> slice:
         """Which of a weight's rows FSDP2 gives this rank: as `torch.chunk` cuts them."""

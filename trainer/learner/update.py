@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
+from infra.errors import StoreError
+from infra.storage import Place
 from trainer.learner.batching import Minibatch
 
 MIN_ESS = 0.3
@@ -74,17 +76,37 @@ def alarm(metrics: UpdateMetrics) -> str | None:
     return None
 
 
+class ElsewhereError(StoreError):
+    """Another worker failed at what all do together, and says why."""
+
+
+class Saving(Protocol):
+    """A copy of weights and optimiser that is being written."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `wait` would return, or raise, at once."""
+
+    def wait(self) -> None:
+        """Durable on return. Raises `StoreError`."""
+
+
 class Policy(Protocol):
-    """Weights and optimiser, wherever they live. Folders are on a file system that both sides see."""
+    """Weights and optimiser, wherever they live. Places are seen by both sides, but for folders of this machine, which
+    are copied to where the learner is and back.
+    """
 
     def load(self, folder: Path) -> None:
         """Take the weights of a Hugging Face folder, with a fresh optimiser."""
 
-    def restore(self, folder: Path) -> None:
-        """Take the weights and optimiser that `save` wrote."""
+    def restore(self, folder: Place) -> None:
+        """Take the weights and optimiser that `save` wrote; of adapters, over the weights they were trained on."""
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser into an existing, empty folder; durable on return."""
+    def save(self, folder: Place) -> Saving | None:
+        """Write weights and optimiser, as they are now, into an empty folder; durable on return if `None`.
+
+        Else the learner may go on at once, and what it learns is not in the copy.
+        """
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One optimiser step per minibatch."""
