@@ -121,6 +121,7 @@ class TrainerConfig(Host):
     seed: int = 0
     checkpoint_dir: str = Field(
         "",
-        description="a folder, or an fsspec URL where workers do not see this machine's disk; empty: `<run_dir>/trainer`",
+        description="a folder, or, where workers do not see this machine's disk, an fsspec URL; empty: "
+        "`<run_dir>/trainer`",
     )
     ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")

@@ -15,7 +15,7 @@ _ranks: Any = None  # of a process that joined
 
 
 class Ranked:
-    """As many processes as there are ranks. What they run is a function of this or another module of `tests/support`."""
+    """As many processes as there are ranks. What they run is a function of a module of `tests/support`."""
 
     def __init__(self, size: int) -> None:
         spawn = multiprocessing.get_context("spawn")

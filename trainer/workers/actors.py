@@ -81,7 +81,8 @@ class LearnerActor:
 
     def write(self, folder: Place) -> None:
         """Runs beside the others."""
-        self._copied.write(Folder(folder))
+        copied, self._copied = self._copied, None
+        copied.write(Folder(folder))
 
     def export(self, folder: Place) -> None:
         self._learner.export(folder)
