@@ -114,10 +114,9 @@ class Checkpoints:
         for name in found:
             if name not in kept:
                 self._folder.delete(name)
-        needed = set[str | None]()
+        needed = set[str]()
         for name in (name for name in found if name in kept):
-            state = self._read(kept[name])
-            needed |= {state.learner, state.fallback.learner if state.fallback else None}
+            needed |= self._read(kept[name]).learners
         for name in self._folder.under("learner").names():
             if name not in needed:
                 self._folder.delete(f"learner/{name}")

@@ -8,7 +8,8 @@ Shapes: B rows, T places (right-padded), N trained tokens, D hidden, V vocabular
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Learner:
         torch.set_num_threads(config.threads)
         transformers.utils.logging.disable_progress_bar()
         self._base, self._config, self._ranks = base, config, ranks or Ranks()
+        self._stable: dict[str, torch.Tensor] | None = None
         self.load(base)
 
     def load(self, folder: Path) -> None:
@@ -124,29 +126,82 @@ class Learner:
     def _fresh_optimizer(self) -> Any:
         return torch.optim.AdamW(self._trained().values(), lr=self._config.lr, weight_decay=self._config.weight_decay)
 
+    def anchor(self, folder: Place | None) -> None:
+        """Keep stable's weights, where KL to them is asked for: of what trains, and of that this rank's rows."""
+        if not (self._config.max_version_kl or self._config.loss.kl_coefficient):
+            return
+        held = None if folder is None else self._read(folder)
+        self._stable = {
+            name: (_here(param) if held is None else held[name].tensors[WEIGHT]).to(self._config.device, copy=True)
+            for name, param in self._trained().items()
+        }
+
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One AdamW step per minibatch."""
         shares = [self._ranks.share(minibatch) for minibatch in minibatches]
         began = [[self._as_began(one.microbatch) for one in share] for share in shares]
-        return UpdateMetrics.of([self._step(*of) for of in zip(minibatches, shares, began, strict=True)])
+        stable = self._of_stable(shares)
+        steps = [self._step(*of) for of in zip(minibatches, shares, began, stable, strict=True)]
+        return UpdateMetrics.of(steps, self._stable_kl(minibatches[-1][0]) if minibatches else None)
 
     def _as_began(self, microbatch: Microbatch) -> torch.Tensor | None:
-        """Log-probabilities before the first step, where the loss needs them.
-
-        They are those of pi_old, and of stable: the loop begins every update there.
-        """
+        """Log-probabilities before the first step, those of pi_old, where the loss needs them."""
         own = self._config.loss
         if own.correction is Correction.BYPASS and not own.kl_coefficient:
             return None
         with torch.no_grad():
             return self.logps(microbatch)
 
-    def _step(self, minibatch: Minibatch, share: Sequence[Pass], began: Sequence[torch.Tensor | None]) -> StepMetrics:
+    def _of_stable(self, shares: Sequence[Sequence[Pass]]) -> list[list[torch.Tensor | None]]:
+        """Stable's log-probabilities, where the loss needs them; without an anchor the update began there."""
+        if self._stable is None or not self._config.loss.kl_coefficient:
+            return [[None] * len(share) for share in shares]
+        with torch.no_grad(), self._being_stable():
+            return [[self.logps(one.microbatch) for one in share] for share in shares]
+
+    def _stable_kl(self, microbatch: Microbatch) -> float | None:
+        """KL(stable || pi_theta) by the k3 estimator (Schulman 2020), r - 1 - log r with r = pi_theta / pi_stable.
+
+        Its tokens were sampled by stable and by the version on trial, so where they differ it is an approximation. One
+        microbatch is enough to see how far the weights have gone, and costs two passes.
+        """
+        if self._stable is None:
+            return None
+        with torch.no_grad():
+            with self._being_stable():
+                stable_N = self.logps(microbatch)
+            log_ratio_N = (self.logps(microbatch) - stable_N).double()
+            return float((log_ratio_N.expm1() - log_ratio_N).mean())
+
+    @contextmanager
+    def _being_stable(self) -> Iterator[None]:
+        """Passes go through stable's weights, which change places with the learner's own."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        assert self._stable is not None
+        with torch.no_grad():
+            for name, param in self._trained().items():
+                own = _here(param).clone()
+                _here(param).copy_(self._stable[name])
+                self._stable[name].copy_(own)
+
+    def _step(
+        self,
+        minibatch: Minibatch,
+        share: Sequence[Pass],
+        began: Sequence[torch.Tensor | None],
+        stable: Sequence[torch.Tensor | None],
+    ) -> StepMetrics:
         """Gradients of all microbatches, then one step, unless loss or gradient is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
         sums = _Sums()
-        for one, began_N in zip(share, began, strict=True):
-            part = self.loss(one.microbatch, minibatch, began_N)
+        for one, began_N, stable_N in zip(share, began, stable, strict=True):
+            part = self.loss(one.microbatch, minibatch, began_N, stable_N)
             if one.is_filler:
                 (part.loss * 0.0).backward()
                 continue
@@ -160,8 +215,15 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         return sums.metrics(grad_norm=norm, is_skipped=not is_finite)
 
-    def loss(self, microbatch: Microbatch, minibatch: Minibatch, began_N: torch.Tensor | None = None) -> PolicyLoss:
-        """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began."""
+    def loss(
+        self,
+        microbatch: Microbatch,
+        minibatch: Minibatch,
+        began_N: torch.Tensor | None = None,
+        stable_N: torch.Tensor | None = None,
+    ) -> PolicyLoss:
+        """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began, and
+        `stable_N` stable's: without them, the same."""
         behaviour_N, advantages_N, turns_N = self._tensors(
             microbatch.logps_N, microbatch.advantages_N, microbatch.turns_N
         )
@@ -173,7 +235,7 @@ class Learner:
             num_tokens=sum(part.num_trained for part in minibatch),
             num_turns=sum(part.num_turns for part in minibatch),
             proximal_logps_N=began_N,
-            stable_logps_N=began_N,
+            stable_logps_N=began_N if stable_N is None else stable_N,
         )
         return policy_loss(inputs, self._config.loss)
 
@@ -226,17 +288,18 @@ class Learner:
         Raises:
             StoreError: a file is missing or does not fit the model.
         """
-        trained = self._trained()
-        with self._ranks.together(f"learner state {folder}"):
-            found = parts.read(
-                Folder(folder), {name: self._rows(param) for name, param in trained.items()}, self._fingerprint
-            )
+        found = self._read(folder)
         self._optimizer = self._fresh_optimizer()
         with torch.no_grad():
-            for name, param in trained.items():
+            for name, param in self._trained().items():
                 _here(param).copy_(found[name].tensors[WEIGHT])
                 if found[name].step:
                     self._optimizer.state[param] = self._state(param, found[name])
+
+    def _read(self, folder: Place) -> dict[str, Held]:
+        rows = {name: self._rows(param) for name, param in self._trained().items()}
+        with self._ranks.together(f"learner state {folder}"):
+            return parts.read(Folder(folder), rows, self._fingerprint)
 
     def _state(self, param: torch.Tensor, held: Held) -> dict[str, torch.Tensor]:
         """AdamW's of a parameter."""

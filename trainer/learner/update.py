@@ -40,7 +40,10 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class UpdateMetrics:
-    """All steps of an update: means over the steps that were not skipped."""
+    """All steps of an update: means over the steps that were not skipped.
+
+    `stable_kl` estimates KL(stable || pi_theta) after the last step, in nats per token; `None`: it was not measured.
+    """
 
     num_steps: int
     num_skipped: int
@@ -51,18 +54,20 @@ class UpdateMetrics:
     mean_ratio: float
     ess: float
     clip_fraction: float
+    stable_kl: float | None = None
 
     @classmethod
-    def of(cls, steps: Iterable[StepMetrics]) -> "UpdateMetrics":
+    def of(cls, steps: Iterable[StepMetrics], stable_kl: float | None = None) -> "UpdateMetrics":
         taken = list(steps)
         good = [step for step in taken if not step.is_skipped]
         names = ("loss", "grad_norm", "kl", "mean_ratio", "ess", "clip_fraction")
         means = {name: fmean(getattr(step, name) for step in good) if good else math.nan for name in names}
-        return cls(len(taken), len(taken) - len(good), sum(step.num_tokens for step in taken), **means)
+        num_tokens = sum(step.num_tokens for step in taken)
+        return cls(len(taken), len(taken) - len(good), num_tokens, **means, stable_kl=stable_kl)
 
     def numbers(self) -> dict[str, float]:
         """As a manifest's metrics."""
-        return {name: float(value) for name, value in asdict(self).items()}
+        return {name: float(value) for name, value in asdict(self).items() if value is not None}
 
 
 def alarm(metrics: UpdateMetrics) -> str | None:
@@ -107,6 +112,9 @@ class Policy(Protocol):
 
         Else the learner may go on at once, and what it learns is not in the copy.
         """
+
+    def anchor(self, folder: Place | None) -> None:
+        """Measure KL to the weights in a folder that `save` wrote, stable's; `None`: to those it has now."""
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One optimiser step per minibatch."""

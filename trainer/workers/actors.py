@@ -87,6 +87,9 @@ class LearnerActor:
     def export(self, folder: Place) -> None:
         self._learner.export(folder)
 
+    def anchor(self, folder: Place | None) -> None:
+        self._learner.anchor(folder)
+
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         return self._learner.update(minibatches)
 
@@ -234,6 +237,9 @@ class RayPolicy:
     def restore(self, folder: Place) -> None:
         self._workers.call("restore", _absolute(folder))
 
+    def anchor(self, folder: Place | None) -> None:
+        self._workers.call("anchor", None if folder is None else _absolute(folder))
+
     def save(self, folder: Place) -> RaySaving:
         if self._saving is not None:
             self._saving.wait()  # a second copy would be one too many in memory
@@ -275,9 +281,7 @@ class RayPolicy:
         try:
             yield self._kept.under(name)
         finally:
-            with contextlib.suppress(
-                OnstreamError
-            ):  # its leftovers hurt nobody, and the block's own error is to be told
+            with contextlib.suppress(OnstreamError):  # leftovers hurt nobody, and the block's own error is to be told
                 self._kept.delete(name)
 
     def close(self) -> None:
