@@ -31,7 +31,7 @@ class Reason(StrEnum):
     REJECTED_WEIGHTS = "weights of a rejected candidate"
     STALE = "stale"
     DISCARDED = "its update was discarded"
-    EXPIRED = "no batch filled while the log kept its reward"
+    EXPIRED = "no version took it while the log kept its reward"
     ERASED = fates.ERASED
     ALTERED = "something in it was redacted"
     GONE = "the log keeps its trajectory no longer"
@@ -46,7 +46,7 @@ class Trainable:
 
 @dataclass(frozen=True)
 class Held:
-    """A trace sampled by `candidate`, whose trial is not decided."""
+    """A trace sampled by `candidate`, whose trial is not decided and which the learner does not go on from."""
 
     candidate: int
 
@@ -159,15 +159,14 @@ def _screen_turn(
 
 
 def eligibility_of(turn: EligibleTurn, served: Served, own: int | None, max_staleness: int) -> Eligibility:
-    """A screened turn under the release log as it is now; `own` is the version whose trial the trainer awaits.
+    """A screened turn under the release log as it is now; `own` is the version on trial that the learner goes on from.
 
-    A trace sampled across a swap is as old as its oldest token, and as untrusted as its worst weights.
+    What that one sampled trains, and is given back should it be rejected. A trace sampled across a swap is as old as
+    its oldest token, and as untrusted as its worst weights.
     """
-    undecided = {version for version in (own, served.on_trial) if version is not None}
-    ages = [served.age(version) for version in turn.versions]
-    if any(age is None and version not in undecided for age, version in zip(ages, turn.versions, strict=True)):
+    unknown = [version for version in turn.versions if served.age(version) is None and version != own]
+    if any(version != served.on_trial for version in unknown):
         return Ineligible(Reason.REJECTED_WEIGHTS)
-    if any(age is not None and age > max_staleness for age in ages):
+    if any((served.age(version) or 0) > max_staleness for version in turn.versions):
         return Ineligible(Reason.STALE)
-    held = [version for age, version in zip(ages, turn.versions, strict=True) if age is None]
-    return Held(held[0]) if held else Trainable(turn.reward)
+    return Held(unknown[0]) if unknown else Trainable(turn.reward)

@@ -1,7 +1,8 @@
 """Rewards read and not yet used, and the positions that go with them.
 
 Rewards are used in the order they were read, so what has been used is a prefix of every partition and a position says
-it all: after a kill, reading goes on at the first reward that the checkpoint has not used.
+it all: after a kill, reading goes on at the first reward that the checkpoint has not used. What was used in vain is
+read again from where its use began (`go_back`).
 """
 
 import logging
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from infra import telemetry
 from infra.errors import ErasedError
+from ingest.log import topics
 from ingest.log.protocol import EventLog, Message, Positions
 from ingest.log.reader import Reader, place
 from ingest.log.topics import READERS
@@ -58,8 +60,9 @@ class Item:
 
 
 class Inbox:
-    """The trainer's view of the rewards topic. `fated` are traces that already have their fate.
+    """The trainer's view of the rewards topic. `done` are traces that have their fate, or are used and will have it.
 
+    `began` is where each partition was first read, ever.
     Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so.
     """
 
@@ -67,13 +70,15 @@ class Inbox:
         self,
         log: EventLog,
         positions: Positions,
-        fated: Iterable[str],
+        done: Iterable[str],
         tasks: TaskIndex | None = None,
         trains_altered: bool = False,
+        began: Positions | None = None,
     ) -> None:
         self._log, self._tasks, self._trains_altered = log, tasks, trains_altered
         self._next = dict(positions)
-        self._known = set(fated)
+        self._known = set(done)
+        self.began = dict(began or {})
         self._reader: Reader | None = None
         self._assigned: frozenset[tuple[str, int]] = frozenset()
         self.items: list[Item] = []
@@ -92,6 +97,7 @@ class Inbox:
             where = (message.topic, message.partition)
             if where in moved or message.offset < self._next.get(where, 0):
                 continue
+            self.began.setdefault(where, message.offset)
             self._next[where] = message.offset + 1
             if isinstance(record, Reward):
                 self._keep(message, record)
@@ -184,6 +190,25 @@ class Inbox:
     def drop(self, num_items: int) -> None:
         """Let go of the first items: a checkpoint has used them."""
         del self.items[:num_items]
+
+    def go_back(self, positions: Positions, again: Iterable[str]) -> None:
+        """Read on from `positions`, which lie before all that is held. `again` are traces that may be held once more.
+
+        The group is told: after an outage it would begin where it was told last. Raises `LogError`.
+        """
+        self._known -= {name for item in self.items for name in item.turns}
+        self._known.difference_update(again)
+        self.items.clear()
+        self._next = self.began | dict(positions)
+        if self._reader is not None:
+            held = self._reader.subscription.assignment()
+            self._reader.subscription.seek({where: at for where, at in self._next.items() if where in held})
+        self.commit(self._next)
+
+    def num_unread(self) -> int:
+        """Rewards on the log behind those that were read, in partitions that were read at all. Raises `LogError`."""
+        ends = self._log.ends(topics.REWARDS.name)
+        return sum(max(0, ends.get(part, 0) - at) for (_, part), at in self._next.items())
 
     def expire(self, before: float) -> None:
         """Rule out what is in rewards made earlier: after a restart the log might not give them again."""

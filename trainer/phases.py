@@ -1,4 +1,8 @@
-"""What the trainer is doing, as a table."""
+"""What the trainer is doing, as a table.
+
+A trial alone is nothing to wait for: the learner goes on from the candidate. It waits once the version in the making
+takes no more turns, where `trainer.train_during_trials` says so, and while a version that is not its own is on trial.
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -17,9 +21,9 @@ class Phase(StrEnum):
 
 ALLOWED: Mapping[Phase, frozenset[Phase]] = {
     Phase.WAITING: frozenset({Phase.COLLECTING, Phase.TRIAL}),
-    Phase.COLLECTING: frozenset({Phase.UPDATING}),
-    Phase.UPDATING: frozenset({Phase.TRIAL, Phase.COLLECTING}),
-    Phase.TRIAL: frozenset({Phase.COLLECTING}),
+    Phase.COLLECTING: frozenset({Phase.UPDATING, Phase.TRIAL}),
+    Phase.UPDATING: frozenset({Phase.COLLECTING, Phase.TRIAL}),
+    Phase.TRIAL: frozenset({Phase.COLLECTING, Phase.UPDATING}),
 }
 
 

@@ -29,7 +29,8 @@ def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, lo
     Raises:
         StoreError: the store cannot be written, or the number is taken by other content.
     """
-    with telemetry.span(names.PUBLISH, {names.VERSION: candidate.version}, parent=candidate.context):
+    about = {names.VERSION: candidate.version}
+    with telemetry.span(names.PUBLISH, about, parent=candidate.context, links=candidate.contexts):
         shutil.rmtree(folder, ignore_errors=True)
         policy.export(folder)
         manifest = store.publish(

@@ -1,24 +1,66 @@
-"""What a checkpoint says beside the learner's own files: where training stands, and what is owed."""
+"""What a checkpoint says beside the learner's own files: where training stands, and what is owed.
 
-from collections.abc import Mapping
+The learner stands on up to three places, each a `Standing`:
+
+    fallback             stable: what a rejection returns to. None where the learner stands on stable itself
+    candidate.standing   the version on trial, as it was published
+    the state's own      here: stable, the candidate, or the version in the making that goes on from one of them
+
+What trained in the candidate or in the version in the making is `Used`: its fate is told with the decision, and not at
+all where that gives the turns back to the log. So a trace has one fate, however often it trained in vain.
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ingest.log.protocol import Positions
-from ingest.records.events import Fate
+from ingest.records.events import Fate, FateKind
 from trainer.alarms import Health
+
+MAX_FATED = 65_536
+"""Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB."""
+
+Offsets = dict[str, dict[int, int]]
+"""Positions as JSON keeps them: topic, partition, offset."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Used(_Frozen):
+    """Traces of one reward, made at `rewarded_at`, that ended alike in a version that is not decided."""
+
+    trace_ids: tuple[str, ...]
+    kind: FateKind
+    reason: str = ""
+    rewarded_at: float = 0.0
+
+    def fate(self, version: int, at: float) -> Fate:
+        """As it is told once `version` is decided."""
+        is_trained = self.kind is FateKind.TRAINED
+        reason = f"trained in version {version}" if is_trained else self.reason
+        return Fate(
+            trace_ids=self.trace_ids, kind=self.kind, version=version if is_trained else None, reason=reason, at=at
+        )
+
+
+class Standing(_Frozen):
+    """A place the learner can stand on: `learner` is `None` for the parent's weights in the store."""
+
+    learner: str | None
+    baselines: dict[str, float]
+    seen: dict[str, tuple[str, ...]] = {}
+    offsets: Offsets = {}
+
+
 class CandidateVersion(_Frozen):
     """A version trained from `parent`, published or about to be, whose trial is not decided.
 
-    `context` is the trace context of the training step, as headers: a restart publishes in the same trace. `settings`
-    are those that it was trained with, whatever the configuration says by the time it is published.
+    `context` is the trace context of its last training step, as headers, and `contexts` those of the steps before: a
+    restart publishes in the same trace. `settings` are those that it was made with.
     """
 
     version: int
@@ -27,55 +69,128 @@ class CandidateVersion(_Frozen):
     spec: str
     metrics: dict[str, float]
     at: float
+    standing: Standing
+    used: tuple[Used, ...] = ()
     is_published: bool = False
     context: dict[str, str] = {}
+    contexts: tuple[dict[str, str], ...] = ()
     settings: dict[str, Any] = {}
 
 
-class Fallback(_Frozen):
-    """What a rejection returns to. `learner` is `None` where that is the parent's weights in the store."""
+class Making(_Frozen):
+    """A version in the making: what it has used so far, and how healthy its last step was.
 
-    learner: str | None
-    baselines: dict[str, float]
-    seen: dict[str, tuple[str, ...]] = {}
+    `alarm` is why a step was undone that would have been its next. `metrics` are over all of its `num_steps`.
+    """
+
+    begun_at: float
+    used: tuple[Used, ...] = ()
+    num_steps: int = 0
+    num_turns: int = 0
+    specs: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+    ess: float = 1.0
+    stable_kl: float | None = None
+    alarm: str | None = None
+    contexts: tuple[dict[str, str], ...] = ()
+
+    @property
+    def num_traces(self) -> int:
+        return sum(len(one.trace_ids) for one in self.used)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The traces that train in it, in the order in which they did."""
+        return tuple(name for one in self.used if one.kind is FateKind.TRAINED for name in one.trace_ids)
 
 
 class State(_Frozen):
     """A checkpoint.
 
-    `base` is the stable version the learner stands on and `learner` names its folder (`None`: the store's weights of
-    `base`, fresh optimiser); while there is a `candidate`, `learner` is the candidate's. `fates` are decided but not
-    yet confirmed by the log. `fated` are the last traces that were given one, and `seen` the sketches of the prompts
-    that trained last, by tenant: without them a restart would weigh the same turns otherwise. `health` is what alarms
-    compare the next update with.
+    `base` is the stable version the learner stands on, or goes on from, and `learner` names its folder (`None`: the
+    store's weights of `base`, fresh optimiser). `loaded` is the version whose weights were taken from the store last:
+    adapters are changes of them. `fates` are decided but not yet confirmed by the log. `fated` are the
+    last traces that were given one, and `seen` the sketches of the prompts that trained last, by tenant: without them a
+    restart would weigh the same turns otherwise. `began` is where each partition was first read.
+    `health` is what alarms compare the next update with.
     """
 
     step: int = 0
     base: int | None = None
     learner: str | None = None
+    loaded: int | None = None
     baselines: dict[str, float] = {}
     seen: dict[str, tuple[str, ...]] = {}
+    offsets: Offsets = {}
+    began: Offsets = {}
+    making: Making | None = None
     candidate: CandidateVersion | None = None
-    fallback: Fallback | None = None
-    offsets: dict[str, dict[int, int]] = {}
+    fallback: Standing | None = None
     fates: tuple[Fate, ...] = ()
     fated: tuple[str, ...] = ()
     mean_reward: float | None = None
     health: Health = Health()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_batch(cls, given: Any) -> Any:
+        """Before versions grew while one was on trial a candidate was where the learner stood, its fates were told, and
+        no position was ever gone back to."""
+        if not isinstance(given, dict) or not isinstance(candidate := given.get("candidate"), dict):
+            return given
+        if "standing" in candidate:
+            return given
+        here = {name: given[name] for name in ("learner", "baselines", "seen", "offsets") if name in given}
+        fallback = {"offsets": given.get("offsets", {}), **(given.get("fallback") or {})}
+        return {**given, "candidate": {**candidate, "standing": here}, "fallback": fallback}
+
     @property
     def positions(self) -> Positions:
-        return {(topic, part): offset for topic, parts in self.offsets.items() for part, offset in parts.items()}
+        return {**as_positions(self.began), **as_positions(self.offsets)}
+
+    @property
+    def standing(self) -> Standing:
+        """Here."""
+        return Standing(learner=self.learner, baselines=self.baselines, seen=self.seen, offsets=self.offsets)
+
+    @property
+    def stable_learner(self) -> str | None:
+        """The folder of the learner that stands on stable; `None`: the store has its weights."""
+        return (self.fallback or self.standing).learner
+
+    @property
+    def learners(self) -> frozenset[str]:
+        """The learner folders that it needs."""
+        places = (self.standing, self.fallback, self.candidate.standing if self.candidate else None)
+        return frozenset(place.learner for place in places if place and place.learner is not None)
+
+    @property
+    def used(self) -> tuple[Used, ...]:
+        """What has been used and has no fate yet."""
+        return (*(self.candidate.used if self.candidate else ()), *(self.making.used if self.making else ()))
+
+    def owing(self, fates: Iterable[Fate]) -> "State":
+        """With more fates to tell."""
+        more = tuple(fates)
+        names = [name for fate in more for name in fate.trace_ids]
+        return self.model_copy(
+            update={"fates": (*self.fates, *more), "fated": (*self.fated, *names)[-MAX_FATED:]},
+        )
 
 
-def as_offsets(positions: Positions) -> dict[str, dict[int, int]]:
+def as_offsets(positions: Positions) -> Offsets:
     """Positions in the form `State` keeps them."""
-    offsets: dict[str, dict[int, int]] = {}
+    offsets: Offsets = {}
     for (topic, partition), offset in positions.items():
         offsets.setdefault(topic, {})[partition] = offset
     return offsets
 
 
-def remember(fated: tuple[str, ...], more: Mapping[str, object], most: int) -> tuple[str, ...]:
-    """The last `most` traces that were given a fate."""
-    return (*fated, *more)[-most:]
+def as_positions(offsets: Mapping[str, Mapping[int, int]]) -> Positions:
+    """The way back."""
+    return {(topic, part): offset for topic, parts in offsets.items() for part, offset in parts.items()}
+
+
+def names_of(used: Iterable[Used]) -> tuple[str, ...]:
+    """Their traces."""
+    return tuple(name for one in used for name in one.trace_ids)

@@ -1,16 +1,29 @@
-"""What telemetry hears of an update."""
+"""What telemetry and the log hear of a step, of decisions and of fates."""
 
+import logging
 import math
 from collections.abc import Iterable
+from enum import StrEnum
 from statistics import fmean
 
 from infra import telemetry
 from infra.telemetry import metrics, names
 from ingest.records.events import Fate, FateKind
 from ingest.store.releases import Served
-from trainer.advantages.batch import Batch
+from trainer.advantages.batch import Batch, Fairness
 from trainer.learner.update import UpdateMetrics
 from trainer.phases import Phase
+from trainer.state import Making
+
+logger = logging.getLogger(__name__)
+
+
+class Again(StrEnum):
+    """Why turns that were used are taken again."""
+
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    STABLE = "another version is stable"
 
 
 def phases(now: Phase) -> list[tuple[int, names.Told]]:
@@ -30,6 +43,8 @@ def updated(update: UpdateMetrics) -> None:
     telemetry.gauge(metrics.LR_SCALE, update.lr_scale)
     if math.isfinite(update.entropy):
         telemetry.gauge(metrics.ENTROPY, update.entropy)
+    if update.stable_kl is not None:
+        telemetry.gauge(metrics.STABLE_KL, update.stable_kl)
 
 
 def trained(batch: Batch, served: Served) -> None:
@@ -53,6 +68,50 @@ def _ages(batch: Batch, served: Served) -> list[int]:
     """Of each turn's oldest weights, where the release log knows them."""
     known = ([age for version in turn.versions if (age := served.age(version)) is not None] for turn in batch.turns)
     return [max(ages) for ages in known if ages]
+
+
+def stepped(batch: Batch, update: UpdateMetrics, making: Making) -> None:
+    """A step of the version in the making, for who reads the log."""
+    _tell_fairness(batch.fairness)
+    logger.info(
+        "batch %d turns, mean reward %.3f, %d steps, loss %.4f, kl %.5f, ess %.2f, clipped %.3f, grad norm %.3f; the "
+        "version in the making holds %d turns",
+        len(batch.turns),
+        batch.mean_reward,
+        update.num_steps,
+        update.loss,
+        update.kl,
+        update.ess,
+        update.clip_fraction,
+        update.grad_norm,
+        making.num_turns,
+    )
+
+
+def _tell_fairness(fairness: Fairness) -> None:
+    """The bounds that hold for the batch just trained."""
+    capped, numbers = fairness.capped, fairness.numbers()
+    logger.info(
+        "one user has at most %.3f of the batch's weighted advantages (bound %.3f over %d users, %.3f without it), one "
+        "tenant %.3f (bound %.3f over %d); %d near duplicates are down-weighted; %.1f of %d turns count in effect",
+        capped.user_share,
+        capped.user_cap,
+        capped.num_users,
+        capped.user_share_before,
+        capped.tenant_share,
+        capped.tenant_cap,
+        capped.num_tenants,
+        fairness.num_near_duplicates,
+        numbers["fair.effective_turns"],
+        len(fairness.weights),
+    )
+
+
+def again(why: Again, num_traces: int) -> None:
+    """Traces whose use was in vain, and that the log gives once more."""
+    if num_traces:
+        logger.info("%d traces are taken again from the log: %s", num_traces, why.value)
+        telemetry.count(metrics.TURNS_AGAIN, num_traces, {names.CAUSE: why.value})
 
 
 def ended(fates: Iterable[Fate]) -> None:

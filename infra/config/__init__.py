@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from infra.config.alarms import AlarmsConfig, LrByEss
 from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
+from infra.config.learner import LoraConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
 from infra.config.losses import Correction, LossConfig, LossKind, Packing, StaleNegatives
 from infra.config.serving import (
@@ -69,6 +70,7 @@ __all__ = [
     "LakeConfig",
     "LogConfig",
     "LogSecurity",
+    "LoraConfig",
     "LossConfig",
     "LossKind",
     "LrByEss",

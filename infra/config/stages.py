@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from infra.config.alarms import AlarmsConfig, LrByEss
 from infra.config.base import AnyShare, Host, Port, Seconds, Section
+from infra.config.learner import LoraConfig
 from infra.config.losses import LossConfig, Packing
 
 PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
@@ -82,7 +83,25 @@ class TrainerConfig(Host):
     """The learner."""
 
     port: Port = Field(8200, description="how far the next version is, read-only")
-    batch_turns: int = Field(256, ge=2, description="scored turns in one update")
+    batch_turns: int = Field(256, ge=2, description="scored turns in one update; a version holds one or more of them")
+    min_version_turns: int = Field(1, ge=1, description="scored turns that a version holds before it may be published")
+    max_version_turns: int = Field(
+        16_384, ge=1, description="with as many a version takes no more: they wait on the log"
+    )
+    max_version_age_s: Seconds = Field(
+        86_400.0, description="nor once its first update is as old, while it waits for a trial to end"
+    )
+    max_version_kl: float = Field(
+        0.1,
+        ge=0.0,
+        description="nor as far from stable, in nats per token; 0: not measured, which saves a copy of stable",
+    )
+    min_version_ess: float = Field(
+        0.5, ge=0.0, le=1.0, description="nor once an update's effective sample size was a smaller share of its tokens"
+    )
+    train_during_trials: bool = Field(
+        True, description="false: turns wait on the log meanwhile, for where the learner has the engines' cores"
+    )
     minibatch_turns: int = Field(64, ge=1, description="turns in one optimiser step")
     microbatch_tokens: int = Field(2048, ge=16, description="tokens, with padding, in one forward and backward pass")
     packing: Packing = Field(
@@ -113,9 +132,19 @@ class TrainerConfig(Host):
     )
     max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    lora: LoraConfig | None = Field(None, description="train adapters alone; null: all weights")
     device: str = "cpu"
-    threads: int = Field(2, ge=1)
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes the model is spread over, each with a device of its own; a restart may change it",
+    )
+    threads: int = Field(2, ge=1, description="of each worker")
     niceness: int = Field(10, ge=0, le=19, description="priority below serving's, where they share a machine")
     seed: int = 0
-    checkpoint_dir: str = Field("", description="empty: `<run_dir>/trainer`")
+    checkpoint_dir: str = Field(
+        "",
+        description="a folder, or, where workers do not see this machine's disk, an fsspec URL; empty: "
+        "`<run_dir>/trainer`",
+    )
     ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")

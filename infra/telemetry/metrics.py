@@ -170,10 +170,15 @@ TURNS_NEAR_DUPLICATE = _counter("onstream.trainer.turns.near_duplicate", "{turn}
 TURNS_INELIGIBLE = _counter(
     "onstream.trainer.turns.ineligible", "{turn}", "turns that never train, and why", names.CAUSE
 )
-TURNS_COLLECTED = _state("onstream.trainer.turns.collected", "{turn}", "turns held for the next batches")
+TURNS_AGAIN = _counter(
+    "onstream.trainer.turns.again", "{turn}", "turns used in vain and taken again from the log, and why", names.CAUSE
+)
+TURNS_COLLECTED = _state("onstream.trainer.turns.collected", "{turn}", "turns held for the next step")
+TURNS_IN_MAKING = _state("onstream.trainer.turns.in_making", "{turn}", "turns trained in the version in the making")
 TRAINER_PHASE = _state("onstream.trainer.phase", "{phase}", "1 for what the trainer does now, else 0", names.PHASE)
 ESS = _gauge("onstream.trainer.ess", "{share}", "effective sample size of the last update, as a share of its tokens")
 KL = _gauge("onstream.trainer.kl", "{nat}", "KL from the served policy to the last update, per token")
+STABLE_KL = _gauge("onstream.trainer.stable_kl", "{nat}", "KL from stable to the version in the making, per token")
 CLIP_SHARE = _gauge("onstream.trainer.clip_share", "{share}", "tokens of the last update that were clipped")
 GRAD_NORM = _gauge("onstream.trainer.grad_norm", "{norm}", "of the last update, a mean over its steps")
 LOSS = _gauge("onstream.trainer.loss", "{loss}", "of the last update, a mean over its steps")

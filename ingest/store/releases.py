@@ -20,11 +20,15 @@ UNDECIDED = frozenset(
 
 
 class Decision(StrEnum):
-    """What the release log has decided about a version. The gate's `Verdict` is what leads to one."""
+    """What the release log has decided about a version. The gate's `Verdict` is what leads to one.
+
+    Expired is a version about which nothing was learnt: too few sessions, no engine, a parent that is not stable.
+    """
 
     UNDECIDED = "undecided"
     PROMOTED = "promoted"
     REJECTED = "rejected"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ class Served:
         """What was decided about `version`: nothing yet, where no release names it."""
         if version in self.lineage:
             return Decision.PROMOTED
-        is_decided = version in self.trials and self.trials[version] not in UNDECIDED
-        return Decision.REJECTED if is_decided else Decision.UNDECIDED
+        state = self.trials.get(version, TrialState.PUBLISHED)
+        if state is TrialState.EXPIRED:
+            return Decision.EXPIRED
+        return Decision.UNDECIDED if state in UNDECIDED else Decision.REJECTED
 
     def age(self, version: int) -> int | None:
         """Promotions between `version` and stable; `None` for a version outside the lineage."""

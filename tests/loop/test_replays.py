@@ -41,6 +41,8 @@ class Untaught:
 
     def save(self, folder: Path) -> None: ...
 
+    def anchor(self, folder: Path | None) -> None: ...
+
     def update(self, minibatches: Any) -> Any:
         raise AssertionError("something of a held-out session, or of a replay of it, trains")
 

@@ -42,6 +42,7 @@ from ingest.records.events import (
 )
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
+from trainer.inbox import Inbox, Item
 from trainer.learner.batching import Minibatch
 from trainer.learner.update import StepMetrics, UpdateMetrics
 from trainer.loop import Trainer
@@ -148,12 +149,17 @@ class TokenPolicy:
 
     def __init__(self) -> None:
         self.weights: list[int] = []
+        self.stable: list[int] | None = None
         self.moments = 0
         self.metrics: dict[str, Any] = {}
+        self.stable_kl: float | None = None
 
     def load(self, folder: Path) -> None:
         self.weights = json.loads((folder / "model.safetensors").read_text())
         self.moments = 0
+
+    def anchor(self, folder: Path | None) -> None:
+        self.stable = list(self.weights) if folder is None else json.loads((folder / "state.json").read_text())[0]
 
     def restore(self, folder: Path) -> None:
         self.weights, self.moments = json.loads((folder / "state.json").read_text())
@@ -167,7 +173,7 @@ class TokenPolicy:
                 self.weights += microbatch.targets_N.tolist()
         self.moments += 1
         step = StepMetrics(False, 0.1, 1.0, 0.01, 1.0, 0.9, 0.1, 10)
-        return UpdateMetrics.of([StepMetrics(**{**vars(step), **self.metrics})])
+        return UpdateMetrics.of([StepMetrics(**{**vars(step), **self.metrics})], self.stable_kl)
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -306,6 +312,23 @@ def make_world(tmp_path: Path, quick: None) -> Callable[..., World]:
 @pytest.fixture
 def reward_of() -> Callable[..., Reward]:
     return make_reward
+
+
+@pytest.fixture
+def log_items() -> Callable[[Sequence[tuple[str, Sequence[float | None]]]], list[Item]]:
+    """Items as an inbox reads them, of sessions and their rewards."""
+
+    def read(given: Sequence[tuple[str, Sequence[float | None]]]) -> list[Item]:
+        log = InMemoryLog()
+        log.create([TopicSpec(topics.REWARDS.name, 1, None)])
+        for session, rewards in given:
+            send(log, topics.REWARDS, session_key(session), make_reward(session, rewards))
+        inbox = Inbox(log, {}, ())
+        inbox.poll(0.0)
+        inbox.close()
+        return inbox.items
+
+    return read
 
 
 @pytest.fixture(scope="session")

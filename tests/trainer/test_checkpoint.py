@@ -1,4 +1,5 @@
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,8 +7,9 @@ from typing import Any
 import pytest
 
 from infra.errors import StoreError
+from ingest.records.events import Fate, FateKind
 from trainer.checkpoint import Checkpoints
-from trainer.state import Fallback, State, as_offsets, remember
+from trainer.state import MAX_FATED, CandidateVersion, Standing, State, as_offsets
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -45,18 +47,17 @@ def test_a_light_commit_keeps_the_learner_folder(tmp_path: Path) -> None:
 def test_two_are_kept_and_the_learners_they_name(tmp_path: Path) -> None:
     checkpoints, state = Checkpoints(tmp_path), State()
     for step in range(5):
-        fallback = Fallback(learner=state.learner, baselines={})
+        fallback = Standing(learner=state.learner, baselines={})
         state = checkpoints.commit(State(step=step, fallback=fallback), writer(str(step)))
     assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["000004.json", "000005.json"]
-    assert sorted(path.name for path in (tmp_path / "learner").iterdir()) == ["000003", "000004", "000005"]
+    assert sorted(path.name[:7] for path in (tmp_path / "learner").iterdir()) == ["000003-", "000004-", "000005-"]
 
 
 EFFECTS = (
-    "pathlib.Path.rename",
+    "pathlib.Path.mkdir",
     "pathlib.Path.replace",
-    "infra.files.sync",
-    "trainer.checkpoint.sync",
-    "shutil.rmtree",
+    "infra.storage.sync",
+    "infra.storage.Folder.delete",
 )
 
 
@@ -91,5 +92,41 @@ def test_a_damaged_checkpoint_is_an_error_and_not_an_older_one(tmp_path: Path) -
         checkpoints.read()
 
 
+def test_the_learners_of_stable_of_the_candidate_and_of_the_version_in_the_making_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    stable = checkpoints.commit(State(), writer("stable"))
+    tried = checkpoints.commit(stable.model_copy(update={"fallback": stable.standing}), writer("tried"))
+    candidate = CandidateVersion(
+        version=1, parent=0, trace_ids=(), spec="", metrics={}, at=0.0, standing=tried.standing
+    )
+    state = tried.model_copy(update={"candidate": candidate})
+    for step in range(5):
+        state = checkpoints.commit(state, writer(f"making {step}"))
+    kept = {(tmp_path / "learner" / name / "weights").read_text() for name in state.learners}
+    assert kept == {"stable", "tried", "making 4"}
+
+
 def test_memory_of_fated_traces_is_bounded_and_keeps_the_newest() -> None:
-    assert remember(("a", "b"), {"c": 1, "d": 2}, most=3) == ("b", "c", "d")
+    names = tuple(str(number) for number in range(MAX_FATED + 2))
+    fates = [
+        Fate(trace_ids=names[n:][:1000], kind=FateKind.EXPIRED, reason="", at=0.0) for n in range(0, len(names), 1000)
+    ]
+    state = State(fated=("old",)).owing(fates)
+    assert state.fated == names[2:] and len(state.fates) == len(fates)
+
+
+def test_a_checkpoint_of_before_versions_grew_during_trials_gives_no_turn_of_its_candidate_back() -> None:
+    given = {
+        "step": 3, "base": 1, "learner": "000004", "baselines": {"k": 0.2}, "offsets": {"rewards": {"0": 7}},
+        "candidate": {
+            "version": 2, "parent": 1, "trace_ids": ["a"], "spec": "s", "metrics": {}, "at": 1.0, "is_published": True,
+            "context": {},
+        },
+        "fallback": {"learner": "000002", "baselines": {"k": 0.1}, "seen": {}},
+    }  # fmt: skip
+    state = State.model_validate_json(json.dumps(given))
+    assert state.candidate is not None and state.fallback is not None
+    assert state.candidate.standing == state.standing and state.used == ()
+    assert (state.fallback.learner, state.fallback.baselines) == ("000002", {"k": 0.1})
+    assert state.fallback.offsets == state.offsets == {"rewards": {0: 7}}
+    assert State.model_validate_json(state.model_dump_json()) == state

@@ -152,8 +152,10 @@ def test_age_is_counted_in_promotions_and_the_worst_token_decides(
     assert eligibility_of(eligible(*versions), SERVED, None, max_staleness) == expected
 
 
-def test_a_turn_of_the_candidate_on_trial_is_held() -> None:
-    assert eligibility_of(eligible(7), SERVED, 7, 1) == Held(7)
-    assert eligibility_of(eligible(5, 7), SERVED, 7, 1) == Held(7)
+def test_what_the_candidate_sampled_trains_what_goes_on_from_it_and_is_held_by_everything_else() -> None:
     on_trial = replace(SERVED, candidate=7, state=TrialState.CANARY)
-    assert eligibility_of(eligible(7), on_trial, None, 1) == Held(7)
+    for versions in ((7,), (5, 7)):
+        assert eligibility_of(eligible(*versions), on_trial, 7, 1) == Trainable(0.7)
+        assert eligibility_of(eligible(*versions), on_trial, None, 1) == Held(7)
+    assert eligibility_of(eligible(7), SERVED, 7, 1) == Trainable(0.7)  # published, and not on trial yet
+    assert eligibility_of(eligible(0, 7), on_trial, 7, 1) == Ineligible(Reason.STALE)

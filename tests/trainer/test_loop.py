@@ -25,7 +25,7 @@ from ingest.records.events import (
 from ingest.sessions.contamination import build
 from trainer import phases
 from trainer.checkpoint import Checkpoints
-from trainer.loop import MAX_BATCHES_HELD, SETTLE_S, Trainer
+from trainer.loop import SETTLE_S, Trainer
 from trainer.phases import Phase
 from trainer.state import State
 
@@ -53,7 +53,7 @@ def test_a_batch_trains_every_turn_once_and_publishes_a_child_of_stable(world: W
     trainer = world.start()
     run(trainer)
     (version,) = world.published()
-    assert version == world.store.read(1) and (version.parent, trainer.phase) == (0, Phase.TRIAL)
+    assert version == world.store.read(1) and (version.parent, trainer.state.candidate.version) == (0, 1)
     assert version.parent_digest == world.store.read(0).digest
     assert sorted(world.weights(1)) == world.tokens("a")
     assert sorted(version.lineage["trace_ids"]) == sorted(r.turns[0].trace_id for r in rewards)
@@ -161,8 +161,8 @@ def test_a_version_that_was_made_when_everything_froze_is_published_once_it_goes
     world.bootstrap()
     world.fill("a")
     trainer = world.start()
-    train = trainer._train
-    monkeypatch.setattr(trainer, "_train", lambda *given: (train(*given), world.turn(Mode.FROZEN))[0])
+    update = world.policy.update
+    monkeypatch.setattr(world.policy, "update", lambda given: (update(given), world.turn(Mode.FROZEN))[0])
     run(trainer)
     if is_restarted:
         trainer.close()
@@ -171,22 +171,7 @@ def test_a_version_that_was_made_when_everything_froze_is_published_once_it_goes
     assert (world.store.versions(), world.fates()) == ([0], {})
     world.turn(Mode.OPEN)
     run(trainer)
-    assert (world.store.versions(), len(world.fates()), trainer.phase) == ([0, 1], 4, Phase.TRIAL)
-
-
-def test_what_is_held_during_a_trial_is_bounded(world: World) -> None:
-    world.bootstrap()
-    world.fill("a")
-    trainer = world.start()
-    run(trainer)
-    for number in range(50):
-        world.reward(f"x{number}", [0.5])
-        run(trainer, 1)
-    held = trainer._inbox.num_eligible
-    assert MAX_BATCHES_HELD * 4 <= held < MAX_BATCHES_HELD * 4 + 4
-    world.decide(1, TrialState.PROMOTED, stable=1)
-    run(trainer)
-    assert world.store.versions() == [0, 1, 2]
+    assert (world.store.versions(), sorted(world.weights(1))) == ([0, 1], world.tokens("a"))
 
 
 def test_training_goes_on_from_a_promoted_version(world: World) -> None:
@@ -201,7 +186,7 @@ def test_training_goes_on_from_a_promoted_version(world: World) -> None:
     assert sorted(world.weights(2)) == world.tokens("a") + world.tokens("b")
 
 
-@pytest.mark.parametrize("end", [TrialState.REJECTED, TrialState.EXPIRED, TrialState.ROLLED_BACK])
+@pytest.mark.parametrize("end", [TrialState.REJECTED, TrialState.ROLLED_BACK])
 def test_a_rejection_returns_weights_optimiser_and_baselines_to_stable(world: World, end: TrialState) -> None:
     world.bootstrap()
     trainer = world.start()
@@ -251,7 +236,7 @@ def test_a_release_of_a_fenced_writer_is_no_decision(world: World) -> None:
     world.release(ReleaseKind.CLAIM, epoch=2)
     world.release(candidate=1, state=TrialState.PROMOTED, stable=1, epoch=1)
     run(trainer)
-    assert trainer.phase is Phase.TRIAL
+    assert trainer.state.candidate.version == 1
 
 
 def test_every_trace_of_a_batch_has_exactly_one_fate_with_its_reason(world: World) -> None:
@@ -261,6 +246,11 @@ def test_every_trace_of_a_batch_has_exactly_one_fate_with_its_reason(world: Worl
     rejected = world.reward("r", [1.0], version=9)
     rewards = [mixed, held_out, rejected, *world.fill("a")]
     trainer = world.start()
+    run(trainer)
+    world.time += SETTLE_S
+    run(trainer)
+    assert world.fates() == {}  # a trial that expires would give them back
+    world.decide(1, TrialState.PROMOTED, stable=1)
     run(trainer)
     world.time += SETTLE_S
     run(trainer)
@@ -282,7 +272,9 @@ def test_rewards_in_which_nothing_trains_do_not_wait_for_a_batch(world: World) -
     assert world.fate(reward).kind is FateKind.HELD_OUT
 
 
-def test_a_turn_of_the_candidate_waits_for_the_decision_and_then_trains_or_is_refused(make_world: Any) -> None:
+def test_a_turn_of_the_candidate_has_its_fate_once_it_is_decided_and_then_is_trained_or_refused(
+    make_world: Any,
+) -> None:
     for end, stable, kind in (
         (TrialState.PROMOTED, 1, FateKind.TRAINED),
         (TrialState.REJECTED, 0, FateKind.REFUSED),
@@ -301,6 +293,8 @@ def test_a_turn_of_the_candidate_waits_for_the_decision_and_then_trains_or_is_re
         world.decide(1, end, stable=stable)
         run(trainer)
         world.time += SETTLE_S
+        run(trainer)
+        world.decide(2, TrialState.PROMOTED, stable=2)
         run(trainer)
         assert world.fate(reward).kind is kind
 
@@ -354,6 +348,8 @@ def test_a_restart_after_a_finished_update_publishes_and_sends_nothing_again(wor
     world.bootstrap()
     world.fill("a")
     trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
     run(trainer)
     before = (len(world.published()), len(list(world.log.replay(topics.FATES.name))))
     world.kill(trainer)
@@ -410,13 +406,13 @@ def test_status_shows_how_far_the_batch_is(world: World) -> None:
     world.reward("last", [1.0])
     run(trainer)
     status = trainer.status
-    assert (status["version"], status["candidate"], status["step"]) == (0, 1, 1)
+    assert (status["version"], status["candidate"], status["step"], status["turns_in_making"]) == (0, 1, 1, 0)
     assert status["mean_reward"] == pytest.approx(0.325)
 
 
 def test_a_phase_the_table_does_not_have_is_refused() -> None:
     with pytest.raises(TransitionError, match="may go on to"):
-        phases.step(Phase.COLLECTING, Phase.TRIAL)
+        phases.step(Phase.UPDATING, Phase.WAITING)
 
 
 def test_every_phase_can_be_left_and_reached() -> None:
@@ -431,13 +427,13 @@ def test_a_store_that_has_the_number_with_other_content_is_an_error(world: World
     folder = world.folder / "other"
     folder.mkdir()
     (folder / "model.safetensors").write_text("[7]")
-    real = world.policy.update
+    real = world.policy.export
 
-    def update(minibatches: Any) -> Any:
+    def export(into: Path) -> None:
         world.store.publish(1, folder, None, {}, {}, 0.0)
-        return real(minibatches)
+        real(into)
 
-    world.policy.update = update
+    world.policy.export = export
     with pytest.raises(StoreError, match="version 1 exists"):
         run(trainer)
 
@@ -452,6 +448,8 @@ def test_late_feedback_on_a_turn_that_waits_trains_it_once_on_the_later_reward(w
     run(trainer)
     (version,) = world.published()
     assert sorted(world.weights(1)) == sorted([7, 7, *world.tokens("a", sessions=3)])
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
     assert version.metrics["mean_reward"] == pytest.approx((0.9 + 0.0 + 0.1 + 0.2) / 4)
     assert world.fate(late).kind is FateKind.TRAINED
 
@@ -480,6 +478,8 @@ def test_an_unscored_turn_waits_for_late_feedback_before_it_is_refused(world: Wo
     world.fill("a", sessions=3)
     world.time += world.config.trainer.late_feedback_s + SETTLE_S
     run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
     assert world.fate(silent).reason == "unscored"
     assert world.fate(spoken).kind is FateKind.TRAINED
 
@@ -503,6 +503,8 @@ def test_fates_of_one_session_that_are_alike_are_one_record(world: World) -> Non
     world.bootstrap()
     world.reward("s", [0.1, 0.2, 0.3, 0.4])
     trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
     run(trainer)
     assert [len(fate.trace_ids) for fate in replay(world.log, topics.FATES, Fate)] == [4]
 
@@ -580,8 +582,11 @@ def test_text_of_an_evaluation_task_never_trains_and_its_fate_names_the_file(wor
     world.bootstrap()
     hit = world.reward("hit", [1.0], token=9000, turn_changes=same_question(7))
     world.fill("a")
-    run(world.start())
+    trainer = world.start()
+    run(trainer)
     assert sorted(world.weights(1)) == world.tokens("a")
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
     assert (world.fate(hit).kind, world.fate(hit).reason) == (FateKind.REFUSED, "contaminated: exam.txt")
 
 
@@ -616,7 +621,10 @@ def test_a_turn_with_something_redacted_trains_only_where_configured_and_never_o
     world.fill("a", sessions=3)
     reward = world.reward("s", [1.0], turn_changes={0: altered})
     world.fill("b", sessions=1)
-    run(world.start())
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
     kind = FateKind.TRAINED if trains else FateKind.REFUSED
     assert world.fate(reward).kind is kind
     assert trains or world.fate(reward).reason == "something in it was redacted"

@@ -50,10 +50,14 @@ class Capped:
 
 
 def cap(masses: Sequence[float], owners: Sequence[Owner], max_user_share: float, max_tenant_share: float) -> Capped:
-    """Factors that bound users' and tenants' shares of the masses, each at least 0. Caps lie in (0, 1]."""
+    """Factors that bound users' and tenants' shares of the masses, each at least 0. Caps lie in (0, 1].
+
+    A mass that is nothing beside the largest is what rounding made of 0, and whose it is has none.
+    """
     held: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    nothing = _ROUNDING * max(masses, default=0.0)
     for mass, owner in zip(masses, owners, strict=True):
-        if mass > 0.0:
+        if mass > nothing:
             held[owner.tenant][owner.user] += mass
     num_users = sum(map(len, held.values()))
     user_cap = _raised(max_user_share, [1.0] * num_users)

@@ -1,4 +1,4 @@
-"""What an update reports, and what the loop asks of a learner.
+"""What an update reports, when it must not be published, and what the loop asks of a learner.
 
 Costs nothing to import: the loop and its tests need no torch.
 """
@@ -11,6 +11,8 @@ from statistics import fmean
 from typing import Protocol
 
 from infra.config import LrByEss
+from infra.errors import StoreError
+from infra.storage import Place
 from trainer.learner.batching import Minibatch
 
 
@@ -41,6 +43,7 @@ class StepMetrics:
 class UpdateMetrics:
     """All steps of an update: means over the steps that were not skipped.
 
+    `stable_kl` estimates KL(stable || pi_theta) after the last step, in nats per token; `None`: it was not measured.
     `mismatch_k1` and `mismatch_k3` are the first such step's `kl` and `k3`: nothing had changed before it, and which
     turns it has is drawn. They say how far the learner is from the policy whose log-probabilities were logged.
     """
@@ -54,23 +57,26 @@ class UpdateMetrics:
     mean_ratio: float
     ess: float
     clip_fraction: float
+    stable_kl: float | None = None
     entropy: float = math.nan
     lr_scale: float = 1.0
     mismatch_k1: float = 0.0
     mismatch_k3: float = 0.0
 
     @classmethod
-    def of(cls, steps: Iterable[StepMetrics]) -> "UpdateMetrics":
+    def of(cls, steps: Iterable[StepMetrics], stable_kl: float | None = None) -> "UpdateMetrics":
         taken = list(steps)
         good = [step for step in taken if not step.is_skipped]
         names = ("loss", "grad_norm", "kl", "mean_ratio", "ess", "clip_fraction", "entropy", "lr_scale")
         means = {name: fmean(getattr(step, name) for step in good) if good else math.nan for name in names}
+        num_tokens = sum(step.num_tokens for step in taken)
         first = {"mismatch_k1": good[0].kl, "mismatch_k3": good[0].k3} if good else {}
-        return cls(len(taken), len(taken) - len(good), sum(step.num_tokens for step in taken), **means, **first)
+        return cls(len(taken), len(taken) - len(good), num_tokens, **means, **first, stable_kl=stable_kl)
 
     def numbers(self) -> dict[str, float]:
         """As a manifest's metrics: those that are finite, since JSON has no others."""
-        return {name: float(value) for name, value in asdict(self).items() if math.isfinite(value)}
+        known = {name: float(value) for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in known.items() if math.isfinite(value)}
 
 
 def lr_scale(rule: LrByEss, ess: float) -> float:
@@ -84,17 +90,40 @@ def lr_scale(rule: LrByEss, ess: float) -> float:
     return math.sqrt(ess) if rule is LrByEss.SQRT else ess
 
 
+class ElsewhereError(StoreError):
+    """Another worker failed at what all do together, and says why."""
+
+
+class Saving(Protocol):
+    """A copy of weights and optimiser that is being written."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `wait` would return, or raise, at once."""
+
+    def wait(self) -> None:
+        """Durable on return. Raises `StoreError`."""
+
+
 class Policy(Protocol):
-    """Weights and optimiser, wherever they live. Folders are on a file system that both sides see."""
+    """Weights and optimiser, wherever they live. Places are seen by both sides, but for folders of this machine, which
+    are copied to where the learner is and back.
+    """
 
     def load(self, folder: Path) -> None:
         """Take the weights of a Hugging Face folder, with a fresh optimiser."""
 
-    def restore(self, folder: Path) -> None:
-        """Take the weights and optimiser that `save` wrote."""
+    def restore(self, folder: Place) -> None:
+        """Take the weights and optimiser that `save` wrote; of adapters, over the weights they were trained on."""
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser into an existing, empty folder; durable on return."""
+    def save(self, folder: Place) -> Saving | None:
+        """Write weights and optimiser, as they are now, into an empty folder; durable on return if `None`.
+
+        Else the learner may go on at once, and what it learns is not in the copy.
+        """
+
+    def anchor(self, folder: Place | None) -> None:
+        """Measure KL to the weights in a folder that `save` wrote, stable's; `None`: to those it has now."""
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One optimiser step per minibatch."""

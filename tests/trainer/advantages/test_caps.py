@@ -32,6 +32,11 @@ def test_nobody_is_scaled_where_the_cap_holds_already() -> None:
     assert users(*[1.0, 2.0] * 15).factors == (1.0,) * 30
 
 
+def test_what_rounding_made_of_nothing_is_nobodys_mass() -> None:
+    found = users(4e-17, 4e-17, 5.7)
+    assert found.factors == (1.0, 1.0, 1.0) and found.num_users == 1
+
+
 def test_of_few_users_nobody_has_more_than_twice_an_equal_share() -> None:
     """Five users: the cap is 2 / 5, L = 0.4 (L + 4), L = 8 / 3."""
     found = users(1.0, 1.0, 1.0, 1.0, 96.0)

@@ -38,7 +38,7 @@ def version(number: int, end: End = End.PROMOTED, used: int = 10, **fields: Any)
 
 @pytest.fixture
 def lived(world: World) -> World:
-    """Version 1 was promoted, version 2 rejected; a turn was held out, one failed, and one of version 2's is left."""
+    """Versions 1 and 3 were promoted, version 2 rejected; a turn was held out, one failed, one was version 2's."""
     world.bootstrap()
     trainer = world.start()
     trainer.tick()
@@ -58,6 +58,9 @@ def lived(world: World) -> World:
     world.fill("c", version=1)
     trainer.tick()
     trainer.tick()
+    world.time += 10.0
+    world.decide(3, TrialState.PROMOTED, stable=3)
+    trainer.tick()
     trainer.close()
     return world
 
@@ -66,12 +69,10 @@ def test_a_report_says_what_became_of_versions_and_of_the_turns_that_did_not_tra
     found = reading.read(lived.config, lived.log)
     assert found.source.startswith("the log")
     ends = {one.version: one.end for one in found.versions}
-    assert ends == {0: End.FIRST, 1: End.PROMOTED, 2: End.REJECTED, 3: End.WAITS}
+    assert ends == {0: End.FIRST, 1: End.PROMOTED, 2: End.REJECTED, 3: End.PROMOTED}
     assert [one.used for one in found.versions] == [0, 4, 4, 4] and found.num_used == 12
-    by_version = {one.version: dict(one.ended) for one in found.versions}
-    assert by_version[1].get(Reason.HELD_OUT, 0) + by_version[2].get(Reason.HELD_OUT, 0) == 1
-    assert by_version[2][Reason.STATUS] == 1
-    assert by_version[3] == {Reason.REJECTED_WEIGHTS: 1} and found.num_wasted == 1
+    assert found.ended == {Reason.HELD_OUT: 1, Reason.STATUS: 1, Reason.REJECTED_WEIGHTS: 1}
+    assert found.num_wasted == 1
     assert found.versions[1].metrics["staleness"] == 0.0 and found.versions[1].settings
 
 
@@ -89,8 +90,10 @@ def test_the_lake_and_the_log_give_the_same_counts(lived: World) -> None:
 
 def test_what_ended_after_the_last_version_is_not_put_on_it(lived: World) -> None:
     versions = [lived.store.read(number) for number in lived.store.versions()]
-    late = Ended(versions[-1].created_at + 1.0, FateKind.REFUSED, Reason.STALE.value, 5)
-    assert report(versions, reading.releases.read(lived.log), [late], "").since == {Reason.STALE: 5}
+    at = [one.created_at for one in versions]
+    stale = [Ended(when, FateKind.REFUSED, Reason.STALE.value, num) for when, num in ((at[2], 3), (at[-1] + 1.0, 5))]
+    found = report(versions, reading.releases.read(lived.log), stale, "")
+    assert found.since == {Reason.STALE: 5} and [one.num_wasted for one in found.versions] == [0, 0, 3, 0]
 
 
 def test_a_turn_that_trained_two_versions_is_one_turn(lived: World) -> None:
@@ -112,8 +115,8 @@ def test_json_has_every_number(capsys: Any, lived: World) -> None:
     found = reading.read(lived.config, lived.log)
     assert command.tell(lived.config, found, argparse.Namespace(html=None, json=True)) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [one["end"] for one in told["versions"]] == ["first", "promoted", "rejected", "no trial yet"]
-    assert told["versions"][3]["ended"] == {Reason.REJECTED_WEIGHTS.value: 1}
+    assert [one["end"] for one in told["versions"]] == ["first", "promoted", "rejected", "promoted"]
+    assert sum(told["since"].values()) + sum(sum(one["ended"].values()) for one in told["versions"]) == 3
 
 
 def test_a_page_has_a_plot_for_each_metric_that_is_there_and_a_mark_for_each_version() -> None:

@@ -1,0 +1,131 @@
+"""The version in the making: how a step adds to it, and when it takes no more. Pure.
+
+How much it holds is a matter of data and health. While another version is on trial it takes what arrives, a step at a
+time, until a bound says that it has gone far enough from what serves; then turns wait on the log.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from infra.config import TrainerConfig
+from ingest.records.events import FEEDBACK_FROM, FEEDBACK_TO, SESSIONS_FROM, SESSIONS_TO, FateKind, Headers
+from trainer.advantages.batch import Batch
+from trainer.eligibility import Ineligible
+from trainer.inbox import Item
+from trainer.learner.update import UpdateMetrics
+from trainer.state import MAX_FATED, CandidateVersion, Making, Standing, Used
+
+_SUMS = frozenset({"num_steps", "num_skipped", "num_tokens", "fair.near_duplicates", "fair.effective_turns"})
+_LEAST = frozenset({SESSIONS_FROM, FEEDBACK_FROM})
+_MOST = frozenset({SESSIONS_TO, FEEDBACK_TO, "staleness_max"})
+"""Beside the bounds and shares that hold of each step, which begin with `fair.`. The rest are means over turns."""
+
+
+class Closed(StrEnum):
+    """Why a version in the making takes no more turns."""
+
+    TURNS = "it holds as many turns as a version may"
+    AGE = "its first turns are old"
+    KL = "it is far from stable"
+    ESS = "a few tokens carry its last step"
+    ALARM = "an alarm undid a step"
+
+
+def closed(making: Making, config: TrainerConfig, now: float) -> Closed | None:
+    """Why it takes no more; `None` while it does. One that holds no turns is bounded in what it used."""
+    if making.num_turns >= config.max_version_turns or making.num_traces >= MAX_FATED:
+        return Closed.TURNS
+    if making.num_turns == 0:
+        return None
+    if now - making.begun_at > config.max_version_age_s:
+        return Closed.AGE
+    if config.max_version_kl and making.stable_kl is not None and making.stable_kl > config.max_version_kl:
+        return Closed.KL
+    if making.ess < config.min_version_ess:
+        return Closed.ESS
+    return Closed.ALARM if making.alarm is not None else None
+
+
+def used_of(items: Iterable[Item], trained: Iterable[str]) -> tuple[Used, ...]:
+    """How each trace of these ended: those of `trained` in the version, the others as their items say."""
+    names = frozenset(trained)
+    found: list[Used] = []
+    for item in items:
+        mine = tuple(name for name in item.turns if name in names)
+        if mine:
+            found.append(Used(trace_ids=mine, kind=FateKind.TRAINED, rewarded_at=item.at))
+        found += _ended(item)
+    return tuple(found)
+
+
+def _ended(item: Item) -> list[Used]:
+    alike: dict[Ineligible, list[str]] = {}
+    for name, turn in item.ineligible.items():
+        alike.setdefault(turn, []).append(name)
+    return [
+        Used(trace_ids=tuple(names), kind=turn.fate, reason=turn.told, rewarded_at=item.at)
+        for turn, names in alike.items()
+    ]
+
+
+def grown(
+    making: Making,
+    used: tuple[Used, ...],
+    batch: Batch,
+    update: UpdateMetrics,
+    times: Mapping[str, float],
+    said: Headers,
+) -> Making:
+    """With one more step, which trained `batch`. `times` are more metrics of it, `said` its trace context."""
+    rewards = {"mean_reward": batch.mean_reward, **batch.mean_parts}
+    numbers = {**rewards, **batch.fairness.numbers(), **update.numbers(), **times}
+    num_turns = making.num_turns + len(batch.turns)
+    return making.model_copy(
+        update={
+            "used": (*making.used, *used),
+            "num_steps": making.num_steps + 1,
+            "num_turns": num_turns,
+            "specs": tuple(sorted({*making.specs, *batch.spec.split(",")})),
+            "metrics": together(making.metrics, making.num_turns, numbers, len(batch.turns)),
+            "ess": update.ess,
+            "stable_kl": update.stable_kl,
+            "contexts": (*making.contexts, dict(said)),
+        }
+    )
+
+
+def together(before: Mapping[str, float], num_before: int, step: Mapping[str, float], num: int) -> dict[str, float]:
+    """Metrics of `num_before` turns and of a step of `num`, as of all of them."""
+    found = {**before, **step}
+    for name in before.keys() & step.keys():
+        one, other = before[name], step[name]
+        if name in _SUMS:
+            found[name] = one + other
+        elif name in _LEAST:
+            found[name] = min(one, other)
+        elif name in _MOST or name.startswith("fair."):
+            found[name] = max(one, other)
+        else:
+            found[name] = (one * num_before + other * num) / (num_before + num)
+    return found
+
+
+def candidate_of(
+    making: Making, number: int, parent: int, standing: Standing, now: float, settings: dict[str, Any]
+) -> CandidateVersion:
+    """The version that it becomes, as the child of `parent`, stable; `settings` are those it was made with."""
+    *contexts, context = making.contexts
+    return CandidateVersion(
+        version=number,
+        parent=parent,
+        trace_ids=making.trained,
+        spec=",".join(making.specs),
+        metrics={**making.metrics, "updates": float(making.num_steps)},
+        at=now,
+        standing=standing,
+        used=making.used,
+        context=context,
+        contexts=tuple(contexts),
+        settings=settings,
+    )
