@@ -11,15 +11,17 @@ import torch
 from trainer.learner.logps import Head
 
 EVERY = 16
-"""Of so many trained tokens one is asked: a hundredth of a step's time with SmolLM2-135M, and thousands a batch."""
+"""Of so many trained tokens one is asked where there are enough: a few hundredths of what their logits cost anyway."""
+LEAST = 64
+"""Tokens of a pass that are asked, as far as it has them: entropies differ much from token to token."""
 
 
 def sampled_entropy(head: Head, hidden_ND: torch.Tensor, max_tokens: int) -> tuple[torch.Tensor, int]:
-    """The sum of entropies in nats at temperature 1 over every 16th token, of `max_tokens` at most, and their number.
+    """The sum of entropies in nats at temperature 1 over some of the tokens, `max_tokens` at most, and how many.
 
-    At least one is asked, and nothing has a gradient.
+    Nothing has a gradient.
     """
-    every = max(EVERY, -(-len(hidden_ND) // max_tokens))
+    every = max(1, min(EVERY, len(hidden_ND) // LEAST), -(-len(hidden_ND) // max_tokens))
     with torch.no_grad():
         logps_NV = torch.log_softmax(head(hidden_ND[::every].detach()).float(), dim=-1)
         return -(logps_NV.exp() * logps_NV).sum(), len(logps_NV)
