@@ -4,7 +4,7 @@ A line is a reward with its trajectory in it, which `onstream traces export --fo
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,11 +112,3 @@ class Screening:
             owner=owner_of(reward, trajectory),
             opened_at=reward.opened_at,
         )
-
-    def items(self, lines: Iterator[Line], seen: Callable[[Line], None]) -> Iterator[Item]:
-        """Those in which anything trains. `seen` is told of every line."""
-        for number, line in enumerate(lines):
-            item = self.item(line, number)
-            seen(line)
-            if item.eligible:
-                yield item

@@ -162,7 +162,8 @@ def _run(training: Training, reader: _Reader, epochs: int) -> None:
         task = progress.add_task("step 0", total=epochs * reader.source.num_bytes)
 
         def on_step(step: Step) -> None:
-            progress.update(task, completed=reader.bytes_read, description=show.line(step))
+            told = f"step {step.number}, reward {step.reward:.3f}"
+            progress.update(task, completed=reader.bytes_read, description=told)
             if not console.is_terminal:
                 print(show.line(step), file=sys.stderr, flush=True)
 
