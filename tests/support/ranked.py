@@ -74,6 +74,7 @@ def gradients(
         losses.append(told.loss)
         return told
 
+    one.anchor(None)
     one._optimizer.step, one._step = note, step
     one.update(minibatches)
     return losses, found

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from peft import LoraConfig as PeftConfig
-from peft import inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 
 from infra.config import LoraConfig
 from infra.errors import StartError
@@ -26,6 +23,9 @@ def inject(model: Any, config: LoraConfig, seed: int) -> None:
     Raises:
         StartError: the model has no such layers.
     """
+    from peft import LoraConfig as PeftConfig  # seconds that only learners of adapters spend
+    from peft import inject_adapter_in_model
+
     targets = list(config.targets) or _linear(model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -54,7 +54,7 @@ def merged(model: Any, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor
             yield name, whole(model.get_parameter(name).detach())
 
 
-def _sum(module: LoraLayer, name: str) -> torch.Tensor:
+def _sum(module: Any, name: str) -> torch.Tensor:
     weight = whole(module.get_base_layer().get_parameter(name.rsplit(".", 1)[1]).detach())
     if not name.endswith(".weight"):
         return weight

@@ -137,9 +137,7 @@ def test_a_folder_that_workers_elsewhere_do_not_see_is_refused(
     monkeypatch.setattr(two, "_kept", Folder(tmp_path))
     assert two._is_shared()
     monkeypatch.setattr(two._workers, "call", lambda *_: [True, False])
-    with pytest.raises(
-        StartError, match=r"1 of 2 workers do not see .*; where they run elsewhere it must be an fsspec"
-    ):
+    with pytest.raises(StartError, match=r"1 of 2 workers do not see .* it must be an fsspec URL"):
         two._is_shared()
     assert list(tmp_path.iterdir()) == []
 
