@@ -110,3 +110,11 @@ def test_a_reward_is_the_same_again(commented: Played) -> None:
     (told,) = frame(Table.REWARDS, [row]).to_dicts()
     expected = commented.reward.model_copy(update={"trajectory": commented.trajectory, "source": None})
     assert records.reward(told, commented.trajectory) == expected
+
+
+def test_of_what_was_redacted_the_reply_is_taken_to_be(commented: Played) -> None:
+    first, *rest = commented.trajectory.turns
+    altered = first.model_copy(update={"is_altered": True})
+    found = records.trajectory(laid(commented.trajectory.model_copy(update={"turns": (altered, *rest)})))
+    assert isinstance(found, Trajectory)
+    assert [turn.is_reply_altered for turn in found.turns] == [True, *(False for _ in rest)]

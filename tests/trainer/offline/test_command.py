@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ingest.records.events import session_key
 from trainer.eligibility import Reason
 
 Offline = Any
@@ -80,6 +81,14 @@ def test_the_best_of_each_tenant_are_imitated_and_written_as_conversations(offli
     assert offline.probability(LIKED) > offline.probability(LIKED, "")
     assert len(offline.about()["trace_ids"]) == 2
     assert "refused: not of the best trajectories" in capsys.readouterr().out
+
+
+def test_a_conversation_with_a_turn_that_must_not_train_is_not_written(offline: Offline) -> None:
+    failed = {1: {"status": 500, "parent": f"{session_key('half')}-0"}}
+    offline.put(offline.make("half", [1.0, 1.0], turn_changes=failed), offline.make("whole", [1.0]))
+    assert offline.train("--sft", "--top-share", "1") == 0
+    assert [chat["session_id"] for chat in offline.chats()] == ["whole"]
+    assert len(offline.about()["trace_ids"]) == 2
 
 
 def test_nobodys_silence_is_imitated(offline: Offline, capsys: Any) -> None:
