@@ -119,7 +119,7 @@ def test_training_goes_on_while_a_copy_is_written_and_is_not_in_it(
     after.restore(two._kept.under("learner/after").place)
     before.update(BATCH * 5)
     pairs = zip(before.model.parameters(), after.model.parameters(), strict=True)
-    assert max(float((one - other).abs().max()) for one, other in pairs) < 1e-4
+    assert max(float((one - other).detach().abs().max()) for one, other in pairs) < 1e-4
 
 
 def test_what_one_rank_cannot_read_is_an_error_that_leaves_the_group_whole(two: Any) -> None:
