@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -23,6 +23,9 @@ from infra.lifecycle import Stop
 from infra.storage import Folder, Place
 from trainer.learner.batching import Minibatch
 from trainer.learner.update import ElsewhereError, UpdateMetrics
+
+if TYPE_CHECKING:
+    from trainer.learner.parts import Part
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +80,12 @@ class LearnerActor:
         self._learner.restore(folder)
 
     def copy(self) -> None:
-        self._copied = self._learner.copied()
+        self._copied: Part | None = self._learner.copied()
 
     def write(self, folder: Place) -> None:
         """Runs beside the others."""
         copied, self._copied = self._copied, None
+        assert copied is not None
         copied.write(Folder(folder))
 
     def export(self, folder: Place) -> None:
