@@ -82,6 +82,7 @@ class LearnerActor:
     def copy(self) -> None:
         self._copied: Part | None = self._learner.copied()
 
+    @ray.method(concurrency_group=_WRITING)  # type: ignore[untyped-decorator]
     def write(self, folder: Place) -> None:
         """Runs beside the others."""
         copied, self._copied = self._copied, None
@@ -136,10 +137,9 @@ class Workers:
         """The results of a method, by rank."""
         return self.wait(self.begin(name, *args))
 
-    def begin(self, name: str, *args: Any, group: str | None = None) -> list[Any]:
-        """A method's results to come. A call in a concurrency group runs beside the others."""
-        options = {"concurrency_group": group} if group else {}
-        return [getattr(actor, name).options(**options).remote(*args) for actor in self._actors]
+    def begin(self, name: str, *args: Any) -> list[Any]:
+        """A method's results to come."""
+        return [getattr(actor, name).remote(*args) for actor in self._actors]
 
     def wait(self, refs: Sequence[Any]) -> list[Any]:
         """The results; an error of ours that a rank raised, as it was raised."""
@@ -248,7 +248,7 @@ class RayPolicy:
         if self._saving is not None:
             self._saving.wait()  # a second copy would be one too many in memory
         self._workers.call("copy")
-        self._saving = RaySaving(self._workers, self._workers.begin("write", _absolute(folder), group=_WRITING))
+        self._saving = RaySaving(self._workers, self._workers.begin("write", _absolute(folder)))
         return self._saving
 
     def export(self, folder: Path) -> None:
