@@ -152,9 +152,12 @@ TRAINER = Row(
         ),
         Panel(
             "KL",
-            "From the served policy to the last update, in nats a token; above 0.2 it is discarded.",
+            "To the last update, in nats a token, from the policy that sampled, above 0.2 discarded, and from stable.",
             Unit.NONE,
-            (gauge("max", "onstream_trainer_kl"),),
+            (
+                gauge("max", "onstream_trainer_kl", legend="from what sampled"),
+                gauge("max", "onstream_trainer_stable_kl", legend="from stable"),
+            ),
             objective=0.2,
         ),
         Panel("Gradient norm", "Of the last update.", Unit.NONE, (gauge("max", "onstream_trainer_grad_norm"),)),
@@ -179,11 +182,12 @@ TRAINER = Row(
         ),
         Panel(
             "Turns",
-            "Trained, weighted down as repeats, and never trained, by reason.",
+            "Trained, weighted down as repeats, taken again after a trial, and never trained, by reason.",
             Unit.PER_SECOND,
             (
                 rate("onstream_trainer_turns_trained_total", legend="trained"),
                 rate("onstream_trainer_turns_near_duplicate_total", legend="of these near duplicates"),
+                rate("onstream_trainer_turns_again_total", legend="taken again"),
                 rate("onstream_trainer_turns_ineligible_total", "onstream_reason"),
             ),
         ),
@@ -198,7 +202,7 @@ TRAINER = Row(
         ),
         Panel(
             "Update",
-            "Optimiser steps of one version.",
+            "Optimiser steps of one update.",
             Unit.SECONDS,
             (
                 quantile(0.5, "onstream_trainer_update_duration_seconds", window="1d"),
@@ -206,7 +210,13 @@ TRAINER = Row(
             ),
         ),
         Panel(
-            "Turns collected", "For the next batches.", Unit.COUNT, (gauge("sum", "onstream_trainer_turns_collected"),)
+            "Turns collected",
+            "For the next update, and trained in the version in the making.",
+            Unit.COUNT,
+            (
+                gauge("sum", "onstream_trainer_turns_collected", legend="for the next update"),
+                gauge("sum", "onstream_trainer_turns_in_making", legend="in the making"),
+            ),
         ),
         Panel(
             "Versions",
