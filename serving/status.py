@@ -121,7 +121,10 @@ def _trainer(config: Config) -> RenderableType:
         return table
     if state.get("mode") == Mode.FROZEN:
         table.add_row("mode", "[bold]frozen: it neither learns nor publishes[/]")
-    table.add_row("next batch", f"{state['turns_collected']} of {state['turns_needed']} scored turns")
+    table.add_row("next update", f"{state['turns_collected']} of {state['turns_needed']} scored turns")
+    if "turns_in_making" in state:
+        closed = f", and takes no more: {state['closed']}" if state.get("closed") else ""
+        table.add_row("version in the making", f"{state['turns_in_making']} turns{closed}")
     table.add_row("updates so far", str(state["step"]))
     table.add_row("follows release", str(state.get("release", "-")))
     if state["mean_reward"] is not None:

@@ -8,8 +8,8 @@
                again, from the weights in the store
 
 What was sampled by a version that is not in the lineage is refused when it is read again. A trace whose reward the log
-may not give again expires instead. Baselines and what prompts were seen return with the learner; the turns of a version
-that was promoted and is rolled back later have had their say.
+may not give again expires instead, and its whole step with it. Baselines and what prompts were seen return with the
+learner; the turns of a version that was promoted and is rolled back later have had their say.
 """
 
 from collections.abc import Iterable, Sequence

@@ -8,6 +8,7 @@ read again from where its use began (`go_back`).
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from infra import telemetry
 from infra.errors import ErasedError
@@ -46,7 +47,7 @@ class Item:
     feedback_at: tuple[float, ...] = ()
     opened_at: float = 0.0
 
-    @property
+    @cached_property
     def eligible(self) -> list[EligibleTurn]:
         return [turn for turn in self.turns.values() if isinstance(turn, EligibleTurn)]
 

@@ -125,10 +125,9 @@ class Keeper:
         self.inbox.drop(num_items)
         self.tell()
 
-    def close_making(self, alarm: str, health: Health) -> None:
+    def close_making(self, making: Making, alarm: str, health: Health) -> None:
         """The version in the making takes no more."""
-        assert self.state.making is not None
-        closed = self.state.making.model_copy(update={"alarm": alarm})
+        closed = making.model_copy(update={"alarm": alarm})
         self._commit(self.state.model_copy(update={"making": closed, "health": health}))
 
     # -- a version

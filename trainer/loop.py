@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.5
 SETTLE_S = 30.0
 MAX_ITEMS_HELD = 4096
-"""Rewards read ahead of a step, with or without turns that may train; the rest waits on the log."""
+"""Rewards read, with or without turns that may train, while no step is taken; the rest waits on the log."""
 EXPIRE_AT_SHARE = 0.9
 """A reward leaves the log at `log.retention_s`; its turns get their fate while a restart could still read it."""
 
@@ -101,8 +101,9 @@ class Trainer:
         self._keeper.settle_if_ready()
         self._follow(self._releases.poll(0.0))
         self._publish_owed(self._releases.served)
-        self._read()
-        if self._is_full and self._may_step(self._releases.served):
+        if not self._can_step:
+            self._read()
+        if self._can_step:
             self._step()
         self._publish()
         if self._now() >= self._settle_at:
@@ -112,8 +113,9 @@ class Trainer:
     # -- reading
 
     def _read(self) -> None:
-        """Poll, or leave the group while the inbox is full: a member that does not poll would be expelled anyway."""
-        if self._is_full or len(self._inbox.items) >= MAX_ITEMS_HELD:
+        """Poll, or wait outside the group while the inbox is full: a member that does not poll would be expelled."""
+        is_long = len(self._inbox.items) >= MAX_ITEMS_HELD and not self._may_step(self._releases.served)
+        if self._is_full or is_long:
             self._inbox.close()
             self._stop.wait(POLL_S)
         else:
@@ -168,6 +170,10 @@ class Trainer:
 
     # -- a step
 
+    @property
+    def _can_step(self) -> bool:
+        return self._is_full and self._may_step(self._releases.served)
+
     def _may_step(self, served: Served) -> bool:
         """Whether turns may train now: for a version that takes some, and knowing whose weights sampled them."""
         is_known = served.on_trial is None or served.on_trial == self._candidate
@@ -180,10 +186,13 @@ class Trainer:
         self._steps.rule_out(served)
         if not self._is_full or not self._may_step(served):
             return
+        self._enter(self._resting())
         self._enter(Phase.UPDATING)
         self._show()
         self._steps.step(served, self._next_number())
         self._enter(self._resting())
+        if self._is_full:  # the next step begins at once: two may take longer than a group waits for a member to poll
+            self._inbox.close()
 
     @property
     def _candidate(self) -> int | None:
@@ -227,8 +236,9 @@ class Trainer:
             return False
         if self._closed is not None:
             return True
-        is_behind = self._is_full or self._inbox.num_unread() >= self._own.batch_turns
-        return self._num_in_making >= self._own.min_version_turns and not is_behind
+        if self._num_in_making < self._own.min_version_turns or self._is_full:
+            return False
+        return self._inbox.num_unread() < self._own.batch_turns
 
     def _publish_owed(self, served: Served) -> None:
         if self._keeper.owes and served.mode is not Mode.FROZEN:

@@ -4,7 +4,7 @@ How much it holds is a matter of data and health. While another version is on tr
 time, until a bound says that it has gone far enough from what serves; then turns wait on the log.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -33,40 +33,34 @@ class Closed(StrEnum):
 
 
 def closed(making: Making, config: TrainerConfig, now: float) -> Closed | None:
-    """Why it takes no more; `None` while it does. One that holds no turns is bounded in what it used."""
+    """Why it takes no more; `None` while it does. One that holds no turns has no health, and is bounded still."""
     if making.num_turns >= config.max_version_turns or making.num_traces >= MAX_FATED:
         return Closed.TURNS
+    if making.alarm is not None:
+        return Closed.ALARM
     if making.num_turns == 0:
         return None
     if now - making.begun_at > config.max_version_age_s:
         return Closed.AGE
     if config.max_version_kl and making.stable_kl is not None and making.stable_kl > config.max_version_kl:
         return Closed.KL
-    if making.ess < config.min_version_ess:
-        return Closed.ESS
-    return Closed.ALARM if making.alarm is not None else None
+    return Closed.ESS if making.ess < config.min_version_ess else None
 
 
-def used_of(items: Iterable[Item], trained: Iterable[str]) -> tuple[Used, ...]:
-    """How each trace of these ended: those of `trained` in the version, the others as their items say."""
-    names = frozenset(trained)
-    found: list[Used] = []
+def used_of(items: Sequence[Item], trained: Iterable[str]) -> tuple[Used, ...]:
+    """How each trace of these ended, alike ones together: those of `trained` in the version, others as items say."""
+    names, at = frozenset(trained), min((item.at for item in items), default=0.0)
+    alike: dict[tuple[FateKind, str], list[str]] = {}
     for item in items:
-        mine = tuple(name for name in item.turns if name in names)
-        if mine:
-            found.append(Used(trace_ids=mine, kind=FateKind.TRAINED, rewarded_at=item.at))
-        found += _ended(item)
-    return tuple(found)
-
-
-def _ended(item: Item) -> list[Used]:
-    alike: dict[Ineligible, list[str]] = {}
-    for name, turn in item.ineligible.items():
-        alike.setdefault(turn, []).append(name)
-    return [
-        Used(trace_ids=tuple(names), kind=turn.fate, reason=turn.told, rewarded_at=item.at)
-        for turn, names in alike.items()
-    ]
+        for name, turn in item.turns.items():
+            if name in names:
+                alike.setdefault((FateKind.TRAINED, ""), []).append(name)
+            elif isinstance(turn, Ineligible):
+                alike.setdefault((turn.fate, turn.told), []).append(name)
+    return tuple(
+        Used(trace_ids=tuple(found), kind=kind, reason=reason, rewarded_at=at)
+        for (kind, reason), found in alike.items()
+    )
 
 
 def grown(
@@ -81,9 +75,8 @@ def grown(
     rewards = {"mean_reward": batch.mean_reward, **batch.mean_parts}
     numbers = {**rewards, **batch.fairness.numbers(), **update.numbers(), **times}
     num_turns = making.num_turns + len(batch.turns)
-    return making.model_copy(
+    return making.using(used).model_copy(
         update={
-            "used": (*making.used, *used),
             "num_steps": making.num_steps + 1,
             "num_turns": num_turns,
             "specs": tuple(sorted({*making.specs, *batch.spec.split(",")})),

@@ -31,7 +31,7 @@ class _Frozen(BaseModel):
 
 
 class Used(_Frozen):
-    """Traces of one reward, made at `rewarded_at`, that ended alike in a version that is not decided."""
+    """Traces that ended alike in a version that is not decided. Their first reward was made at `rewarded_at`."""
 
     trace_ids: tuple[str, ...]
     kind: FateKind
@@ -85,6 +85,7 @@ class Making(_Frozen):
 
     begun_at: float
     used: tuple[Used, ...] = ()
+    num_traces: int = 0
     num_steps: int = 0
     num_turns: int = 0
     specs: tuple[str, ...] = ()
@@ -94,9 +95,10 @@ class Making(_Frozen):
     alarm: str | None = None
     contexts: tuple[dict[str, str], ...] = ()
 
-    @property
-    def num_traces(self) -> int:
-        return sum(len(one.trace_ids) for one in self.used)
+    def using(self, used: tuple["Used", ...]) -> "Making":
+        """With more that it used."""
+        num_traces = self.num_traces + len(names_of(used))
+        return self.model_copy(update={"used": (*self.used, *used), "num_traces": num_traces})
 
     @property
     def trained(self) -> tuple[str, ...]:

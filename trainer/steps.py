@@ -1,7 +1,8 @@
 """A step of the version in the making: some turns of the inbox, what each is worth, and an update of the learner.
 
-An alarm undoes a step. Where the version already holds turns it is closed and published without it, and the turns wait
-for the next; where it holds none, these turns are what is wrong, and they are refused.
+An alarm undoes a step. Where the learner stands on stable itself these turns are what is wrong, and they never train.
+Where it has gone on from there, that may be what is wrong: the version in the making is closed without them, and they
+wait for the next.
 """
 
 import logging
@@ -106,11 +107,11 @@ class Stepper:
 
     def _undo(self, items: Sequence[Item], batch: Batch, raised: Alarm, health: Health) -> None:
         """The learner and its baselines are as before."""
-        making, reason = self._keeper.state.making, raised.told
+        state, reason = self._keeper.state, raised.told
         telemetry.count(measured.UPDATES_DISCARDED, 1, {names.CAUSE: raised.kind.value})
-        if making is not None and making.num_turns:
+        if state.candidate is not None or state.making is not None:
             logger.error("a step of %d turns is undone, its version takes no more: %s", len(batch.turns), reason)
-            self._keeper.close_making(reason, health)
+            self._keeper.close_making(state.making or Making(begun_at=self._now()), reason, health)
         else:
             logger.error("a step of %d turns is undone, and they never train: %s", len(batch.turns), reason)
             self.let_go([_refused(item) for item in items], health=health)
@@ -122,7 +123,7 @@ class Stepper:
         used = used_of(items, ())
         making = state.making or (Making(begun_at=self._now()) if state.candidate else None)
         if making is not None:
-            making = making.model_copy(update={"used": (*making.used, *used)})
+            making = making.using(used)
         self._keeper.use(len(items), used, making, health=health or state.health)
 
 

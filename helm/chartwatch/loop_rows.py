@@ -153,11 +153,12 @@ TRAINER = Row(
         ),
         Panel(
             "KL",
-            "From the served policy to the last update, in nats a token, and (mismatch) to the learner before its "
-            "first step; above 0.2 the update is discarded.",
+            "To the last update, in nats a token, from the policy that sampled and from stable; mismatch is from the "
+            "policy that sampled to the learner before its first step. Above 0.2 from what sampled it is discarded.",
             Unit.NONE,
             (
-                gauge("max", "onstream_trainer_kl", legend="update"),
+                gauge("max", "onstream_trainer_kl", legend="from what sampled"),
+                gauge("max", "onstream_trainer_stable_kl", legend="from stable"),
                 gauge("max", "onstream_trainer_mismatch_k1", legend="mismatch"),
                 gauge("max", "onstream_trainer_mismatch_k3", legend="mismatch, k3"),
             ),
@@ -192,11 +193,12 @@ TRAINER = Row(
         ),
         Panel(
             "Turns",
-            "Trained, weighted down as repeats, and never trained, by reason.",
+            "Trained, weighted down as repeats, taken again after a trial, and never trained, by reason.",
             Unit.PER_SECOND,
             (
                 rate("onstream_trainer_turns_trained_total", legend="trained"),
                 rate("onstream_trainer_turns_near_duplicate_total", legend="of these near duplicates"),
+                rate("onstream_trainer_turns_again_total", legend="taken again"),
                 rate("onstream_trainer_turns_ineligible_total", "onstream_reason"),
             ),
         ),
@@ -211,7 +213,7 @@ TRAINER = Row(
         ),
         Panel(
             "Update",
-            "Optimiser steps of one version.",
+            "Optimiser steps of one update.",
             Unit.SECONDS,
             (
                 quantile(0.5, "onstream_trainer_update_duration_seconds", window="1d"),
@@ -219,7 +221,13 @@ TRAINER = Row(
             ),
         ),
         Panel(
-            "Turns collected", "For the next batches.", Unit.COUNT, (gauge("sum", "onstream_trainer_turns_collected"),)
+            "Turns collected",
+            "For the next update, and trained in the version in the making.",
+            Unit.COUNT,
+            (
+                gauge("sum", "onstream_trainer_turns_collected", legend="for the next update"),
+                gauge("sum", "onstream_trainer_turns_in_making", legend="in the making"),
+            ),
         ),
         Panel(
             "Versions",

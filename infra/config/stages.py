@@ -86,21 +86,24 @@ class TrainerConfig(Host):
     batch_turns: int = Field(256, ge=2, description="scored turns in one update; a version holds one or more of them")
     min_version_turns: int = Field(1, ge=1, description="scored turns that a version holds before it may be published")
     max_version_turns: int = Field(
-        16_384, ge=1, description="with as many a version takes no more: they wait on the log"
+        16_384, ge=1, description="scored turns with which a version in the making takes no more: they wait on the log"
     )
     max_version_age_s: Seconds = Field(
-        86_400.0, description="nor once its first update is as old, while it waits for a trial to end"
+        86_400.0, description="from its first update on, after which a version that waits for a trial takes no more"
     )
     max_version_kl: float = Field(
         0.1,
         ge=0.0,
-        description="nor as far from stable, in nats per token; 0: not measured, which saves a copy of stable",
+        description="nats per token from stable beyond which a version takes no more; 0: not measured, which saves a "
+        "copy of stable's weights",
     )
     min_version_ess: float = Field(
-        0.5, ge=0.0, le=1.0, description="nor once an update's effective sample size was a smaller share of its tokens"
+        0.5, ge=0.0, le=1.0, description="effective sample size of its last update below which a version takes no more"
     )
     train_during_trials: bool = Field(
-        True, description="false: turns wait on the log meanwhile, for where the learner has the engines' cores"
+        True,
+        description="false where the learner has the cores that engines need meanwhile: turns wait on the log, and "
+        "train once the trial is decided",
     )
     minibatch_turns: int = Field(64, ge=1, description="turns in one optimiser step")
     microbatch_tokens: int = Field(2048, ge=16, description="tokens, with padding, in one forward and backward pass")

@@ -161,11 +161,11 @@ OLDEST_UNSCORED = _state(
 STALENESS = _histogram(
     "onstream.trainer.staleness", "{promotion}", "promotions a trained turn's oldest weights lay behind", _PROMOTIONS
 )
-UPDATE_DURATION = _histogram("onstream.trainer.update.duration", "s", "optimiser steps of one version", _WORK_S)
+UPDATE_DURATION = _histogram("onstream.trainer.update.duration", "s", "optimiser steps of one update", _WORK_S)
 UPDATES_DISCARDED = _counter(
     "onstream.trainer.updates.discarded", "{update}", "updates that an alarm stopped, and which", names.CAUSE
 )
-TURNS_TRAINED = _counter("onstream.trainer.turns.trained", "{turn}", "turns trained")
+TURNS_TRAINED = _counter("onstream.trainer.turns.trained", "{turn}", "turns trained, each time")
 TURNS_NEAR_DUPLICATE = _counter("onstream.trainer.turns.near_duplicate", "{turn}", "turns weighted down as repeats")
 TURNS_INELIGIBLE = _counter(
     "onstream.trainer.turns.ineligible", "{turn}", "turns that never train, and why", names.CAUSE

@@ -5,7 +5,8 @@ end, after which the trace is unexplained:
 
     open session               its session may still be open: younger than `inactivity_s`, and it than `horizon_s`
     waiting for a reward       its trajectory was closed at most `rewards.max_wait_s` ago
-    waiting for the trainer    it has a reward, still on its topic, and no fate yet
+    waiting for the trainer    it has a reward, still on its topic, and no fate yet: nor has what trained in a version
+                               that is not decided
     parked for a newer reader  it, or its session's trajectory or reward, is of a version that a stage does not know yet
 
 each but the last with `grace_s` for the stages to get there, counted anew from when something was put back. A trace may

@@ -1,4 +1,4 @@
-"""The trainer with two learner workers, killed at random moments: what it ends with against a run that nobody killed."""
+"""The trainer with two learner workers, killed at random moments, against a run that nobody killed."""
 
 import importlib.util
 import random

@@ -10,7 +10,6 @@ from system import System
 from infra.telemetry.metrics import METRICS
 from infra.telemetry.names import ATTRIBUTES
 from ingest.log import topics
-from ingest.records.events import FateKind
 
 pytestmark = pytest.mark.timeout(400)
 TRAINER = {"batch_turns": 4, "minibatch_turns": 4}
@@ -74,8 +73,8 @@ def trained(system: System, sessions: dict[str, str]) -> str:
     """A trace of these sessions that trained in a version that was loaded for its trial."""
 
     def names() -> list[str]:
-        fates = system.records(topics.FATES)
-        return [name for one in fates if one.kind is FateKind.TRAINED for name in one.trace_ids if name in sessions]
+        versions = system.records(topics.VERSIONS)
+        return [name for one in versions for name in one.lineage.get("trace_ids", ()) if name in sessions]
 
     with system.traffic(users=1) as users:  # for the champion's units
         (name, *_) = system.until(names, 150.0, "one of them trains")

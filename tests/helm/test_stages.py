@@ -104,7 +104,7 @@ def test_rays_nodes_have_none_of_our_credentials_but_the_stores_on_its_workers(r
         assert [value for value in node.env.values() if isinstance(value, SecretKey)] == []
 
 
-def test_the_drivers_claim_is_its_scratch_and_holds_checkpoints_where_the_learner_is_beside_it(rendered: Rendered) -> None:
+def test_the_drivers_claim_is_scratch_and_holds_checkpoints_where_the_learner_is_beside_it(rendered: Rendered) -> None:
     manifests = rendered()
     claim = one(manifests, "PersistentVolumeClaim", "checkpoints")
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]

@@ -53,8 +53,8 @@ class DiskLog(InMemoryLog):
 def config_of(folder: Path, workers: int) -> Config:
     own = {
         "workers": workers, "threads": 1, "dtype": "float32", "lr": 1e-4, "packing": Packing.PACKED,
-        "batch_turns": 4, "minibatch_turns": 2, "microbatch_tokens": 16, "max_version_turns": MAX_TURNS, "min_version_turns": 4,
-        "max_staleness": 100, "max_version_kl": 100.0, "max_user_share": 1.0,
+        "batch_turns": 4, "minibatch_turns": 2, "microbatch_tokens": 16, "max_version_turns": MAX_TURNS,
+        "min_version_turns": 4, "max_staleness": 100, "max_version_kl": 100.0, "max_user_share": 1.0,
     }  # fmt: skip
     return Config.model_validate({"run_dir": str(folder), "model": {"path": str(folder / "base")}, "trainer": own})
 
@@ -99,7 +99,7 @@ def _is_read(log: InMemoryLog, trainer: Trainer) -> bool:
 
 
 def _decide(log: InMemoryLog, trainer: Trainer) -> None:
-    """A trial ends once the next version has all that it can have, however long that takes: a kill changes no version."""
+    """A trial ends once the next version has all that it can have: a kill, however long, changes no version."""
     candidate, making = trainer.state.candidate, trainer.state.making
     is_full = making is not None and making.num_turns >= MAX_TURNS
     if candidate is None or not candidate.is_published or not (is_full or _is_read(log, trainer)):

@@ -25,11 +25,11 @@ def log() -> InMemoryLog:
 def open_inbox(log: InMemoryLog) -> Iterator[Callable[..., Inbox]]:
     opened: list[Inbox] = []
 
-    def open_(positions: Any = None, fated: tuple[str, ...] = ()) -> Inbox:
+    def open_(positions: Any = None, fated: tuple[str, ...] = (), began: Any = None) -> Inbox:
         for before in opened:
             before.close()
         log.restart()
-        opened.append(Inbox(log, positions or {}, fated))
+        opened.append(Inbox(log, positions or {}, fated, began=began))
         return opened[-1]
 
     yield open_
@@ -144,6 +144,59 @@ def test_an_earlier_revision_that_comes_again_takes_nothing_back(
         put("s", [revision / 10], revision=revision)
     inbox.poll(0.0)
     assert [turn.reward for item in inbox.items for turn in item.eligible] == [0.2]
+
+
+def test_what_was_used_in_vain_is_read_again_and_what_has_its_fate_is_not(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    names = [put(f"s{number}", [1.0]).turns[0].trace_id for number in range(9)]
+    inbox = open_inbox()
+    inbox.poll(0.0)
+    told = next(iter(inbox.items[0].turns))
+    before = inbox.positions_after(0)
+    used = [next(iter(item.turns)) for item in inbox.items[:5]]
+    inbox.drop(5)
+    put("later", [1.0])
+    inbox.go_back(before, [name for name in used if name != told])
+    assert inbox.items == [] and inbox.num_unread() == 10
+    inbox.poll(0.0)
+    assert len(inbox.items) == 9 and set(sessions(inbox)) >= {*names} - {told} and told not in sessions(inbox)
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_reading_goes_back_to_where_a_partition_was_first_read_and_not_to_its_beginning(
+    log: InMemoryLog, open_inbox: Callable[..., Inbox], put: Callable[..., Reward], is_restarted: bool
+) -> None:
+    """As where a checkpoint was lost: the group's position says what was done before it."""
+    old = [put(f"old{number}", [1.0]).turns[0].trace_id for number in range(4)]
+    first = open_inbox()
+    first.poll(0.0)
+    first.commit(first.positions_after(4))
+    new = [put(f"new{number}", [1.0]).turns[0].trace_id for number in range(6)]
+    inbox = open_inbox()
+    inbox.poll(0.0)
+    assert sessions(inbox) == sorted(new)
+    if is_restarted:
+        began = inbox.began
+        inbox = open_inbox(began, (), began)
+        inbox.poll(0.0)
+    inbox.go_back({}, new)
+    assert (inbox.num_unread(), log.lag(GROUP, [topics.REWARDS.name])) == (6, {topics.REWARDS.name: 6})
+    inbox.poll(0.0)
+    assert sessions(inbox) == sorted(new) and not set(old) & set(sessions(inbox))
+
+
+def test_an_inbox_that_left_its_group_goes_back_when_it_joins_again(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    names = [put(f"s{number}", [1.0]).turns[0].trace_id for number in range(4)]
+    inbox = open_inbox()
+    inbox.poll(0.0)
+    inbox.close()
+    inbox.go_back({}, names)
+    inbox.poll(0.0)
+    inbox.poll(0.0)
+    assert sessions(inbox) == sorted(names)
 
 
 def test_tokens_are_let_go_once_nothing_in_a_reward_can_train(

@@ -46,10 +46,14 @@ def test_a_kl_of_zero_at_most_is_no_bound() -> None:
 
 def test_what_trains_in_nothing_is_bounded_in_number_alone() -> None:
     one = Used(trace_ids=tuple(map(str, range(MAX_FATED - 1))), kind=FateKind.REFUSED)
-    empty = Making(begun_at=0.0, used=(one,), ess=0.0)
+    empty = Making(begun_at=0.0, ess=0.0).using((one,))
     assert closed(empty, CONFIG, 1e9) is None
     more = Used(trace_ids=("x",), kind=FateKind.REFUSED)
-    assert closed(empty.model_copy(update={"used": (one, more)}), CONFIG, 1e9) is Closed.TURNS
+    assert closed(empty.using((more,)), CONFIG, 1e9) is Closed.TURNS
+
+
+def test_an_alarm_closes_one_that_holds_no_turns_too() -> None:
+    assert closed(Making(begun_at=0.0, alarm="its first step was bad"), CONFIG, 1.0) is Closed.ALARM
 
 
 def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
@@ -80,15 +84,17 @@ def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
 
 @pytest.fixture
 def items(log_items: Any) -> list[Item]:
-    return log_items([("a", [1.0, None]), ("b", [0.0]), ("c", [None])])
+    a, b, c = log_items([("a", [1.0, None]), ("b", [0.0]), ("c", [None])])
+    return [a, replace(b, at=900.0), c]
 
 
 def test_every_trace_of_an_item_is_used_once_and_those_that_train_in_their_order(items: list[Item]) -> None:
     trained = [turn.trace_id for item in items for turn in item.eligible]
     used = used_of(items, trained)
-    assert [(one.kind, len(one.trace_ids)) for one in used] == [
-        (FateKind.TRAINED, 1), (FateKind.REFUSED, 1), (FateKind.TRAINED, 1), (FateKind.REFUSED, 1),
-    ]  # fmt: skip
+    assert [(one.kind, len(one.trace_ids), one.rewarded_at) for one in used] == [
+        (FateKind.TRAINED, 2, 900.0),
+        (FateKind.REFUSED, 2, 900.0),
+    ]
     assert Making(begun_at=0.0, used=used).trained == tuple(trained)
     assert {one.reason for one in used if one.kind is FateKind.REFUSED} == {"unscored"}
     assert all(one.kind is FateKind.REFUSED for one in used_of(items, ()))

@@ -186,9 +186,12 @@ def test_a_version_that_went_far_from_stable_takes_no_more_and_turns_wait_on_the
     assert world.store.read(3).lineage["num_turns"] == len(held) == 48
 
 
-def test_what_nothing_trains_in_is_bounded_in_memory_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_no_step_is_taken_what_nothing_trains_in_is_bounded_in_memory_too(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("trainer.loop.MAX_ITEMS_HELD", 10)
     assert MAX_ITEMS_HELD > 10
+    world = make_world(train_during_trials=False)
     trainer = on_trial(world)
     for number in range(40):
         world.reward(f"x{number}", [0.5], held_out=True)
@@ -197,6 +200,20 @@ def test_what_nothing_trains_in_is_bounded_in_memory_too(world: World, monkeypat
     world.time += SETTLE_S
     run(trainer)
     assert trainer.state.making.num_traces == 10  # used, and on the log until the decision
+
+
+def test_few_turns_among_many_that_do_not_train_are_no_reason_to_stop_reading(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.loop.MAX_ITEMS_HELD", 10)
+    trainer = on_trial(world)
+    world.fill("b", sessions=1)
+    for number in range(20):
+        world.reward(f"x{number}", [0.5], held_out=True)
+        run(trainer, 1)
+    world.fill("c", sessions=3)
+    run(trainer)
+    assert trainer.status["turns_in_making"] == 4
 
 
 def test_an_alarm_closes_a_version_that_holds_turns_and_wastes_none(world: World) -> None:
@@ -217,20 +234,24 @@ def test_an_alarm_closes_a_version_that_holds_turns_and_wastes_none(world: World
     assert sorted(world.policy.weights) == world.tokens("a") + world.tokens("b") + world.tokens("c")
 
 
-def test_an_alarm_on_the_first_turns_after_the_candidate_refuses_them(world: World) -> None:
+@pytest.mark.parametrize("is_still_bad", [False, True])
+def test_an_alarm_on_the_first_turns_after_the_candidate_lets_them_wait_for_its_decision(
+    world: World, is_still_bad: bool
+) -> None:
+    """The candidate may be what is wrong. On stable it is the turns."""
     trainer = on_trial(world)
     world.policy.metrics = {"ess": 0.1}
     bad = world.fill("b")
     run(trainer)
-    world.policy.metrics = {}
-    world.fill("c")
+    assert (trainer.phase, trainer.status["closed"]) == (Phase.TRIAL, "an alarm undid a step")
+    if not is_still_bad:
+        world.policy.metrics = {}
+    world.decide(1, TrialState.REJECTED)
     run(trainer)
-    assert sorted(world.policy.weights) == world.tokens("a") + world.tokens("c")
-    world.decide(1, TrialState.PROMOTED, stable=1)
-    run(trainer)
-    world.decide(2, TrialState.PROMOTED, stable=2)
-    run(trainer)
-    assert {world.fate(reward).reason for reward in bad} == {"its update was discarded"}
+    if is_still_bad:
+        assert {world.fate(reward).reason for reward in bad} == {"its update was discarded"}
+    else:
+        assert sorted(world.weights(2)) == world.tokens("b")
 
 
 def test_where_the_learner_has_the_engines_cores_it_waits_and_then_takes_all_that_came(make_world: Any) -> None:
@@ -307,6 +328,17 @@ def test_a_reward_that_comes_again_during_a_trial_trains_nothing_even_after_a_re
     trainer = world.start()
     run(trainer)
     assert sorted(world.policy.weights) == world.tokens("a") + world.tokens("b")
+
+
+def test_turns_that_were_there_before_the_first_stable_version_train_as_soon_as_there_is_one(world: World) -> None:
+    trainer = world.start()
+    world.fill("a", sessions=3)
+    run(trainer)
+    assert trainer.phase is Phase.WAITING
+    world.bootstrap()
+    world.reward("last", [0.5])
+    run(trainer, 1)
+    assert world.store.versions() == [0, 1] and trainer.phase is Phase.COLLECTING
 
 
 def test_a_version_of_somebody_else_on_trial_is_waited_for(world: World) -> None:

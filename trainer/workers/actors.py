@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -23,6 +23,9 @@ from infra.lifecycle import Stop
 from infra.storage import Folder, Place
 from trainer.learner.batching import Minibatch
 from trainer.learner.update import ElsewhereError, UpdateMetrics
+
+if TYPE_CHECKING:
+    from trainer.learner.parts import Part
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +80,13 @@ class LearnerActor:
         self._learner.restore(folder)
 
     def copy(self) -> None:
-        self._copied = self._learner.copied()
+        self._copied: Part | None = self._learner.copied()
 
+    @ray.method(concurrency_group=_WRITING)  # type: ignore[untyped-decorator]
     def write(self, folder: Place) -> None:
         """Runs beside the others."""
         copied, self._copied = self._copied, None
+        assert copied is not None
         copied.write(Folder(folder))
 
     def export(self, folder: Place) -> None:
@@ -132,10 +137,9 @@ class Workers:
         """The results of a method, by rank."""
         return self.wait(self.begin(name, *args))
 
-    def begin(self, name: str, *args: Any, group: str | None = None) -> list[Any]:
-        """A method's results to come. A call in a concurrency group runs beside the others."""
-        options = {"concurrency_group": group} if group else {}
-        return [getattr(actor, name).options(**options).remote(*args) for actor in self._actors]
+    def begin(self, name: str, *args: Any) -> list[Any]:
+        """A method's results to come."""
+        return [getattr(actor, name).remote(*args) for actor in self._actors]
 
     def wait(self, refs: Sequence[Any]) -> list[Any]:
         """The results; an error of ours that a rank raised, as it was raised."""
@@ -244,7 +248,7 @@ class RayPolicy:
         if self._saving is not None:
             self._saving.wait()  # a second copy would be one too many in memory
         self._workers.call("copy")
-        self._saving = RaySaving(self._workers, self._workers.begin("write", _absolute(folder), group=_WRITING))
+        self._saving = RaySaving(self._workers, self._workers.begin("write", _absolute(folder)))
         return self._saving
 
     def export(self, folder: Path) -> None:

@@ -225,6 +225,52 @@ def test_a_pull_to_stable_keeps_an_update_nearer_to_where_it_began(
     assert drifts[1] < 0.7 * drifts[0]
 
 
+def test_kl_is_that_to_the_anchor_which_stays_where_it_was_taken(learner: Learner, tmp_path: Path) -> None:
+    assert learner.update(cut(SAMPLES)).stable_kl is None
+    learner.save(tmp_path)
+    stable = [torch.tensor(logps_of(learner, sample)) for sample in SAMPLES]
+    learner.anchor(None)
+    taken = [learner.update(cut(SAMPLES)).stable_kl for _ in range(2)]
+    ratios = [torch.tensor(logps_of(learner, sample)) - stable[n] for n, sample in enumerate(SAMPLES)]
+    log_ratio = torch.cat(ratios).double()
+    by_hand = float((log_ratio.exp() - 1 - log_ratio).mean())
+    assert taken[0] and taken[1] and 0 < taken[0] < taken[1] == pytest.approx(by_hand, rel=1e-3)
+    learner.restore(tmp_path)
+    learner.update(cut(SAMPLES))
+    learner.anchor(tmp_path)
+    assert learner.update(cut(SAMPLES)).stable_kl == pytest.approx(taken[1], rel=1e-3)
+
+
+def test_no_copy_is_kept_where_nobody_asks_for_kl(tiny_model: Path, learner_config: TrainerConfig) -> None:
+    learner = Learner(tiny_model, learner_config.model_copy(update={"max_version_kl": 0.0}))
+    learner.anchor(None)
+    assert learner._stable is None and learner.update(cut(SAMPLES)).stable_kl is None
+
+
+def test_a_pull_to_stable_holds_over_updates_that_began_elsewhere(
+    tiny_model: Path, learner_config: TrainerConfig
+) -> None:
+    own = learner_config.model_copy(update={"loss": LossConfig(kl_coefficient=3.0), "lr": 3e-3})
+    drifts = []
+    for is_anchored_again in (True, False):
+        learner = Learner(tiny_model, own)
+        samples = on_policy(learner, SAMPLES)
+        before = torch.tensor(logps_of(learner, SAMPLES[0]))
+        learner.anchor(None)
+        for _ in range(6):
+            learner.update(cut(samples))
+            if is_anchored_again:
+                learner.anchor(None)
+        drifts.append(float((torch.tensor(logps_of(learner, SAMPLES[0])) - before).abs().mean()))
+    assert drifts[1] < 0.7 * drifts[0]
+
+
+def test_under_bfloat16_weights_that_stay_have_no_kl(tiny_model: Path, learner_config: TrainerConfig) -> None:
+    learner = Learner(tiny_model, learner_config.model_copy(update={"lr": 1e-12, "dtype": "bfloat16"}))
+    learner.anchor(None)
+    assert learner.update(cut(SAMPLES)).stable_kl == pytest.approx(0.0, abs=1e-9)
+
+
 def test_on_policy_metrics_are_ratio_one_no_kl_and_full_sample_size(learner: Learner) -> None:
     metrics = learner.update(cut(on_policy(learner, SAMPLES)))
     assert (metrics.mean_ratio, metrics.ess) == pytest.approx((1.0, 1.0), abs=1e-4)
