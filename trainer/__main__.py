@@ -41,7 +41,8 @@ def run(config: Config) -> None:
     from ingest.sessions import contamination
     from ingest.store.versions import VersionStore
     from trainer.loop import Trainer
-    from trainer.workers.actors import RayPolicy, StoppedError, start_ray
+    from trainer.workers.actors import RayPolicy, StoppedError
+    from trainer.workers.node import start_ray
 
     base = Path(config.model.path)
     if not (base / "config.json").is_file():

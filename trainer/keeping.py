@@ -3,8 +3,10 @@
 The order of what is done, and what a kill before each step leaves:
 
     a step       1. flush        dead letters are durable               its turns are read again
-                 2. checkpoint   weights, baselines, positions, turns   as 1
-                 3. commit       the group's positions                  the lag is too high until the next
+                 2. copy         weights and optimiser, beside what is  as 1
+                                 learned meanwhile; one step at most
+                 3. checkpoint   baselines, positions, turns            as 1
+                 4. commit       the group's positions                  the lag is too high until the next
 
     a version    1. checkpoint   its number, and where it stands        what is in the making, and grows on
                  2. publish      store, then the `versions` record      a restart publishes the same bytes
@@ -21,15 +23,16 @@ Fates that wait for no decision are owed by the checkpoint of the step that used
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 from infra.config import Config
+from infra.storage import Place
 from ingest.log import fates
-from ingest.log.protocol import EventLog
+from ingest.log.protocol import EventLog, Positions
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
 from trainer import telling
-from trainer.checkpoint import Checkpoints
+from trainer.alarms import Health
+from trainer.checkpoint import Checkpoints, Commit, Save, scratch_of
 from trainer.decisions import Decided
 from trainer.inbox import Inbox
 from trainer.learner.update import Policy
@@ -51,8 +54,12 @@ class Keeper:
     ) -> None:
         self._log, self._store, self._policy, self._now = log, store, policy, now
         self._timeout_s = config.log.timeout_s
-        self._folder = Path(config.trainer.checkpoint_dir)
-        self._checkpoints = Checkpoints(self._folder)
+        self._folder = scratch_of(config)
+        self._checkpoints = Checkpoints(config.trainer.checkpoint_dir)
+        self._has_adapters = config.trainer.lora is not None
+        self._loaded: int | None = None
+        self._begun: Commit | None = None
+        self._read_to: Positions | None = None
         self.state = self._checkpoints.read() or State()
         self.inbox = Inbox(
             log,
@@ -67,23 +74,30 @@ class Keeper:
 
     def bring_learner(self) -> None:
         """The learner to where the checkpoint stands, and with it the stable weights that its KL is measured to."""
+        self.settle()
         state = self.state
         if state.base is None:
             return
         if self._stable is None:
-            copies = self._folder / "stable"
-            self._policy.load(self._store.fetch(self._store.read(state.base), copies))
-            shutil.rmtree(copies)
+            self._load(state.base)
             self._policy.anchor(None)
         else:
+            if self._has_adapters and state.loaded is not None and self._loaded != state.loaded:
+                self._load(state.loaded)
             self._policy.anchor(self._stable)
         if state.learner is not None:
             self._policy.restore(self._checkpoints.learner(state.learner))
 
+    def _load(self, version: int) -> None:
+        copies = self._folder / "stable"
+        self._policy.load(self._store.fetch(self._store.read(version), copies))
+        shutil.rmtree(copies)
+        self._loaded = version
+
     @property
-    def _stable(self) -> Path | None:
+    def _stable(self) -> Place | None:
         """The folder of stable's learner; `None`: the store has its weights."""
-        name = (self.state.fallback or self.state.standing).learner
+        name = self.state.stable_learner
         return None if name is None else self._checkpoints.learner(name)
 
     # -- a step
@@ -93,7 +107,7 @@ class Keeper:
         num_items: int,
         used: tuple[Used, ...],
         making: Making | None,
-        save: Callable[[Path], None] | None = None,
+        save: Save | None = None,
         **changes: object,
     ) -> None:
         """The first items of the inbox have been used, for `making` or, without one, for good."""
@@ -107,15 +121,14 @@ class Keeper:
         else:
             fallback = before.fallback or before.standing
             state = state.model_copy(update={"making": making, "fallback": fallback})
-        self._commit(state, save)
+        self._commit(state, save, positions)
         self.inbox.drop(num_items)
         self.tell()
-        self.inbox.commit(positions)
 
-    def close_making(self, making: Making, alarm: str) -> None:
+    def close_making(self, making: Making, alarm: str, health: Health) -> None:
         """The version in the making takes no more."""
         closed = making.model_copy(update={"alarm": alarm})
-        self._commit(self.state.model_copy(update={"making": closed}))
+        self._commit(self.state.model_copy(update={"making": closed, "health": health}))
 
     # -- a version
 
@@ -130,6 +143,7 @@ class Keeper:
 
     def publish(self) -> None:
         """What is owed."""
+        self.settle()
         candidate = self.state.candidate
         assert candidate is not None
         publish(candidate, self._policy, self._store, self._log, self._folder / "export")
@@ -158,10 +172,31 @@ class Keeper:
         """The fates that are owed."""
         owed = self.state.fates
         if owed:
+            self.settle()
             fates.tell(self._log, owed)
             self._log.flush(self._timeout_s)
             self._commit(self.state.model_copy(update={"fates": ()}))
             telling.ended(owed)
 
-    def _commit(self, state: State, save: Callable[[Path], None] | None = None) -> None:
-        self.state = self._checkpoints.commit(state, save)
+    def _commit(self, state: State, save: Save | None = None, positions: Positions | None = None) -> None:
+        """A checkpoint, in force on return but where its copy of the learner is still being written."""
+        self.settle()
+        if state.stable_learner is None:
+            state = state.model_copy(update={"loaded": state.base})
+        self._begun, self._read_to = self._checkpoints.begin(state, save), positions
+        self.state = self._begun.state
+        self.settle_if_ready()
+
+    def settle_if_ready(self) -> None:
+        """`settle`, where that need not wait."""
+        if self._begun is not None and self._begun.is_ready:
+            self.settle()
+
+    def settle(self) -> None:
+        """The checkpoint is in force on return. Until then the learner may go on, and nothing is done to the world."""
+        if self._begun is None:
+            return
+        begun, self._begun = self._begun, None
+        begun.finish()
+        if self._read_to is not None:
+            self.inbox.commit(self._read_to)

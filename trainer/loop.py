@@ -27,6 +27,7 @@ from trainer.keeping import Keeper
 from trainer.learner.update import Policy
 from trainer.making import Closed, candidate_of, closed
 from trainer.phases import Phase
+from trainer.settings import learning_settings
 from trainer.state import CandidateVersion, State
 from trainer.steps import Stepper
 
@@ -97,6 +98,7 @@ class Trainer:
 
     def tick(self) -> None:
         """Follow the release log, read, take a step when there are turns for one, and publish when it is time."""
+        self._keeper.settle_if_ready()
         self._follow(self._releases.poll(0.0))
         self._publish_owed(self._releases.served)
         if not self._can_step:
@@ -217,7 +219,8 @@ class Trainer:
             return
         state, number = self.state, self._next_number()
         assert state.making is not None and state.base is not None
-        candidate = candidate_of(state.making, number, state.base, state.standing, self._now())
+        made_with = learning_settings(self._own)
+        candidate = candidate_of(state.making, number, state.base, state.standing, self._now(), made_with)
         self._keeper.make(candidate)
         self._publish_owed(self._releases.served)
         logger.info(

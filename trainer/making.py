@@ -6,6 +6,7 @@ time, until a bound says that it has gone far enough from what serves; then turn
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 from infra.config import TrainerConfig
 from ingest.records.events import FEEDBACK_FROM, FEEDBACK_TO, SESSIONS_FROM, SESSIONS_TO, FateKind, Headers
@@ -17,7 +18,7 @@ from trainer.state import MAX_FATED, CandidateVersion, Making, Standing, Used
 
 _SUMS = frozenset({"num_steps", "num_skipped", "num_tokens", "fair.near_duplicates", "fair.effective_turns"})
 _LEAST = frozenset({SESSIONS_FROM, FEEDBACK_FROM})
-_MOST = frozenset({SESSIONS_TO, FEEDBACK_TO})
+_MOST = frozenset({SESSIONS_TO, FEEDBACK_TO, "staleness_max"})
 """Beside the bounds and shares that hold of each step, which begin with `fair.`. The rest are means over turns."""
 
 
@@ -103,8 +104,10 @@ def together(before: Mapping[str, float], num_before: int, step: Mapping[str, fl
     return found
 
 
-def candidate_of(making: Making, number: int, parent: int, standing: Standing, now: float) -> CandidateVersion:
-    """The version that it becomes, as the child of `parent`, stable."""
+def candidate_of(
+    making: Making, number: int, parent: int, standing: Standing, now: float, settings: dict[str, Any]
+) -> CandidateVersion:
+    """The version that it becomes, as the child of `parent`, stable; `settings` are those it was made with."""
     *contexts, context = making.contexts
     return CandidateVersion(
         version=number,
@@ -117,4 +120,5 @@ def candidate_of(making: Making, number: int, parent: int, standing: Standing, n
         used=making.used,
         context=context,
         contexts=tuple(contexts),
+        settings=settings,
     )

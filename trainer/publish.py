@@ -19,6 +19,7 @@ from ingest.log.topics import VERSIONS
 from ingest.records.events import Version
 from ingest.store.versions import VersionStore
 from trainer.learner.update import Policy
+from trainer.settings import digest_of
 from trainer.state import CandidateVersion
 
 
@@ -40,6 +41,8 @@ def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, lo
                 "trace_ids": list(candidate.trace_ids),
                 "spec": candidate.spec,
                 "num_turns": len(candidate.trace_ids),
+                "settings": candidate.settings,
+                "settings_digest": digest_of(candidate.settings),
             },
             candidate.metrics,
             candidate.at,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from ingest.log.protocol import Positions
 from ingest.records.events import Fate, FateKind
 from trainer.advantages.baselines import Baselines
+from trainer.alarms import Health
 
 MAX_FATED = 65_536
 """Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB."""
@@ -60,7 +61,7 @@ class CandidateVersion(_Frozen):
     """A version trained from `parent`, published or about to be, whose trial is not decided.
 
     `context` is the trace context of its last training step, as headers, and `contexts` those of the steps before: a
-    restart publishes in the same trace.
+    restart publishes in the same trace. `settings` are those that it was made with.
     """
 
     version: int
@@ -74,6 +75,7 @@ class CandidateVersion(_Frozen):
     is_published: bool = False
     context: dict[str, str] = {}
     contexts: tuple[dict[str, str], ...] = ()
+    settings: dict[str, Any] = {}
 
 
 class Making(_Frozen):
@@ -109,14 +111,17 @@ class State(_Frozen):
     """A checkpoint.
 
     `base` is the stable version the learner stands on, or goes on from, and `learner` names its folder (`None`: the
-    store's weights of `base`, fresh optimiser). `fates` are decided but not yet confirmed by the log. `fated` are the
+    store's weights of `base`, fresh optimiser). `loaded` is the version whose weights were taken from the store last:
+    adapters are changes of them. `fates` are decided but not yet confirmed by the log. `fated` are the
     last traces that were given one, and `seen` the sketches of the prompts that trained last, by tenant: without them a
     restart would weigh the same turns otherwise. `began` is where each partition was first read.
+    `health` is what alarms compare the next update with.
     """
 
     step: int = 0
     base: int | None = None
     learner: str | None = None
+    loaded: int | None = None
     baselines: Baselines = Baselines()
     seen: dict[str, tuple[str, ...]] = {}
     offsets: Offsets = {}
@@ -127,6 +132,7 @@ class State(_Frozen):
     fates: tuple[Fate, ...] = ()
     fated: tuple[str, ...] = ()
     mean_reward: float | None = None
+    health: Health = Health()
 
     @model_validator(mode="before")
     @classmethod
@@ -149,6 +155,11 @@ class State(_Frozen):
     def standing(self) -> Standing:
         """Here."""
         return Standing(learner=self.learner, baselines=self.baselines, seen=self.seen, offsets=self.offsets)
+
+    @property
+    def stable_learner(self) -> str | None:
+        """The folder of the learner that stands on stable; `None`: the store has its weights."""
+        return (self.fallback or self.standing).learner
 
     @property
     def learners(self) -> frozenset[str]:

@@ -7,7 +7,7 @@ wait for the next.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -21,10 +21,11 @@ from ingest.store.releases import Served
 from trainer import telling
 from trainer.advantages.batch import Batch, make_batch
 from trainer.advantages.repeats import Seen
+from trainer.alarms import Alarm, Health, alarm
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
 from trainer.inbox import GROUP, Item
 from trainer.keeping import Keeper
-from trainer.learner.update import Policy, UpdateMetrics, alarm
+from trainer.learner.update import Policy, UpdateMetrics
 from trainer.making import grown, used_of
 from trainer.state import Making
 
@@ -58,12 +59,13 @@ class Stepper:
         about |= {names.BATCH_COUNT: len(used), names.NUM_TURNS: len(batch.turns)}
         with telemetry.span(names.TRAIN, about, links=(item.context for item in used), of=topics.REWARDS.name):
             metrics = self._train(batch, number)
-            reason = alarm(metrics)
-            if reason is not None:
-                self._undo(items, batch, reason)
+            seen, before = batch.measured(metrics), self._keeper.state.health
+            raised, health = alarm(seen, before, self._config.alarms), before.after(seen)
+            if raised is not None:
+                self._undo(items, batch, raised, health)
                 return
             telling.trained(batch, served)
-            self._accept(items, batch, metrics)
+            self._accept(items, batch, metrics, telling.staleness(batch, served), health)
 
     def _train(self, batch: Batch, number: int) -> UpdateMetrics:
         began = time.monotonic()
@@ -73,13 +75,21 @@ class Stepper:
         telling.updated(metrics)
         return metrics
 
-    def _accept(self, items: Sequence[Item], batch: Batch, metrics: UpdateMetrics) -> None:
+    def _accept(
+        self,
+        items: Sequence[Item],
+        batch: Batch,
+        metrics: UpdateMetrics,
+        staleness: Mapping[str, float],
+        health: Health,
+    ) -> None:
         """An update that stands."""
         state, own = self._keeper.state, self._config
         used = used_of(items, (turn.trace_id for turn in batch.turns))
         making = state.making or Making(begun_at=self._now())
         said = telemetry.headers_out()
-        making = grown(making, used, batch, metrics, _times_of([item for item in items if item.eligible]), said)
+        more = {**_times_of([item for item in items if item.eligible]), **staleness}
+        making = grown(making, used, batch, metrics, more, said)
         counts = batch.fairness.counts
         self._keeper.use(
             batch.num_items,
@@ -90,29 +100,30 @@ class Stepper:
             baselines=state.baselines.after(batch.columns, metrics.moved, own.baselines, counts),
             seen=dict(Seen(state.seen).after(batch.fairness.asked, own.near_duplicate_window).sketches),
             mean_reward=batch.mean_reward,
+            health=health,
         )
         telling.stepped(batch, metrics, making)
 
-    def _undo(self, items: Sequence[Item], batch: Batch, reason: str) -> None:
-        """An alarm: the learner and its baselines are as before."""
-        state = self._keeper.state
-        telemetry.count(measured.UPDATES_DISCARDED)
+    def _undo(self, items: Sequence[Item], batch: Batch, raised: Alarm, health: Health) -> None:
+        """The learner and its baselines are as before."""
+        state, reason = self._keeper.state, raised.told
+        telemetry.count(measured.UPDATES_DISCARDED, 1, {names.CAUSE: raised.kind.value})
         if state.candidate is not None or state.making is not None:
             logger.error("a step of %d turns is undone, its version takes no more: %s", len(batch.turns), reason)
-            self._keeper.close_making(state.making or Making(begun_at=self._now()), reason)
+            self._keeper.close_making(state.making or Making(begun_at=self._now()), reason, health)
         else:
             logger.error("a step of %d turns is undone, and they never train: %s", len(batch.turns), reason)
-            self.let_go([_refused(item) for item in items])
+            self.let_go([_refused(item) for item in items], health=health)
         self._keeper.bring_learner()
 
-    def let_go(self, items: Sequence[Item]) -> None:
+    def let_go(self, items: Sequence[Item], health: Health | None = None) -> None:
         """The first items of the inbox are used, and nothing in them trains."""
         state = self._keeper.state
         used = used_of(items, ())
         making = state.making or (Making(begun_at=self._now()) if state.candidate else None)
         if making is not None:
             making = making.using(used)
-        self._keeper.use(len(items), used, making)
+        self._keeper.use(len(items), used, making, health=health or state.health)
 
 
 def _refused(item: Item) -> Item:

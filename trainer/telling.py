@@ -1,8 +1,10 @@
 """What telemetry and the log hear of a step, of decisions and of fates."""
 
 import logging
+import math
 from collections.abc import Iterable
 from enum import StrEnum
+from statistics import fmean
 
 from infra import telemetry
 from infra.telemetry import metrics, names
@@ -36,6 +38,11 @@ def updated(update: UpdateMetrics) -> None:
     telemetry.gauge(metrics.CLIP_SHARE, update.clip_fraction)
     telemetry.gauge(metrics.GRAD_NORM, update.grad_norm)
     telemetry.gauge(metrics.LOSS, update.loss)
+    telemetry.gauge(metrics.MISMATCH_K1, update.mismatch_k1)
+    telemetry.gauge(metrics.MISMATCH_K3, update.mismatch_k3)
+    telemetry.gauge(metrics.LR_SCALE, update.lr_scale)
+    if math.isfinite(update.entropy):
+        telemetry.gauge(metrics.ENTROPY, update.entropy)
     if update.stable_kl is not None:
         telemetry.gauge(metrics.STABLE_KL, update.stable_kl)
 
@@ -49,10 +56,20 @@ def trained(batch: Batch, served: Served) -> None:
     telemetry.gauge(metrics.REWARD_MEAN, batch.mean_reward)
     telemetry.gauge(metrics.BATCH_USER_SHARE, batch.fairness.capped.user_share)
     telemetry.gauge(metrics.BATCH_TENANT_SHARE, batch.fairness.capped.tenant_share)
-    for turn in batch.turns:
-        ages = [age for version in turn.versions if (age := served.age(version)) is not None]
-        if ages:
-            telemetry.record(metrics.STALENESS, max(ages))
+    for age in _ages(batch, served):
+        telemetry.record(metrics.STALENESS, age)
+
+
+def staleness(batch: Batch, served: Served) -> dict[str, float]:
+    """As a manifest's metrics: promotions that its turns' oldest weights lay behind."""
+    ages = _ages(batch, served)
+    return {"staleness": fmean(ages), "staleness_max": float(max(ages))} if ages else {}
+
+
+def _ages(batch: Batch, served: Served) -> list[int]:
+    """Of each turn's oldest weights, where the release log knows them."""
+    known = ([age for version in turn.versions if (age := served.age(version)) is not None] for turn in batch.turns)
+    return [max(ages) for ages in known if ages]
 
 
 def stepped(batch: Batch, update: UpdateMetrics, making: Making) -> None:

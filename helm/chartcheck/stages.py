@@ -140,9 +140,10 @@ class Rewards(Stage):
 
 
 class Checkpoints(Volume):
-    """The learner's checkpoints, on a claim of the driver's. Learners elsewhere get and send files over Ray."""
+    """The driver's claim: versions on their way and, where `ray.address` is local, the learner's checkpoints. Learners
+    elsewhere keep them below `<store.uri>/trainer`, and the claim needs a version's size alone."""
 
-    size: str = Field("500Gi", description="weights and optimiser state, twice: some 24 bytes for each parameter")
+    size: str = Field("500Gi", description="checkpoints are weights and optimiser state: 12 bytes a parameter each")
     claim: str = Field("", description="an existing claim instead")
 
 
@@ -153,11 +154,16 @@ class RayNode(Placed):
 class RayWorkers(RayNode):
     """Ray's workers, with GPUs."""
 
-    replicas: Many = Field(1, description="the learner is one actor on one of them; another is a spare")
-    gpus: Count = Field(1, description="for each worker; the learner takes one")
+    replicas: Many = Field(
+        1,
+        description="with `gpus` they give `config.trainer.workers`, a learner worker on each GPU; where that says "
+        "fewer, the rest are spares",
+    )
+    gpus: Count = Field(1, description="for each of them")
     scratchSize: str = Field(
         "200Gi",
-        description="limit of the emptyDir that holds a checkpoint, or a version, on its way to or from the driver",
+        description="limit of the emptyDir that holds parts of a checkpoint, and a version for each learner worker, on "
+        "their way to or from the store",
     )
     resources: Resources = Field(resources("8", "128Gi", "220Gi", cpu_limit="16"), description=_RESOURCES)
 

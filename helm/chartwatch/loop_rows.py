@@ -143,22 +143,33 @@ TRAINER = Row(
         ),
         Panel(
             "Effective sample size",
-            "Of the last update, as a share of its tokens; below 0.3 it is discarded.",
+            "Of the last update, as a share of its tokens; below 0.3 it is discarded. The learning rate follows it.",
             Unit.SHARE,
             (
                 gauge("min", "onstream_trainer_ess", legend="effective"),
                 gauge("max", "onstream_trainer_clip_share", legend="clipped"),
+                gauge("min", "onstream_trainer_lr_scale", legend="of the learning rate"),
             ),
         ),
         Panel(
             "KL",
-            "To the last update, in nats a token, from the policy that sampled, above 0.2 discarded, and from stable.",
+            "To the last update, in nats a token, from the policy that sampled and from stable; mismatch is from the "
+            "policy that sampled to the learner before its first step. Above 0.2 from what sampled it is discarded.",
             Unit.NONE,
             (
                 gauge("max", "onstream_trainer_kl", legend="from what sampled"),
                 gauge("max", "onstream_trainer_stable_kl", legend="from stable"),
+                gauge("max", "onstream_trainer_mismatch_k1", legend="mismatch"),
+                gauge("max", "onstream_trainer_mismatch_k3", legend="mismatch, k3"),
             ),
             objective=0.2,
+        ),
+        Panel(
+            "Entropy",
+            "Of the policy where the last update trained, in nats a token; half of what it was, or half as much again, "
+            "and the update is discarded.",
+            Unit.NONE,
+            (gauge("min", "onstream_trainer_entropy"),),
         ),
         Panel("Gradient norm", "Of the last update.", Unit.NONE, (gauge("max", "onstream_trainer_grad_norm"),)),
         Panel("Loss", "Of the last update.", Unit.NONE, (gauge("max", "onstream_trainer_loss"),)),
@@ -224,7 +235,11 @@ TRAINER = Row(
             Unit.COUNT,
             (
                 Query(f"sum(increase({by('', 'onstream_versions_published_total')}[$__range]))", "published"),
-                Query(f"sum(increase({by('', 'onstream_trainer_updates_discarded_total')}[$__range]))", "discarded"),
+                Query(
+                    "sum by (onstream_reason) "
+                    f"(increase({by('', 'onstream_trainer_updates_discarded_total')}[$__range]))",
+                    "discarded: {{onstream_reason}}",
+                ),
             ),
             Look.NUMBER,
         ),

@@ -16,8 +16,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from infra.config.advantages import BaselineConfig, TrajectoryWeight
+from infra.config.alarms import AlarmsConfig, LrByEss
 from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
+from infra.config.learner import LoraConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
 from infra.config.losses import Correction, LossConfig, LossKind, Packing, StaleNegatives
 from infra.config.serving import (
@@ -55,6 +57,7 @@ __all__ = [
     "SCORED",
     "SCORING_TOKEN_VAR",
     "WHOLE",
+    "AlarmsConfig",
     "BaselineConfig",
     "CaptureConfig",
     "Config",
@@ -71,8 +74,10 @@ __all__ = [
     "LaneConfig",
     "LogConfig",
     "LogSecurity",
+    "LoraConfig",
     "LossConfig",
     "LossKind",
+    "LrByEss",
     "ModelConfig",
     "Packing",
     "Placement",

@@ -15,6 +15,7 @@ class LossKind(StrEnum):
     DR_GRPO = "dr_grpo"
     GSPO = "gspo"
     CISPO = "cispo"
+    LIKELIHOOD = "likelihood"
 
 
 class Correction(StrEnum):

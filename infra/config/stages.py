@@ -6,7 +6,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from infra.config.advantages import BaselineConfig, TrajectoryWeight
+from infra.config.alarms import AlarmsConfig, LrByEss
 from infra.config.base import AnyShare, Host, Port, Seconds, Section
+from infra.config.learner import LoraConfig
 from infra.config.losses import LossConfig, Packing
 
 PatternName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
@@ -117,6 +119,9 @@ class TrainerConfig(Host):
         description="keep the layers' inputs alone: less memory, one more forward pass",
     )
     lr: float = Field(1e-6, gt=0.0)
+    lr_by_ess: LrByEss = Field(
+        LrByEss.SQRT, description="a step's rate is `lr` times this of its effective sample size, a share of its tokens"
+    )
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
     loss: LossConfig = LossConfig()
@@ -125,6 +130,7 @@ class TrainerConfig(Host):
         TrajectoryWeight.TURNS,
         description="`turns`: a trajectory's turns count 1 together; `tokens`: its tokens do; `none`: each turn does",
     )
+    alarms: AlarmsConfig = AlarmsConfig()
     late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
     max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
     max_tenant_share: AnyShare = Field(1.0, description="of a batch; never below twice an equal share")
@@ -134,9 +140,19 @@ class TrainerConfig(Host):
     )
     max_staleness: int = Field(1, ge=0, description="promotions a token's weights may lie behind the learner's")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    lora: LoraConfig | None = Field(None, description="train adapters alone; null: all weights")
     device: str = "cpu"
-    threads: int = Field(2, ge=1)
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes the model is spread over, each with a device of its own; a restart may change it",
+    )
+    threads: int = Field(2, ge=1, description="of each worker")
     niceness: int = Field(10, ge=0, le=19, description="priority below serving's, where they share a machine")
     seed: int = 0
-    checkpoint_dir: str = Field("", description="empty: `<run_dir>/trainer`")
+    checkpoint_dir: str = Field(
+        "",
+        description="a folder, or, where workers do not see this machine's disk, an fsspec URL; empty: "
+        "`<run_dir>/trainer`",
+    )
     ray_address: str = Field("local", description="`local` starts Ray here; else the address of a cluster")

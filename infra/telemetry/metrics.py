@@ -162,7 +162,9 @@ STALENESS = _histogram(
     "onstream.trainer.staleness", "{promotion}", "promotions a trained turn's oldest weights lay behind", _PROMOTIONS
 )
 UPDATE_DURATION = _histogram("onstream.trainer.update.duration", "s", "optimiser steps of one update", _WORK_S)
-UPDATES_DISCARDED = _counter("onstream.trainer.updates.discarded", "{update}", "updates that an alarm stopped")
+UPDATES_DISCARDED = _counter(
+    "onstream.trainer.updates.discarded", "{update}", "updates that an alarm stopped, and which", names.CAUSE
+)
 TURNS_TRAINED = _counter("onstream.trainer.turns.trained", "{turn}", "turns trained, each time")
 TURNS_NEAR_DUPLICATE = _counter("onstream.trainer.turns.near_duplicate", "{turn}", "turns weighted down as repeats")
 TURNS_INELIGIBLE = _counter(
@@ -180,6 +182,14 @@ STABLE_KL = _gauge("onstream.trainer.stable_kl", "{nat}", "KL from stable to the
 CLIP_SHARE = _gauge("onstream.trainer.clip_share", "{share}", "tokens of the last update that were clipped")
 GRAD_NORM = _gauge("onstream.trainer.grad_norm", "{norm}", "of the last update, a mean over its steps")
 LOSS = _gauge("onstream.trainer.loss", "{loss}", "of the last update, a mean over its steps")
+ENTROPY = _gauge("onstream.trainer.entropy", "{nat}", "of the policy where the last update trained, per token")
+MISMATCH_K1 = _gauge(
+    "onstream.trainer.mismatch_k1", "{nat}", "KL from the served policy to the learner before its first step, per token"
+)
+MISMATCH_K3 = _gauge("onstream.trainer.mismatch_k3", "{nat}", "the same by the k3 estimator")
+LR_SCALE = _gauge(
+    "onstream.trainer.lr_scale", "{share}", "of `trainer.lr` that the last update's steps were taken with"
+)
 REWARD_MEAN = _gauge("onstream.reward.mean", "{reward}", "mean reward of the last batch")
 BATCH_USER_SHARE = _gauge("onstream.trainer.batch.user_share", "{share}", "most that one user has of the last batch")
 BATCH_TENANT_SHARE = _gauge("onstream.trainer.batch.tenant_share", "{share}", "most that one tenant has of it")

@@ -54,9 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="one session, as it was said")
     show.add_argument("id", metavar="ID", help="a session's name or key, or a trace's or completion's id")
     show.set_defaults(run=_show)
-    export = commands.add_parser("export", help="turns or conversations, as JSON lines")
+    export = commands.add_parser("export", help="turns, conversations or whole trajectories, as JSON lines")
     filters.add(export)
-    export.add_argument("--format", choices=("turns", "chat"), default="turns", help="(%(default)s)")
+    about = "`trajectories` is what `onstream train --from` reads (%(default)s)"
+    export.add_argument("--format", choices=("turns", "chat", "trajectories"), default="turns", help=about)
     export.add_argument("--output", "-o", metavar="FILE", default=_STDOUT, help="a file (standard output)")
     export.set_defaults(run=_export)
     sql = commands.add_parser("sql", help="a SELECT over sessions, turns, feedback, rewards, fates, releases")
@@ -113,13 +114,24 @@ def _export(config: "Config", args: argparse.Namespace) -> int:
 
     from ingest.lake import export, filters
 
-    asked, reading = filters.read(args, time.time()), _reading(config)
-    make = export.turns if args.format == "turns" else export.chats
+    asked, reading, left = filters.read(args, time.time()), _reading(config), export.Left()
+    if is_whole := args.format == "trajectories":
+        filters.require_range(asked)
+    num_steps = (export.num_sessions if is_whole else export.num_turns)(reading, asked)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("exporting", total=export.num_turns(reading, asked))
-        lines = make(reading, asked, lambda num: progress.advance(task, num))
+        task = progress.add_task("exporting", total=num_steps)
+
+        def advance(num: int) -> None:
+            progress.advance(task, num)
+
+        if is_whole:
+            lines = export.trajectories(reading, asked, advance, left)
+        else:
+            lines = (export.turns if args.format == "turns" else export.chats)(reading, asked, advance)
         num = _write(lines, args.output)
+    for note in left.notes():
+        print(note, file=sys.stderr)
     where = "standard output" if args.output == _STDOUT else args.output
     print(f"{num} lines were written to {where}", file=sys.stderr)
     return 0

@@ -1,18 +1,21 @@
 """Turns and conversations out of the lake as JSON lines, for other tools."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from ingest.lake import listing
+from ingest.lake import listing, records, sessions
 from ingest.lake.content import Content
 from ingest.lake.filters import Filters
 from ingest.lake.manifest import Table
 from ingest.lake.reading import CONTENT, Reading
+from ingest.lake.records import Lost
 from ingest.lake.schema import SCHEMAS
+from ingest.records.chat import conversation, line, threads
 from ingest.records.events import TurnKind
 
 Advance = Callable[[int], None]
@@ -33,7 +36,7 @@ def turns(reading: Reading, filters: Filters, advance: Advance) -> Iterator[str]
     for frame in listing.matching(reading, filters, columns, newest_first=False, advance=advance):
         told = listing.with_outcomes(reading, frame) if not filters.asks_outcome else frame
         for row, content in zip(told.drop(CONTENT).iter_rows(named=True), reading.contents(told), strict=True):
-            yield _line(_turn(row, content))
+            yield line(_turn(row, content))
 
 
 def _turn(row: dict[str, Any], content: Content | None) -> dict[str, Any]:
@@ -63,8 +66,8 @@ def chats(reading: Reading, filters: Filters, advance: Advance) -> Iterator[str]
 
 def _conversations(reading: Reading, filters: Filters, names: list[str]) -> Iterator[str]:
     is_own = pl.col("trajectory_id").is_in(names)
-    sessions = reading.rows(Table.SESSIONS, reading.files(Table.SESSIONS, tenant=filters.tenant), is_own)
-    ends = sessions.select("at", "closed_at").collect()
+    own = reading.rows(Table.SESSIONS, reading.files(Table.SESSIONS, tenant=filters.tenant), is_own)
+    ends = own.select("at", "closed_at").collect()
     since, until = ends["at"].min(), ends["closed_at"].max()
     assert isinstance(since, datetime) and isinstance(until, datetime)
     begin, end = since.timestamp() - _SKEW_S, until.timestamp() + _SKEW_S
@@ -79,43 +82,45 @@ def _conversations(reading: Reading, filters: Filters, names: list[str]) -> Iter
 
 
 def _lines_of(told: list[tuple[dict[str, Any], Content | None]]) -> Iterator[str]:
-    """A session's conversations: from each turn that is no other's parent, back to where its context began."""
+    """A session's conversations; none with an erased turn in it."""
     known = {row["trace_id"]: (row, content) for row, content in told}
-    parents = {row["parent"] for row, _ in told}
-    for row, _ in told:
-        if row["trace_id"] in parents:
-            continue
-        line, name = list[Content | None](), row["trace_id"]
-        while name in known:
-            above, content = known[name]
-            line.append(content)
-            name = above["parent"]
-        contents = [content for content in reversed(line) if content is not None]
-        if len(contents) == len(line):
-            yield _line(_chat(contents) | {"session_id": row["session_id"]})
+    for thread in threads({name: row["parent"] for name, (row, _) in known.items()}):
+        texts = [content.text for name in thread if (content := known[name][1]) is not None]
+        if len(texts) == len(thread):
+            yield line(conversation(texts) | {"session_id": known[thread[-1]][0]["session_id"]})
 
 
-def _chat(contents: list[Content]) -> dict[str, Any]:
-    messages: list[dict[str, Any]] = []
-    for content in contents:
-        messages += [_message(message) for message in content.text["messages"]]
-        reply = {"role": "assistant", "text": content.text["reply"], "tool_calls": content.text["tool_calls"]}
-        messages.append(_message(reply))
-    tools = next((content.text["tools"] for content in reversed(contents) if content.text["tools"]), "")
-    return {"messages": messages} | ({"tools": json.loads(tools)} if tools else {})
+@dataclass
+class Left:
+    """Sessions that no line was written for, and why."""
+
+    lost: Counter[Lost] = field(default_factory=Counter)
+    num_unrewarded: int = 0
+
+    def notes(self) -> list[str]:
+        """What to say of them."""
+        told = {
+            **{f"sessions were left out, {why.value}": num for why, num in self.lost.items()},
+            "sessions were left out, no reward of theirs is in the lake": self.num_unrewarded,
+        }
+        return [f"{num:,} {what}" for what, num in told.items() if num]
 
 
-def _message(given: Mapping[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {"role": given["role"], "content": given["text"]}
-    if given.get("tool_calls"):
-        told["tool_calls"] = [_call(call) for call in given["tool_calls"]]
-    return told | ({"tool_call_id": given["call_id"]} if given.get("call_id") else {})
+def num_sessions(reading: Reading, filters: Filters) -> int:
+    """How many sessions have to be looked at, or a few more."""
+    return sum(f.num_rows for f in reading.files(Table.SESSIONS, filters.since, filters.until, filters.tenant))
 
 
-def _call(call: Mapping[str, str]) -> dict[str, Any]:
-    function = {"name": call["name"], "arguments": call["arguments"]}
-    return {"id": call["call_id"], "type": "function", "function": function}
-
-
-def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def trajectories(reading: Reading, filters: Filters, advance: Advance, left: Left) -> Iterator[str]:
+    """A line for every session that has a reward: that, with the trajectory, tokens and log-probabilities in it, as the
+    trainer has them on the log. What it takes to train on; see `trainer.offline`."""
+    for rows in sessions.stream(reading, sessions.pick(reading, filters)):
+        for one in rows:
+            made = records.trajectory(one)
+            if isinstance(made, Lost):
+                left.lost[made] += 1
+            elif one.reward is None:
+                left.num_unrewarded += 1
+            else:
+                yield records.reward(one.reward, made).model_dump_json()
+        advance(len(rows))

@@ -75,6 +75,13 @@ def read(args: argparse.Namespace, now: float) -> Filters:
     return found
 
 
+def require_range(filters: Filters) -> None:
+    """Raise `ConfigError` where more is asked than whose and from when: what is no property of a whole session."""
+    ranged = replace(Filters(), tenant=filters.tenant, user=filters.user, since=filters.since, until=filters.until)
+    if filters != ranged:
+        raise ConfigError("--format trajectories: sessions are chosen by --tenant, --user, --since and --until alone")
+
+
 def _when(flag: str, told: str | None, now: float) -> float | None:
     """Unix seconds of a date or a time, of this machine's zone unless it names one, or of an age."""
     if told is None:

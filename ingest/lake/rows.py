@@ -12,9 +12,9 @@ from typing import Any
 from ingest.lake.content import Content, Vault
 from ingest.lake.manifest import Table
 from ingest.lake.schema import Row
+from ingest.records.chat import text_of
 from ingest.records.events import (
     Chain,
-    ChatMessage,
     Component,
     Fate,
     Feedback,
@@ -22,7 +22,6 @@ from ingest.records.events import (
     Release,
     Reward,
     Segment,
-    ToolCall,
     Trajectory,
     Turn,
     VersionSpan,
@@ -167,29 +166,10 @@ def _turn_row(turn: Turn, number: int, place: _Own | None) -> Row:
 
 
 def _turn_content(turn: Turn, place: _Own | None) -> Content:
-    text: dict[str, Any] = {
-        "messages": [_message(message) for message in turn.messages],
-        "context": turn.context,
-        "reply": turn.reply,
-        "followup": turn.followup,
-        "tool_calls": [_call(call) for call in turn.tool_calls],
-        "tools": turn.tools,
-    }
+    text = text_of(turn)
     if place is None:
         return Content(text)
     return Content(text, place.context_ids, place.reply_ids, place.segment.logprobs)
-
-
-def _message(message: ChatMessage) -> dict[str, Any]:
-    """With `tool_calls` and `call_id` where it has any."""
-    told: dict[str, Any] = {"role": message.role, "text": message.text}
-    if message.tool_calls:
-        told["tool_calls"] = [_call(call) for call in message.tool_calls]
-    return told | ({"call_id": message.call_id} if message.call_id else {})
-
-
-def _call(call: ToolCall) -> dict[str, str]:
-    return {"name": call.name, "arguments": call.arguments, "call_id": call.call_id}
 
 
 def feedback_row(feedback: Feedback, vault: Vault, subject: str) -> Row:

@@ -1,8 +1,9 @@
 """What manifests, releases and fates say together about a version or a trace, as values."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from ingest.records.events import (
     FEEDBACK_FROM,
@@ -35,12 +36,22 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Data:
-    """What a version was trained on. Manifests of before these times were noted have none of them."""
+    """What a version was trained on, and with which `settings` of the trainer, whose digest tells equal ones.
+
+    Manifests of before times or settings were noted have none of them.
+    """
 
     trace_ids: tuple[str, ...]
     spec: str
     sessions_at: Times | None
     feedback_at: Times | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings_digest: str = ""
+
+    @property
+    def loss(self) -> str:
+        """Its kind; empty where that is not noted."""
+        return str(self.settings.get("loss", {}).get("kind", ""))
 
     @property
     def num_sessions(self) -> int:
@@ -123,6 +134,8 @@ def data_of(version: Version) -> Data:
         str(version.lineage.get("spec", "")),
         _times(version, SESSIONS_FROM, SESSIONS_TO),
         _times(version, FEEDBACK_FROM, FEEDBACK_TO),
+        version.lineage.get("settings", {}),
+        str(version.lineage.get("settings_digest", "")),
     )
 
 

@@ -60,6 +60,8 @@ def _about(found: Ancestry) -> Table:
         ("reward spec", data.spec or "-"),
         ("sessions began", _between(data.sessions_at)),
         ("feedback given", _between(data.feedback_at)),
+        ("loss", data.loss or "-"),
+        ("settings", data.settings_digest[:12] or "-"),
     ):
         table.add_row(what, escape(told))
     if (reward := found.version.metrics.get("mean_reward")) is not None:
@@ -151,6 +153,8 @@ def _version_json(version: Version, found: Ancestry) -> dict[str, Any]:
         "spec": data.spec,
         "sessions_at": data.sessions_at,
         "feedback_at": data.feedback_at,
+        "settings": dict(data.settings),
+        "settings_digest": data.settings_digest,
     }
 
 

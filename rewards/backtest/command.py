@@ -16,10 +16,10 @@ from infra.config import Config
 from infra.errors import ConfigError, LakeError
 
 if TYPE_CHECKING:  # polars, numpy and rich are imported by what needs them: `--help` does not
+    from ingest.lake.records import Lost
     from ingest.lake.sessions import SessionRows
     from ingest.records.events import Trajectory
     from rewards.backtest.compare import Comparing
-    from rewards.backtest.load import Lost
     from rewards.backtest.rescore import Again, Engines, Rescoring
 
 PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
@@ -168,7 +168,7 @@ def _scored(
     rows: Sequence["SessionRows"], old: "Rescoring | None", new: "Rescoring", left: Left
 ) -> Iterator[tuple["Again", "Again"]]:
     """Old and new rewards of the sessions that have both."""
-    from rewards.backtest import load
+    from ingest.lake import records
     from rewards.backtest.rescore import Again
 
     known: list[tuple[SessionRows, Trajectory]] = []
@@ -176,8 +176,8 @@ def _scored(
         if old is None and one.reward is None:
             left.num_unrewarded += 1
             continue
-        made = load.trajectory(one)
-        if isinstance(made, load.Lost):
+        made = records.trajectory(one)
+        if isinstance(made, records.Lost):
             left.lost[made] += 1
             continue
         left.num_other_feedback += len(one.feedback) != one.row["num_feedback"]
@@ -189,7 +189,7 @@ def _scored(
     for (one, made), after in zip(known, new.score(trajectories), strict=True):
         assert one.reward is not None
         left.num_older += one.reward["revision"] < made.revision
-        yield Again(load.reward(one.reward, made)), after
+        yield Again(records.reward(one.reward, made)), after
 
 
 def _tell(args: argparse.Namespace, found: "Comparing", left: Left) -> int:

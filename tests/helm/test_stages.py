@@ -97,14 +97,14 @@ def test_the_driver_is_told_where_ray_is(rendered: Rendered) -> None:
     }
 
 
-def test_rays_nodes_have_none_of_our_credentials(rendered: Rendered, case: str) -> None:
+def test_rays_nodes_have_none_of_our_credentials_but_the_stores_on_its_workers(rendered: Rendered, case: str) -> None:
     for node in (c for c in containers(rendered(case)) if c.component == "learner"):
         assert node.files == {}
-        assert node.env_from == ()
+        assert node.env_from == () or (node.name, node.env_from) == ("ray-worker", ("object-store",))
         assert [value for value in node.env.values() if isinstance(value, SecretKey)] == []
 
 
-def test_checkpoints_are_the_drivers_alone(rendered: Rendered) -> None:
+def test_the_drivers_claim_is_scratch_and_holds_checkpoints_where_the_learner_is_beside_it(rendered: Rendered) -> None:
     manifests = rendered()
     claim = one(manifests, "PersistentVolumeClaim", "checkpoints")
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
@@ -114,7 +114,16 @@ def test_checkpoints_are_the_drivers_alone(rendered: Rendered) -> None:
         for m in c.mounts
         if m.source.get("persistentVolumeClaim", {}).get("claimName") == claim["metadata"]["name"]
     }
-    assert named == {"trainer": configuration.load(manifests).trainer.checkpoint_dir}
+    config = configuration.load(manifests)
+    assert named == {"trainer": f"{config.run_dir}/trainer"}
+    assert config.trainer.checkpoint_dir == config.store.url.removesuffix("/store") + "/trainer"
+    assert configuration.load(rendered("ray-local")).trainer.checkpoint_dir == named["trainer"]
+
+
+def test_a_learner_worker_on_each_gpu_of_the_cluster_unless_the_configuration_says_fewer(rendered: Rendered) -> None:
+    assert configuration.load(rendered()).trainer.workers == 1
+    assert configuration.load(rendered("store-secret")).trainer.workers == 6
+    assert configuration.load(rendered("ray-address")).trainer.workers == 3
 
 
 def test_an_existing_claim_is_used_and_none_is_made(rendered: Rendered) -> None:
@@ -204,7 +213,9 @@ def test_workload_identity_is_by_annotation_and_a_component_may_have_its_own(ren
 
 def test_an_object_stores_keys_come_from_its_secret(rendered: Rendered) -> None:
     holders = {c.component for c in containers(rendered("store-secret")) if "object-store" in c.env_from}
-    assert holders == {c.component for c in containers(rendered("store-secret"))} - {"learner"}
+    assert holders == {c.component for c in containers(rendered("store-secret"))}
+    heads = [c for c in containers(rendered("store-secret")) if c.name == "ray-head"]
+    assert [head.env_from for head in heads] == [()]
     assert {c.env_from for c in containers(rendered())} == {()}
 
 

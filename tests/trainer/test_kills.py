@@ -1,8 +1,10 @@
 """The trainer killed at every moment around what it does to the world, and started again."""
 
 import itertools
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from lineages import check_ended
@@ -19,7 +21,7 @@ EFFECTS = (
     "ingest.log.memory.InMemorySubscription.commit",
     "ingest.log.memory.InMemorySubscription.seek",
     "ingest.store.versions.VersionStore._put",
-    "trainer.checkpoint.replace_text",
+    "infra.storage.Folder.write",
     "pathlib.Path.rename",
 )
 PROMOTED, REJECTED, EXPIRED = TrialState.PROMOTED, TrialState.REJECTED, TrialState.EXPIRED
@@ -101,6 +103,50 @@ def test_a_kill_at_any_moment_trains_no_turn_twice_and_loses_none(
     for at in itertools.count(1, 2):  # after an effect is before the next
         play, fuse = Play(make_world()), make_fuse(at)
         world = play.world
+        trainer = world.start()
+        with fuse.around(*EFFECTS):
+            play.go_on(trainer, fuse)
+        world.kill(trainer)
+        trainer = world.start()
+        play.go_on(trainer)
+        check(play, fuse.name)
+        trainer.close()
+        if not fuse.is_blown:
+            break
+    assert at > 200
+
+
+class Behind:
+    """A copy of the learner that is written when somebody waits for it, or looks a second time."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._write, self._num_looks, self._is_written = write, 0, False
+
+    @property
+    def is_done(self) -> bool:
+        self._num_looks += 1
+        if self._num_looks > 1:
+            self.wait()
+        return self._is_written
+
+    def wait(self) -> None:
+        if not self._is_written:
+            self._write()
+            self._is_written = True
+
+
+def test_a_kill_while_the_learner_goes_on_before_its_copy_is_written_changes_nothing_either(
+    make_world: Any, make_fuse: Callable[[int], Any]
+) -> None:
+    class Policy(type(make_world().policy)):  # type: ignore[misc]
+        def save(self, folder: Path) -> Behind:
+            weights, moments = list(self.weights), self.moments
+            return Behind(lambda: (folder / "state.json").write_text(json.dumps([weights, moments])))
+
+    for at in itertools.count(1, 11):
+        play, fuse = Play(make_world()), make_fuse(at)
+        world = play.world
+        world.make_policy = Policy
         trainer = world.start()
         with fuse.around(*EFFECTS):
             play.go_on(trainer, fuse)

@@ -60,7 +60,35 @@ def test_a_batch_trains_every_turn_once_and_publishes_a_child_of_stable(world: W
     assert sorted(version.lineage["trace_ids"]) == sorted(r.turns[0].trace_id for r in rewards)
     assert (version.lineage["spec"], version.lineage["num_turns"]) == ("default/1", 4)
     assert version.metrics["mean_reward"] == pytest.approx(0.15)
-    assert {"kl", "grad_norm", "loss", "ess", "clip_fraction"} <= version.metrics.keys()
+    assert {"kl", "grad_norm", "loss", "ess", "clip_fraction", "mismatch_k1", "lr_scale"} <= version.metrics.keys()
+    assert (version.metrics["staleness"], version.metrics["staleness_max"]) == (0.0, 0.0)
+
+
+def test_a_manifest_says_with_which_settings_it_was_learnt_and_not_where(world: World, make_world: Any) -> None:
+    made = []
+    for one in (world, make_world(), make_world(loss={"kind": "gspo"})):
+        one.bootstrap()
+        one.fill("a")
+        run(one.start())
+        (version,) = one.published()
+        made.append(version.lineage)
+    assert made[0]["settings"]["loss"]["kind"] == "dr_grpo" and made[2]["settings"]["loss"]["kind"] == "gspo"
+    assert "checkpoint_dir" not in made[0]["settings"]
+    assert made[0]["settings_digest"] == made[1]["settings_digest"] != made[2]["settings_digest"]
+
+
+def test_what_was_usual_is_known_after_a_restart_also_of_a_step_that_was_undone(world: World) -> None:
+    world.bootstrap()
+    world.fill("a")
+    trainer = world.start()
+    world.policy.metrics = {"ess": 0.1, "grad_norm": 3.0}
+    run(trainer)
+    world.kill(trainer)
+    trainer = world.start()
+    assert (trainer.state.health.grad_norm.num, trainer.state.health.grad_norm.mean) == (1, 3.0)
+    world.fill("b")
+    run(trainer)
+    assert (trainer.state.health.grad_norm.num, trainer.state.health.grad_norm.mean) == (2, 2.0)
 
 
 def test_a_manifest_notes_when_its_sessions_began_and_its_feedback_was_given(world: World) -> None:

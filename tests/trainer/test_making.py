@@ -107,7 +107,7 @@ def test_a_version_is_what_its_steps_were(items: list[Item]) -> None:
     two = grown(one, used, batch, replace(UPDATE, ess=0.6, stable_kl=None), {}, {"traceparent": "2"})
     assert (two.num_steps, two.num_turns, two.ess, two.stable_kl, two.begun_at) == (2, 4, 0.6, None, 5.0)
     standing = Standing(learner="x", baselines=Baselines())
-    made = candidate_of(two, 9, 4, standing, 70.0)
+    made = candidate_of(two, 9, 4, standing, 70.0, {})
     assert (made.version, made.parent, made.spec, made.standing, made.at) == (9, 4, "default/1", standing, 70.0)
     assert made.trace_ids == two.trained and len(made.trace_ids) == 4
     assert (made.metrics["num_tokens"], made.metrics["ess"], made.metrics["updates"]) == (80.0, pytest.approx(0.7), 2.0)

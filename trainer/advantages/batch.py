@@ -22,10 +22,11 @@ session, so it counts as one trajectory, by its importance.
 The loss is linear in the advantages, so step 2 bounds what a user adds to a batch's gradient: see docs/fairness.md.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from infra.config import TrainerConfig, TrajectoryWeight
 from ingest.sessions.chains import whole
@@ -34,9 +35,11 @@ from trainer.advantages.caps import Capped, Owner, cap
 from trainer.advantages.groups import InGroups, Shape, grouped, in_groups
 from trainer.advantages.keyed import advantages
 from trainer.advantages.repeats import Asked, Seen, num_alike
+from trainer.alarms import Measured
 from trainer.eligibility import EligibleTurn
 from trainer.inbox import Item
 from trainer.learner.batching import Minibatch, minibatches, sample_of
+from trainer.learner.update import UpdateMetrics
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,12 @@ class Batch:
         """Of the turns' values; replays, which no user had, only where there is nothing else."""
         own = [turn.reward for turn in self.turns if turn.trace_id not in self.replays]
         return fmean(own or [turn.reward for turn in self.turns])
+
+    def measured(self, update: UpdateMetrics) -> Measured:
+        """It and what the learner made of it, for the alarms."""
+        rewards = [turn.reward for turn in self.turns]
+        num = max(1.0, self.fairness.numbers()["fair.effective_turns"])
+        return Measured(self.spec, self.mean_reward, pstdev(rewards) / math.sqrt(num), update)
 
     @property
     def mean_parts(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The torch learner: one model, one AdamW, on one device.
+"""The torch learner: one model, one AdamW, on one device or spread over several (`trainer.learner.ranks`).
 
 Weights, gradients and AdamW's moments are float32 always. `dtype: bfloat16` means autocast: matrix products run in
 bfloat16, about 1.8 times as fast as float32 on two CPU cores with AMX. Weights held in bfloat16 would be as fast and
@@ -7,13 +7,10 @@ would not learn: near 0.1 their spacing is 5e-4, and an AdamW step moves a weigh
 Shapes: B rows, T places (right-padded), N trained tokens, D hidden, V vocabulary.
 """
 
-import copy
-import json
 import math
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +18,25 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from infra.config import Correction, Packing, TrainerConfig
-from infra.errors import StartError, StoreError
-from infra.files import sync
+from infra.errors import StartError
+from infra.storage import Folder, Place
+from trainer.learner import adapters, parts
 from trainer.learner.attention import mask_of, windows
 from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches
+from trainer.learner.entropy import sampled_entropy
+from trainer.learner.export import export
 from trainer.learner.logps import chunked_logps
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
-from trainer.learner.update import StepMetrics, UpdateMetrics
+from trainer.learner.parts import MOMENTS, WEIGHT, Held, Part
+from trainer.learner.ranks import Pass, Ranks, clip, local
+from trainer.learner.update import StepMetrics, UpdateMetrics, lr_scale
 
-WEIGHTS, OPTIMIZER, SCALARS = "weights.safetensors", "optimizer.safetensors", "scalars.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-_NOT_COPIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "config.json", "manifest.json")
 _PROBES = ((1, 2, 3, 4), (1, 2, 5, 6), (7, 8, 9, 10), (11, 12))
 """Two samples that begin alike, and two that do not."""
 _PACKED_WITHIN = 1e-2
@@ -44,13 +44,13 @@ _PACKED_WITHIN = 1e-2
 
 
 class Learner:
-    """A `Policy` in this process. `base` is the Hugging Face folder that gives shape and tokenizer."""
+    """A `Policy` in this process, or one rank of it. `base` is the Hugging Face folder of shape and tokenizer."""
 
-    def __init__(self, base: Path, config: TrainerConfig) -> None:
+    def __init__(self, base: Path, config: TrainerConfig, ranks: Ranks | None = None) -> None:
         torch.set_num_threads(config.threads)
         transformers.utils.logging.disable_progress_bar()
-        self._base, self._config = base, config
-        self._stable: Any = None
+        self._base, self._config, self._ranks = base, config, ranks or Ranks()
+        self._stable: dict[str, torch.Tensor] | None = None
         self.load(base)
 
     def load(self, folder: Path) -> None:
@@ -59,13 +59,20 @@ class Learner:
         Raises:
             StartError: the folder holds no model that transformers can load, or one this learner cannot train.
         """
-        try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        except (OSError, ValueError) as exc:
-            raise StartError(f"model {folder}: not loadable by transformers: {exc}") from exc
-        self.model = model.to(self._config.device).eval()  # eval: dropout would break r = pi_theta / mu
-        if self._config.recompute_activations:
-            self._recompute(folder)
+        with self._ranks.together(f"model {folder}"):
+            try:
+                model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            except (OSError, ValueError) as exc:
+                raise StartError(f"model {folder}: not loadable by transformers: {exc}") from exc
+            self.model = model.eval()  # eval: dropout would break r = pi_theta / mu
+            if self._config.lora is not None:
+                adapters.inject(model, self._config.lora, self._config.seed)
+            if self._config.recompute_activations:
+                self._recompute(folder)
+            self._fingerprint = adapters.fingerprint(model)
+        self._ranks.shard(model, self._config.device)
+        model.within = _within
+        register_fsdp_forward_method(model, "within")
         self._check_head(folder)
         if self._config.packing is not Packing.ROWS:
             self._check_packing(folder)
@@ -85,7 +92,7 @@ class Learner:
         ids_BT = torch.arange(4, device=self._config.device).unsqueeze(0) % self.model.config.vocab_size
         with torch.no_grad():
             whole_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
-            ours_BTV = self.model.get_output_embeddings()(self._hidden(ids_BT))
+            ours_BTV = self.model.within(lambda: self.model.get_output_embeddings()(self._hidden(ids_BT)))
         if not torch.allclose(whole_BTV, ours_BTV, atol=1e-3, rtol=1e-3):
             raise StartError(f"model {folder}: its logits are more than its output head; the trainer cannot use it")
 
@@ -114,30 +121,28 @@ class Learner:
         """Last hidden states, BTD. Padding is on the right, so causal attention alone keeps it out of plain rows."""
         return self.model.base_model(input_ids=ids_BT, use_cache=False, **seen).last_hidden_state
 
-    def _fresh_optimizer(self) -> Any:
-        return torch.optim.AdamW(self.model.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay)
+    def _trained(self) -> dict[str, Any]:
+        return {name: param for name, param in self.model.named_parameters() if param.requires_grad}
 
-    def anchor(self, folder: Path | None) -> None:
-        """Keep a frozen copy of stable's weights, where KL to them is asked for."""
+    def _fresh_optimizer(self) -> Any:
+        return torch.optim.AdamW(self._trained().values(), lr=self._config.lr, weight_decay=self._config.weight_decay)
+
+    def anchor(self, folder: Place | None) -> None:
+        """Keep stable's weights, where KL to them is asked for: of what trains, and of that this rank's rows."""
         if not (self._config.max_version_kl or self._config.loss.kl_coefficient):
             return
-        self._stable = copy.deepcopy(self.model).requires_grad_(False)
-        if folder is not None:
-            _read_weights(self._stable, folder, self._config.device)
-        if self._config.dtype == "bfloat16":
-            self._round_products(self._stable)
-
-    def _round_products(self, model: Any) -> None:
-        """Hold what autocast rounds at each use as it rounds it: half the memory, the same log-probabilities."""
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings():
-                module.to(torch.bfloat16)
+        held = None if folder is None else self._read(folder)
+        self._stable = {
+            name: (_here(param) if held is None else held[name].tensors[WEIGHT]).to(self._config.device, copy=True)
+            for name, param in self._trained().items()
+        }
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One AdamW step per minibatch."""
-        began = [[self._as_began(microbatch) for microbatch in minibatch] for minibatch in minibatches]
-        stable = [[self._of_stable(microbatch) for microbatch in minibatch] for minibatch in minibatches]
-        steps = [self._step(*three) for three in zip(minibatches, began, stable, strict=True)]
+        shares = [self._ranks.share(minibatch) for minibatch in minibatches]
+        began = [[self._as_began(one.microbatch) for one in share] for share in shares]
+        stable = self._of_stable(shares)
+        steps = [self._step(*of) for of in zip(minibatches, shares, began, stable, strict=True)]
         return UpdateMetrics.of(steps, self._stable_kl(minibatches[-1][0]) if minibatches else None)
 
     def _as_began(self, microbatch: Microbatch) -> torch.Tensor | None:
@@ -148,12 +153,12 @@ class Learner:
         with torch.no_grad():
             return self.logps(microbatch)
 
-    def _of_stable(self, microbatch: Microbatch) -> torch.Tensor | None:
+    def _of_stable(self, shares: Sequence[Sequence[Pass]]) -> list[list[torch.Tensor | None]]:
         """Stable's log-probabilities, where the loss needs them; without an anchor the update began there."""
         if self._stable is None or not self._config.loss.kl_coefficient:
-            return None
+            return [[None] * len(share) for share in shares]
         with torch.no_grad(), self._being_stable():
-            return self.logps(microbatch)
+            return [[self.logps(one.microbatch) for one in share] for share in shares]
 
     def _stable_kl(self, microbatch: Microbatch) -> float | None:
         """KL(stable || pi_theta) by the k3 estimator (Schulman 2020), r - 1 - log r with r = pi_theta / pi_stable.
@@ -171,29 +176,48 @@ class Learner:
 
     @contextmanager
     def _being_stable(self) -> Iterator[None]:
-        """Passes go through stable's weights."""
-        own, self.model = self.model, self._stable
+        """Passes go through stable's weights, which change places with the learner's own."""
+        self._swap()
         try:
             yield
         finally:
-            self.model = own
+            self._swap()
+
+    def _swap(self) -> None:
+        assert self._stable is not None
+        with torch.no_grad():
+            for name, param in self._trained().items():
+                own = _here(param).clone()
+                _here(param).copy_(self._stable[name])
+                self._stable[name].copy_(own)
 
     def _step(
-        self, minibatch: Minibatch, began: Sequence[torch.Tensor | None], stable: Sequence[torch.Tensor | None]
+        self,
+        minibatch: Minibatch,
+        share: Sequence[Pass],
+        began: Sequence[torch.Tensor | None],
+        stable: Sequence[torch.Tensor | None],
     ) -> StepMetrics:
         """Gradients of all microbatches, then one step, unless loss or gradient is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
         sums = _Sums()
-        for microbatch, began_N, stable_N in zip(minibatch, began, stable, strict=True):
-            part = self.loss(microbatch, minibatch, began_N, stable_N)
+        for one, began_N, stable_N in zip(share, began, stable, strict=True):
+            part = self.loss(one.microbatch, minibatch, began_N, stable_N)
+            if one.is_filler:
+                (part.loss * 0.0).backward()
+                continue
             part.loss.backward()
             sums.add(part)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_grad_norm))
+        sums = sums.over(self._ranks)
+        norm = clip(list(self._trained().values()), self._config.max_grad_norm, self._ranks)
         is_finite = math.isfinite(norm) and math.isfinite(sums.loss)
+        scale = lr_scale(self._config.lr_by_ess, sums.ess)
         if is_finite:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._config.lr * scale
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return sums.metrics(grad_norm=norm, is_skipped=not is_finite)
+        return sums.metrics(grad_norm=norm, is_skipped=not is_finite, scale=scale)
 
     def loss(
         self,
@@ -207,8 +231,9 @@ class Learner:
         behaviour_N, advantages_N, turns_N = self._tensors(
             microbatch.logps_N, microbatch.advantages_N, microbatch.turns_N
         )
+        entropies: list[tuple[torch.Tensor, int]] = []
         inputs = LossInputs(
-            logps_N=self.logps(microbatch),
+            logps_N=self._logps(microbatch, is_mixed=self._is_mixed, entropies=entropies),
             behaviour_logps_N=behaviour_N,
             advantages_N=advantages_N,
             turns_N=turns_N,
@@ -217,13 +242,22 @@ class Learner:
             proximal_logps_N=began_N,
             stable_logps_N=began_N if stable_N is None else stable_N,
         )
-        return policy_loss(inputs, self._config.loss)
+        ((sum_entropy, num_entropies),) = entropies
+        told = policy_loss(inputs, self._config.loss)
+        return replace(told, sum_entropy=sum_entropy, num_entropies=num_entropies)
+
+    @property
+    def _is_mixed(self) -> bool:
+        return self._config.dtype == "bfloat16"
 
     def logps(self, microbatch: Microbatch) -> torch.Tensor:
         """The log-probabilities of its trained tokens, N."""
-        return self._logps(microbatch, is_mixed=self._config.dtype == "bfloat16")
+        return self._logps(microbatch, is_mixed=self._is_mixed)
 
-    def _logps(self, microbatch: Microbatch, *, is_mixed: bool) -> torch.Tensor:
+    def _logps(
+        self, microbatch: Microbatch, *, is_mixed: bool, entropies: list[tuple[torch.Tensor, int]] | None = None
+    ) -> torch.Tensor:
+        """`entropies` is given what `sampled_entropy` says of the same hidden states."""
         ids_BT, sources_N, targets_N = self._tensors(
             microbatch.token_ids_BT, microbatch.sources_N, microbatch.targets_N
         )
@@ -232,62 +266,90 @@ class Learner:
             positions_BT, until_BT = self._tensors(microbatch.positions_BT, microbatch.until_BT)
             seen = {"position_ids": positions_BT, "attention_mask": mask_of(until_BT)}
         with torch.autocast(torch.device(self._config.device).type, dtype=torch.bfloat16, enabled=is_mixed):
-            hidden_ND = self._hidden(ids_BT, **seen).flatten(0, 1)[sources_N]
-            head = self.model.get_output_embeddings()
-            return chunked_logps(head, hidden_ND, targets_N, self._config.logits_chunk_tokens)
+            return self.model.within(self._trained_logps, ids_BT, seen, sources_N, targets_N, entropies)
+
+    def _trained_logps(
+        self,
+        ids_BT: torch.Tensor,
+        seen: dict[str, torch.Tensor],
+        sources_N: torch.Tensor,
+        targets_N: torch.Tensor,
+        entropies: list[tuple[torch.Tensor, int]] | None,
+    ) -> torch.Tensor:
+        hidden_ND = self._hidden(ids_BT, **seen).flatten(0, 1)[sources_N]
+        head = self.model.get_output_embeddings()
+        if entropies is not None:
+            entropies.append(sampled_entropy(head, hidden_ND, self._config.logits_chunk_tokens))
+        return chunked_logps(head, hidden_ND, targets_N, self._config.logits_chunk_tokens)
 
     def _tensors(self, *arrays: NDArray[Any]) -> list[torch.Tensor]:
         return [torch.from_numpy(array).to(self._config.device) for array in arrays]
 
-    def save(self, folder: Path) -> None:
-        """Weights, AdamW's moments and its step counts; no pickle."""
-        named = dict(self.model.named_parameters())
-        states = {name: self._optimizer.state[param] for name, param in named.items()}
-        states = {name: state for name, state in states.items() if state}
-        moments = {f"{moment}.{name}": state[moment] for name, state in states.items() for moment in _MOMENTS}
-        save_file({name: param.detach().contiguous() for name, param in named.items()}, folder / WEIGHTS)
-        save_file(moments, folder / OPTIMIZER)
-        steps = {name: int(state["step"]) for name, state in states.items()}
-        (folder / SCALARS).write_text(json.dumps({"steps": steps}))
-        for name in (WEIGHTS, OPTIMIZER, SCALARS):
-            sync(folder / name)
+    def save(self, folder: Place) -> None:
+        """Weights, AdamW's moments and its step counts; durable on return."""
+        self.copied().write(Folder(folder))
 
-    def restore(self, folder: Path) -> None:
-        """Take what `save` wrote.
+    def copied(self) -> Part:
+        """What `save` writes, as it is now."""
+        held = {}
+        for name, param in self._trained().items():
+            state = self._optimizer.state.get(param) or {}
+            tensors = {WEIGHT: param, **{moment: state[moment] for moment in MOMENTS if moment in state}}
+            held[name] = Held(
+                self._rows(param).start,
+                _num_rows(param),
+                {kind: _here(tensor).to("cpu", copy=True).contiguous() for kind, tensor in tensors.items()},
+                int(state.get("step", 0)),
+            )
+        return Part(self._ranks.rank, self._ranks.size, held, self._fingerprint)
+
+    def restore(self, folder: Place) -> None:
+        """Take what `save` wrote, under any number of workers.
 
         Raises:
             StoreError: a file is missing or does not fit the model.
         """
-        _read_weights(self.model, folder, self._config.device)
-        try:
-            moments = load_file(folder / OPTIMIZER, self._config.device)
-            steps = json.loads((folder / SCALARS).read_text())["steps"]
-            self._optimizer = self._fresh_optimizer()
-            for name, param in self.model.named_parameters():
-                if name in steps:
-                    state = {moment: moments[f"{moment}.{name}"].clone() for moment in _MOMENTS}
-                    self._optimizer.state[param] = {"step": torch.tensor(float(steps[name])), **state}
-        except (OSError, KeyError, ValueError, RuntimeError) as exc:
-            raise StoreError(f"learner state {folder}: not readable for this model: {exc}") from exc
-
-    def export(self, folder: Path) -> None:
-        """bfloat16 safetensors and configuration, with the base folder's tokenizer and other small files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(folder)
-        for source in sorted(self._base.iterdir()):
-            if source.is_file() and not any(source.match(pattern) for pattern in _NOT_COPIED):
-                shutil.copyfile(source, folder / source.name)
-
-
-def _read_weights(model: Any, folder: Path, device: str) -> None:
-    """Take the weights that `Learner.save` wrote. Raises `StoreError`."""
-    try:
-        weights = load_file(folder / WEIGHTS, device)
+        found = self._read(folder)
+        self._optimizer = self._fresh_optimizer()
         with torch.no_grad():
-            for name, param in model.named_parameters():
-                param.copy_(weights[name])
-    except (OSError, KeyError, ValueError, RuntimeError) as exc:
-        raise StoreError(f"learner state {folder}: not readable for this model: {exc}") from exc
+            for name, param in self._trained().items():
+                _here(param).copy_(found[name].tensors[WEIGHT])
+                if found[name].step:
+                    self._optimizer.state[param] = self._state(param, found[name])
+
+    def _read(self, folder: Place) -> dict[str, Held]:
+        rows = {name: self._rows(param) for name, param in self._trained().items()}
+        with self._ranks.together(f"learner state {folder}"):
+            return parts.read(Folder(folder), rows, self._fingerprint)
+
+    def _state(self, param: torch.Tensor, held: Held) -> dict[str, torch.Tensor]:
+        """AdamW's of a parameter."""
+        state = {"step": torch.tensor(float(held.step))}
+        for moment in MOMENTS:
+            state[moment] = torch.zeros_like(param, requires_grad=False)
+            _here(state[moment]).copy_(held.tensors[moment])
+        return state
+
+    def _rows(self, param: torch.Tensor) -> slice:
+        return self._ranks.rows(_num_rows(param)) if isinstance(param, DTensor) else slice(0, _num_rows(param))
+
+    def export(self, folder: Place) -> None:
+        """bfloat16 safetensors and configuration, with the base folder's tokenizer and other small files."""
+        export(self.model, self._base, Folder(folder), self._ranks)
+
+
+def _within(compute: Callable[..., Any], *args: Any) -> Any:
+    """What reads weights outside of `forward`: as a method of the model, FSDP2 has its hooks around it."""
+    return compute(*args)
+
+
+def _num_rows(tensor: torch.Tensor) -> int:
+    return tensor.shape[0] if tensor.dim() else 1
+
+
+def _here(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of a weight that are here, a single number as a row of its own."""
+    return torch.atleast_1d(local(tensor.detach()))
 
 
 @dataclass
@@ -300,6 +362,9 @@ class _Sums:
     ratio: float = 0.0
     ratio_squared: float = 0.0
     kl: float = 0.0
+    k3: float = 0.0
+    entropy: float = 0.0
+    num_entropies: float = 0.0
 
     def add(self, part: PolicyLoss) -> None:
         self.loss += float(part.loss.detach())
@@ -308,8 +373,22 @@ class _Sums:
         self.ratio += float(part.sum_ratio)
         self.ratio_squared += float(part.sum_ratio_squared)
         self.kl += float(part.sum_kl)
+        self.k3 += float(part.sum_k3)
+        if part.sum_entropy is not None:
+            self.entropy += float(part.sum_entropy)
+            self.num_entropies += part.num_entropies
 
-    def metrics(self, grad_norm: float, is_skipped: bool) -> StepMetrics:
+    def over(self, ranks: Ranks) -> "_Sums":
+        """Those of all ranks."""
+        loss, num_tokens, *others = ranks.sum(astuple(self))
+        return _Sums(loss, round(num_tokens), *others)
+
+    @property
+    def ess(self) -> float:
+        """As a share of the tokens."""
+        return self.ratio**2 / (self.num_tokens * self.ratio_squared)
+
+    def metrics(self, grad_norm: float, is_skipped: bool, scale: float) -> StepMetrics:
         num = self.num_tokens
         return StepMetrics(
             is_skipped=is_skipped,
@@ -317,7 +396,10 @@ class _Sums:
             grad_norm=grad_norm,
             kl=self.kl / num,
             mean_ratio=self.ratio / num,
-            ess=self.ratio**2 / (num * self.ratio_squared),
+            ess=self.ess,
             clip_fraction=self.num_clipped / num,
             num_tokens=num,
+            k3=self.k3 / num,
+            entropy=self.entropy / self.num_entropies if self.num_entropies else math.nan,
+            lr_scale=scale,
         )

@@ -67,6 +67,7 @@ class PolicyLoss:
     """A loss to call `backward` on, and sums over its tokens that add up over microbatches (no gradient).
 
     `num_clipped` tokens had their weight changed by the clip or the correction's mask; the ratio is pi_theta / mu.
+    `sum_entropy` is over `num_entropies` of its tokens (`trainer.learner.entropy`).
     """
 
     loss: torch.Tensor
@@ -75,6 +76,9 @@ class PolicyLoss:
     sum_ratio: torch.Tensor
     sum_ratio_squared: torch.Tensor
     sum_kl: torch.Tensor
+    sum_k3: torch.Tensor
+    sum_entropy: torch.Tensor | None = None
+    num_entropies: int = 0
 
 
 def exp(log_N: torch.Tensor) -> torch.Tensor:

@@ -80,11 +80,25 @@ def cispo(inputs: LossInputs, config: LossConfig) -> PolicyLoss:
     return _loss(inputs, config, objective, inputs.num_tokens, per_turn=False)
 
 
+def likelihood(inputs: LossInputs, config: LossConfig) -> PolicyLoss:
+    """Minus max(A, 0) log pi_theta over the minibatch's tokens: what was good is imitated, the rest is left alone.
+
+    With A = 1 for chosen turns, rejection-sampling fine-tuning (RAFT, arXiv 2304.06767, section 3.2). There is no ratio
+    to clip or to correct: it trains on anybody's tokens, and nothing but the pull to stable bounds how far it goes.
+    """
+    gains_N = where(inputs.policy_mask_N, inputs.advantages_N.clamp(min=0.0) * inputs.logps_N)
+    loss = -gains_N.sum() / inputs.num_tokens
+    if config.kl_coefficient:
+        loss = loss + config.kl_coefficient * _kl_to_stable(inputs, config)
+    return _told(inputs, loss, torch.zeros_like(gains_N, dtype=torch.bool))
+
+
 LOSSES: Mapping[LossKind, Callable[[LossInputs, LossConfig], PolicyLoss]] = {
     LossKind.DR_GRPO: dr_grpo,
     LossKind.GRPO: grpo,
     LossKind.GSPO: gspo,
     LossKind.CISPO: cispo,
+    LossKind.LIKELIHOOD: likelihood,
 }
 
 
@@ -186,4 +200,5 @@ def _told(inputs: LossInputs, loss: torch.Tensor, is_clipped_N: torch.Tensor) ->
             sum_ratio=where(mask_N, ratio_N).sum(),
             sum_ratio_squared=where(mask_N, ratio_N.square()).sum(),
             sum_kl=-log_ratio_N.sum(),
+            sum_k3=where(mask_N, ratio_N - 1.0 - log_ratio_N).sum(),
         )

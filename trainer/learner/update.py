@@ -10,20 +10,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
+from infra.config import LrByEss
+from infra.errors import StoreError
+from infra.storage import Place
 from trainer.learner.batching import Minibatch
-
-MIN_ESS = 0.3
-"""verl's health limit for importance weights; below it a few tokens carry the whole gradient."""
-MAX_KL = 0.2
-"""Nats per token. Twice verl's limit of 0.1, which is for data of the same version: one promotion of age is allowed."""
 
 
 @dataclass(frozen=True)
 class StepMetrics:
     """One optimiser step. `ess` is the effective sample size as a share of the tokens (Kish): (sum r)^2 / (N sum r^2).
 
-    `kl` is the k1 estimate of KL(mu || pi_theta), mean(logp_mu - logp_theta), in nats per token. A step with a
-    loss or gradient that is not finite is skipped: it changed nothing.
+    `kl` is the k1 estimate of KL(mu || pi_theta), mean(logp_mu - logp_theta), in nats per token, and `k3` the mean of
+    r - 1 - log r with r = pi_theta / mu: never below 0, less noise near 0, and more far from it. `entropy` is a
+    token's, in nats, NaN where nobody measured it. `lr_scale` is what multiplied the learning rate. A step with a loss
+    or gradient that is not finite is skipped: it changed nothing.
     """
 
     is_skipped: bool
@@ -34,6 +34,9 @@ class StepMetrics:
     ess: float
     clip_fraction: float
     num_tokens: int
+    k3: float = 0.0
+    entropy: float = math.nan
+    lr_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class UpdateMetrics:
     """All steps of an update: means over the steps that were not skipped.
 
     `stable_kl` estimates KL(stable || pi_theta) after the last step, in nats per token; `None`: it was not measured.
+    `mismatch_k1` and `mismatch_k3` are the first such step's `kl` and `k3`: nothing had changed before it, and which
+    turns it has is drawn. They say how far the learner is from the policy whose log-probabilities were logged.
     """
 
     num_steps: int
@@ -53,15 +58,20 @@ class UpdateMetrics:
     ess: float
     clip_fraction: float
     stable_kl: float | None = None
+    entropy: float = math.nan
+    lr_scale: float = 1.0
+    mismatch_k1: float = 0.0
+    mismatch_k3: float = 0.0
 
     @classmethod
     def of(cls, steps: Iterable[StepMetrics], stable_kl: float | None = None) -> "UpdateMetrics":
         taken = list(steps)
         good = [step for step in taken if not step.is_skipped]
-        names = ("loss", "grad_norm", "kl", "mean_ratio", "ess", "clip_fraction")
+        names = ("loss", "grad_norm", "kl", "mean_ratio", "ess", "clip_fraction", "entropy", "lr_scale")
         means = {name: fmean(getattr(step, name) for step in good) if good else math.nan for name in names}
         num_tokens = sum(step.num_tokens for step in taken)
-        return cls(len(taken), len(taken) - len(good), num_tokens, **means, stable_kl=stable_kl)
+        first = {"mismatch_k1": good[0].kl, "mismatch_k3": good[0].k3} if good else {}
+        return cls(len(taken), len(taken) - len(good), num_tokens, **means, **first, stable_kl=stable_kl)
 
     @property
     def moved(self) -> float:
@@ -73,34 +83,55 @@ class UpdateMetrics:
         return math.sqrt(max(0.0, self.mean_ratio**2 / self.ess - 2.0 * self.mean_ratio + 1.0))
 
     def numbers(self) -> dict[str, float]:
-        """As a manifest's metrics."""
-        return {name: float(value) for name, value in asdict(self).items() if value is not None}
+        """As a manifest's metrics: those that are finite, since JSON has no others."""
+        known = {name: float(value) for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in known.items() if math.isfinite(value)}
 
 
-def alarm(metrics: UpdateMetrics) -> str | None:
-    """Why an update must not be published, as an operator reads it; `None` when nothing speaks against it."""
-    if 2 * metrics.num_skipped >= metrics.num_steps:
-        return f"{metrics.num_skipped} of {metrics.num_steps} steps had a loss or gradient that is not finite"
-    if not metrics.ess >= MIN_ESS:
-        return f"effective sample size {metrics.ess:.2f} of the tokens, must be at least {MIN_ESS}"
-    if not abs(metrics.kl) <= MAX_KL:
-        return f"KL to the served policy {metrics.kl:.3f} nats per token, must be at most {MAX_KL}"
-    return None
+def lr_scale(rule: LrByEss, ess: float) -> float:
+    """What multiplies a step's learning rate, in [0, 1], at an effective sample size that is a share of its tokens.
+
+    sqrt(ESS / B), so that a step whose few weighty tokens are all noise is a small one: VCPO (arXiv 2602.17616). AdamW
+    forgets the scale of a gradient, so it has to be the rate.
+    """
+    if rule is LrByEss.NONE or not math.isfinite(ess):
+        return 1.0
+    return math.sqrt(ess) if rule is LrByEss.SQRT else ess
+
+
+class ElsewhereError(StoreError):
+    """Another worker failed at what all do together, and says why."""
+
+
+class Saving(Protocol):
+    """A copy of weights and optimiser that is being written."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `wait` would return, or raise, at once."""
+
+    def wait(self) -> None:
+        """Durable on return. Raises `StoreError`."""
 
 
 class Policy(Protocol):
-    """Weights and optimiser, wherever they live. Folders are on a file system that both sides see."""
+    """Weights and optimiser, wherever they live. Places are seen by both sides, but for folders of this machine, which
+    are copied to where the learner is and back.
+    """
 
     def load(self, folder: Path) -> None:
         """Take the weights of a Hugging Face folder, with a fresh optimiser."""
 
-    def restore(self, folder: Path) -> None:
-        """Take the weights and optimiser that `save` wrote."""
+    def restore(self, folder: Place) -> None:
+        """Take the weights and optimiser that `save` wrote; of adapters, over the weights they were trained on."""
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser into an existing, empty folder; durable on return."""
+    def save(self, folder: Place) -> Saving | None:
+        """Write weights and optimiser, as they are now, into an empty folder; durable on return if `None`.
 
-    def anchor(self, folder: Path | None) -> None:
+        Else the learner may go on at once, and what it learns is not in the copy.
+        """
+
+    def anchor(self, folder: Place | None) -> None:
         """Measure KL to the weights in a folder that `save` wrote, stable's; `None`: to those it has now."""
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:

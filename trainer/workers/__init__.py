@@ -1,1 +1,1 @@
-"""The learner on Ray, and how its files reach it."""
+"""The learner on Ray."""

@@ -1,176 +1,298 @@
-"""The learner as a Ray actor. Ray 2.60 keeps the driver free of torch and lets the learner live on another node."""
+"""The learner as Ray actors, one of each rank, side by side in a placement group.
+
+One and many are the same code; one alone communicates with nobody. The group lives and dies as one: without a rank the
+others wait in a collective for good, so whatever ends one ends the stage, which begins again at the checkpoint.
+"""
 
 import contextlib
 import logging
-import os
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-import psutil
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from infra.config import TrainerConfig
 from infra.errors import OnstreamError, StartError
 from infra.lifecycle import Stop
+from infra.storage import Folder, Place
 from trainer.learner.batching import Minibatch
-from trainer.learner.update import UpdateMetrics
-from trainer.workers.carry import Carrier, Desk, is_elsewhere
+from trainer.learner.update import ElsewhereError, UpdateMetrics
+
+if TYPE_CHECKING:
+    from trainer.learner.parts import Part
 
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
-_ATTEMPTS = 3  # Ray gives its node 30 s to start, of a usual 5: too few while engines load on the same cores
-_OBJECT_STORE_BYTES = 200 << 20  # a batch of token ids and metrics; weights travel as files, or in pieces
-_SETTINGS = {
-    "RAY_worker_niceness": "0",  # Ray's own 15 would starve the learner beside busy engines: `trainer.niceness` decides
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it every start warns
-}
+_SETTLE_S = 10.0  # a worker's death closes the others' connections: their errors may be told before it is
+_WRITING = "writing"
 
 
 class StoppedError(OnstreamError, RuntimeError):
     """The process was told to stop while the learner was at work. The checkpoint knows nothing of that work."""
 
 
-def start_ray(config: TrainerConfig) -> None:
-    """Start Ray here, or join the cluster of `ray_address`.
-
-    A Ray started here ends with this process, even by SIGKILL: the kernel ends its servers, and they their workers.
-    Its two agents try to tell the dead server for 60 s and then end too.
-
-    Raises:
-        StartError: Ray does not start, or the cluster cannot be reached.
-    """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    mine = psutil.Process().children(recursive=True)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            _init(config)
-            return
-        except Exception as exc:  # Ray's own timeout is a bare Exception
-            ray.shutdown()
-            _kill_all_but(mine)
-            if attempt == _ATTEMPTS or config.ray_address != "local":
-                raise StartError(f"Ray ({config.ray_address}) did not start: {exc}") from exc
-            logger.warning("Ray did not start, trying again: %s", exc)
-
-
-def _kill_all_but(mine: Sequence[psutil.Process]) -> None:
-    """End the servers of an attempt that failed: Ray has forgotten them, and the next attempt needs their cores."""
-    for child in psutil.Process().children(recursive=True):
-        if child not in mine:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-
-
-def _init(config: TrainerConfig) -> None:
-    here: dict[str, Any] = {
-        "num_cpus": config.threads,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-        "include_dashboard": False,
-    }
-    ray.init(
-        address=config.ray_address,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-        **(here if config.ray_address == "local" else {}),
-    )
-
-
 class LearnerDiedError(OnstreamError, RuntimeError):
-    """The learner's process is gone, for lack of memory as a rule."""
+    """A learner's process is gone, for lack of memory as a rule."""
 
 
-class LearnerActor(Desk):
-    """Runs in Ray's worker process; torch is imported there and not in the driver."""
+class LearnerActor:
+    """One rank. Runs in Ray's worker process; torch is imported there and not in the driver."""
 
-    def open(self, base: str, config: TrainerConfig) -> None:
+    def meet(self) -> tuple[str, int]:
+        """Open the place where the ranks find each other."""
+        import torch.distributed as dist
+
+        host = ray.util.get_node_ip_address()
+        self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        return host, self._store.port
+
+    def open(self, base: str, config: TrainerConfig, rank: int, at: tuple[str, int] | None) -> None:
         from trainer.learner.learner import Learner
+        from trainer.learner.ranks import Ranks
 
-        self._learner = Learner(Path(base), config)
+        ranks = Ranks()
+        if at is not None:
+            import torch.distributed as dist
 
-    def load(self, folder: str) -> None:
-        self._learner.load(Path(folder))
+            store = self._store if rank == 0 else dist.TCPStore(*at, is_master=False)
+            ranks = Ranks.join(rank, config.workers, store, config.device)
+        self._learner = Learner(Path(base), config, ranks)
 
-    def restore(self, folder: str) -> None:
-        self._learner.restore(Path(folder))
+    def sees(self, file: str) -> bool:
+        return Path(file).exists()
 
-    def save(self, folder: str) -> None:
-        self._learner.save(Path(folder))
+    def load(self, folder: Place) -> None:
+        if isinstance(folder, Path):
+            self._learner.load(folder)
+            return
+        with TemporaryDirectory(prefix="onstream-") as copy:
+            Folder(folder).fetch(Path(copy))
+            self._learner.load(Path(copy))
 
-    def export(self, folder: str) -> None:
-        self._learner.export(Path(folder))
+    def restore(self, folder: Place) -> None:
+        self._learner.restore(folder)
 
-    def anchor(self, folder: str | None) -> None:
-        self._learner.anchor(None if folder is None else Path(folder))
+    def copy(self) -> None:
+        self._copied: Part | None = self._learner.copied()
+
+    @ray.method(concurrency_group=_WRITING)  # type: ignore[untyped-decorator]
+    def write(self, folder: Place) -> None:
+        """Runs beside the others."""
+        copied, self._copied = self._copied, None
+        assert copied is not None
+        copied.write(Folder(folder))
+
+    def export(self, folder: Place) -> None:
+        self._learner.export(folder)
+
+    def anchor(self, folder: Place | None) -> None:
+        self._learner.anchor(folder)
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         return self._learner.update(minibatches)
 
 
+class Workers:
+    """The actors. Calls end early, with `StoppedError`, once `stop` is set."""
+
+    def __init__(self, config: TrainerConfig, stop: Stop) -> None:
+        self._stop = stop
+        needs = {"CPU": float(config.threads)} | ({"GPU": 1.0} if config.device.startswith("cuda") else {})
+        self._place = placement_group([needs] * config.workers, strategy="PACK")
+        self._actors: list[Any] = []
+        try:
+            self._wait_for_place(config.workers, needs)
+            actor: Callable[..., Any] = ray.remote(
+                num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0.0), concurrency_groups={_WRITING: 1}
+            )(LearnerActor)
+            for number in range(config.workers):
+                where = PlacementGroupSchedulingStrategy(self._place, placement_group_bundle_index=number)
+                self._actors.append(actor.options(scheduling_strategy=where).remote())  # type: ignore[attr-defined]
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_for_place(self, num: int, needs: dict[str, float]) -> None:
+        is_told = False
+        while not self._place.wait(1.0):
+            if not is_told:
+                logger.info("waits for a place for %d workers with %s each", num, needs)
+                is_told = True
+            self._go_on()
+
+    def open(self, base: Path, config: TrainerConfig) -> None:
+        """Let the ranks meet and load the model. Raises `StartError`."""
+        at = self.wait([self._actors[0].meet.remote()])[0] if config.workers > 1 else None
+        named = str(base.absolute())
+        self.wait([actor.open.remote(named, config, rank, at) for rank, actor in enumerate(self._actors)])
+
+    def call(self, name: str, *args: Any) -> list[Any]:
+        """The results of a method, by rank."""
+        return self.wait(self.begin(name, *args))
+
+    def begin(self, name: str, *args: Any) -> list[Any]:
+        """A method's results to come."""
+        return [getattr(actor, name).remote(*args) for actor in self._actors]
+
+    def wait(self, refs: Sequence[Any]) -> list[Any]:
+        """The results; an error of ours that a rank raised, as it was raised."""
+        left = list(refs)
+        while left:
+            done, left = ray.wait(left, timeout=_WAIT_S)
+            for ref in done:
+                try:
+                    ray.get(ref)
+                except ray.exceptions.RayError as exc:
+                    raise _worst([exc, *_failures(left)]) from exc
+            if left:
+                self._go_on()
+        return list(ray.get(list(refs)))
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise StoppedError("stopped while the learner was at work")
+        self._stop.pulse.go_on()  # a dead learner is an error of `ray.get`, a busy one is no stuck trainer
+
+    def close(self) -> None:
+        """End the actors now."""
+        for actor in self._actors:
+            ray.kill(actor)
+        remove_placement_group(self._place)
+
+
+def _failures(refs: Sequence[Any]) -> list[Exception]:
+    """What the others raised, as soon as it is known."""
+    done = ray.wait(list(refs), num_returns=len(refs), timeout=_SETTLE_S)[0] if refs else []
+    failures: list[Exception] = []
+    for ref in done:
+        try:
+            ray.get(ref)
+        except ray.exceptions.RayError as exc:
+            failures.append(exc)
+    return failures
+
+
+def _worst(failures: Sequence[Exception]) -> Exception:
+    """The one that the others follow from: a death, then an error of ours, then any."""
+    for failure in failures:
+        if isinstance(failure, ray.exceptions.RayActorError):
+            return LearnerDiedError(f"a learner's process died: {failure}")
+    causes = [failure.cause for failure in failures if isinstance(failure, ray.exceptions.RayTaskError)]
+    ours = [cause for cause in causes if isinstance(cause, OnstreamError)]
+    return next((one for one in ours if not isinstance(one, ElsewhereError)), ours[0] if ours else failures[0])
+
+
+class RaySaving:
+    """Parts that all ranks are writing."""
+
+    def __init__(self, workers: Workers, refs: Sequence[Any]) -> None:
+        self._workers, self._refs = workers, refs
+
+    @property
+    def is_done(self) -> bool:
+        return len(ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0.0)[0]) == len(self._refs)
+
+    def wait(self) -> None:
+        self._workers.wait(self._refs)
+
+
 class RayPolicy:
-    """A `Policy` over a `LearnerActor`. Calls end early, with `StoppedError`, once `stop` is set."""
+    """A `Policy` over `Workers`."""
 
     def __init__(self, base: Path, config: TrainerConfig, stop: Stop) -> None:
-        self._stop = stop
-        num_gpus = 1 if config.device.startswith("cuda") else 0
-        actor: Callable[..., Any] = ray.remote(num_cpus=config.threads, num_gpus=num_gpus)(LearnerActor)
-        self._actor: Any = actor.remote()  # type: ignore[attr-defined]
+        self._kept = Folder(config.checkpoint_dir)
+        self._workers = Workers(config, stop)
+        self._saving: RaySaving | None = None
         try:
-            self._wait(self._actor.open.remote(str(base.absolute()), config))
-            kept = config.checkpoint_dir
-            self.carrier = Carrier(
-                self._actor, self._wait, bool(kept) and is_elsewhere(self._actor, self._wait, Path(kept))
-            )
-        except OnstreamError:
+            self._workers.open(base, config)
+            self._sees_disk = config.ray_address == "local" or self._is_shared()
+        except BaseException:
             self.close()  # or it would keep its cores until the garbage collector comes by
             raise
 
+    def _is_shared(self) -> bool:
+        """Whether workers see this machine's folders, as far as the checkpoint's is one of them."""
+        if not self._kept.is_local:
+            return False
+        marker = f"seen-{secrets.token_hex(8)}"
+        self._kept.write(marker, b"")
+        try:
+            seen = self._workers.call("sees", str(self._kept.path.absolute() / marker))
+        finally:
+            self._kept.delete(marker)
+        if not all(seen):
+            raise StartError(
+                f"trainer.checkpoint_dir: {len(seen) - sum(seen)} of {len(seen)} workers do not see the folder "
+                f"{self._kept.place}; where they run elsewhere it must be an fsspec URL that all reach"
+            )
+        return True
+
     def load(self, folder: Path) -> None:
-        with self.carrier.to_learner(folder) as there:
-            self._wait(self._actor.load.remote(there))
+        with self._given(folder) as there:
+            self._workers.call("load", there)
 
-    def restore(self, folder: Path) -> None:
-        with self.carrier.to_learner(folder) as there:
-            self._wait(self._actor.restore.remote(there))
+    def restore(self, folder: Place) -> None:
+        self._workers.call("restore", _absolute(folder))
 
-    def anchor(self, folder: Path | None) -> None:
-        if folder is None:
-            self._wait(self._actor.anchor.remote(None))
-            return
-        with self.carrier.to_learner(folder) as there:
-            self._wait(self._actor.anchor.remote(there))
+    def anchor(self, folder: Place | None) -> None:
+        self._workers.call("anchor", None if folder is None else _absolute(folder))
 
-    def save(self, folder: Path) -> None:
-        with self.carrier.from_learner(folder) as there:
-            self._wait(self._actor.save.remote(there))
+    def save(self, folder: Place) -> RaySaving:
+        if self._saving is not None:
+            self._saving.wait()  # a second copy would be one too many in memory
+        self._workers.call("copy")
+        self._saving = RaySaving(self._workers, self._workers.begin("write", _absolute(folder)))
+        return self._saving
 
     def export(self, folder: Path) -> None:
-        with self.carrier.from_learner(folder) as there:
-            self._wait(self._actor.export.remote(there))
+        with self._taken(folder) as there:
+            self._workers.call("export", there)
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
-        metrics: UpdateMetrics = self._wait(self._actor.update.remote(minibatches))
+        metrics: UpdateMetrics = self._workers.call("update", ray.put(minibatches))[0]
         return metrics
 
-    def _wait(self, ref: Any) -> Any:
-        """The result; an error of ours that the actor raised, as it was raised."""
-        while not ray.wait([ref], timeout=_WAIT_S)[0]:
-            if self._stop.is_set():
-                raise StoppedError("stopped while the learner was at work")
-            self._stop.pulse.go_on()  # a dead learner is an error of `ray.get`, a busy one is no stuck trainer
+    @contextmanager
+    def _given(self, folder: Path) -> Iterator[Place]:
+        """Where workers find the files of a folder of this machine, for the length of a block."""
+        if self._sees_disk:
+            yield folder.absolute()
+            return
+        with self._passing() as there:
+            there.send(folder)
+            yield str(there.place)
+
+    @contextmanager
+    def _taken(self, folder: Path) -> Iterator[Place]:
+        """Where workers shall write files; after the block they are in a folder of this machine."""
+        if self._sees_disk:
+            yield folder.absolute()
+            return
+        with self._passing() as there:
+            yield str(there.place)
+            there.fetch(folder)
+
+    @contextmanager
+    def _passing(self) -> Iterator[Folder]:
+        name = f"passing/{secrets.token_hex(8)}"
         try:
-            return ray.get(ref)
-        except ray.exceptions.RayTaskError as exc:
-            if isinstance(exc.cause, OnstreamError):
-                raise exc.cause from exc
-            raise
-        except ray.exceptions.RayActorError as exc:
-            raise LearnerDiedError(f"the learner's process died: {exc}") from exc
+            yield self._kept.under(name)
+        finally:
+            with contextlib.suppress(OnstreamError):  # leftovers hurt nobody, and the block's own error is to be told
+                self._kept.delete(name)
 
     def close(self) -> None:
-        """End the actor now."""
-        ray.kill(self._actor)
+        """End the workers now."""
+        self._workers.close()
+
+
+def _absolute(folder: Place) -> Place:
+    """Workers run in other folders than this process."""
+    return folder.absolute() if isinstance(folder, Path) else folder

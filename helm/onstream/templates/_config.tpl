@@ -110,6 +110,14 @@ trainer:
   listen: 0.0.0.0
   port: 8200
   ray_address: {{ include "onstream.rayAddress" . }}
+  {{- if ne (include "onstream.rayAddress" .) "local" }}
+  # its workers have none of the driver's disk
+  checkpoint_dir: {{ $store }}/trainer
+  {{- end }}
+  {{- if and .Values.trainer.ray.create (not (dig "trainer" "workers" 0 .Values.config)) }}
+  {{- $ray := .Values.trainer.ray.workers }}
+  workers: {{ mul $ray.replicas (max 1 $ray.gpus) }}
+  {{- end }}
 {{- end -}}
 
 {{- define "onstream.config" -}}

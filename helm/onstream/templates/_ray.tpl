@@ -1,5 +1,6 @@
-{{/* A pod of the RayCluster. Ray's nodes get none of our credentials: the driver reads log and configuration. KubeRay
-     adds the command, and leaves probes alone where there are some. */}}
+{{/* A pod of the RayCluster. Ray's workers write checkpoints and have the store's credentials; the head has none, and
+     neither has any other of ours: the driver reads log and configuration. KubeRay adds the command, and leaves probes
+     alone where there are some. */}}
 
 {{- define "onstream.rayPod" -}}
 metadata:
@@ -25,9 +26,17 @@ spec:
       env:
         - {name: HOME, value: /tmp}
         - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+        {{- if eq .role "worker" }}
+        {{- range $name, $value := .root.Values.store.env }}
+        - {name: {{ $name }}, value: {{ $value | quote }}}
+        {{- end }}
+        {{- end }}
         {{- range $name, $value := .values.env }}
         - {name: {{ $name }}, value: {{ $value | quote }}}
         {{- end }}
+      {{- if eq .role "worker" }}
+      {{- include "onstream.envFrom" .root | nindent 6 }}
+      {{- end }}
       ports:
         {{- if eq .role "head" }}
         - {name: gcs, containerPort: 6379}

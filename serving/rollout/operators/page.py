@@ -3,18 +3,16 @@
 Curves are told apart by the form of their lines and by names at their ends, so that the page reads without colour.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from infra import page
+from infra import page, plots
 from serving.rollout.operators import chart, screen
 from serving.rollout.operators.chart import Curve, Plot
 from serving.rollout.operators.story import Point, Story
 
 _WIDTH, _HEIGHT, _FOOT, _LEFT, _RIGHT = 760, 240, 22, 44, 250
 _FULL = _LEFT + _WIDTH + _RIGHT
-_LABEL = 14  # between two names at the right, at least
 _DASHES = ("", "7 4")  # of curves, in their order
 _STYLE = """
 svg { max-width: 100%; height: auto; } figure { margin: 1rem 0 2rem; } td.text:not(:last-child) { white-space: nowrap; }
@@ -111,7 +109,7 @@ def _figure(plot: Plot, shares: Sequence[tuple[float, str]]) -> str:
         *(_curve(one, number, x, y) for number, one in enumerate(plot.curves)),
         *(
             f'<text class="name" x="{_LEFT + _WIDTH + 6}" y="{at + 4:.1f}">{page.text(name)}</text>'
-            for at, name in apart(named)
+            for at, name in plots.apart(named, _HEIGHT)
         ),
         *(
             f'<text x="{x(at):.1f}" y="{_HEIGHT + 16}" text-anchor="middle">{page.text(label.strip())}</text>'
@@ -119,7 +117,7 @@ def _figure(plot: Plot, shares: Sequence[tuple[float, str]]) -> str:
         ),
         *(
             f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
-            for value in levels(low, high)
+            for value in plots.levels(low, high)
         ),
     ]
     return (
@@ -139,19 +137,3 @@ def _curve(curve: Curve, number: int, x: Callable[[float], float], y: Callable[[
     dash = f' stroke-dasharray="{_DASHES[number]}"' if _DASHES[number] else ""
     kind = "curve dashed" if number else "curve"
     return f'<polyline class="{kind}"{dash} points="{points}"><title>{page.text(curve.name)}</title></polyline>'
-
-
-def apart(named: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Names at their heights, moved down where they would lie on one another, and up again where they left the plot."""
-    placed: list[tuple[float, str]] = []
-    for at, name in sorted(named):
-        placed.append((max(at, placed[-1][0] + _LABEL) if placed else at, name))
-    over = max(0.0, placed[-1][0] - _HEIGHT) if placed else 0.0
-    return [(at - over, name) for at, name in placed]
-
-
-def levels(low: float, high: float) -> list[float]:
-    """Three to six round values between two, for an axis."""
-    step = 10.0 ** math.floor(math.log10((high - low) / 3.0))
-    step *= next(times for times in (5.0, 2.0, 1.0) if step * times * 3.0 <= high - low)
-    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -10,7 +10,7 @@ from lake_traffic import Played, Traffic
 from ingest.lake import command
 from ingest.lake.content import Content, Vault
 from ingest.lake.export import _lines_of
-from ingest.records.events import ChatMessage, Feedback, ToolCall, Trajectory
+from ingest.records.events import ChatMessage, Feedback, Reward, ToolCall, Trajectory
 
 World = Any
 
@@ -139,6 +139,23 @@ def test_conversations_are_exported_in_the_usual_form(onstream: Any, capsys: Any
     ]
     assert chat["tools"][0]["function"]["name"] == "look_up"
     assert chat["session_id"] == played.trajectory.session_id
+
+
+def test_a_trajectory_is_exported_as_the_trainer_has_it_on_the_log(
+    onstream: Any, capsys: Any, tmp_path: Path, played: Played
+) -> None:
+    out = tmp_path / "trajectories.jsonl"
+    assert onstream("export", "--format", "trajectories", "-o", str(out)) == 0
+    (line,) = out.read_text().splitlines()
+    made = Reward.model_validate_json(line)
+    assert made.trajectory is not None and made.trajectory.chains == played.trajectory.chains
+    assert made.turns == played.reward.turns and made.spec == played.reward.spec
+    assert "4 sessions were left out, no reward of theirs is in the lake" in capsys.readouterr().err
+
+
+def test_whole_trajectories_are_not_chosen_by_what_a_turn_says(onstream: Any, capsys: Any) -> None:
+    assert onstream("export", "--format", "trajectories", "--text", "tea") == 1
+    assert "--tenant, --user, --since and --until alone" in capsys.readouterr().err
 
 
 def test_a_session_gives_a_line_for_each_of_its_ends_and_none_with_an_erased_turn() -> None:

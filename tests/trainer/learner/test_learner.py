@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from infra.config import Correction, LossConfig, LossKind, Packing, TrainerConfig
+from infra.config import Correction, LossConfig, LossKind, LrByEss, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
 from trainer.learner.batching import Minibatch, Sample, Span, minibatches
 from trainer.learner.learner import Learner
@@ -276,6 +276,30 @@ def test_on_policy_metrics_are_ratio_one_no_kl_and_full_sample_size(learner: Lea
     assert (metrics.mean_ratio, metrics.ess) == pytest.approx((1.0, 1.0), abs=1e-4)
     assert metrics.kl == pytest.approx(0.0, abs=1e-5) and metrics.clip_fraction == 0.0
     assert metrics.num_tokens == 9 and metrics.grad_norm > 0
+
+
+def test_an_update_tells_the_entropy_of_the_policy_where_it_trains(learner: Learner) -> None:
+    expected = []
+    with torch.no_grad():
+        for sample in SAMPLES:
+            logps = learner.model(torch.tensor([sample.token_ids])).logits[0].log_softmax(-1)
+            places = [place - 1 for span in sample.spans for place in range(span.start, span.end)]
+            expected += (-(logps.exp() * logps).sum(-1))[places].tolist()
+    assert learner.update(cut(SAMPLES)).entropy == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", list(LrByEss))
+def test_a_step_is_as_long_as_its_effective_sample_size_says(
+    tiny_model: Path, learner_config: TrainerConfig, rule: LrByEss
+) -> None:
+    """AdamW's first step moves a weight by the learning rate, whatever its gradient."""
+    learner = Learner(tiny_model, learner_config.model_copy(update={"lr_by_ess": rule, "lr": 1e-3}))
+    before = learner.model.get_input_embeddings().weight.detach().clone()
+    metrics = learner.update(cut(SAMPLES))
+    moved = float((learner.model.get_input_embeddings().weight.detach() - before).abs().max())
+    scale = {LrByEss.NONE: 1.0, LrByEss.SQRT: metrics.ess**0.5, LrByEss.LINEAR: metrics.ess}[rule]
+    assert metrics.ess < 0.95 and metrics.lr_scale == pytest.approx(scale)
+    assert moved == pytest.approx(1e-3 * scale, rel=1e-2)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_changes_nothing(learner: Learner) -> None:

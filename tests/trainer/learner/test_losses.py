@@ -102,11 +102,17 @@ def test_cispo_keeps_the_gradient_of_a_token_whose_weight_it_clips() -> None:
     assert loss == pytest.approx(-1.5 * math.log(0.75), abs=1e-5)
 
 
+def test_likelihood_imitates_what_was_good_whoever_said_it_and_leaves_the_rest_alone() -> None:
+    config = LossConfig(kind=LossKind.LIKELIHOOD)
+    inputs = inputs_of([1.0, 9.0, 0.1, 1.0], [1.0, 1.0, 2.0, -1.0])
+    assert gradient_of(inputs, config) == pytest.approx([-0.25, -0.25, -0.5, 0.0])
+
+
 def test_a_stale_negative_token_beyond_the_dual_clip_pushes_no_further() -> None:
     assert gradient_of(inputs_of([9.0], [-1.0]), DEFAULT) == [0.0]
 
 
-@KINDS
+@pytest.mark.parametrize("kind", [kind for kind in LossKind if kind is not LossKind.LIKELIHOOD])
 def test_a_tapered_negative_pushes_with_its_ratio_and_at_most_with_1(kind: LossKind) -> None:
     config = LossConfig(kind=kind, negatives=StaleNegatives.TAPER)
     slopes = gradient_of(inputs_of([9.0, 0.5, 0.01], [-1.0, -1.0, -1.0]), config)
@@ -194,6 +200,8 @@ def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
 def token_gain(
     now: torch.Tensor, old: torch.Tensor, mu: torch.Tensor, advantage: float, config: LossConfig
 ) -> torch.Tensor:
+    if config.kind is LossKind.LIKELIHOOD:
+        return max(advantage, 0.0) * now
     staleness = float((old - mu).exp())
     correction = {
         Correction.BYPASS: 1.0,
@@ -324,6 +332,7 @@ def test_sums_are_as_worked_by_hand() -> None:
     assert float(found.sum_ratio) == pytest.approx(3.0)
     assert float(found.sum_ratio_squared) == pytest.approx(2.25 + 0.25 + 1.0)
     assert float(found.sum_kl) == pytest.approx(-math.log(1.5) - math.log(0.5), abs=1e-6)
+    assert float(found.sum_k3) == pytest.approx(0.5 - math.log(1.5) - 0.5 - math.log(0.5), abs=1e-6)
 
 
 def test_the_metrics_hold_no_gradient() -> None:

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from trainer.learner.update import StepMetrics, UpdateMetrics, alarm
+from infra.config import LrByEss
+from trainer.learner.update import StepMetrics, UpdateMetrics, lr_scale
 
 STEP = StepMetrics(False, loss=0.1, grad_norm=1.0, kl=0.01, mean_ratio=1.0, ess=0.9, clip_fraction=0.1, num_tokens=10)
 SKIPPED = StepMetrics(True, math.nan, math.nan, math.nan, 1.0, 1.0, 0.0, 10)
@@ -17,24 +18,14 @@ def test_means_are_over_the_steps_that_were_taken() -> None:
     assert (metrics.loss, metrics.num_steps, metrics.num_skipped, metrics.num_tokens) == (2.0, 3, 1, 30)
 
 
-@pytest.mark.parametrize(
-    ("steps", "word"),
-    [
-        ([SKIPPED], "not finite"),
-        ([SKIPPED, STEP], "not finite"),
-        ([step(ess=0.2)], "effective sample size"),
-        ([step(ess=math.nan)], "effective sample size"),
-        ([step(kl=0.3)], "KL"),
-        ([step(kl=-0.3)], "KL"),
-    ],
-)
-def test_an_unhealthy_update_raises_an_alarm(steps: list[StepMetrics], word: str) -> None:
-    reason = alarm(UpdateMetrics.of(steps))
-    assert reason is not None and word in reason
+def test_the_mismatch_is_that_of_the_first_step_that_was_taken() -> None:
+    metrics = UpdateMetrics.of([SKIPPED, step(kl=0.02, k3=0.03), step(kl=0.5, k3=0.6)])
+    assert (metrics.mismatch_k1, metrics.mismatch_k3) == (0.02, 0.03)
 
 
-def test_a_healthy_update_raises_none_even_with_one_step_of_three_skipped() -> None:
-    assert alarm(UpdateMetrics.of([STEP, STEP, SKIPPED])) is None
+def test_a_manifest_is_given_no_number_that_json_does_not_have() -> None:
+    numbers = UpdateMetrics.of([step(loss=math.inf)]).numbers()
+    assert "entropy" not in numbers and "loss" not in numbers and numbers["kl"] == 0.01
 
 
 def test_how_far_the_policy_moved_is_told_by_the_ratios() -> None:
@@ -42,3 +33,11 @@ def test_how_far_the_policy_moved_is_told_by_the_ratios() -> None:
     assert UpdateMetrics.of([step(ess=1 / 1.04)]).moved == pytest.approx(0.2)
     assert UpdateMetrics.of([step(ess=1.0)]).moved == 0.0
     assert UpdateMetrics.of([step(ess=1.0 + 1e-12)]).moved == 0.0, "rounding"
+
+
+@pytest.mark.parametrize(
+    ("rule", "scale"), [(LrByEss.NONE, 1.0), (LrByEss.SQRT, 0.5), (LrByEss.LINEAR, 0.25)], ids=lambda one: str(one)
+)
+def test_a_quarter_of_the_samples_counts_as_the_rule_says(rule: LrByEss, scale: float) -> None:
+    assert lr_scale(rule, 0.25) == scale
+    assert lr_scale(rule, math.nan) == 1.0

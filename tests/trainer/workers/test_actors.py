@@ -1,6 +1,8 @@
 import contextlib
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.config import TrainerConfig
+from infra.config import Packing, TrainerConfig
 from infra.errors import StartError, StoreError
 from infra.lifecycle import Deadline, Stop
+from infra.storage import Folder, Place
 from trainer.learner.batching import Sample, Span, minibatches
 
 pytestmark = [
@@ -27,66 +30,120 @@ def config() -> TrainerConfig:
 
 
 @pytest.fixture(scope="module")
-def policy(config: TrainerConfig, tiny_model: Path) -> Iterator[Any]:
-    """One actor for all tests that need one: its process imports torch, which takes seconds."""
+def cluster() -> Iterator[None]:
+    """One Ray for all tests that need one."""
     import ray
 
-    from trainer.workers.actors import RayPolicy, start_ray
+    from trainer.workers.node import start_ray
 
-    start_ray(config.model_copy(update={"threads": 2}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers find `tests/support` as we do
+        start_ray(TrainerConfig(threads=2, workers=2))
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def two(config: TrainerConfig, tiny_model: Path, cluster: None) -> Iterator[Any]:
+    """Two workers that see none of our folders but through an object store. Their processes import torch: seconds."""
+    from objects import KnowingActor
+
+    from trainer.workers import actors
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(actors, "LearnerActor", KnowingActor)
+        own = config.model_copy(
+            update={"workers": 2, "checkpoint_dir": f"objects://{folder}", "ray_address": "elsewhere"}
+        )
+        yield actors.RayPolicy(tiny_model, own, Stop())
+
+
+@pytest.fixture(scope="module")
+def policy(config: TrainerConfig, tiny_model: Path, cluster: None) -> Iterator[Any]:
+    """One worker alone."""
+    from trainer.workers.actors import RayPolicy
+
     yield RayPolicy(tiny_model, config, Stop())
-    ray.shutdown()
 
 
-BATCH = minibatches([Sample((5, 6, 7, 8), (Span(2, 4, (-5.0, -5.0), 1.0),))], 8, 2048, seed=0)
+BATCH = minibatches(
+    [Sample((5, 6, 7, 8), (Span(2, 4, (-5.0, -5.0), 1.0),)), Sample((9, 3, 4), (Span(1, 3, (-5.0, -4.0), -1.0),))],
+    8,
+    16,
+    seed=0,
+    packing=Packing.ROWS,
+)
 
 
-def test_the_actor_trains_saves_restores_and_exports_as_the_learner_does(
-    policy: Any, tiny_model: Path, config: TrainerConfig, tmp_path: Path
-) -> None:
+def learned(one: Any, tiny_model: Path, kept: Place, export: Path) -> dict[str, Any]:
+    """An update, saved and restored, and what a version of it holds. Beside itself as stable it is where it was."""
     from safetensors.torch import load_file
 
+    metrics = one.update(BATCH)
+    if (saving := one.save(kept)) is not None:
+        saving.wait()
+    one.load(tiny_model)
+    one.anchor(kept)
+    assert one.update(BATCH).stable_kl == 0.0  # the same step again
+    one.anchor(None)
+    assert one.update(BATCH).stable_kl > 0.0
+    one.restore(kept)
+    one.export(export)
+    assert metrics.num_steps == 1 and metrics.num_skipped == 0 and metrics.num_tokens == 4
+    return dict(load_file(export / "model.safetensors"))
+
+
+def test_workers_train_save_restore_and_export_as_one_learner_does(
+    policy: Any, two: Any, tiny_model: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    """Two of them by way of an object store, which is all that they and we see."""
     from trainer.learner.learner import Learner
 
-    found: list[float] = []
-    for name, one in (("remote", policy), ("here", Learner(tiny_model, config))):
-        (tmp_path / name).mkdir()
-        metrics = one.update(BATCH)
-        one.save(tmp_path / name)
-        one.load(tiny_model)
-        one.anchor(tmp_path / name)
-        found.append(one.update(BATCH).stable_kl)
-        one.anchor(None)
-        found.append(one.update(BATCH).stable_kl)
-        one.restore(tmp_path / name)
-        one.export(tmp_path / f"{name}-export")
-        assert metrics.num_steps == 1 and metrics.num_skipped == 0
-    remote, here = (load_file(tmp_path / f"{name}-export" / "model.safetensors") for name in ("remote", "here"))
-    assert found[:2] == found[2:] and found[0] == 0.0 and found[1] > 0.0  # the same step again, and one more
-    assert remote.keys() == here.keys()
-    assert all(bool((remote[name] - here[name]).abs().max() < 1e-2) for name in here)
+    here = learned(Learner(tiny_model, config), tiny_model, tmp_path / "here", tmp_path / "here-export")
+    for name, one, kept in (("one", policy, tmp_path / "one"), ("two", two, two._kept.under("learner/1").place)):
+        found = learned(one, tiny_model, kept, tmp_path / f"{name}-export")
+        assert found.keys() == here.keys()
+        assert all(bool((found[name] - here[name]).abs().max() < 1e-2) for name in here)
+    assert two._kept.under("learner/1").names() == [f"part-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    assert two._kept.under("passing").names() == []
 
 
-def test_a_learner_that_does_not_see_our_disk_has_its_files_carried(
-    policy: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_goes_on_while_a_copy_is_written_and_is_not_in_it(
+    two: Any, tiny_model: Path, config: TrainerConfig, tmp_path: Path
 ) -> None:
-    from trainer.workers.carry import Carrier, is_elsewhere
+    from trainer.learner.learner import Learner
 
-    for name in ("here", "away"):
-        (tmp_path / name).mkdir()
-    policy.save(tmp_path / "here")
-    monkeypatch.setattr(policy, "carrier", Carrier(policy._actor, policy._wait, is_needed=True, piece_bytes=1000))
-    policy.load(tiny_model)
-    policy.restore(tmp_path / "here")
-    policy.save(tmp_path / "away")
-    policy.export(tmp_path / "export")
-    held = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
-    assert held == {path.name: path.read_bytes() for path in (tmp_path / "away").iterdir()}
-    assert (tmp_path / "export" / "model.safetensors").stat().st_size > 1000
+    for name in ("before", "after"):
+        saving = two.save(two._kept.under(f"learner/{name}").place)
+        two.update(BATCH * 5)
+        saving.wait()
+        assert saving.is_done
+    before, after = (Learner(tiny_model, config) for _ in range(2))
+    before.restore(two._kept.under("learner/before").place)
+    after.restore(two._kept.under("learner/after").place)
+    before.update(BATCH * 5)
+    pairs = zip(before.model.parameters(), after.model.parameters(), strict=True)
+    assert max(float((one - other).detach().abs().max()) for one, other in pairs) < 1e-4
+
+
+def test_what_one_rank_cannot_read_is_an_error_that_leaves_the_group_whole(two: Any) -> None:
+    place = two._kept.under("learner/damaged")
+    two.save(place.place).wait()
+    place.write("part-00001-of-00002.safetensors", b"no such thing")
     with pytest.raises(StoreError, match=r"learner state .*: not readable"):
-        policy.restore(tmp_path / "export")
-    assert not is_elsewhere(policy._actor, policy._wait, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "export", "here"]
+        two.restore(place.place)
+    assert two.update(BATCH).num_steps == 1
+
+
+def test_a_folder_that_workers_elsewhere_do_not_see_is_refused(
+    two: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(two, "_kept", Folder(tmp_path))
+    assert two._is_shared()
+    monkeypatch.setattr(two._workers, "call", lambda *_: [True, False])
+    with pytest.raises(StartError, match=r"1 of 2 workers do not see .* it must be an fsspec URL"):
+        two._is_shared()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_of_ours_in_the_actor_arrives_as_itself(policy: Any, tmp_path: Path) -> None:
@@ -95,16 +152,17 @@ def test_an_error_of_ours_in_the_actor_arrives_as_itself(policy: Any, tmp_path: 
 
 
 def test_a_model_that_cannot_be_loaded_is_a_start_error_and_leaves_no_actor(
-    policy: Any, config: TrainerConfig, tmp_path: Path
+    cluster: None, config: TrainerConfig, tmp_path: Path
 ) -> None:
     import ray
 
     from trainer.workers.actors import RayPolicy
 
+    free = ray.available_resources()["CPU"]
     with pytest.raises(StartError, match="not loadable"):
         RayPolicy(tmp_path, config, Stop())
     until = Deadline.after(30.0)
-    while ray.available_resources().get("CPU", 0.0) < 1.0 and not until.passed():
+    while ray.available_resources().get("CPU", 0.0) < free and not until.passed():
         ray.wait([ray.put(0)], timeout=0.1)
     assert not until.passed()
 
@@ -114,7 +172,7 @@ def test_a_stop_does_not_wait_for_the_learner(policy: Any, monkeypatch: pytest.M
 
     stop = Stop()
     stop.set()
-    monkeypatch.setattr(policy, "_stop", stop)
+    monkeypatch.setattr(policy._workers, "_stop", stop)
     began = time.monotonic()
     with pytest.raises(StoppedError):
         policy.update(BATCH * 1000)
@@ -130,8 +188,21 @@ def test_a_learner_whose_process_dies_is_reported_in_one_error(policy: Any, tmp_
         policy.save(tmp_path)
 
 
+def test_one_dead_worker_ends_the_call_of_all_in_that_error(two: Any) -> None:
+    """Stays the last that uses `two`: the other waits in a collective for one that will never come."""
+    import ray
+
+    from trainer.workers.actors import LearnerDiedError
+
+    refs = two._workers.begin("update", BATCH * 500)
+    ray.kill(two._workers._actors[1])
+    with pytest.raises(LearnerDiedError):
+        two._workers.wait(refs)
+    two.close()
+
+
 def test_what_an_attempt_to_start_ray_leaves_is_ended_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.workers import actors
+    from trainer.workers import node
 
     def hangs(_config: TrainerConfig) -> None:
         left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
@@ -140,9 +211,9 @@ def test_what_an_attempt_to_start_ray_leaves_is_ended_before_the_next(monkeypatc
 
     left: list[subprocess.Popen[bytes]] = []
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as mine:
-        monkeypatch.setattr(actors, "_init", hangs)
-        monkeypatch.setattr(actors.ray, "shutdown", lambda: None)
-        actors.start_ray(TrainerConfig())
+        monkeypatch.setattr(node, "_init", hangs)
+        monkeypatch.setattr(node.ray, "shutdown", lambda: None)
+        node.start_ray(TrainerConfig())
         assert left[0].wait(10.0) != 0
         assert (left[1].poll(), mine.poll()) == (None, None)
         for process in (left[1], mine):
@@ -153,7 +224,7 @@ def test_what_an_attempt_to_start_ray_leaves_is_ended_before_the_next(monkeypatc
 DRIVER = """
 import ray, time
 from infra.config import TrainerConfig
-from trainer.workers.actors import start_ray
+from trainer.workers.node import start_ray
 
 class Holder:
     def hold(self):

@@ -109,19 +109,6 @@ def test_a_trial_without_evidence_is_a_page_too() -> None:
     assert "There is none: no session of this trial was scored" in page.story(bare, 5.0)
 
 
-def test_names_are_moved_apart_and_stay_in_the_plot() -> None:
-    assert page.apart([(100.0, "a"), (101.0, "b"), (10.0, "c")]) == [(10.0, "c"), (100.0, "a"), (114.0, "b")]
-    assert page.apart([(239.0, "a"), (240.0, "b")]) == [(226.0, "a"), (240.0, "b")]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "levels"),
-    [(-1.0, 17.0, [0, 5, 10, 15]), (-3.0, 4.0, [-2, 0, 2, 4]), (0.0, 0.5, [0, 0.1, 0.2, 0.3, 0.4, 0.5])],
-)
-def test_an_axis_has_a_few_round_values(low: float, high: float, levels: list[float]) -> None:
-    assert page.levels(low, high) == pytest.approx(levels)
-
-
 def test_a_chart_is_as_wide_as_asked_and_has_no_colour() -> None:
     for width in (60, 100, 150):
         drawn = chart.chart(PLOT, width)

@@ -1,7 +1,7 @@
 """Rows of the lake as the records that they were. Pure: the other way of `ingest.lake.rows`.
 
-The lake does not keep whether a reply was redacted, as against its request (`Turn.is_reply_altered`), nor what was
-redacted in feedback; no scorer of ours reads either.
+The lake does not keep whether a reply was redacted, as against its request (`Turn.is_reply_altered`): where anything
+was, the reply is taken to be, so that it never trains. Nor what was redacted in feedback; no scorer of ours reads it.
 """
 
 import json
@@ -80,7 +80,8 @@ def _turn(row: "Values", content: "Content") -> Turn:
     taken = ("trace_id", "kind", "parent", "status", "finish_reason", "num_tokens", "took_s")
     return Turn.model_validate(
         {name: row[name] for name in taken}
-        | {"offset": row["trace_offset"], "is_altered": bool(row["altered"]), "at": row["at"].timestamp()}
+        | {"offset": row["trace_offset"], "at": row["at"].timestamp()}
+        | dict.fromkeys(("is_altered", "is_reply_altered"), bool(row["altered"]))
         | {"versions": tuple(dict.fromkeys(row["versions"]))}
         | dict(content.text)
     )

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lake_traffic import Played, Traffic
 
+from ingest.lake import records
 from ingest.lake.content import NoSeal, Vault
 from ingest.lake.manifest import Table
 from ingest.lake.rows import rows_of
 from ingest.lake.schema import frame
 from ingest.lake.sessions import Opened, SessionRows
 from ingest.records.events import Trajectory
-from rewards.backtest import load
 from rewards.spec import load as load_spec
 
 VAULT = Vault(NoSeal())
@@ -59,7 +59,7 @@ def commented() -> Played:
 @given(st.integers(0, 2**31), st.integers(1, 12))
 def test_a_session_with_branches_and_sub_agents_is_the_same_again(seed: int, length: int) -> None:
     for one in agent_sessions.close(agent_sessions.play_family(seed, agent_sessions.AGENTIC, length)):
-        assert load.trajectory(laid(one)) == as_kept(one)
+        assert records.trajectory(laid(one)) == as_kept(one)
 
 
 @pytest.mark.parametrize("kind", [histories.Kind.FAITHFUL, histories.Kind.ASKING])
@@ -68,7 +68,7 @@ def test_a_compacted_session_scores_as_it_did(kind: histories.Kind) -> None:
 
     history = histories.draw(3, next(iter(histories.domains())))
     one = histories.record(history, histories.summarise(history, kind))
-    again = load.trajectory(laid(one))
+    again = records.trajectory(laid(one))
     assert isinstance(again, Trajectory)
     scoring = load_spec("")
     expected = evaluate(scoring, one, at=0.0)
@@ -77,7 +77,7 @@ def test_a_compacted_session_scores_as_it_did(kind: histories.Kind) -> None:
 
 
 def test_feedback_and_comments_are_the_same_again(commented: Played) -> None:
-    found = load.trajectory(laid(commented.trajectory))
+    found = records.trajectory(laid(commented.trajectory))
     assert isinstance(found, Trajectory)
     assert found.feedback == as_kept(commented.trajectory).feedback
 
@@ -89,18 +89,18 @@ def test_a_session_of_which_something_is_erased_is_erased(commented: Played, wha
         rows = replace(rows, turns=(*rows.turns[:-1], (rows.turns[-1][0], None)))
     else:
         rows = replace(rows, feedback=((rows.feedback[0][0], None),))
-    assert load.trajectory(rows) is load.Lost.ERASED
+    assert records.trajectory(rows) is records.Lost.ERASED
 
 
 def test_a_session_without_one_of_its_turns_is_incomplete(commented: Played) -> None:
     rows = laid(commented.trajectory)
-    assert load.trajectory(replace(rows, turns=rows.turns[1:])) is load.Lost.INCOMPLETE
+    assert records.trajectory(replace(rows, turns=rows.turns[1:])) is records.Lost.INCOMPLETE
 
 
 def test_feedback_that_came_too_late_for_the_scorers_is_left_out(commented: Played) -> None:
     rows = laid(commented.trajectory)
     late = rows.feedback[0][0] | {"feedback_id": "late"}
-    found = load.trajectory(replace(rows, feedback=(*rows.feedback, (late, None))))
+    found = records.trajectory(replace(rows, feedback=(*rows.feedback, (late, None))))
     assert isinstance(found, Trajectory)
     assert [item.feedback_id for item in found.feedback] == [commented.feedback[0].feedback_id]
 
@@ -109,4 +109,12 @@ def test_a_reward_is_the_same_again(commented: Played) -> None:
     (row,) = (row.values for row in rows_of(commented.reward, 0, 0, VAULT))
     (told,) = frame(Table.REWARDS, [row]).to_dicts()
     expected = commented.reward.model_copy(update={"trajectory": commented.trajectory, "source": None})
-    assert load.reward(told, commented.trajectory) == expected
+    assert records.reward(told, commented.trajectory) == expected
+
+
+def test_of_what_was_redacted_the_reply_is_taken_to_be(commented: Played) -> None:
+    first, *rest = commented.trajectory.turns
+    altered = first.model_copy(update={"is_altered": True})
+    found = records.trajectory(laid(commented.trajectory.model_copy(update={"turns": (altered, *rest)})))
+    assert isinstance(found, Trajectory)
+    assert [turn.is_reply_altered for turn in found.turns] == [True, *(False for _ in rest)]

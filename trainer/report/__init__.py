@@ -1,0 +1,1 @@
+"""What the trainer did, version by version, for people: `onstream train report`."""
