@@ -2,6 +2,7 @@
 
 `python killed.py FOLDER WORKERS` plays a story of trials until nothing is left to train, and says on each line of its
 output what it is about to do. Started again after a kill it goes on. Its log is a file, as durable as the page cache.
+With no workers the learner is in the process itself, which is there sooner than Ray is.
 """
 
 import json
@@ -131,14 +132,24 @@ class Told:
         return told if name in ("load", "restore", "anchor", "save", "update", "export") else real
 
 
-def main(folder: Path, workers: int) -> None:
+def _on_ray(config: Config, stop: Stop) -> Any:
     from trainer.workers.actors import RayPolicy
     from trainer.workers.node import start_ray
 
-    config, stop = config_of(folder, workers), Stop()
     start_ray(config.trainer)
+    return RayPolicy(Path(config.model.path), config.trainer, stop)
+
+
+def _here(config: Config) -> Any:
+    from trainer.learner.learner import Learner
+
+    return Learner(Path(config.model.path), config.trainer)
+
+
+def main(folder: Path, workers: int) -> None:
+    config, stop = config_of(folder, max(1, workers)), Stop()
     log = DiskLog(folder / "log")
-    policy = Told(RayPolicy(folder / "base", config.trainer, stop))
+    policy = Told(_on_ray(config, stop) if workers else _here(config))
     trainer = Trainer(config, log, VersionStore(str(folder / "store")), policy, stop, now=lambda: 1000.0)
     trainer.recover()
     while trainer.state.candidate or trainer.state.making or not _is_read(log, trainer):

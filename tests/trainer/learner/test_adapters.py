@@ -85,3 +85,13 @@ def test_layers_that_a_model_does_not_have_are_refused(tiny_model: Path, config:
     wrong = config.model_copy(update={"lora": LoraConfig(targets=("no_such",))})
     with pytest.raises(StartError, match=r"trainer\.lora\.targets: no_such"):
         Learner(tiny_model, wrong)
+
+
+def test_adapters_train_alike_where_activations_are_computed_again(tiny_model: Path, config: TrainerConfig) -> None:
+    found = []
+    for recompute in (False, True):
+        learner = Learner(tiny_model, config.model_copy(update={"recompute_activations": recompute}))
+        learner.update(BATCH * 2)
+        found.append(logits(learner.model))
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert float((found[0] - found[1]).abs().max()) < 1e-3 < float((found[0] - logits(plain)).abs().max())
