@@ -34,8 +34,8 @@ from runs import BATCH, LANE_GROUP, LANE_SHARE, LAST, Curve, Run, Side, go_all
 
 from infra.config import TrajectoryWeight
 
-SEEDS, SEARCH_SEEDS, BATCHES = 6, 2, 50
-RATES = (2e-3, 4e-3)
+SEEDS, SEARCH_SEEDS, BATCHES = 8, 3, 100
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 RIVALS = (Side.OURS, Side.RAW, Side.BATCH_MEAN, Side.GROUPS)
 NAMES = {
     Side.OURS: "ours",
