@@ -1,0 +1,57 @@
+"""One side in a process of its own: a line of JSON in, one out.
+
+    {"do": "step", "choice": 4}       one optimiser step -> seconds, cpu_seconds, loss
+    {"do": "gradients", "choice": 4, "to": FILE}   no step -> loss
+    {"do": "choices"}                 -> what `choice` may be
+    {"do": "peak"}                    -> gib, the most that was resident since the start
+"""
+
+import json
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parents[2] / "support")]
+warnings.simplefilter("ignore")
+
+import torch
+from safetensors.torch import save_file
+from told import Told
+
+
+def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    match asked["do"]:
+        case "choices":
+            return {"choices": side.choices()}
+        case "step":
+            begun, cpu = time.perf_counter(), time.process_time()
+            loss = side.step(asked["choice"])
+            return {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - cpu, "loss": loss}
+        case "gradients":
+            loss, named = side.gradients(asked["choice"])
+            save_file({name: grad.float().cpu().contiguous() for name, grad in named.items()}, asked["to"])
+            return {"loss": loss}
+        case "peak":
+            if torch.cuda.is_available():
+                return {"gib": torch.cuda.max_memory_allocated() / 2**30}
+            return {"gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    raise ValueError(f"side: asked {asked['do']!r}")
+
+
+def main(name: str, model: str, batch: str, told: str) -> None:
+    out, sys.stdout = sys.stdout, sys.stderr
+    if name == "ours":
+        from ours import Ours as Side
+    else:
+        from theirs import Theirs as Side
+    side = Side(Path(model), Path(batch), Told(**json.loads(told)))
+    print("{}", file=out, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(side, json.loads(line))), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,15 @@
+"""What a side is told by the bench."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Told:
+    """Of both sides alike. `microbatch_tokens` are ours, 0: the product's default."""
+
+    threads: int = 2
+    device: str = "cpu"
+    is_mixed: bool = True
+    recompute: bool = False
+    lr: float = 1e-6
+    microbatch_tokens: int = 0
