@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from infra.config import Correction, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
 from infra.files import sync
-from trainer.learner.attention import mask_of, windows
+from trainer.learner.attention import PIECEWISE, seen_in, windows
 from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches
 from trainer.learner.logps import chunked_logps
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
@@ -89,6 +89,7 @@ class Learner:
 
     def _check_packing(self, folder: Path) -> None:
         """A packed row must give what rows of their own give; asked in float32, where rounding hides nothing."""
+        self.model.set_attn_implementation(PIECEWISE)
         windowed = windows(self.model.config)
         if windowed is not None:
             raise StartError(f"model {folder}: it has {windowed}; trainer.packing must be `rows` for it")
@@ -108,12 +109,14 @@ class Learner:
             logps_N = torch.cat([self._logps(part, is_mixed=False) for part in parts])
         return logps_N[np.concatenate([part.targets_N for part in parts]).argsort(kind="stable")]
 
-    def _hidden(self, ids_BT: torch.Tensor, **seen: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, ids_BT: torch.Tensor, **seen: Any) -> torch.Tensor:
         """Last hidden states, BTD. Padding is on the right, so causal attention alone keeps it out of plain rows."""
         return self.model.base_model(input_ids=ids_BT, use_cache=False, **seen).last_hidden_state
 
     def _fresh_optimizer(self) -> Any:
-        return torch.optim.AdamW(self.model.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay)
+        return torch.optim.AdamW(
+            self.model.parameters(), lr=self._config.lr, weight_decay=self._config.weight_decay, fused=True
+        )
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One AdamW step per minibatch."""
@@ -171,10 +174,10 @@ class Learner:
         ids_BT, sources_N, targets_N = self._tensors(
             microbatch.token_ids_BT, microbatch.sources_N, microbatch.targets_N
         )
-        seen = {}
+        seen: dict[str, Any] = {}
         if not microbatch.is_causal:
-            positions_BT, until_BT = self._tensors(microbatch.positions_BT, microbatch.until_BT)
-            seen = {"position_ids": positions_BT, "attention_mask": mask_of(until_BT)}
+            (until_T,), (positions_BT,) = microbatch.until_BT, self._tensors(microbatch.positions_BT)
+            seen = {"position_ids": positions_BT, "seen": seen_in(until_T, self._config.device)}
         with torch.autocast(torch.device(self._config.device).type, dtype=torch.bfloat16, enabled=is_mixed):
             hidden_ND = self._hidden(ids_BT, **seen).flatten(0, 1)[sources_N]
             head = self.model.get_output_embeddings()

@@ -46,7 +46,9 @@ def draw(shape: Shape, vocabulary: int, seed: int = 0) -> dict[str, list[Sample]
     return {
         "single": [make.sample([make.tokens(*shape.prompt)], shape.reply) for _ in range(shape.single)],
         "sessions": [
-            make.sample([make.tokens(*(shape.told if turn else shape.prompt)) for turn in range(shape.turns)], shape.reply)
+            make.sample(
+                [make.tokens(*(shape.told if turn else shape.prompt)) for turn in range(shape.turns)], shape.reply
+            )
             for _ in range(shape.sessions)
         ],
         "groups": [make.sample([prompt], shape.reply) for _ in range(shape.group)],
@@ -93,7 +95,9 @@ def logged(samples: Sequence[Sample], logps: Sequence[Sequence[float]], seed: in
         Sample(
             sample.token_ids,
             tuple(
-                Span(s.start, s.end, tuple(p + rng.gauss(0.0, NOISE) for p in own[s.start - 1 : s.end - 1]), s.advantage)
+                Span(
+                    s.start, s.end, tuple(p + rng.gauss(0.0, NOISE) for p in own[s.start - 1 : s.end - 1]), s.advantage
+                )
                 for s in sample.spans
             ),
         )

@@ -1,9 +1,9 @@
 """One side in a process of its own: a line of JSON in, one out.
 
-    {"do": "step", "choice": 4}       one optimiser step -> seconds, cpu_seconds, loss
-    {"do": "gradients", "choice": 4, "to": FILE}   no step -> loss
-    {"do": "choices"}                 -> what `choice` may be
-    {"do": "peak"}                    -> gib, the most that was resident since the start
+{"do": "step", "choice": 4}       one optimiser step -> seconds, cpu_seconds, loss
+{"do": "gradients", "choice": 4, "to": FILE}   no step -> loss
+{"do": "choices"}                 -> what `choice` may be
+{"do": "peak"}                    -> gib, the most that was resident since the start
 """
 
 import json

@@ -10,7 +10,7 @@ Loss: DAPO's, with `epsilon` 0.2, `epsilon_high` 0.28 and `delta` 2: what our de
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
