@@ -20,6 +20,7 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 import cases
 import torch
 from datasets import Dataset
+from datasets.table import InMemoryTable
 from told import Told
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
@@ -52,10 +53,10 @@ class Theirs:
             per_device_train_batch_size=2,
             report_to="none",
         )
+        prompts = InMemoryTable.from_pydict({"prompt": ["a", "b"]})  # none of them is read
         self._trainer = GRPOTrainer(
-            str(model), lambda completions, **_: [0.0] * len(completions), args, Dataset.from_dict({"prompt": ["a", "b"]}),
-            processing_class=tokenizer,
-        )  # fmt: skip
+            str(model), _no_reward, args, Dataset(prompts, fingerprint="two"), processing_class=tokenizer
+        )
         self._pad = tokenizer.pad_token_id
         trainer = self._trainer
         trainer.create_optimizer_and_scheduler(num_training_steps=10_000)
@@ -110,3 +111,7 @@ class Theirs:
         return {name: torch.tensor(values, device=device) for name, values in found.items()} | {
             "num_items_in_batch": total.to(device)
         }
+
+
+def _no_reward(completions: Sequence[str], **_: Any) -> list[float]:
+    return [0.0] * len(completions)
