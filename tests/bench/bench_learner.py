@@ -8,10 +8,11 @@ its warm-up, and the quickest kept.
     single     turns with prompts of their own, of many lengths
     sessions   ten turns each. TRL has no chains: each turn is a row of its own, with all that came before as its prompt
     groups     eight replies to one long prompt
+    single_compact   as single, and TRL computes logits for completions alone, as it does on GPUs and not on CPUs
 
 Before that, both give their loss and gradients for the same batch, in float32 and in bfloat16.
 
-    --rounds N     counted rounds of each case, 5 without it      --save FILE   the table as Markdown
+    --rounds N     counted rounds of each case, 4 without it      --save FILE   the table as Markdown
 """
 
 import argparse
@@ -47,7 +48,7 @@ TARGETS = {
     "float32_gradient_difference": ("<=", 1e-3),
     "bfloat16_gradient_difference": ("<=", 5e-2),
 }
-COMPARED = cases.Shape(single=3, sessions=1, turns=3, group=3, shared=96)  # for gradients: what is compared is the same
+COMPARED = cases.Shape(single=3, sessions=1, turns=3, group=3, shared=96)
 
 
 @dataclass(frozen=True)
@@ -70,27 +71,32 @@ class Measured:
         return [theirs / ours for ours, theirs in zip(self.seconds["ours"], self.seconds["theirs"], strict=True)]
 
 
-def measure(batch: Path, trained: int, rounds: int, told: Told) -> Measured:
+def measure(model: Path, batch: Path, rounds: int, told: Told) -> Measured:
     """Rounds of a case, then a step of each with activations computed again."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides.NAMES}
-    with sides.both(MODEL, batch, told) as pair:
+    trained, seconds = cases.num_trained(cases.load(batch)), {name: list[float]() for name in sides.NAMES}
+    with sides.both(model, batch, told) as pair:
         choices = {name: quickest(side) for name, side in pair.items()}
         for number in range(rounds):
-            for name in sides.NAMES if number % 2 else reversed(SIDES):
+            for name in sides.NAMES if number % 2 else reversed(sides.NAMES):
                 seconds[name].append(pair[name].step(choices[name]))
         gib = {name: side.peak_gib() for name, side in pair.items()}
-    recomputed = {}
-    for name in sides.NAMES:
-        with sides.one(name, MODEL, batch, replace(told, recompute=True)) as side:
-            side.step(choices[name])
-            recomputed[name] = side.peak_gib()
+    recomputed = {name: peak_gib(name, model, batch, replace(told, recompute=True), choices[name]) for name in gib}
     return Measured(trained, choices, seconds, gib, recomputed)
 
 
 def quickest(side: Side) -> int:
-    """The choice with the quickest second step of two; the first warms up."""
-    times = {choice: [side.step(choice) for _ in range(2)][1] for choice in side.choices()}
+    """The choice whose step is quickest, once the side is warm."""
+    choices = side.choices()
+    side.step(choices[0])
+    times = {choice: side.step(choice) for choice in choices}
     return min(times, key=lambda choice: times[choice])
+
+
+def peak_gib(name: str, model: Path, batch: Path, told: Told, choice: int) -> float:
+    """Of a step in a process of its own."""
+    with sides.one(name, model, batch, told) as side:
+        side.step(choice)
+        return side.peak_gib()
 
 
 def prepare(model: Path, folder: Path, shape: cases.Shape, device: str = "cpu") -> dict[str, Path]:
@@ -98,7 +104,7 @@ def prepare(model: Path, folder: Path, shape: cases.Shape, device: str = "cpu") 
     folder.mkdir()
     script = Path(__file__).with_name("learner") / "prepare.py"
     command = [sys.executable, str(script), str(model), str(folder), json.dumps(asdict(shape)), device]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, env=sides.environment())
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
@@ -112,14 +118,14 @@ def difference(batch: Path, told: Told, scratch: Path) -> tuple[float, float]:
 
 
 def differences(scratch: Path) -> dict[str, float]:
-    """The largest of all cases, in float32 and in bfloat16."""
+    """For one batch of all three kinds, in float32 and in bfloat16."""
     found: dict[str, float] = {}
     batches = prepare(MODEL, scratch / "compared", COMPARED)
-    for dtype in ("float32", "bfloat16"):
-        told = Told(is_mixed=dtype == "bfloat16")
-        each = [difference(batch, told, scratch) for batch in track(batches.values(), f"gradients in {dtype}")]
-        found[f"{dtype}_loss_difference"] = max(loss for loss, _ in each)
-        found[f"{dtype}_gradient_difference"] = max(gradient for _, gradient in each)
+    batch = scratch / "compared.json"
+    cases.save([sample for path in batches.values() for sample in cases.load(path)], batch)
+    for dtype in track(("float32", "bfloat16"), "gradients"):
+        loss, gradient = difference(batch, Told(is_mixed=dtype == "bfloat16"), scratch)
+        found |= {f"{dtype}_loss_difference": loss, f"{dtype}_gradient_difference": gradient}
     return found
 
 
@@ -162,17 +168,16 @@ def _spread(one: Measured, side: str) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--save", type=Path)
     asked = parser.parse_args(arguments)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         equal = differences(Path(scratch))
         batches = prepare(MODEL, Path(scratch) / "batches", cases.Shape())
-        measured = {
-            name: measure(batch, cases.num_trained(cases.load(batch)), asked.rounds, Told())
-            for name, batch in track(batches.items(), "cases")
-        }
+        runs = {name: (batch, asked.rounds, Told()) for name, batch in batches.items()}
+        runs["single_compact"] = batches["single"], asked.rounds, Told(is_compact=True)
+        measured = {name: measure(MODEL, *run) for name, run in track(runs.items(), "cases")}
     console = Console(record=True, width=240)
     console.print(told_of(measured))
     if asked.save:

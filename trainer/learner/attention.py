@@ -35,7 +35,7 @@ Seen = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float | None], torch.
 
 @dataclass(frozen=True)
 class Run:
-    """Places `[start, end)`, each of which sees the one before it. What the first sees of `before_P` all of them see."""
+    """Places `[start, end)`, each of which sees the one before it, and all of them `before_P`."""
 
     start: int
     end: int

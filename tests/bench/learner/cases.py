@@ -1,7 +1,7 @@
 """What both learners train on: samples, and the same as one prompt and completion a trained turn.
 
-Tokens are drawn at random: what a step costs does not depend on which they are. Logged log-probabilities are the model's
-own in float32, with noise like that between an engine and a trainer, so that ratios are near 1 as they are in life.
+Tokens are drawn at random: what a step costs does not depend on which they are. Logged log-probabilities are the
+model's own in float32, with noise like that between an engine and a trainer, so that ratios are near 1 as in life.
 """
 
 import json
@@ -29,14 +29,14 @@ class Row:
 class Shape:
     """How many tokens there are of what."""
 
-    single: int = 16  # turns, each with a prompt of its own
+    single: int = 12  # turns, each with a prompt of its own
     prompt: tuple[int, int] = (60, 180)
-    sessions: int = 2
+    sessions: int = 1
     turns: int = 10
-    told: tuple[int, int] = (30, 70)  # what a user or a tool says in between
+    told: tuple[int, int] = (30, 50)  # what a user or a tool says in between
     group: int = 8
-    shared: int = 768
-    reply: tuple[int, int] = (32, 96)
+    shared: int = 512
+    reply: tuple[int, int] = (32, 80)
 
 
 def draw(shape: Shape, vocabulary: int, seed: int = 0) -> dict[str, list[Sample]]:

@@ -1,11 +1,8 @@
 """Batches on disk with the model's own log-probabilities, computed by neither side; a process of its own."""
 
+import json
 import sys
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parents[2] / "support")]
-
-import json
 
 import cases
 import torch

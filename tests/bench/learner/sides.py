@@ -16,6 +16,14 @@ from told import Told
 NAMES = ("ours", "theirs")
 
 
+def environment() -> dict[str, str]:
+    """Of our scripts in processes of their own: the product and these modules are found, nothing is fetched or told."""
+    here = Path(__file__)
+    path = [str(here.parents[3]), str(here.parents[2] / "support"), os.environ.get("PYTHONPATH", "")]
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(path)}
+
+
 @dataclass(frozen=True)
 class Side:
     """One side's process."""
@@ -57,13 +65,12 @@ class Side:
 def one(name: str, model: Path, batch: Path, told: Told) -> Iterator[Side]:
     """A side that has loaded its model."""
     command = [sys.executable, str(Path(__file__).with_name("side.py")), name, str(model), str(batch)]
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
         [*command, json.dumps(asdict(told))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **quiet, "OMP_NUM_THREADS": str(told.threads)},
+        env=environment(),
     ) as process:
         side = Side(process)
         side.answer()

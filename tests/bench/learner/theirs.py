@@ -4,21 +4,20 @@ Generation, rewards and advantages are left out by handing it what its `_prepare
 better for it than what it does by itself: rows are sorted by length, and padded to the longest of their microbatch and
 not of the whole batch; and the microbatch's rows are tried, and the quickest kept.
 
+On a CPU, TRL 1.16 computes logits of prompts too and throws them away; on a GPU only those of completions.
+`is_compact` lets it do on a CPU what it does on a GPU, which is no setting of its own.
+
 Loss: DAPO's, with `epsilon` 0.2, `epsilon_high` 0.28 and `delta` 2: what our default computes, to the last term.
 """
 
-import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.modules["vllm"] = None  # type: ignore[assignment]  # TRL would import it where it is installed: 0.5 GB for nothing
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-
 import cases
 import torch
+import trl.trainer.utils
 from datasets import Dataset
 from datasets.table import InMemoryTable
 from told import Told
@@ -32,6 +31,8 @@ ROWS = (1, 4, 16)
 class Theirs:
     def __init__(self, model: Path, batch: Path, told: Told) -> None:
         torch.set_num_threads(told.threads)
+        if told.is_compact:
+            trl.trainer.utils._use_triton = lambda _device: True  # asked there for that choice alone
         self._rows = sorted(cases.rows(cases.load(batch)), key=lambda row: len(row.prompt) + len(row.completion))
         self._scratch = tempfile.TemporaryDirectory()
         tokenizer = AutoTokenizer.from_pretrained(model)

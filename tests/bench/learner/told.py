@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Told:
-    """Of both sides alike. `microbatch_tokens` are ours, 0: the product's default."""
+    """Of both sides alike, but `microbatch_tokens`, which is ours (0: the product's default), and `is_compact`, TRL's."""
 
     threads: int = 2
     device: str = "cpu"
@@ -13,3 +13,4 @@ class Told:
     recompute: bool = False
     lr: float = 1e-6
     microbatch_tokens: int = 0
+    is_compact: bool = False
