@@ -29,11 +29,11 @@ class Row:
 class Shape:
     """How many tokens there are of what."""
 
-    single: int = 12  # turns, each with a prompt of its own
+    single: int = 8  # turns, each with a prompt of its own
     prompt: tuple[int, int] = (60, 180)
     sessions: int = 1
     turns: int = 10
-    told: tuple[int, int] = (30, 50)  # what a user or a tool says in between
+    told: tuple[int, int] = (24, 40)  # what a user or a tool says in between
     group: int = 8
     shared: int = 512
     reply: tuple[int, int] = (32, 80)

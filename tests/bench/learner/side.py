@@ -1,9 +1,9 @@
 """One side in a process of its own: a line of JSON in, one out.
 
-{"do": "step", "choice": 4}       one optimiser step -> seconds, cpu_seconds, loss
+{"do": "step", "choice": 4}       one optimiser step -> seconds, loss
 {"do": "gradients", "choice": 4, "to": FILE}   no step -> loss
 {"do": "choices"}                 -> what `choice` may be
-{"do": "peak"}                    -> gib, the most that was resident since the start
+{"do": "peak"}                    -> gib, the most that was resident since the start, or of a GPU's memory allocated
 """
 
 import json
@@ -24,9 +24,11 @@ def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
         case "choices":
             return {"choices": side.choices()}
         case "step":
-            begun, cpu = time.perf_counter(), time.process_time()
+            begun = time.perf_counter()
             loss = side.step(asked["choice"])
-            return {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - cpu, "loss": loss}
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            return {"seconds": time.perf_counter() - begun, "loss": loss}
         case "gradients":
             loss, named = side.gradients(asked["choice"])
             save_file({name: grad.float().cpu().contiguous() for name, grad in named.items()}, asked["to"])

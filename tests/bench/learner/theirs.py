@@ -24,8 +24,8 @@ from told import Told
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-ROWS = (1, 4, 16)
-"""Rows of a microbatch that are tried."""
+ROWS = {"cpu": (1, 4), "cuda": (8, 32)}
+"""Rows of a microbatch that are tried, by device."""
 
 
 class Theirs:
@@ -65,7 +65,7 @@ class Theirs:
         trainer._prepare_inputs = lambda inputs: inputs
 
     def choices(self) -> list[int]:
-        return sorted({min(num, len(self._rows)) for num in ROWS})
+        return sorted({min(num, len(self._rows)) for num in ROWS[self._trainer.accelerator.device.type]})
 
     def step(self, num_rows: int) -> float:
         """One optimiser step, its loss."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Told:
-    """Of both sides alike, but `microbatch_tokens`, which is ours (0: the product's default), and `is_compact`, TRL's."""
+    """Of both sides alike, but `microbatch_tokens`, ours (0: the product's default), and `is_compact`, TRL's."""
 
     threads: int = 2
     device: str = "cpu"
