@@ -1,11 +1,11 @@
-"""`bench_learner.py` on a GPU: SmolLM2-135M, and the largest Llama of random weights that fits. Not part of `make bench`.
+"""`bench_learner.py` on a GPU: SmolLM2-135M, and the largest random Llama that fits. Not part of `make bench`.
 
     gpu_learner.py --peak-tflops 989            what the GPU does in bfloat16 without sparsity, for MFU
     gpu_learner.py --device cpu --rounds 1      the script itself, with a Llama of two layers and nothing else
 
-Tokens a second, memory (allocated, not reserved), the ratio to TRL, and MFU: 6 floating-point operations for each weight
-of a matrix and each token that a side lays out, over time and peak. TRL lays out more tokens for the same training, so
-its MFU may be the higher of two with the smaller rate.
+Tokens a second, memory (allocated, not reserved), the ratio to TRL, and MFU: 6 operations for each weight and each
+token that a side lays out, over time and peak. TRL lays out more tokens for the same training, so its MFU may
+be the higher of two with the smaller rate.
 """
 
 import argparse
