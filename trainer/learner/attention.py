@@ -128,9 +128,12 @@ def _attention(
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """As transformers calls it: gives BTHd."""
-    if seen is None:
-        return sdpa_attention_forward(module, query_BHTd, key_BGTd, value_BGTd, attention_mask, scaling=scaling, **rest)
-    return seen(query_BHTd, key_BGTd, value_BGTd, scaling).transpose(1, 2).contiguous(), None
+    if seen is not None:
+        return seen(query_BHTd, key_BGTd, value_BGTd, scaling).transpose(1, 2).contiguous(), None
+    out_BTHd, _ = sdpa_attention_forward(
+        module, query_BHTd, key_BGTd, value_BGTd, attention_mask, scaling=scaling, **rest
+    )
+    return out_BTHd, None
 
 
 AttentionInterface.register(PIECEWISE, _attention)
