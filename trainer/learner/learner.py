@@ -214,7 +214,10 @@ class Learner:
                     param.copy_(weights[name])
                     if name in steps:
                         state = {moment: moments[f"{moment}.{name}"].clone() for moment in _MOMENTS}
-                        self._optimizer.state[param] = {"step": torch.tensor(float(steps[name])), **state}
+                        self._optimizer.state[param] = {
+                            "step": torch.tensor(float(steps[name]), device=param.device),
+                            **state,
+                        }
         except (OSError, KeyError, ValueError, RuntimeError) as exc:
             raise StoreError(f"learner state {folder}: not readable for this model: {exc}") from exc
 

@@ -7,7 +7,7 @@ import torch
 from told import Told
 
 from infra.config import Packing, TrainerConfig
-from trainer.learner.batching import minibatches
+from trainer.learner.batching import Minibatch, minibatches
 from trainer.learner.learner import Learner
 
 
@@ -43,6 +43,6 @@ class Ours:
             total += float(loss.detach())
         return total, {name: param.grad for name, param in self._learner.model.named_parameters()}
 
-    def _parts(self, microbatch_tokens: int):
+    def _parts(self, microbatch_tokens: int) -> tuple[Minibatch, ...]:
         own = self._config
         return minibatches(self._samples, own.minibatch_turns, microbatch_tokens, seed=0, packing=own.packing)
