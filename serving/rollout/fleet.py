@@ -191,6 +191,7 @@ class Fleet:
     def hold(self, versions: Sequence[int]) -> None:
         """Have every engine keep these versions at hand."""
         now = time.monotonic()
+        self._asked_to_hold = {one: at for one, at in self._asked_to_hold.items() if one[1] in versions}
         for name, held in self.held.items():
             missing = [(name, version) for version in versions if version not in held]
             if any(now >= self._asked_to_hold.get(one, 0.0) for one in missing):

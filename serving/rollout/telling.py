@@ -1,6 +1,6 @@
 """What telemetry hears of the rollout: the state of the trial and of what is served, whenever somebody reads it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from infra import telemetry
@@ -9,6 +9,7 @@ from infra.telemetry.instruments import Labels
 from ingest.records.events import Arm, Mode, TrialState
 from ingest.store.releases import Served
 from serving.rollout.evidence import Standing
+from serving.rollout.evidence.lines import by_outcome
 
 IDLE = "idle"
 Points = Iterable[tuple[float, Labels]]
@@ -27,15 +28,15 @@ class Controller(Protocol):
 def observe(rollout: Controller) -> None:
     """Tell of `rollout` from now on."""
     telemetry.observe(metrics.STABLE_VERSION, lambda: _one(rollout.served.stable))
-    telemetry.observe(metrics.ASSIGNED_VERSION, lambda: _by(rollout.served.engines.items(), names.ENGINE))
+    telemetry.observe(metrics.ASSIGNED_VERSION, lambda: _by(rollout.served.engines, names.ENGINE))
     telemetry.observe(metrics.TRIAL_STATE, lambda: _states(rollout.served.state))
     telemetry.observe(metrics.TRIAL_CANDIDATE, lambda: _one(rollout.served.on_trial))
     telemetry.observe(metrics.TRIAL_SHARE, lambda: rollout.served.share)
     telemetry.observe(metrics.HOLDBACK_VERSION, lambda: _one(rollout.served.holdback))
     telemetry.observe(metrics.MODE, lambda: _modes(rollout.served.mode))
     telemetry.observe(metrics.RELEASE_LAST, lambda: rollout.served.last)
-    telemetry.observe(metrics.TRIAL_LOG_E, lambda: _by(_outcomes(_of_canary(rollout), "log_e."), names.OUTCOME))
-    telemetry.observe(metrics.TRIAL_LOG_HARM, lambda: _by(_outcomes(numbers_of(rollout), "log_harm."), names.OUTCOME))
+    telemetry.observe(metrics.TRIAL_LOG_E, lambda: _by(by_outcome(_of_canary(rollout), "log_e."), names.OUTCOME))
+    telemetry.observe(metrics.TRIAL_LOG_HARM, lambda: _by(by_outcome(numbers_of(rollout), "log_harm."), names.OUTCOME))
     telemetry.observe(metrics.TRIAL_LOG_THRESHOLD, lambda: _one(_of_canary(rollout).get("log_threshold")))
     telemetry.observe(metrics.TRIAL_LOG_MISMATCH, lambda: _one(numbers_of(rollout).get("log_mismatch")))
     telemetry.observe(metrics.TRIAL_USERS_NEEDED, lambda: _one(_of_canary(rollout).get("users_needed.promote")))
@@ -60,8 +61,8 @@ def _one(value: float | None) -> Points:
     return [] if value is None else [(value, {})]
 
 
-def _by(found: Iterable[tuple[str, float]], label: str) -> Points:
-    return [(value, {label: name}) for name, value in found]
+def _by(found: Mapping[str, float], label: str) -> Points:
+    return [(value, {label: name}) for name, value in found.items()]
 
 
 def _modes(now: Mode) -> Points:
@@ -73,12 +74,6 @@ def _states(now: TrialState | None) -> Points:
     return [(int(told == one), {names.STATE: one}) for one in (IDLE, *(state.value for state in TrialState))]
 
 
-def _outcomes(numbers: dict[str, float], prefix: str) -> list[tuple[str, float]]:
-    """By outcome: the reward, and each guardrail. `user` is no outcome: what one user can move."""
-    found = ((name.removeprefix(prefix), value) for name, value in numbers.items() if name.startswith(prefix))
-    return [(name, value) for name, value in found if name != "user"]
-
-
 def _units(numbers: dict[str, float]) -> Points:
     return [(numbers[name], {names.ARM: arm.value}) for arm in Arm if (name := f"units.{arm}") in numbers]
 
@@ -86,7 +81,7 @@ def _units(numbers: dict[str, float]) -> Points:
 def _means(numbers: dict[str, float]) -> Points:
     return [
         (numbers[f"{name}.{arm}"], {names.OUTCOME: name, names.ARM: arm.value})
-        for name, _ in _outcomes(numbers, "log_harm.")
+        for name in by_outcome(numbers, "log_harm.")
         for arm in Arm
         if f"{name}.{arm}" in numbers
     ]

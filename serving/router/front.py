@@ -1,25 +1,19 @@
-"""The front door: session-sticky arms, streaming pass-through, retries before the first byte, and feedback.
+"""The front door: session-sticky arms, streaming pass-through, and retries before the first byte.
 
 A request is read whole, given an identity and an arm, and sent to the best engine. Until the first byte of the reply
 has gone out, a failed engine costs the user nothing but time: the request goes to the next one, under the same trace
-id. Replies pass through as they come; the router never parses them. Feedback goes to a disk spool, so a user's thumb
-does not wait for a broker.
+id. Replies pass through as they come; the router never parses them.
 """
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import logging
-import re
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, model_validator
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -29,17 +23,17 @@ from starlette.types import Send
 
 from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
-from infra.errors import StoreError
 from infra.lifecycle import Deadline
 from infra.telemetry import metrics, names
-from ingest.log import topics
-from ingest.privacy.intake import Intake, user_in
-from ingest.records.events import Arm, Consent, Feedback, Headers, TurnKind, key_of, session_key
-from ingest.records.ids import trace_of
+from ingest.privacy.intake import Intake
+from ingest.records.events import Arm, Assignment
 from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
 from serving.requests import OWN_WORDS, RequestsMiddleware
+from serving.router.clients import Clients, session_of
+from serving.router.feedback import FeedbackDesk
+from serving.router.refusals import Refused, read_body
 from serving.router.routing import Health, assign, order
 from serving.spool import Spool
 
@@ -52,9 +46,7 @@ _HOP_BY_HOP = frozenset(
 _NOT_ON = _HOP_BY_HOP | {*headers.FROM_ROUTER, headers.USER, "authorization", "accept-encoding"}
 _NOT_TRACED_ON = _NOT_ON | OWN_WORDS
 _TRY_ANOTHER = frozenset({500, 502, 503, 504})
-_NAMES_USER = re.compile(rb'"(?:user|safety_identifier|user_id)"\s*:')
 _PROBE_EVERY_S = 1.0
-_MAX_BODY_BYTES = 16 << 20
 
 
 class Failed(StrEnum):
@@ -65,46 +57,16 @@ class Failed(StrEnum):
     BROKEN_STREAM = "stream broken"
 
 
-class Refused(Exception):
-    """A request that is answered with an OpenAI-style error."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
-
-    def response(self) -> JSONResponse:
-        kind = {401: "authentication_error", 503: "server_error"}.get(self.status, "invalid_request_error")
-        return JSONResponse({"error": {"message": self.message, "type": kind, "code": self.status}}, self.status)
-
-
-class FeedbackRequest(BaseModel):
-    """The body of `POST /v1/feedback`. `id` is a completion's `id` (or a trace id); `value` is -1 (bad) to 1 (good)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str | None = Field(None, max_length=200)
-    session: str | None = Field(None, max_length=200)
-    value: StrictFloat = Field(ge=-1.0, le=1.0)
-    name: str = Field("thumb", min_length=1, max_length=256)
-    comment: str = Field("", max_length=10_000)
-    user: str | None = Field(None, max_length=200)
-    feedback_id: str | None = Field(None, min_length=1, max_length=200)
-
-    @model_validator(mode="after")
-    def _about_something(self) -> "FeedbackRequest":
-        if not self.id and not self.session:
-            raise ValueError("must name a completion (`id`) or a `session`")
-        return self
-
-
 class Router:
     """One router process. `served` is replaced by whoever follows the release log."""
 
     def __init__(self, slots: Mapping[str, EngineSlot], config: RouterConfig, spool: Spool, intake: Intake) -> None:
-        self._slots, self._config, self._spool, self._intake = slots, config, spool, intake
+        self._slots, self._config, self._spool = slots, config, spool
+        self._clients = Clients(config, intake)
         self.served = Served()
         self.health = Health()
         self.counts: Counter[str] = Counter()
+        self._feedback = FeedbackDesk(self._clients, spool, intake, self.counts)
         self._given: Counter[Arm] = Counter()
         self._session: aiohttp.ClientSession | None = None
         self._is_starting = True  # until an engine has answered
@@ -159,10 +121,10 @@ class Router:
         """`/v1/*`: to an engine and back."""
         self.counts["requests"] += 1
         try:
-            tenant = self._tenant(request)
-            session = _session(request)
-            body = await _body(request)
-            identity = self._identify(request, tenant, session, _user(request, body))
+            tenant = self._clients.tenant(request)
+            session = session_of(request)
+            body = await read_body(request)
+            identity = self._clients.identify(request, tenant, session, body, self._assign)
         except Refused as refused:
             return refused.response()
         except ClientDisconnect:
@@ -173,43 +135,8 @@ class Router:
         answer.headers[headers.SESSION] = session
         return answer
 
-    def _identify(self, request: Request, tenant: str, session: str, user: str) -> Identity:
-        session_id = self._within(tenant, session)
-        turn = request.headers.get(headers.TURN, TurnKind.MAIN)
-        if turn not in tuple(TurnKind):
-            raise Refused(400, f"{headers.TURN}: must be one of {', '.join(TurnKind)}, got {turn!r}")
-        parent = _session_name(request, headers.PARENT_SESSION)
-        return Identity(
-            trace_id=headers.new_trace(session_id),
-            session_id=session_id,
-            tenant=tenant,
-            kind=TurnKind(turn),
-            assignment=assign(session_id, self.served, tuple(self._slots), self.health),
-            consent=self._consent(request),
-            user=self._intake.pseudonym(tenant, user),
-            parent_session_id=self._within(tenant, parent) if parent else None,
-        )
-
-    def _consent(self, request: Request) -> Consent | None:
-        said = request.headers.get(headers.CONSENT)
-        if said not in (None, "yes", "no"):
-            raise Refused(400, f"{headers.CONSENT}: must be yes or no, got {said!r}")
-        if said is None:
-            return Consent.ASSUMED if self._config.capture_by_default else None
-        return Consent.GIVEN if said == "yes" else None
-
-    def _tenant(self, request: Request) -> str:
-        if not self._config.api_keys:
-            return "default"
-        key = request.headers.get("authorization", "").removeprefix("Bearer ")
-        tenant = self._config.api_keys.get(hashlib.sha256(key.encode()).hexdigest())
-        if tenant is None:
-            raise Refused(401, "this endpoint needs an API key of its configuration: Authorization: Bearer <key>")
-        return tenant
-
-    def _within(self, tenant: str, name: str) -> str:
-        """A name that a client gave, told apart from the same name given by another tenant."""
-        return f"{tenant}/{name}" if self._config.api_keys else name
+    def _assign(self, session_id: str) -> Assignment:
+        return assign(session_id, self.served, tuple(self._slots), self.health)
 
     async def _serve(self, request: Request, identity: Identity, body: bytes) -> Response:
         deadline = Deadline.after(self._config.retry_for_s)
@@ -285,57 +212,6 @@ class Router:
         finally:
             answer.close()
 
-    # -- feedback
-
-    async def feedback(self, request: Request) -> Response:
-        """`POST /v1/feedback`: durable on this disk when answered with 202."""
-        try:
-            record = self._feedback(request, self._tenant(request), await _body(request))
-            value, schema = await self._closed(record)
-        except Refused as refused:
-            return refused.response()
-        carried = schema | telemetry.headers_out()
-        key = key_of(session_id=record.session_id, trace_id=record.trace_id)
-        if not self._spool.put(topics.FEEDBACK.name, key, value, carried):
-            return Refused(503, "feedback cannot be stored now; send it again later").response()
-        self.counts["feedback"] += 1
-        telemetry.count(metrics.FEEDBACK_TAKEN)
-        return JSONResponse({"feedback_id": record.feedback_id}, 202)
-
-    async def _closed(self, record: Feedback) -> tuple[bytes, Headers]:
-        """Feedback redacted and sealed, as it is written."""
-        try:
-            return await asyncio.to_thread(self._intake.close_feedback, self._intake.redact_feedback(record))
-        except StoreError as exc:
-            logger.error("feedback %s: not taken: %s", telemetry.Local(record.feedback_id), exc)
-            raise Refused(503, "feedback cannot be stored now; send it again later") from exc
-
-    def _feedback(self, request: Request, tenant: str, body: bytes) -> Feedback:
-        try:
-            given = FeedbackRequest.model_validate_json(body)
-            trace = trace_of(given.id) if given.id else None
-            session = self._within(tenant, given.session) if given.session else None
-            if trace and session and not trace.startswith(session_key(session)):
-                raise Refused(400, f"id: {given.id!r:.80} is no completion of session {given.session!r}")
-            return Feedback(
-                feedback_id=self._within(tenant, given.feedback_id or uuid.uuid4().hex),
-                trace_id=trace,
-                session_id=session,
-                tenant=tenant,
-                user=self._intake.pseudonym(tenant, request.headers.get(headers.USER) or given.user or ""),
-                name=given.name,
-                value=given.value,
-                comment=given.comment,
-                at=time.time(),
-            )
-        except ValidationError as exc:
-            told = "; ".join(
-                f"{'.'.join(map(str, error['loc'])) or 'feedback'}: {error['msg'].removeprefix('Value error, ')}, "
-                f"got {error['input']!r:.80}"
-                for error in exc.errors()
-            )
-            raise Refused(400, told) from exc
-
     # -- state
 
     async def status(self, _request: Request) -> Response:
@@ -373,7 +249,7 @@ class Router:
         is_telling = telemetry.is_tracing() or telemetry.is_measuring()
         return Starlette(
             routes=[
-                Route("/v1/feedback", self.feedback, methods=["POST"]),
+                Route("/v1/feedback", self._feedback.take, methods=["POST"]),
                 Route("/v1/{path:path}", self.forward, methods=["GET", "POST"]),
                 Route("/status", self.status),
                 Route("/health", self.healthy),
@@ -395,38 +271,6 @@ def _tell(identity: Identity) -> None:
     now = telemetry.current()
     if now.is_recording():
         now.set_attributes({names.TRACE: identity.trace_id, names.ARM: identity.assignment.arm.value})
-
-
-def _session(request: Request) -> str:
-    return _session_name(request, headers.SESSION) or headers.new_session()
-
-
-def _session_name(request: Request, header: str) -> str | None:
-    name = request.headers.get(header)
-    if name and not headers.is_session_name(name):
-        raise Refused(400, f"{header}: must be 1 to 200 visible ASCII characters, got {name[:60]!r}")
-    return name or None
-
-
-def _user(request: Request, body: bytes) -> str:
-    """Who a client says that its user is; a body is only read where it may say so."""
-    named = request.headers.get(headers.USER)
-    if named or not _NAMES_USER.search(body):
-        return named or ""
-    try:
-        asked = json.loads(body)
-    except ValueError:
-        return ""  # the engine refuses it
-    return user_in(asked) if isinstance(asked, dict) else ""
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise Refused(413, f"a request may have {_MAX_BODY_BYTES} bytes, got more")
-    return bytes(body)
 
 
 def _told(failure: Exception) -> str:

@@ -21,7 +21,7 @@ class LossInputs:
     gradient independent of how the minibatch is cut.
 
     Masks are optional, all true without them: `policy_mask_N` is false where the policy gradient leaves a token out,
-    `stable_mask_N` where nothing holds it to stable. A masked token's numbers may be anything but NaN in `logps_N`.
+    `stable_mask_N` where nothing holds it to stable. A masked token's numbers may be anything finite.
     """
 
     logps_N: torch.Tensor

@@ -82,11 +82,6 @@ class Beginnings:
         return self._num_counted
 
     @property
-    def newest_at(self) -> float:
-        """When the last session began, in Unix time; without any, the beginning of it."""
-        return self._order[-1].began_at if self._order else 0.0
-
-    @property
     def active_s(self) -> float:
         """Seconds in which sessions came: from each to the next, or `idle_s` if that is less."""
         return self._active_us / _MICROSECONDS

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 
 from serving.rollout.evidence import bets
-from serving.rollout.evidence.tally import REWARD, Totals
+from serving.rollout.evidence.lines import USER, harm_line
+from serving.rollout.evidence.tally import Totals
 
 
 def numbers(tally: Totals, threshold: float, split_line: float) -> dict[str, float]:
@@ -32,11 +33,10 @@ def numbers(tally: Totals, threshold: float, split_line: float) -> dict[str, flo
         moved += [help_most, *(most * down for _, down in helps)]
         harmed.append(hurt_most)
         needed.append(math.ceil(threshold / help_most))
-        shared = 1 if name == REWARD else max(1, len(config.guardrails))
-        enough.append(math.ceil(math.log(shared / config.alpha_rollback) / hurt_most))
+        enough.append(math.ceil(harm_line(config, name, config.alpha_rollback) / hurt_most))
     return {
-        "log_e.user": max(moved),
-        "log_harm.user": max(harmed),
+        f"log_e.{USER}": max(moved),
+        f"log_harm.{USER}": max(harmed),
         "users_needed.promote": float(max(needed)),
         "users_needed.reject": float(min(enough)),
     }
@@ -44,6 +44,6 @@ def numbers(tally: Totals, threshold: float, split_line: float) -> dict[str, flo
 
 def told(found: Mapping[str, float], verdict: str) -> str:
     """The bound, as a part of a sentence."""
-    name = "log_e.user" if verdict == "promote" else "log_harm.user"
+    name = f"log_e.{USER}" if verdict == "promote" else f"log_harm.{USER}"
     least = found[f"users_needed.{verdict}"]
     return f"one user moves this by at most e^{found[name]:.2f}, and fewer than {least:.0f} cannot {verdict} it"

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from infra.config import GateConfig
 from serving.rollout.evidence import influence
+from serving.rollout.evidence.lines import harm_line
 from serving.rollout.evidence.stream import level
 from serving.rollout.evidence.tally import REWARD, Totals
 
@@ -143,7 +144,7 @@ def harm(tally: Totals, numbers: Mapping[str, float], alpha: float) -> str | Non
     """Why the treatment is harmful: a process over its line (Ville; Bonferroni over the guardrails)."""
     rails = [name for name in tally.measured if name != REWARD]
     for name in (REWARD, *rails):
-        line = harm_line(tally, name, alpha)
+        line = harm_line(tally.config, name, alpha)
         if numbers.get(f"log_harm.{name}", 0.0) < line:
             continue
         what = "users are served worse: reward" if name == REWARD else f"guardrail {name} is hurt:"
@@ -159,11 +160,6 @@ def harm(tally: Totals, numbers: Mapping[str, float], alpha: float) -> str | Non
 
 def _mean(value: float | None) -> str:
     return "none yet" if value is None else f"{value:.3f}"
-
-
-def harm_line(tally: Totals, name: str, alpha: float) -> float:
-    """Log of the harm that is enough. Guardrails share `alpha` among them."""
-    return (0.0 if name == REWARD else math.log(max(1, len(tally.config.guardrails)))) - math.log(alpha)
 
 
 def _weakest(tally: Totals, numbers: Mapping[str, float]) -> tuple[str, float]:

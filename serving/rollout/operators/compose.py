@@ -13,6 +13,7 @@ from typing import Protocol
 from ingest.records.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
 from ingest.store.releases import UNDECIDED
 from serving.rollout.evidence import REWARD, Standing
+from serving.rollout.evidence.lines import by_outcome
 from serving.rollout.operators.story import Point, Stage, Step, Story
 
 MAX_POINTS = 200
@@ -21,7 +22,6 @@ LineOf = Callable[[str, bool], float]
 """Outcome, and whether in a watch -> the log of the evidence of harm that ends it."""
 
 _ABOUT_WRITERS = (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED)
-_NO_OUTCOME = "user"  # `log_e.user` is what one user can move
 
 
 class Gauge(Protocol):
@@ -115,13 +115,13 @@ def decided(moves: Sequence[Release], line_of: LineOf) -> list[Point]:
     return [
         point(one.numbers, one.at, before.share, line_of, before.state is TrialState.PROMOTED)
         for before, one in pairwise(moves)
-        if before.state in (TrialState.CANARY, TrialState.PROMOTED) and _by_outcome(one.numbers, "log_harm.")
+        if before.state in (TrialState.CANARY, TrialState.PROMOTED) and by_outcome(one.numbers, "log_harm.")
     ]
 
 
 def point(numbers: Mapping[str, float], at: float, share: float, line_of: LineOf, is_watch: bool = False) -> Point:
     """What a gate's numbers say, for people. A watch is about harm only."""
-    evidence, harms = _by_outcome(numbers, "log_e."), _by_outcome(numbers, "log_harm.")
+    evidence, harms = by_outcome(numbers, "log_e."), by_outcome(numbers, "log_harm.")
     rails = {} if is_watch else {name: value for name, value in evidence.items() if name != REWARD}
     weakest = min(rails, key=lambda name: rails[name], default="")
     nearest = max(harms, key=lambda name: harms[name] - line_of(name, is_watch), default="")
@@ -138,11 +138,6 @@ def point(numbers: Mapping[str, float], at: float, share: float, line_of: LineOf
         log_harm=harms.get(nearest),
         harm_line=line_of(nearest, is_watch) if nearest else None,
     )
-
-
-def _by_outcome(numbers: Mapping[str, float], prefix: str) -> dict[str, float]:
-    found = {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
-    return {name: value for name, value in found.items() if name != _NO_OUTCOME}
 
 
 def stages(version: Version | None, moves: Sequence[Release], left: float | None) -> tuple[Stage, ...]:

@@ -1,13 +1,12 @@
 """What measures a trial's evidence again for its story: the gate's own functions, over the same rewards."""
 
-import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 from infra.config import RolloutConfig
 from ingest.records.events import Release, Reward
 from ingest.store.releases import Served, advance, fold
-from serving.rollout.evidence import REWARD, Evidence, Standing, judge, watch
+from serving.rollout.evidence import Evidence, Standing, judge, lines, watch
 from serving.rollout.judged import Judged, gate_of
 from serving.rollout.moves import thaw
 from serving.rollout.operators.compose import LineOf
@@ -71,11 +70,8 @@ class Past:
 
 
 def harm_line(config: RolloutConfig) -> LineOf:
-    """As the gate and the watch have it: guardrails share an alpha among them."""
-    shared = math.log(max(1, len(gate_of(config).guardrails)))
-
-    def line(outcome: str, is_watch: bool) -> float:
-        alpha = config.watch.alpha if is_watch else config.gate.alpha_rollback
-        return (0.0 if outcome == REWARD else shared) - math.log(alpha)
-
-    return line
+    """As the gate and the watch have it."""
+    gate = gate_of(config)
+    return lambda outcome, is_watch: lines.harm_line(
+        gate, outcome, config.watch.alpha if is_watch else gate.alpha_rollback
+    )
