@@ -130,7 +130,6 @@ def _laid_out(held: Sequence[Sequence[Tree]]) -> Microbatch:
             for sample, places in zip(tree.samples, tree.places, strict=True):
                 spans += [(span, number * length + start + places, sample) for span in sample.spans]
             start += tree.size
-        positions_BT[number, start:] = np.arange(length - start)  # padding sees itself: NaN comes of seeing nothing
     return Microbatch(
         ids_BT,
         positions_BT,
