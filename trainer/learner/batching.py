@@ -25,7 +25,7 @@ class Microbatch:
 
     `sources_N` are places in the flattened B x T whose hidden states predict `targets_N`. A place's `until_BT` is where
     the run of those that may see it ends (`trainer.learner.packing`); with `is_causal`, causal attention and the places
-    themselves as positions are exact without it. `turns_N` count the microbatch's turns.
+    themselves as positions are exact without it, and else there is one row. `turns_N` count the microbatch's turns.
     """
 
     token_ids_BT: NDArray[np.int64]
@@ -100,7 +100,7 @@ def _rows(samples: Sequence[Sample], microbatch_tokens: int, packing: Packing) -
     if packing is Packing.ROWS:
         return _padded(samples, microbatch_tokens)
     found = trees(samples, microbatch_tokens) if packing is Packing.SHARED else [Tree.of([one]) for one in samples]
-    return rows(found, microbatch_tokens)
+    return ([row] for row in rows(found, microbatch_tokens))
 
 
 def _padded(samples: Iterable[Sample], microbatch_tokens: int) -> Iterator[list[list[Tree]]]:
@@ -130,7 +130,6 @@ def _laid_out(held: Sequence[Sequence[Tree]]) -> Microbatch:
             for sample, places in zip(tree.samples, tree.places, strict=True):
                 spans += [(span, number * length + start + places, sample) for span in sample.spans]
             start += tree.size
-        positions_BT[number, start:] = np.arange(length - start)  # padding sees itself: NaN comes of seeing nothing
     return Microbatch(
         ids_BT,
         positions_BT,

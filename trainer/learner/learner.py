@@ -26,7 +26,7 @@ from infra.config import Correction, Packing, TrainerConfig
 from infra.errors import StartError
 from infra.storage import Folder, Place
 from trainer.learner import adapters, parts
-from trainer.learner.attention import mask_of, windows
+from trainer.learner.attention import PIECEWISE, seen_in, windows
 from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches
 from trainer.learner.entropy import sampled_entropy
 from trainer.learner.export import export
@@ -98,6 +98,7 @@ class Learner:
 
     def _check_packing(self, folder: Path) -> None:
         """A packed row must give what rows of their own give; asked in float32, where rounding hides nothing."""
+        self.model.set_attn_implementation(PIECEWISE)
         windowed = windows(self.model.config)
         if windowed is not None:
             raise StartError(f"model {folder}: it has {windowed}; trainer.packing must be `rows` for it")
@@ -117,7 +118,7 @@ class Learner:
             logps_N = torch.cat([self._logps(part, is_mixed=False) for part in parts])
         return logps_N[np.concatenate([part.targets_N for part in parts]).argsort(kind="stable")]
 
-    def _hidden(self, ids_BT: torch.Tensor, **seen: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, ids_BT: torch.Tensor, **seen: Any) -> torch.Tensor:
         """Last hidden states, BTD. Padding is on the right, so causal attention alone keeps it out of plain rows."""
         return self.model.base_model(input_ids=ids_BT, use_cache=False, **seen).last_hidden_state
 
@@ -125,7 +126,8 @@ class Learner:
         return {name: param for name, param in self.model.named_parameters() if param.requires_grad}
 
     def _fresh_optimizer(self) -> Any:
-        return torch.optim.AdamW(self._trained().values(), lr=self._config.lr, weight_decay=self._config.weight_decay)
+        weights, own = self._trained().values(), self._config
+        return torch.optim.AdamW(weights, lr=own.lr, weight_decay=own.weight_decay, fused=True)
 
     def anchor(self, folder: Place | None) -> None:
         """Keep stable's weights, where KL to them is asked for: of what trains, and of that this rank's rows."""
@@ -261,17 +263,17 @@ class Learner:
         ids_BT, sources_N, targets_N = self._tensors(
             microbatch.token_ids_BT, microbatch.sources_N, microbatch.targets_N
         )
-        seen = {}
+        seen: dict[str, Any] = {}
         if not microbatch.is_causal:
-            positions_BT, until_BT = self._tensors(microbatch.positions_BT, microbatch.until_BT)
-            seen = {"position_ids": positions_BT, "attention_mask": mask_of(until_BT)}
+            (until_T,), (positions_BT,) = microbatch.until_BT, self._tensors(microbatch.positions_BT)
+            seen = {"position_ids": positions_BT, "seen": seen_in(until_T, self._config.device)}
         with torch.autocast(torch.device(self._config.device).type, dtype=torch.bfloat16, enabled=is_mixed):
             return self.model.within(self._trained_logps, ids_BT, seen, sources_N, targets_N, entropies)
 
     def _trained_logps(
         self,
         ids_BT: torch.Tensor,
-        seen: dict[str, torch.Tensor],
+        seen: dict[str, Any],
         sources_N: torch.Tensor,
         targets_N: torch.Tensor,
         entropies: list[tuple[torch.Tensor, int]] | None,
@@ -324,7 +326,7 @@ class Learner:
 
     def _state(self, param: torch.Tensor, held: Held) -> dict[str, torch.Tensor]:
         """AdamW's of a parameter."""
-        state = {"step": torch.tensor(float(held.step))}
+        state = {"step": torch.tensor(float(held.step), device=param.device)}
         for moment in MOMENTS:
             state[moment] = torch.zeros_like(param, requires_grad=False)
             _here(state[moment]).copy_(held.tensors[moment])

@@ -57,17 +57,18 @@ def test_padded_microbatches_keep_to_the_bound() -> None:
     assert sum(microbatch.num_trained for microbatch in found) == 14
 
 
-def test_a_sample_above_the_bound_is_a_microbatch_of_its_own() -> None:
+@pytest.mark.parametrize(("packing", "rest"), [(Packing.ROWS, (2, 5)), (Packing.SHARED, (1, 10))])
+def test_a_sample_above_the_bound_is_a_microbatch_of_its_own(packing: Packing, rest: tuple[int, int]) -> None:
     samples = [sample(100, (1, 3)), *(sample(5, (1, 3), token=n) for n in (2, 3))]
-    found = microbatches(minibatches(samples, 100, 16, seed=0))
-    assert sorted(microbatch.token_ids_BT.shape for microbatch in found) == [(1, 100), (2, 5)]
+    found = microbatches(minibatches(samples, 100, 16, 0, packing))
+    assert sorted(microbatch.token_ids_BT.shape for microbatch in found) == sorted([(1, 100), rest])
 
 
 @pytest.mark.parametrize(
     ("packing", "shapes"),
     [
         (Packing.ROWS, [(2, 160), (4, 160)]),
-        (Packing.PACKED, [(2, 160), (4, 160)]),
+        (Packing.PACKED, [(1, 320), (1, 640)]),
         (Packing.SHARED, [(1, 460)]),
     ],
 )

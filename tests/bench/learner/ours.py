@@ -1,0 +1,48 @@
+"""Our side: the product's `Learner`, and the layout of the batch with it."""
+
+from pathlib import Path
+
+import cases
+import torch
+from told import Told
+
+from infra.config import Packing, TrainerConfig
+from trainer.learner.batching import Minibatch, minibatches
+from trainer.learner.learner import Learner
+
+
+class Ours:
+    def __init__(self, model: Path, batch: Path, told: Told) -> None:
+        self._samples = cases.load(batch)
+        self._config = TrainerConfig(
+            lr=told.lr,
+            dtype="bfloat16" if told.is_mixed else "float32",
+            device=told.device,
+            threads=told.threads,
+            recompute_activations=told.recompute,
+            minibatch_turns=len(cases.rows(self._samples)),
+            microbatch_tokens=told.microbatch_tokens or TrainerConfig().microbatch_tokens,
+            packing=Packing.SHARED,
+        )
+        self._learner = Learner(model, self._config)
+
+    def choices(self) -> list[int]:
+        """One: our setting is the default."""
+        return [self._config.microbatch_tokens]
+
+    def step(self, microbatch_tokens: int) -> float:
+        """One optimiser step, its loss."""
+        return self._learner.update(self._parts(microbatch_tokens)).loss
+
+    def gradients(self, microbatch_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+        ((*parts,),) = self._parts(microbatch_tokens)
+        total = 0.0
+        for part in parts:
+            loss = self._learner.loss(part, parts).loss
+            loss.backward()
+            total += float(loss.detach())
+        return total, {name: param.grad for name, param in self._learner.model.named_parameters()}
+
+    def _parts(self, microbatch_tokens: int) -> tuple[Minibatch, ...]:
+        own = self._config
+        return minibatches(self._samples, own.minibatch_turns, microbatch_tokens, seed=0, packing=own.packing)
