@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 sys.path.insert(0, str(Path(__file__).with_name("zoo")))
 
 import bench
-import tiny_model
-from beasts import BEASTS, STABLE, Beast, everywhere
-from breeding import BASE_LR, BASE_STEPS, EVERY_KIND, teach
+from beasts import BEASTS, STABLE, Beast
+from breeds import Taught, base, bred, everywhere
 from house import MODEL, House, has_ended
 from rich.console import Console
 from rich.progress import track
@@ -33,7 +32,7 @@ from visitors import Visitors
 from ingest.records.events import Release, TrialState
 
 NUM_VISITORS = 12
-NUM_BEFORE = 1200
+NUM_BEFORE = 900
 """Sessions before the first trial: a fifth of them is held out, for replays."""
 TRIAL_S = 600.0
 SETTLE_S = 3.0
@@ -62,6 +61,8 @@ SWITCHBACK: dict[str, Any] = COMMON | {
     "watch": {"share": 0.3, "min_units": 10, "max_units": 400},
 }
 TARGETS = {"split_right": (">=", 1.0), "switchback_right": (">=", 1.0), "requests_failed": ("<=", 0.0)}
+
+Versions = Sequence[tuple[Beast, Path]]
 
 
 @dataclass(frozen=True)
@@ -92,45 +93,32 @@ def main() -> None:
     sides = {"split": SPLIT, "switchback": SWITCHBACK}
     figures: dict[str, float | None] = {}
     failed = 0
+    print("breeding", flush=True)
+    parent = base()
+    stable = bred(Taught(everywhere(STABLE)), parent)
+    versions = [
+        (beast, bred(beast.recipe, stable if beast.is_damaged else parent)) for beast in track(chosen, "breeding")
+    ]
     with tempfile.TemporaryDirectory() as scratch:
-        model = raise_stable(Path(scratch))
-        bred = {beast: breed(beast, model, Path(scratch)) for beast in track(chosen, "breeding")}
         for side, rollout in sides.items():
-            if args.placement not in (None, side):
-                continue
-            fates, num_failed = visit(Path(scratch) / side, model, rollout, bred)
-            show(side, fates)
-            figures[f"{side}_right"] = sum(fate.is_right for fate in fates) / len(fates)
-            failed += num_failed
+            if args.placement in (None, side):
+                fates, num_failed = visit(Path(scratch) / side, stable, rollout, versions)
+                show(side, fates)
+                figures[f"{side}_right"] = sum(fate.is_right for fate in fates) / len(fates)
+                failed += num_failed
     figures["requests_failed"] = float(failed)
     bench.report("zoo", figures, {name: target for name, target in TARGETS.items() if name in figures})
 
 
-def raise_stable(folder: Path) -> Path:
-    """The model that serves at first."""
-    blank, base, stable = folder / "blank", folder / "base", folder / "stable"
-    tiny_model.write(blank)
-    teach(blank, base, EVERY_KIND, BASE_STEPS, BASE_LR)
-    teach(base, stable, everywhere(STABLE))
-    return stable
-
-
-def breed(beast: Beast, parent: Path, folder: Path) -> Path:
-    """A version's files."""
-    bred = folder / "bred" / beast.name.replace(" ", "-")
-    beast.breed(parent, bred)
-    return bred
-
-
-def visit(folder: Path, model: Path, rollout: dict[str, Any], bred: dict[Beast, Path]) -> tuple[list[Fate], int]:
+def visit(folder: Path, model: Path, rollout: dict[str, Any], versions: Versions) -> tuple[list[Fate], int]:
     """Every beast's trial, one after the other; and how many requests of users failed."""
     folder.mkdir()
     house = House(folder, model, rollout)
     house.start()
     try:
         with visitors(house) as people:
-            house.until(lambda: people.sessions >= NUM_BEFORE, 600.0, f"{NUM_BEFORE} sessions before the first trial")
-            fates = [judge(house, people, *one) for one in track(bred.items(), "the zoo")]
+            house.until(lambda: people.sessions >= NUM_BEFORE, 1800.0, f"{NUM_BEFORE} sessions before the first trial")
+            fates = [judge(house, people, *one) for one in track(versions, "the zoo")]
         return fates, len(people.failed)
     finally:
         house.stop()
