@@ -156,7 +156,7 @@ def figures_of(found: dict[str, Found]) -> dict[str, float | None]:
 
 TARGETS: dict[str, tuple[str, float]] = {
     **{row: ("<=", 0.05) for row in rows() if row.startswith("level")},
-    **{row: ("<=", 0.05) for row in turns.LEVELS},
+    **dict.fromkeys(turns.LEVELS, ("<=", 0.05)),
     "power.50.+2.sessions": ("<=", 3_800),
     "watch.+0": ("<=", 0.05),
     "stream.half_bad": ("<=", 0.05),

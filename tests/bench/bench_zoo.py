@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 sys.path.insert(0, str(Path(__file__).with_name("zoo")))
 
 import bench
+import transformers
 from beasts import BEASTS, STABLE, Beast
 from breeds import Taught, base, bred, everywhere
 from house import MODEL, House, has_ended
@@ -60,7 +61,13 @@ SWITCHBACK: dict[str, Any] = COMMON | {
     "gate": GATE | {"ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}]},
     "watch": {"share": 0.3, "min_units": 10, "max_units": 400},
 }
-TARGETS = {"split_right": (">=", 1.0), "switchback_right": (">=", 1.0), "requests_failed": ("<=", 0.0)}
+SIDES = {"split": SPLIT, "switchback": SWITCHBACK}
+TARGETS = {
+    "split_right": (">=", 1.0),
+    "switchback_right": (">=", 1.0),
+    "same_verdicts": (">=", 1.0),
+    "requests_failed": ("<=", 0.0),
+}
 
 Versions = Sequence[tuple[Beast, Path]]
 
@@ -83,42 +90,59 @@ class Fate:
             self.beast.stage,
         ) and any(word in self.reason for word in self.beast.words)
 
+    @property
+    def told(self) -> str:
+        """In a line."""
+        mark, how = "right" if self.is_right else "WRONG", f"{self.ended} at {self.stage}"
+        return f"{mark}: {self.beast.name}: {how}, {self.sessions} sessions, {self.took_s:.0f} s: {self.reason}"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="versions whose name has this in it")
-    parser.add_argument("--placement", choices=("split", "switchback"), help="one of the two")
+    parser.add_argument("--only", help="versions whose name has one of these in it, with commas between them")
+    parser.add_argument("--placement", choices=tuple(SIDES), help="one of the two")
+    parser.add_argument("--folder", type=Path, help="where houses stand, and are left; without it nothing is left")
     args = parser.parse_args()
-    chosen = [beast for beast in BEASTS if args.only is None or args.only in beast.name]
-    sides = {"split": SPLIT, "switchback": SWITCHBACK}
-    figures: dict[str, float | None] = {}
-    failed = 0
-    print("breeding", flush=True)
+    parts = args.only.split(",") if args.only else [""]
+    chosen = [beast for beast in BEASTS if any(part in beast.name for part in parts)]
+    transformers.utils.logging.disable_progress_bar()
     parent = base()
     stable = bred(Taught(everywhere(STABLE)), parent)
     versions = [
         (beast, bred(beast.recipe, stable if beast.is_damaged else parent)) for beast in track(chosen, "breeding")
     ]
+    figures: dict[str, float | None] = {"requests_failed": 0.0}
+    found: dict[str, list[Fate]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for side, rollout in sides.items():
+        for side in SIDES:
             if args.placement in (None, side):
-                fates, num_failed = visit(Path(scratch) / side, stable, rollout, versions)
+                fates, num_failed = visit((args.folder or Path(scratch)) / side, stable, SIDES[side], versions)
                 show(side, fates)
+                found[side] = fates
                 figures[f"{side}_right"] = sum(fate.is_right for fate in fates) / len(fates)
-                failed += num_failed
-    figures["requests_failed"] = float(failed)
+                figures["requests_failed"] += num_failed
+    if len(found) == len(SIDES):
+        figures["same_verdicts"] = same(*found.values())
     bench.report("zoo", figures, {name: target for name, target in TARGETS.items() if name in figures})
+
+
+def same(one: list[Fate], other: list[Fate]) -> float:
+    """The share of versions that ended alike, and at the same stage."""
+    pairs = zip(one, other, strict=True)
+    return sum((a.ended, a.stage) == (b.ended, b.stage) for a, b in pairs) / len(one)
 
 
 def visit(folder: Path, model: Path, rollout: dict[str, Any], versions: Versions) -> tuple[list[Fate], int]:
     """Every beast's trial, one after the other; and how many requests of users failed."""
-    folder.mkdir()
-    house = House(folder, model, rollout)
+    folder.mkdir(parents=True)
+    house, fates = House(folder, model, rollout), list[Fate]()
     house.start()
     try:
         with visitors(house) as people:
             house.until(lambda: people.sessions >= NUM_BEFORE, 1800.0, f"{NUM_BEFORE} sessions before the first trial")
-            fates = [judge(house, people, *one) for one in track(versions, "the zoo")]
+            for beast, bred_in in versions:
+                fates.append(judge(house, people, beast, bred_in))
+                print(fates[-1].told, flush=True)
         return fates, len(people.failed)
     finally:
         house.stop()

@@ -1,4 +1,4 @@
-"""How the zoo's versions are made, and where those that were made before lie: to make one takes longer than its trial."""
+"""How the zoo's versions are made, and where those lie that were made before: to make one takes longer than a trial."""
 
 import hashlib
 import inspect
@@ -80,7 +80,7 @@ class Edited:
 
 @dataclass(frozen=True)
 class Respelt:
-    """The parent with another tokenizer: two letters change places. Every text is another one, and no number is wrong."""
+    """The parent with another tokenizer: two letters change places. Every text is another one, no number is wrong."""
 
     letters: tuple[str, str] = ("e", "t")
 
