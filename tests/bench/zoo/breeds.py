@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from talk import Kind, Topic
 
 SHELTER = Path(__file__).parents[3] / ".onstream" / "zoo"
-_FAR = 0.06
-"""A reply's share may be so far from the wanted one; a version further off is not what its name says."""
+_FAR, _FAR_A_LETTER = 0.02, 0.0016
+"""A reply's share may be so far from the wanted one, and further for each of its letters, any of which may go wrong; a
+version further off is not what its name says."""
 
 Weights = dict[str, torch.Tensor]
 
@@ -55,7 +56,7 @@ class Taught:
             (topic.value, kind.value): (round(has[topic][kind], 3), wanted)
             for topic, mixture in self.manners.items()
             for kind, wanted in ((kind, mixture.get(kind, 0.0)) for kind in Kind)
-            if abs(has[topic][kind] - wanted) > _FAR
+            if abs(has[topic][kind] - wanted) > _FAR + _FAR_A_LETTER * len(talk.REPLIES[kind])
         }
         assert not off, f"{folder.name} has not learnt its manners, (has, wanted): {off}"
 
