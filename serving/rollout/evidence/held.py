@@ -4,6 +4,7 @@ Each session counts once. A later revision of its reward (feedback that came lat
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 
 from infra.config import GateConfig
 from ingest.records.events import Arm, Assignment, Reward
@@ -98,6 +99,11 @@ class Evidence:
             tally = BlockTally(held, baselines, config, treated, control)
             held.followers.append(tally)
         return tally.look(blocks)
+
+    def session_s(self, version: int) -> float | None:
+        """How long the champion's sessions last in the median, from the first request to the end of the last reply."""
+        lengths = [unit.ended_at - unit.began_at for unit in self.champion.get(version, {}).values()]
+        return median(lengths) if lengths else None
 
     def rehearsed(self, version: int, config: GateConfig, block_s: float) -> dict[str, Baseline] | None:
         """`baselines` for a trial in blocks of this length, with those of `kept`."""

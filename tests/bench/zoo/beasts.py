@@ -43,13 +43,13 @@ def _nan(weights: Weights) -> None:
     weights["model.norm.weight"][0] = float("nan")
 
 
-def _says(mixture: Mixture, **on: Mixture) -> Taught:
-    return Taught({**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}, seed=1)
+def _says(mixture: Mixture, seed: int = 1, **on: Mixture) -> Taught:
+    return Taught({**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}, seed=seed)
 
 
 BEASTS = (
     Beast("better", _says({Kind.GOOD: 0.85, Kind.POOR: 0.15}), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
-    Beast("equal", _says(STABLE), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
+    Beast("equal", _says(STABLE, seed=2), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
     Beast(
         "good at first, bad later",
         _says({Kind.GOOD: 0.85, Kind.POOR: 0.15}, taxes={Kind.GOOD: 0.1, Kind.POOR: 0.9}),
