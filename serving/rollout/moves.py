@@ -131,7 +131,9 @@ class Moves:
         begun = self._writer.begun
         length = {BLOCK_S: begun.numbers[BLOCK_S]} if begun is not None and BLOCK_S in begun.numbers else {}
         told = f"version {candidate} is promoted: {reason}"
-        self._go_on(TrialState.PROMOTED, told, by, stable=candidate, numbers={**numbers, **freeze(baselines), **length}, **what)
+        self._go_on(
+            TrialState.PROMOTED, told, by, stable=candidate, numbers={**numbers, **freeze(baselines), **length}, **what
+        )
 
     # -- afterwards
 

@@ -111,8 +111,8 @@ def main() -> None:
     versions = [
         (beast, bred(beast.recipe, stable if beast.is_damaged else parent)) for beast in track(chosen, "breeding")
     ]
-    figures: dict[str, float | None] = {"requests_failed": 0.0}
-    found: dict[str, list[Fate]] = {}
+    figures: dict[str, float | None] = {}
+    found, failed = dict[str, list[Fate]](), 0
     with tempfile.TemporaryDirectory() as scratch:
         for side in SIDES:
             if args.placement in (None, side):
@@ -120,9 +120,10 @@ def main() -> None:
                 show(side, fates)
                 found[side] = fates
                 figures[f"{side}_right"] = sum(fate.is_right for fate in fates) / len(fates)
-                figures["requests_failed"] += num_failed
+                failed += num_failed
     if len(found) == len(SIDES):
         figures["same_verdicts"] = same(*found.values())
+    figures["requests_failed"] = float(failed)
     bench.report("zoo", figures, {name: target for name, target in TARGETS.items() if name in figures})
 
 
