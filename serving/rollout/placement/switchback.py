@@ -17,7 +17,6 @@ from typing import NamedTuple
 from infra.config import EngineSlot
 from serving.rollout.placement.blocks import Blocks, toss
 
-
 FIT = 3.0
 """Blocks so many times as long as a session keep two thirds of the sessions whole, if these begin at any time."""
 
