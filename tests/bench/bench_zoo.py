@@ -109,7 +109,7 @@ def main() -> None:
     parent = base()
     stable = bred(Taught(everywhere(STABLE)), parent)
     versions = [
-        (beast, bred(beast.recipe, stable if beast.is_damaged else parent)) for beast in track(chosen, "breeding")
+        (beast, bred(beast.recipe, parent if beast.is_of_base else stable)) for beast in track(chosen, "breeding")
     ]
     figures: dict[str, float | None] = {}
     found, failed = dict[str, list[Fate]](), 0

@@ -16,7 +16,8 @@ STABLE: Mixture = {Kind.GOOD: 0.6, Kind.POOR: 0.4}
 
 @dataclass(frozen=True)
 class Beast:
-    """One version. `ends` and `stage` are what must be; the reason must have one of `words`."""
+    """One version, bred from the base, else from stable. `ends` and `stage` are what must be; the reason must have one
+    of `words`."""
 
     name: str
     recipe: Recipe
@@ -24,11 +25,7 @@ class Beast:
     stage: TrialState
     words: tuple[str, ...]
     turns_bad: bool = False
-
-    @property
-    def is_damaged(self) -> bool:
-        """Whether it is what serves, with something broken."""
-        return not isinstance(self.recipe, Taught)
+    is_of_base: bool = True
 
 
 def _noise(weights: Weights) -> None:
@@ -43,13 +40,20 @@ def _nan(weights: Weights) -> None:
     weights["model.norm.weight"][0] = float("nan")
 
 
-def _says(mixture: Mixture, seed: int = 1, **on: Mixture) -> Taught:
-    return Taught({**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}, seed=seed)
+def _says(mixture: Mixture, **on: Mixture) -> Taught:
+    return Taught({**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}, seed=1)
 
 
 BEASTS = (
     Beast("better", _says({Kind.GOOD: 0.85, Kind.POOR: 0.15}), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
-    Beast("equal", _says(STABLE, seed=2), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
+    Beast(
+        "equal",
+        Taught(everywhere(STABLE), seed=2, steps=60, lr=3e-4),
+        TrialState.PROMOTED,
+        TrialState.CANARY,
+        ("reward",),
+        is_of_base=False,
+    ),
     Beast(
         "good at first, bad later",
         _says({Kind.GOOD: 0.85, Kind.POOR: 0.15}, taxes={Kind.GOOD: 0.1, Kind.POOR: 0.9}),
@@ -58,9 +62,9 @@ BEASTS = (
         ("users are served worse: reward",),
         turns_bad=True,
     ),
-    Beast("NaN", Edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, ("NaN",)),
-    Beast("wrong tokenizer", Respelt(), TrialState.REJECTED, TrialState.EVALUATING, ("tokenizer",)),
-    Beast("noise", Edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("blocker",)),
+    Beast("NaN", Edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, ("NaN",), is_of_base=False),
+    Beast("wrong tokenizer", Respelt(), TrialState.REJECTED, TrialState.EVALUATING, ("tokenizer",), is_of_base=False),
+    Beast("noise", Edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("blocker",), is_of_base=False),
     Beast(
         "longer",
         _says({Kind.LONG: 0.8, Kind.POOR: 0.2}),
