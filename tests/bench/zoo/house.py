@@ -59,7 +59,7 @@ class House:
     def start(self) -> None:
         self._supervisor.start()
         self._ticker.start()
-        self.until(self._supervisor.is_ready, 240.0, "everything is ready")
+        self.until(self._supervisor.is_ready, 600.0, "everything is ready")
 
     def stop(self) -> None:
         self._over.set()
