@@ -12,7 +12,7 @@ from serving.rollout.placement.switchback import length_s
 
 
 def gate_of(config: RolloutConfig) -> GateConfig:
-    """The gate: where arms take turns with the guardrail `kept`."""
+    """The gate: where arms take turns with the guardrail `whole`."""
     is_in_blocks = config.placement is Placement.SWITCHBACK
     return with_whole(config.gate, config.switchback.whole_margin) if is_in_blocks else config.gate
 

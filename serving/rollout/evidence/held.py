@@ -91,7 +91,7 @@ class Evidence:
         control: Arm = Arm.STABLE,
     ) -> BlockTally:
         """The sums over the blocks of a trial, for `judge`; of a watch, for `watch`, with stable treated and the
-        holdback beside it. `config` and `baselines` have the guardrail `kept`."""
+        holdback beside it. `config` and `baselines` have the guardrail `whole`."""
         held = self.blocks.setdefault(version, Sessions())
         tally = next((one for one in held.followers if isinstance(one, BlockTally) and one.treated is treated), None)
         if tally is None or not tally.is_for(baselines, config):
@@ -106,7 +106,7 @@ class Evidence:
         return median(lengths) if lengths else None
 
     def rehearsed(self, version: int, config: GateConfig, block_s: float) -> dict[str, Baseline] | None:
-        """`baselines` for a trial in blocks of this length, with those of `kept`."""
+        """`baselines` for a trial in blocks of this length, with those of `whole`."""
         found = self.baselines(version, config)
         if found is None:
             return None
