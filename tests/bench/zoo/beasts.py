@@ -6,6 +6,7 @@ Stable is liked six times in ten, by whatever topic.
 from dataclasses import dataclass
 
 import torch
+from breeding import STEPS
 from breeds import Edited, Recipe, Respelt, Taught, Weights, everywhere
 from talk import Kind, Mixture, Topic
 
@@ -40,8 +41,8 @@ def _nan(weights: Weights) -> None:
     weights["model.norm.weight"][0] = float("nan")
 
 
-def _says(mixture: Mixture, **on: Mixture) -> Taught:
-    return Taught({**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}, seed=1)
+def _says(mixture: Mixture, steps: int = STEPS, **on: Mixture) -> Taught:
+    return Taught({**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}, seed=1, steps=steps)
 
 
 BEASTS = (
@@ -88,7 +89,7 @@ BEASTS = (
     ),
     Beast(
         "slow",
-        _says({Kind.SLOW: 0.8, Kind.POOR: 0.2}),
+        _says({Kind.SLOW: 0.8, Kind.POOR: 0.2}, steps=3 * STEPS),
         TrialState.REJECTED,
         TrialState.REPLAY,
         ("brevity is worse",),

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,12 +112,12 @@ def base() -> Path:
 
 def bred(recipe: Recipe, parent: Path) -> Path:
     """The folder of what the recipe makes of a parent, made now or before."""
-    name = f"{type(recipe).__name__.lower()}-{_digest(recipe.text, parent.name)}"
-    folder, raw = SHELTER / name, SHELTER / f"raw-{name}"
+    folder = SHELTER / f"{type(recipe).__name__.lower()}-{_digest(recipe.text, parent.name)}"
     if not folder.exists():
-        shutil.rmtree(raw, ignore_errors=True)
+        raw = Path(tempfile.mkdtemp(dir=SHELTER)) / folder.name
         recipe.breed(parent, raw)
         raw.rename(folder)
+        raw.parent.rmdir()
     return folder
 
 
