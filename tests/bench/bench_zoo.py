@@ -36,7 +36,8 @@ NUM_VISITORS = 12
 NUM_BEFORE = 900
 """Sessions before the first trial: a fifth of them is held out, for replays."""
 TRIAL_S = 600.0
-SETTLE_S = 3.0
+SETTLE_S, SETTLE_BLOCKS_S = 3.0, 11.0
+"""A block counts once its sessions are closed, also those that nobody closes: after `ingest.inactivity_s`."""
 GUARDRAILS = ("completed", "brevity", "refusals", "questions")
 """No `latency`: two engines on two shared cores are not alike, and a version is slow by what it says."""
 COMMON: dict[str, Any] = {
@@ -58,7 +59,7 @@ SPLIT: dict[str, Any] = COMMON | {
 SWITCHBACK: dict[str, Any] = COMMON | {
     "placement": "switchback",
     "switchback": {"block_s": 2.0, "whole_margin": 0.2},
-    "gate": GATE | {"ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}]},
+    "gate": GATE | {"settle_s": SETTLE_BLOCKS_S, "ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}]},
     "watch": {"share": 0.3, "min_units": 10, "max_units": 400},
 }
 SIDES = {"split": SPLIT, "switchback": SWITCHBACK}
