@@ -40,6 +40,9 @@ SETTLE_S, SETTLE_BLOCKS_S = 3.0, 11.0
 """A block counts once its sessions are closed, also those that nobody closes: after `ingest.inactivity_s`."""
 GUARDRAILS = ("completed", "brevity", "refusals", "questions")
 """No `latency`: two engines on two shared cores are not alike, and a version is slow by what it says."""
+GUARDED, GUARDED_BLOCKS = 0.1, 0.3
+"""Margins of guardrails. One that never moves, at 1, convinces by log(1 + margin / 4) a unit, be that a session or a
+block: with 0.1 the first trial needs 141 of them, which as sessions come in seconds, and as blocks in seven minutes."""
 COMMON: dict[str, Any] = {
     "suites": {"files": [str(Path(__file__).with_name("zoo") / "suite.yaml")]},
     "replay": {"max_prompts": 150, "concurrency": 4, "max_tokens": 96},
@@ -49,7 +52,7 @@ GATE: dict[str, Any] = {
     "min_champion_units": 100,
     "settle_s": SETTLE_S,
     "max_s": TRIAL_S,
-    "guardrails": [{"name": name, "margin": 0.1} for name in GUARDRAILS],
+    "guardrails": [{"name": name, "margin": GUARDED} for name in GUARDRAILS],
 }
 SPLIT: dict[str, Any] = COMMON | {
     "placement": "split",
@@ -59,7 +62,12 @@ SPLIT: dict[str, Any] = COMMON | {
 SWITCHBACK: dict[str, Any] = COMMON | {
     "placement": "switchback",
     "switchback": {"block_s": 2.0, "whole_margin": 0.2},
-    "gate": GATE | {"settle_s": SETTLE_BLOCKS_S, "ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}]},
+    "gate": GATE
+    | {
+        "settle_s": SETTLE_BLOCKS_S,
+        "ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}],
+        "guardrails": [{"name": name, "margin": GUARDED_BLOCKS} for name in GUARDRAILS],
+    },
     "watch": {"share": 0.3, "min_units": 10, "max_units": 400},
 }
 SIDES = {"split": SPLIT, "switchback": SWITCHBACK}

@@ -63,6 +63,20 @@ BEASTS = (
         ("users are served worse: reward",),
         turns_bad=True,
     ),
+    Beast(
+        "slightly worse",
+        _says({Kind.GOOD: 0.45, Kind.POOR: 0.55}),
+        TrialState.REJECTED,
+        TrialState.CANARY,
+        ("users are served worse: reward",),
+    ),
+    Beast(
+        "good offline, bad live",
+        _says({Kind.GOOD: 0.1, Kind.POOR: 0.9}),
+        TrialState.REJECTED,
+        TrialState.CANARY,
+        ("users are served worse: reward",),
+    ),
     Beast("NaN", Edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, ("NaN",), is_of_base=False),
     Beast("wrong tokenizer", Respelt(), TrialState.REJECTED, TrialState.EVALUATING, ("tokenizer",), is_of_base=False),
     Beast("noise", Edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("blocker",), is_of_base=False),
@@ -93,20 +107,6 @@ BEASTS = (
         TrialState.REJECTED,
         TrialState.REPLAY,
         ("brevity is worse",),
-    ),
-    Beast(
-        "slightly worse",
-        _says({Kind.GOOD: 0.45, Kind.POOR: 0.55}),
-        TrialState.REJECTED,
-        TrialState.CANARY,
-        ("users are served worse: reward",),
-    ),
-    Beast(
-        "good offline, bad live",
-        _says({Kind.GOOD: 0.1, Kind.POOR: 0.9}),
-        TrialState.REJECTED,
-        TrialState.CANARY,
-        ("users are served worse: reward",),
     ),
 )
 """In this order: the gate asks less evidence of the first versions than of later ones."""
