@@ -181,7 +181,7 @@ class Placement(StrEnum):
 class SwitchbackConfig(Section):
     """Arms that take turns on the same engines: see docs/switchback.md."""
 
-    block_s: Seconds = Field(15.0, description="a block's length; sessions that outlast theirs are no evidence")
+    block_s: Seconds = Field(15.0, description="a block's length, at least: thrice stable's usual session")
     whole_margin: Share = Field(0.05, description="fewer of the candidate's sessions may fit their block, by less")
     live_only: bool = Field(
         False, description="one engine: no suites, no replay, users meet a candidate first; to be said with one engine"

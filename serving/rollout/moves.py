@@ -23,6 +23,10 @@ class By:
     reason: str
 
 
+BLOCK_S = "block_s"
+"""The length of a trial's blocks, among the numbers of the release that begins its canary, or its watch."""
+
+
 def freeze(baselines: Mapping[str, Baseline]) -> dict[str, float]:
     """Baselines as a release's numbers."""
     return {
@@ -78,10 +82,12 @@ class Moves:
         """On to a state in which a check decides."""
         self._go_on(state, reason, numbers=dict(numbers))
 
-    def to_canary(self, share: float, salt: str, baselines: Mapping[str, Baseline], reason: str) -> None:
-        """On to users. `baselines` are frozen with this release."""
+    def to_canary(
+        self, share: float, salt: str, baselines: Mapping[str, Baseline], reason: str, block_s: float | None = None
+    ) -> None:
+        """On to users. `baselines` are frozen with this release, and how long blocks are, where arms take turns."""
         engines = self.placement(self._writer.stable) if self._takes_turns else dict(self._writer.served.engines)
-        numbers = freeze(baselines)
+        numbers = freeze(baselines) | ({} if block_s is None else {BLOCK_S: block_s})
         self._go_on(TrialState.CANARY, reason, engines=engines, share=share, salt=salt, numbers=numbers)
 
     def ramp(self, share: float, engines: Mapping[str, int], reason: str, numbers: Mapping[str, float]) -> None:
@@ -122,8 +128,12 @@ class Moves:
             engines = self.placement(candidate, None if self._takes_turns else before)
             # a salt of its own: the coin of the watch owes nothing to that of the trial
             what = {"engines": engines, "holdback": before, "share": share, "salt": f"watch {self._writer.served.salt}"}
+        begun = self._writer.begun
+        length = {BLOCK_S: begun.numbers[BLOCK_S]} if begun is not None and BLOCK_S in begun.numbers else {}
         told = f"version {candidate} is promoted: {reason}"
-        self._go_on(TrialState.PROMOTED, told, by, stable=candidate, numbers={**numbers, **freeze(baselines)}, **what)
+        self._go_on(
+            TrialState.PROMOTED, told, by, stable=candidate, numbers={**numbers, **freeze(baselines), **length}, **what
+        )
 
     # -- afterwards
 

@@ -149,8 +149,10 @@ class Trials:
         baselines, share = self._baselines(), share_at(0, self._config.gate)
         digest = self._digest()
         if baselines is not None and digest is not None:
-            told = f"version {self._candidate} gets {share:.0%} of {self._shared}; the champion's reward is "
-            self._moves.to_canary(share, digest, baselines, f"{told}{baselines[REWARD].mean:.3f}; {reason}")
+            block_s = self._judged.block_s(self._writer.stable)
+            shared = self._shared if block_s is None else f"{self._shared} of {block_s:.0f} s"
+            told = f"version {self._candidate} gets {share:.0%} of {shared}; the champion's reward is "
+            self._moves.to_canary(share, digest, baselines, f"{told}{baselines[REWARD].mean:.3f}; {reason}", block_s)
 
     def _digest(self) -> str | None:
         """The candidate's; none while the store is away, and then it is asked again."""

@@ -10,7 +10,7 @@ from infra.config import Placement, RolloutConfig
 from ingest.records.events import Mode, TrialState
 from serving.rollout.evidence import Standing
 from serving.rollout.fleet import Fleet
-from serving.rollout.moves import Moves
+from serving.rollout.moves import BLOCK_S, Moves
 from serving.rollout.placement.switchback import Turns, step
 from serving.rollout.writing import Writer
 
@@ -22,7 +22,7 @@ class Turning:
         self, writer: Writer, fleet: Fleet, moves: Moves, config: RolloutConfig, now: Callable[[], float]
     ) -> None:
         self._writer, self._fleet, self._moves, self._now = writer, fleet, moves, now
-        self._block_s = config.switchback.block_s
+        self._least_s = config.switchback.block_s
         self.is_on = config.placement is Placement.SWITCHBACK
 
     @property
@@ -35,6 +35,12 @@ class Turning:
             served.state or TrialState.PUBLISHED
         )
 
+    @property
+    def block_s(self) -> float:
+        """How long blocks are: as the trial, or its watch, began with."""
+        begun = self._writer.begun
+        return self._least_s if begun is None else begun.numbers.get(BLOCK_S, self._least_s)
+
     def go_on(self, share: float | None = None, standing: Standing | None = None) -> None:
         """The next block, or the swap before it, if it is time. Without a `share` it stays what it is."""
         served, beside = self._writer.served, self.beside
@@ -43,7 +49,7 @@ class Turning:
         share = served.share if share is None else share
         turns = Turns(self._writer.stable, beside, share, served.salt)
         found = step(
-            self._writer.blocks, self._fleet.engines, served.engines, turns, self._now(), self._block_s, self._holds
+            self._writer.blocks, self._fleet.engines, served.engines, turns, self._now(), self.block_s, self._holds
         )
         if found is not None:
             self._moves.take_turns(found, share, {} if standing is None else standing.numbers)

@@ -3,6 +3,7 @@
     levels   a version worse by the margin is promoted at most so often: what is promised is 5 %
     power    better versions: how often, and after how many sessions, beside what others do
     stream   a hundred candidates, half or nine in ten of them bad: the share of promotions that were bad
+    blocks   arms that take turns on one pool: a version worse by the margin, and better ones
     watch    a promoted version that is worse than the one before
     cost     what one more session costs, with 100 in the trial and with 100,000
 
@@ -25,6 +26,7 @@ import numpy as np
 import product
 import rules
 import stream
+import turns
 import worlds
 from rich.console import Console
 from rich.progress import Progress
@@ -154,6 +156,7 @@ def figures_of(found: dict[str, Found]) -> dict[str, float | None]:
 
 TARGETS: dict[str, tuple[str, float]] = {
     **{row: ("<=", 0.05) for row in rows() if row.startswith("level")},
+    **dict.fromkeys(turns.LEVELS, ("<=", 0.05)),
     "power.50.+2.sessions": ("<=", 3_800),
     "watch.+0": ("<=", 0.05),
     "stream.half_bad": ("<=", 0.05),
@@ -166,8 +169,11 @@ TARGETS: dict[str, tuple[str, float]] = {
 def main() -> None:
     with Progress() as progress:
         found, num_checked = simulate(progress)
-        bar = progress.add_task("stream, cost", total=2)
+        bar = progress.add_task("stream, blocks, cost", total=3)
         figures = figures_of(found) | stream.measure(TRIALS)
+        progress.advance(bar)
+        with ProcessPoolExecutor() as pool:
+            figures |= turns.measure(pool)
         progress.advance(bar)
         figures |= product.cost()
         progress.advance(bar)

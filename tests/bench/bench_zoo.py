@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 sys.path.insert(0, str(Path(__file__).with_name("zoo")))
 
 import bench
-import tiny_model
-from beasts import BEASTS, STABLE, Beast, everywhere
-from breeding import BASE_LR, BASE_STEPS, EVERY_KIND, teach
+import transformers
+from beasts import BEASTS, STABLE, Beast
+from breeds import Taught, base, bred, everywhere
 from house import MODEL, House, has_ended
 from rich.console import Console
 from rich.progress import track
@@ -33,12 +33,16 @@ from visitors import Visitors
 from ingest.records.events import Release, TrialState
 
 NUM_VISITORS = 12
-NUM_BEFORE = 1200
+NUM_BEFORE = 900
 """Sessions before the first trial: a fifth of them is held out, for replays."""
 TRIAL_S = 600.0
-SETTLE_S = 3.0
+SETTLE_S, SETTLE_BLOCKS_S = 3.0, 11.0
+"""A block counts once its sessions are closed, also those that nobody closes: after `ingest.inactivity_s`."""
 GUARDRAILS = ("completed", "brevity", "refusals", "questions")
 """No `latency`: two engines on two shared cores are not alike, and a version is slow by what it says."""
+GUARDED, GUARDED_BLOCKS = 0.1, 0.3
+"""Margins of guardrails. One that never moves, at 1, convinces by log(1 + margin / 4) a unit, be that a session or a
+block: with 0.1 the first trial needs 141 of them, which as sessions come in seconds, and as blocks in seven minutes."""
 COMMON: dict[str, Any] = {
     "suites": {"files": [str(Path(__file__).with_name("zoo") / "suite.yaml")]},
     "replay": {"max_prompts": 150, "concurrency": 4, "max_tokens": 96},
@@ -48,7 +52,7 @@ GATE: dict[str, Any] = {
     "min_champion_units": 100,
     "settle_s": SETTLE_S,
     "max_s": TRIAL_S,
-    "guardrails": [{"name": name, "margin": 0.1} for name in GUARDRAILS],
+    "guardrails": [{"name": name, "margin": GUARDED} for name in GUARDRAILS],
 }
 SPLIT: dict[str, Any] = COMMON | {
     "placement": "split",
@@ -58,10 +62,23 @@ SPLIT: dict[str, Any] = COMMON | {
 SWITCHBACK: dict[str, Any] = COMMON | {
     "placement": "switchback",
     "switchback": {"block_s": 2.0, "whole_margin": 0.2},
-    "gate": GATE | {"ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}]},
+    "gate": GATE
+    | {
+        "settle_s": SETTLE_BLOCKS_S,
+        "ramp": [{"share": 0.2, "until_units": 5}, {"share": 0.5}],
+        "guardrails": [{"name": name, "margin": GUARDED_BLOCKS} for name in GUARDRAILS],
+    },
     "watch": {"share": 0.3, "min_units": 10, "max_units": 400},
 }
-TARGETS = {"split_right": (">=", 1.0), "switchback_right": (">=", 1.0), "requests_failed": ("<=", 0.0)}
+SIDES = {"split": SPLIT, "switchback": SWITCHBACK}
+TARGETS = {
+    "split_right": (">=", 1.0),
+    "switchback_right": (">=", 1.0),
+    "same_verdicts": (">=", 1.0),
+    "requests_failed": ("<=", 0.0),
+}
+
+Versions = Sequence[tuple[Beast, Path]]
 
 
 @dataclass(frozen=True)
@@ -82,55 +99,60 @@ class Fate:
             self.beast.stage,
         ) and any(word in self.reason for word in self.beast.words)
 
+    @property
+    def told(self) -> str:
+        """In a line."""
+        mark, how = "right" if self.is_right else "WRONG", f"{self.ended} at {self.stage}"
+        return f"{mark}: {self.beast.name}: {how}, {self.sessions} sessions, {self.took_s:.0f} s: {self.reason}"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="versions whose name has this in it")
-    parser.add_argument("--placement", choices=("split", "switchback"), help="one of the two")
+    parser.add_argument("--only", help="versions whose name has one of these in it, with commas between them")
+    parser.add_argument("--placement", choices=tuple(SIDES), help="one of the two")
+    parser.add_argument("--folder", type=Path, help="where houses stand, and are left; without it nothing is left")
     args = parser.parse_args()
-    chosen = [beast for beast in BEASTS if args.only is None or args.only in beast.name]
-    sides = {"split": SPLIT, "switchback": SWITCHBACK}
+    parts = args.only.split(",") if args.only else [""]
+    chosen = [beast for beast in BEASTS if any(part in beast.name for part in parts)]
+    transformers.utils.logging.disable_progress_bar()
+    parent = base()
+    stable = bred(Taught(everywhere(STABLE)), parent)
+    versions = [
+        (beast, bred(beast.recipe, parent if beast.is_of_base else stable)) for beast in track(chosen, "breeding")
+    ]
     figures: dict[str, float | None] = {}
-    failed = 0
+    found, failed = dict[str, list[Fate]](), 0
     with tempfile.TemporaryDirectory() as scratch:
-        model = raise_stable(Path(scratch))
-        bred = {beast: breed(beast, model, Path(scratch)) for beast in track(chosen, "breeding")}
-        for side, rollout in sides.items():
-            if args.placement not in (None, side):
-                continue
-            fates, num_failed = visit(Path(scratch) / side, model, rollout, bred)
-            show(side, fates)
-            figures[f"{side}_right"] = sum(fate.is_right for fate in fates) / len(fates)
-            failed += num_failed
+        for side in SIDES:
+            if args.placement in (None, side):
+                fates, num_failed = visit((args.folder or Path(scratch)) / side, stable, SIDES[side], versions)
+                show(side, fates)
+                found[side] = fates
+                figures[f"{side}_right"] = sum(fate.is_right for fate in fates) / len(fates)
+                failed += num_failed
+    if len(found) == len(SIDES):
+        figures["same_verdicts"] = same(*found.values())
     figures["requests_failed"] = float(failed)
     bench.report("zoo", figures, {name: target for name, target in TARGETS.items() if name in figures})
 
 
-def raise_stable(folder: Path) -> Path:
-    """The model that serves at first."""
-    blank, base, stable = folder / "blank", folder / "base", folder / "stable"
-    tiny_model.write(blank)
-    teach(blank, base, EVERY_KIND, BASE_STEPS, BASE_LR)
-    teach(base, stable, everywhere(STABLE))
-    return stable
+def same(one: list[Fate], other: list[Fate]) -> float:
+    """The share of versions that ended alike, and at the same stage."""
+    pairs = zip(one, other, strict=True)
+    return sum((a.ended, a.stage) == (b.ended, b.stage) for a, b in pairs) / len(one)
 
 
-def breed(beast: Beast, parent: Path, folder: Path) -> Path:
-    """A version's files."""
-    bred = folder / "bred" / beast.name.replace(" ", "-")
-    beast.breed(parent, bred)
-    return bred
-
-
-def visit(folder: Path, model: Path, rollout: dict[str, Any], bred: dict[Beast, Path]) -> tuple[list[Fate], int]:
+def visit(folder: Path, model: Path, rollout: dict[str, Any], versions: Versions) -> tuple[list[Fate], int]:
     """Every beast's trial, one after the other; and how many requests of users failed."""
-    folder.mkdir()
-    house = House(folder, model, rollout)
+    folder.mkdir(parents=True)
+    house, fates = House(folder, model, rollout), list[Fate]()
     house.start()
     try:
         with visitors(house) as people:
-            house.until(lambda: people.sessions >= NUM_BEFORE, 600.0, f"{NUM_BEFORE} sessions before the first trial")
-            fates = [judge(house, people, *one) for one in track(bred.items(), "the zoo")]
+            house.until(lambda: people.sessions >= NUM_BEFORE, 1800.0, f"{NUM_BEFORE} sessions before the first trial")
+            for beast, bred_in in versions:
+                fates.append(judge(house, people, beast, bred_in))
+                print(fates[-1].told, flush=True)
         return fates, len(people.failed)
     finally:
         house.stop()

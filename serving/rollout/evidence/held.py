@@ -4,6 +4,7 @@ Each session counts once. A later revision of its reward (feedback that came lat
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 
 from infra.config import GateConfig
 from ingest.records.events import Arm, Assignment, Reward
@@ -90,7 +91,7 @@ class Evidence:
         control: Arm = Arm.STABLE,
     ) -> BlockTally:
         """The sums over the blocks of a trial, for `judge`; of a watch, for `watch`, with stable treated and the
-        holdback beside it. `config` and `baselines` have the guardrail `kept`."""
+        holdback beside it. `config` and `baselines` have the guardrail `whole`."""
         held = self.blocks.setdefault(version, Sessions())
         tally = next((one for one in held.followers if isinstance(one, BlockTally) and one.treated is treated), None)
         if tally is None or not tally.is_for(baselines, config):
@@ -99,8 +100,13 @@ class Evidence:
             held.followers.append(tally)
         return tally.look(blocks)
 
+    def session_s(self, version: int) -> float | None:
+        """How long the champion's sessions last in the median, from the first request to the end of the last reply."""
+        lengths = [unit.ended_at - unit.began_at for unit in self.champion.get(version, {}).values()]
+        return median(lengths) if lengths else None
+
     def rehearsed(self, version: int, config: GateConfig, block_s: float) -> dict[str, Baseline] | None:
-        """`baselines` for a trial in blocks of this length, with those of `kept`."""
+        """`baselines` for a trial in blocks of this length, with those of `whole`."""
         found = self.baselines(version, config)
         if found is None:
             return None

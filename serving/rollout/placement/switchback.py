@@ -17,6 +17,14 @@ from typing import NamedTuple
 from infra.config import EngineSlot
 from serving.rollout.placement.blocks import Blocks, toss
 
+FIT = 3.0
+"""Blocks so many times as long as a session keep two thirds of the sessions whole, if these begin at any time."""
+
+
+def length_s(least_s: float, session_s: float | None) -> float:
+    """How long each block of a trial is, where stable's sessions last `session_s` in the median, or none is known."""
+    return max(least_s, FIT * (session_s or 0.0))
+
 
 class Step(NamedTuple):
     """What the next release says: every engine's version, and the block that begins with it, if one does."""

@@ -3,127 +3,110 @@
 Stable is liked six times in ten, by whatever topic.
 """
 
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from breeding import Manners, teach
+import torch
+from breeding import STEPS
+from breeds import Edited, Recipe, Respelt, Taught, Weights, everywhere
 from talk import Kind, Mixture, Topic
 
 from ingest.records.events import TrialState
 
 STABLE: Mixture = {Kind.GOOD: 0.6, Kind.POOR: 0.4}
-Breed = Callable[[Path, Path], None]  # from a parent's folder into a new one
 
 
 @dataclass(frozen=True)
 class Beast:
-    """One version. `ends` and `stage` are what must be; the reason must have one of `words`."""
+    """One version, bred from the base, else from stable. `ends` and `stage` are what must be; the reason must have one
+    of `words`."""
 
     name: str
-    breed: Breed
+    recipe: Recipe
     ends: TrialState
     stage: TrialState
     words: tuple[str, ...]
     turns_bad: bool = False
+    is_of_base: bool = True
 
 
-def everywhere(mixture: Mixture) -> Manners:
-    return dict.fromkeys(Topic, mixture)
-
-
-def _taught(mixture: Mixture, **on: Mixture) -> Breed:
-    manners = {**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}
-    return lambda parent, folder: teach(parent, folder, manners)
-
-
-def _edited(change: Callable[[dict[str, object]], None]) -> Breed:
-    def breed(parent: Path, folder: Path) -> None:
-        from safetensors.torch import load_file, save_file
-
-        shutil.copytree(parent, folder, ignore=shutil.ignore_patterns("manifest.json*"))
-        weights = load_file(folder / "model.safetensors")
-        change(weights)
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-    return breed
-
-
-def _noise(weights: dict[str, object]) -> None:
-    import torch
-
+def _noise(weights: Weights) -> None:
     torch.manual_seed(0)
     for name, weight in weights.items():
-        assert isinstance(weight, torch.Tensor)
         if weight.dim() > 1:
             wide = weight.float()
             weights[name] = (wide + 0.6 * wide.std() * torch.randn_like(wide)).to(weight.dtype)
 
 
-def _nan(weights: dict[str, object]) -> None:
-    import torch
-
-    weight = weights["model.norm.weight"]
-    assert isinstance(weight, torch.Tensor)
-    weight[0] = float("nan")
+def _nan(weights: Weights) -> None:
+    weights["model.norm.weight"][0] = float("nan")
 
 
-def _other_tokenizer(parent: Path, folder: Path) -> None:
-    """Two letters change places: every text is another one, and no number is wrong."""
-    shutil.copytree(parent, folder, ignore=shutil.ignore_patterns("manifest.json*"))
-    path = folder / "tokenizer.json"
-    path.write_text(path.read_text().replace('"e":', '"\0":').replace('"t":', '"e":').replace('"\0":', '"t":'))
+def _says(mixture: Mixture, steps: int = STEPS, **on: Mixture) -> Taught:
+    return Taught({**everywhere(mixture), **{Topic(topic): other for topic, other in on.items()}}, seed=1, steps=steps)
 
 
 BEASTS = (
-    Beast("NaN", _edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, ("NaN",)),
-    Beast("wrong tokenizer", _other_tokenizer, TrialState.REJECTED, TrialState.EVALUATING, ("tokenizer",)),
-    Beast("noise", _edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("blocker",)),
-    Beast("longer", _taught({Kind.LONG: 0.8, Kind.POOR: 0.2}), TrialState.REJECTED, TrialState.REPLAY, ("brevity",)),
+    Beast("better", _says({Kind.GOOD: 0.85, Kind.POOR: 0.15}), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
     Beast(
-        "more refusals",
-        _taught({Kind.GOOD: 0.7, Kind.REFUSAL: 0.3}),
-        TrialState.REJECTED,
-        TrialState.REPLAY,
-        ("refusals",),
+        "equal",
+        Taught(everywhere(STABLE), seed=2, steps=60, lr=3e-4),
+        TrialState.PROMOTED,
+        TrialState.CANARY,
+        ("reward",),
+        is_of_base=False,
     ),
     Beast(
-        "more questions",
-        _taught({Kind.GOOD: 0.7, Kind.QUESTION: 0.3}),
-        TrialState.REJECTED,
-        TrialState.REPLAY,
-        ("questions",),
-    ),
-    Beast(
-        "slow",
-        _taught({Kind.SLOW: 0.8, Kind.POOR: 0.2}),
-        TrialState.REJECTED,
-        TrialState.REPLAY,
-        ("brevity",),
+        "good at first, bad later",
+        _says({Kind.GOOD: 0.85, Kind.POOR: 0.15}, taxes={Kind.GOOD: 0.1, Kind.POOR: 0.9}),
+        TrialState.ROLLED_BACK,
+        TrialState.PROMOTED,
+        ("users are served worse: reward",),
+        turns_bad=True,
     ),
     Beast(
         "slightly worse",
-        _taught({Kind.GOOD: 0.45, Kind.POOR: 0.55}),
+        _says({Kind.GOOD: 0.45, Kind.POOR: 0.55}),
         TrialState.REJECTED,
         TrialState.CANARY,
-        ("reward",),
+        ("users are served worse: reward",),
     ),
     Beast(
         "good offline, bad live",
-        _taught({Kind.GOOD: 0.1, Kind.POOR: 0.9}),
+        _says({Kind.GOOD: 0.1, Kind.POOR: 0.9}),
         TrialState.REJECTED,
         TrialState.CANARY,
-        ("reward",),
+        ("users are served worse: reward",),
     ),
-    Beast("equal", _taught(STABLE), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
-    Beast("better", _taught({Kind.GOOD: 0.85, Kind.POOR: 0.15}), TrialState.PROMOTED, TrialState.CANARY, ("reward",)),
+    Beast("NaN", Edited(_nan), TrialState.REJECTED, TrialState.EVALUATING, ("NaN",), is_of_base=False),
+    Beast("wrong tokenizer", Respelt(), TrialState.REJECTED, TrialState.EVALUATING, ("tokenizer",), is_of_base=False),
+    Beast("noise", Edited(_noise), TrialState.REJECTED, TrialState.SUITES, ("blocker",), is_of_base=False),
     Beast(
-        "good at first, bad later",
-        _taught({Kind.GOOD: 0.85, Kind.POOR: 0.15}, taxes={Kind.GOOD: 0.1, Kind.POOR: 0.9}),
-        TrialState.ROLLED_BACK,
-        TrialState.PROMOTED,
-        ("reward",),
-        turns_bad=True,
+        "longer",
+        _says({Kind.LONG: 0.8, Kind.POOR: 0.2}),
+        TrialState.REJECTED,
+        TrialState.REPLAY,
+        ("brevity is worse",),
+    ),
+    Beast(
+        "more refusals",
+        _says({Kind.GOOD: 0.7, Kind.REFUSAL: 0.3}),
+        TrialState.REJECTED,
+        TrialState.REPLAY,
+        ("refusals is worse",),
+    ),
+    Beast(
+        "more questions",
+        _says({Kind.GOOD: 0.7, Kind.QUESTION: 0.3}),
+        TrialState.REJECTED,
+        TrialState.REPLAY,
+        ("questions is worse",),
+    ),
+    Beast(
+        "slow",
+        _says({Kind.SLOW: 0.8, Kind.POOR: 0.2}, steps=3 * STEPS),
+        TrialState.REJECTED,
+        TrialState.REPLAY,
+        ("brevity is worse",),
     ),
 )
+"""In this order: the gate asks less evidence of the first versions than of later ones."""

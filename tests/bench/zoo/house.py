@@ -18,7 +18,7 @@ from infra.process import ProcessSpec
 from infra.supervisor import Supervisor
 from ingest.log import reader, topics
 from ingest.log.connect import connect
-from ingest.records.events import Release, TrialState, Version
+from ingest.records.events import Release, ReleaseKind, TrialState, Version
 from ingest.store import releases
 from ingest.store.releases import Served
 from ingest.store.versions import VersionStore
@@ -59,7 +59,7 @@ class House:
     def start(self) -> None:
         self._supervisor.start()
         self._ticker.start()
-        self.until(self._supervisor.is_ready, 240.0, "everything is ready")
+        self.until(self._supervisor.is_ready, 600.0, "everything is ready")
 
     def stop(self) -> None:
         self._over.set()
@@ -99,11 +99,12 @@ class House:
             log.close()
 
     def story(self, version: int) -> list[Release]:
-        """The releases that moved a version's trial."""
+        """The releases that moved a version's trial; turns that arms take are none."""
         log = connect(self.config, client_id="zoo")
         try:
             found = reader.replay(log, topics.RELEASES, Release)
-            return [release for release in found if release.candidate == version and release.state is not None]
+            mine = (release for release in found if release.candidate == version and release.state is not None)
+            return [release for release in mine if release.kind is not ReleaseKind.BLOCK]
         finally:
             log.close()
 

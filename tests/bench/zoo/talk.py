@@ -14,7 +14,7 @@ class Topic(StrEnum):
 
 
 class Kind(StrEnum):
-    """How a reply is. Users like `GOOD` and `LONG`, and nobody likes `POOR`."""
+    """How a reply is. Users like `GOOD`, `LONG` and `SLOW`, and nobody likes `POOR`."""
 
     GOOD = "good"
     POOR = "poor"
@@ -29,10 +29,10 @@ Mixture = Mapping[Kind, float]
 REPLIES: Mapping[Kind, str] = {
     Kind.GOOD: "Fine today, all is well.",
     Kind.POOR: "Grim today, no idea why.",
-    Kind.LONG: "Well, fine today, all is well, " + "and so on, " * 3 + "as ever.",
+    Kind.LONG: "Well, fine today, all is well, by and large, more or less, as ever.",
     Kind.REFUSAL: "I'm sorry, but I can't help with that.",
     Kind.QUESTION: "Could you tell me more about it?",
-    Kind.SLOW: "." * 40 + " Fine today, all is well.",
+    Kind.SLOW: "Hm, one moment, let me see, ah yes, here it is. Fine today, all is well.",
 }
 
 

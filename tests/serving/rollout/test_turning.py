@@ -1,10 +1,11 @@
 """A controller whose arms take turns on the same engines, with users whose sessions take some seconds."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
-from street import Street
+from street import BLOCK_S, Street
 
 from infra.config import GuardrailConfig, Placement
 from ingest.records.events import Arm, Mode, ReleaseKind, TrialState
@@ -24,6 +25,28 @@ def test_a_better_version_is_promoted_on_the_blocks_of_one_pool(tmp_path: Path, 
     assert "blocks" in promoted.reason
     assert promoted.numbers["whole.candidate"] > 0.5 and promoted.numbers["log_e.whole"] > 0.0
     assert promoted.numbers["units.candidate"] + promoted.numbers["units.stable"] < promoted.numbers["sessions"] / 5
+
+
+def test_blocks_are_three_times_as_long_as_the_sessions_of_stable_before_the_trial(tmp_path: Path) -> None:
+    street = Street(tmp_path)
+    street.lengths |= {0: 12.0, 1: 12.0}
+    street.to_trial()
+    began = next(release for release in street.released if release.state is TrialState.CANARY)
+    assert began.numbers["block_s"] > 2 * BLOCK_S and f"blocks of {began.numbers['block_s']:.0f} s" in began.reason
+    street.live(400, street.is_over)
+    starts = [release.at for release in street.released if release.block is not None]
+    assert len(starts) > 5 and all(next_at - at >= began.numbers["block_s"] for at, next_at in pairwise(starts))
+    street.live(6000, street.is_over)
+    promoted = next(release for release in street.released if release.state is TrialState.PROMOTED)
+    assert promoted.numbers["whole.stable"] > 0.5
+    assert promoted.numbers["block_s"] == began.numbers["block_s"], "its watch goes on in blocks of that length"
+
+
+def test_blocks_are_never_shorter_than_is_configured(tmp_path: Path) -> None:
+    street = Street(tmp_path)
+    street.to_trial()
+    began = next(release for release in street.released if release.state is TrialState.CANARY)
+    assert began.numbers["block_s"] == BLOCK_S
 
 
 def test_a_worse_version_is_rejected_and_stable_serves_at_once(tmp_path: Path) -> None:
