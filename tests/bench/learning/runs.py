@@ -27,6 +27,7 @@ from infra.config import (
 )
 from trainer.advantages.baselines import Baselines
 from trainer.advantages.batch import Batch, make_batch
+from trainer.advantages.groups import group_advantages
 from trainer.advantages.keyed import whiten
 from trainer.learner.batching import Minibatch, minibatches, sample_of
 from trainer.learner.learner import Learner
@@ -75,12 +76,6 @@ class Curve:
     @property
     def end(self) -> float:
         return fmean(self.rewards[-LAST:])
-
-
-def group_advantages(rewards: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """Centred at the group's weighted mean."""
-    mean = fmean(rewards, weights)
-    return [reward - mean for reward in rewards]
 
 
 class Study:
