@@ -31,7 +31,7 @@ def main() -> None:
         num_lines, _ = play(whole, WORKERS)
         whole_s = time.monotonic() - began
         kills = [
-            Kill((DRIVER, WORKER)[number % 2], make.randrange(3, num_lines // 3), make.uniform(0.0, MAX_DELAY_S))
+            Kill((DRIVER, WORKER)[number % 2], make.randrange(3, num_lines // 7), make.uniform(0.0, MAX_DELAY_S))
             for number in range(NUM_KILLS)
         ]
         _, starts = play(cut, WORKERS, kills, make)

@@ -3,9 +3,10 @@
     part-00000-of-00002.safetensors     tensors: `weight.<name>` and, once the optimiser has made a step,
                                         `exp_avg.<name>` and `exp_avg_sq.<name>`; the rank's rows of each
 
-In a part's own header: `layout`, for each name [first row, rows of the whole]; `steps`, AdamW's count for each name;
-and `base`, a fingerprint of the frozen weights that adapters are trained on, empty where everything trains. A weight is
-cut along its first axis and nowhere else, so any number of ranks can take what any number wrote.
+In a part's own header, as JSON: `layout`, for each name [first row, rows of the whole]; `steps`, AdamW's count for each
+name; and `base`, a fingerprint of the frozen weights that adapters are trained on, empty where everything trains. A
+weight is cut along its first axis and nowhere else, so any number of ranks can take what any number wrote. The same
+state gives the same bytes: safetensors writes several entries of a header in any order, so this is one.
 
 Nothing here says that all parts are there: the state that names the folder does, and is written after them.
 """
@@ -24,6 +25,7 @@ from infra.errors import StoreError
 from infra.storage import Folder
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
+_ABOUT = "about"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WEIGHT = "weight"
 
@@ -52,12 +54,12 @@ class Part:
         """Durable on return. Raises `StoreError`."""
         tensors = {f"{kind}.{name}": part for name, one in self.held.items() for kind, part in one.tensors.items()}
         about = {
-            "layout": json.dumps({name: [one.first, one.num_rows] for name, one in self.held.items()}),
-            "steps": json.dumps({name: one.step for name, one in self.held.items() if one.step}),
+            "layout": {name: [one.first, one.num_rows] for name, one in self.held.items()},
+            "steps": {name: one.step for name, one in self.held.items() if one.step},
             "base": self.base,
         }
         with folder.writing(f"part-{self.rank:05d}-of-{self.size:05d}.safetensors") as path:
-            save_file(tensors, path, about)
+            save_file(tensors, path, {_ABOUT: json.dumps(about)})
 
 
 def read(folder: Folder, rows: Mapping[str, slice], base: str) -> dict[str, Held]:
@@ -87,11 +89,11 @@ def _parts(folder: Folder) -> list[str]:
 def _of_part(folder: Folder, part: str, rows: Mapping[str, slice], base: str) -> Iterator[tuple[str, int, Held]]:
     """What a part has of the rows: by name, with the first of them."""
     with folder.reading(part) as path, safe_open(path, "pt") as file:
-        about = file.metadata() or {}
+        about = json.loads((file.metadata() or {})[_ABOUT])
         if about["base"] != base:
             raise ValueError("its adapters were trained on other weights than are loaded")
-        layout: dict[str, list[int]] = json.loads(about["layout"])
-        steps: dict[str, int] = json.loads(about["steps"])
+        layout: dict[str, list[int]] = about["layout"]
+        steps: dict[str, int] = about["steps"]
         if layout.keys() != rows.keys():
             raise ValueError(f"weights of {sorted(layout.keys() ^ rows.keys())[:3]} are in one and not in the other")
         names = set(file.keys())
