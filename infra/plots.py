@@ -19,5 +19,5 @@ def apart(named: Sequence[tuple[float, str]], height: float) -> list[tuple[float
 def levels(low: float, high: float) -> list[float]:
     """Three to six round values between two, for an axis."""
     step = 10.0 ** math.floor(math.log10((high - low) / 3.0))
-    step *= next(times for times in (5.0, 2.0, 1.0) if step * times * 3.0 <= high - low)
+    step *= next((times for times in (5.0, 2.0) if step * times * 3.0 <= high - low), 1.0)
     return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -54,7 +54,7 @@ class Folder:
     def names(self) -> list[str]:
         """What is in it, files and folders; nothing where there is no such folder."""
         self._fs.invalidate_cache()  # object stores' listings are cached, and others write here
-        with self._told("", "not listed"):
+        with self._asked("", "not listed"):
             try:
                 found = self._fs.ls(self._root, detail=False)
             except FileNotFoundError:
@@ -64,12 +64,12 @@ class Folder:
     def files(self) -> list[str]:
         """Names of all files in it and below."""
         self._fs.invalidate_cache()
-        with self._told("", "not listed"):
+        with self._asked("", "not listed"):
             return sorted(str(path)[len(self._root) + 1 :] for path in self._fs.find(self._root))
 
     def read(self, name: str) -> bytes | None:
         """A file's content; `None` where there is no such file."""
-        with self._told(name, "not readable"):
+        with self._asked(name, "not readable"):
             try:
                 return bytes(self._fs.cat_file(f"{self._root}/{name}"))
             except FileNotFoundError:
@@ -95,7 +95,8 @@ class Folder:
                 return
             with _scratch() as path:
                 yield path
-                self._fs.put_file(str(path), f"{self._root}/{name}")
+                with self._asked(name, "not written"):
+                    self._fs.put_file(str(path), f"{self._root}/{name}")
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
@@ -105,16 +106,26 @@ class Folder:
                 yield self.path / name
                 return
             with _scratch() as path:
-                self._fs.get_file(f"{self._root}/{name}", str(path))
+                with self._asked(name, "not readable"):
+                    self._fs.get_file(f"{self._root}/{name}", str(path))
                 yield path
 
     @contextmanager
     def _told(self, name: str, what: str) -> Iterator[None]:
+        """Around what others do with a file: their own errors are their own."""
         try:
             yield
         except StoreError:
             raise
         except OSError as exc:
+            raise StoreError(f"{self.place}/{name}: {what}: {exc}") from exc
+
+    @contextmanager
+    def _asked(self, name: str, what: str) -> Iterator[None]:
+        """Around a call of fsspec: stores' libraries raise errors of their own kinds."""
+        try:
+            yield
+        except Exception as exc:
             raise StoreError(f"{self.place}/{name}: {what}: {exc}") from exc
 
     def send(self, source: Path) -> None:
@@ -132,7 +143,7 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """A file, or a folder and all below it; what is not there is deleted already."""
-        with self._told(name, "not deleted"), contextlib.suppress(FileNotFoundError):
+        with self._asked(name, "not deleted"), contextlib.suppress(FileNotFoundError):
             self._fs.rm(f"{self._root}/{name}", recursive=True)
 
 

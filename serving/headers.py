@@ -7,6 +7,7 @@ TRACE. The rest travels from router to engine only: the router drops what a clie
 name goes no further than the router.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ def write(identity: Identity) -> dict[str, str]:
     if identity.assignment.replay_of is not None:
         headers[REPLAY_OF] = identity.assignment.replay_of
     if identity.assignment.group is not None:
-        headers[GROUP] = identity.assignment.group.model_dump_json()
+        headers[GROUP] = json.dumps(identity.assignment.group.model_dump())  # a header is ASCII, a part's name any text
     if identity.assignment.block is not None:
         headers[BLOCK] = str(identity.assignment.block)
     if identity.parent_session_id is not None:

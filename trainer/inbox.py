@@ -114,7 +114,9 @@ class Inbox:
         assigned = self._reader.subscription.assignment()
         moved = frozenset(where for where in assigned - self._assigned if where in self._next)
         if moved:
-            self._reader.subscription.seek({where: self._next[where] for where in moved})
+            ours = {where: self._next[where] for where in moved}
+            self._reader.subscription.seek(ours)
+            self._reader.subscription.commit(ours)  # reassigned within a poll it begins at the group's
         self._assigned = assigned
         return moved
 

@@ -31,7 +31,6 @@ from ingest.log.protocol import EventLog, Positions
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
 from trainer import telling
-from trainer.alarms import Health
 from trainer.checkpoint import Checkpoints, Commit, Save, scratch_of
 from trainer.decisions import Decided
 from trainer.inbox import Inbox
@@ -125,10 +124,10 @@ class Keeper:
         self.inbox.drop(num_items)
         self.tell()
 
-    def close_making(self, making: Making, alarm: str, health: Health) -> None:
+    def close_making(self, making: Making, alarm: str) -> None:
         """The version in the making takes no more."""
         closed = making.model_copy(update={"alarm": alarm})
-        self._commit(self.state.model_copy(update={"making": closed, "health": health}))
+        self._commit(self.state.model_copy(update={"making": closed}))
 
     # -- a version
 

@@ -87,6 +87,8 @@ class Stepper:
         state, own = self._keeper.state, self._config
         used = used_of(items, (turn.trace_id for turn in batch.turns))
         making = state.making or Making(begun_at=self._now())
+        if not making.num_turns:  # what was let go for it before says nothing of how old it is
+            making = making.model_copy(update={"begun_at": self._now()})
         said = telemetry.headers_out()
         more = {**_times_of([item for item in items if item.eligible]), **staleness}
         making = grown(making, used, batch, metrics, more, said)
@@ -110,7 +112,8 @@ class Stepper:
         telemetry.count(measured.UPDATES_DISCARDED, 1, {names.CAUSE: raised.kind.value})
         if state.candidate is not None or state.making is not None:
             logger.error("a step of %d turns is undone, its version takes no more: %s", len(batch.turns), reason)
-            self._keeper.close_making(state.making or Making(begun_at=self._now()), reason, health)
+            # `health` stays: these turns come again, and are not to be what they are compared with
+            self._keeper.close_making(state.making or Making(begun_at=self._now()), reason)
         else:
             logger.error("a step of %d turns is undone, and they never train: %s", len(batch.turns), reason)
             self.let_go([_refused(item) for item in items], health=health)

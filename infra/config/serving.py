@@ -223,6 +223,14 @@ class LaneConfig(Section):
     max_age_s: Seconds = Field(3600.0, description="a prompt waits this long, at most, for an engine to be idle")
     group_s: Seconds = Field(300.0, description="a group is asked for this long, at most, users' requests in between")
 
+    @model_validator(mode="after")
+    def _asks_for_whole_groups(self) -> "LaneConfig":
+        if self.replays_per_hour < self.group_size:
+            raise ValueError(
+                f"replays_per_hour: must allow a group of group_size {self.group_size}, got {self.replays_per_hour}"
+            )
+        return self
+
 
 class ServingConfig(Section):
     """Engines, router, capture, rollout and the replay lane."""

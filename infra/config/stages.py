@@ -85,7 +85,9 @@ class TrainerConfig(Host):
 
     port: Port = Field(8200, description="how far the next version is, read-only")
     batch_turns: int = Field(256, ge=2, description="scored turns in one update; a version holds one or more of them")
-    min_version_turns: int = Field(1, ge=1, description="scored turns that a version holds before it may be published")
+    min_version_turns: int = Field(
+        1, ge=1, description="scored turns that a version holds before it may be published, unless a bound closes it"
+    )
     max_version_turns: int = Field(
         16_384, ge=1, description="scored turns with which a version in the making takes no more: they wait on the log"
     )

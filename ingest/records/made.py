@@ -26,7 +26,7 @@ def made(kind: type[Model], /, **fields: object) -> Model:
 
 
 def named_alike(values: Iterable[BaseModel]) -> None:
-    """Let go of which fields each was given, 4 kB of a trace: nobody asks, and all of a kind can share a set."""
+    """Let go of which fields each was given, some 1.6 kB of a trace: nobody asks, and all of a kind can share a set."""
     for value in values:
         _put_names(value, _names(type(value)))
 

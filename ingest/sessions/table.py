@@ -316,7 +316,8 @@ class SessionTable:
 
     def _reached(self, now: float) -> list[_Session]:
         """The sessions whose end lies before `now`. Of those that a record came for since, the end is awaited anew."""
-        found = [session for session in (*self._reached_before, *self._ends.take(now)) if session.is_open]
+        reached = dict.fromkeys((*self._reached_before, *self._ends.take(now)))  # one may wait for two equal ends
+        found = [session for session in reached if session.is_open]
         self._reached_before = [session for session in found if session.ends_at <= now]
         for session in found:
             session.looked_at = _ALREADY if session.ends_at <= now else _NEVER

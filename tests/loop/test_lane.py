@@ -5,7 +5,6 @@ engine answers fixed words.
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -274,7 +273,7 @@ async def test_of_who_was_erased_meanwhile_nothing_is_asked(world: World, monkey
     def erasing(topic: str, partition: int, offset: int) -> Message | None:
         found = fetch(topic, partition, offset)
         is_theirs = found is not None and found.key == key_of(session_id=None, trace_id=theirs)
-        return replace(found, headers=found.headers | {ERASED_HEADER: "user-1"}) if found and is_theirs else found
+        return found._replace(headers=found.headers | {ERASED_HEADER: "user-1"}) if found and is_theirs else found
 
     monkeypatch.setattr(world.log, "fetch", erasing)
     world.engine.num = (USERS - 1) * SIZE

@@ -24,7 +24,8 @@ that their order does not matter, that is
 
     n' = rho h^(c - 1) n + a,    m' = (rho h^(c - 1) n m + a r) / n',    a = (1 - h^c) / (1 - h) = 1 + h + h^2 + ...
 
-D adds up what each update says it moved, which is no less than the distance between its ends.
+D adds up what each update says of its distance from what served its turns: that stands for how far the policy moved. It
+is none for an update of one step whose turns its own weights served, and counts twice what two updates were both away.
 """
 
 from collections import defaultdict

@@ -132,6 +132,7 @@ def make_batch(
     spec = ",".join(sorted({item.spec for item, _ in owned}))
     fairness = Fairness(asked, tuple(alike), counts, weights, capped)
     replays = frozenset(turn.trace_id for item, turn in owned if item.group)
+    columns = _columns(owned, {number for number, turn in enumerate(turns) if turn.trace_id in replays})
     return Batch(len(items), turns, by_trace, columns, spec, cut, fairness, compared.shapes, replays)
 
 
@@ -208,7 +209,7 @@ def _num_tokens(owned: Iterable[tuple[Item, EligibleTurn]]) -> list[int]:
 
 
 def _columns(owned: Sequence[tuple[Item, EligibleTurn]], left_out: Container[int]) -> tuple[Column, ...]:
-    """A column for each part's name, without turns of groups. Summaries are expected to earn what summaries earn, and
+    """A column for each part's name. Summaries are expected to earn what summaries earn, and
     so for each tenant."""
     rows: dict[str, list[tuple[int, Key, float, float]]] = defaultdict(list)
     for number, (item, turn) in enumerate(owned):

@@ -133,7 +133,7 @@ class Learner:
         """Keep stable's weights, where KL to them is asked for: of what trains, and of that this rank's rows."""
         if not (self._config.max_version_kl or self._config.loss.kl_coefficient):
             return
-        held = None if folder is None else self._read(folder)
+        held = None if folder is None else self._read(folder, (WEIGHT,))
         self._stable = {
             name: (_here(param) if held is None else held[name].tensors[WEIGHT]).to(self._config.device, copy=True)
             for name, param in self._trained().items()
@@ -267,7 +267,9 @@ class Learner:
         if not microbatch.is_causal:
             (until_T,), (positions_BT,) = microbatch.until_BT, self._tensors(microbatch.positions_BT)
             seen = {"position_ids": positions_BT, "seen": seen_in(until_T, self._config.device)}
-        with torch.autocast(torch.device(self._config.device).type, dtype=torch.bfloat16, enabled=is_mixed):
+        kind, alone = torch.device(self._config.device).type, self._ranks.size == 1
+        # the cache would keep a cast of every layer's weights until the pass ends
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=is_mixed, cache_enabled=alone):
             return self.model.within(self._trained_logps, ids_BT, seen, sources_N, targets_N, entropies)
 
     def _trained_logps(
@@ -311,7 +313,7 @@ class Learner:
         Raises:
             StoreError: a file is missing or does not fit the model.
         """
-        found = self._read(folder)
+        found = self._read(folder, (WEIGHT, *MOMENTS))
         self._optimizer = self._fresh_optimizer()
         with torch.no_grad():
             for name, param in self._trained().items():
@@ -319,10 +321,10 @@ class Learner:
                 if found[name].step:
                     self._optimizer.state[param] = self._state(param, found[name])
 
-    def _read(self, folder: Place) -> dict[str, Held]:
-        rows = {name: self._rows(param) for name, param in self._trained().items()}
-        with self._ranks.together(f"learner state {folder}"):
-            return parts.read(Folder(folder), rows, self._fingerprint)
+    def _read(self, folder: Place, kinds: Sequence[str]) -> dict[str, Held]:
+        rows, own = {name: self._rows(param) for name, param in self._trained().items()}, self._ranks
+        with own.together(f"learner state {folder}"):
+            return parts.read(Folder(folder), rows, self._fingerprint, kinds, (own.rank, own.size))
 
     def _state(self, param: torch.Tensor, held: Held) -> dict[str, torch.Tensor]:
         """AdamW's of a parameter."""

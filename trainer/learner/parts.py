@@ -13,7 +13,7 @@ Nothing here says that all parts are there: the state that names the folder does
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
 _ABOUT = "about"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WEIGHT = "weight"
+_BEFORE = ("weights.safetensors", "optimizer.safetensors", "scalars.json")
+"""Before there were parts: a learner's weights, its moments, and AdamW's count for each name under `steps`."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +64,59 @@ class Part:
             save_file(tensors, path, {_ABOUT: json.dumps(about)})
 
 
-def read(folder: Folder, rows: Mapping[str, slice], base: str) -> dict[str, Held]:
-    """The rows of each named tensor, from whichever parts have them.
+def read(
+    folder: Folder,
+    rows: Mapping[str, slice],
+    base: str,
+    kinds: Sequence[str] = (WEIGHT, *MOMENTS),
+    own: tuple[int, int] = (0, 1),
+) -> dict[str, Held]:
+    """The rows of each named tensor, from whichever parts have them; `own` is this rank, and of how many.
 
     Raises:
         StoreError: a part is missing, or what they hold does not fit the names, the rows or the `base`.
     """
     found: dict[str, list[tuple[int, Held]]] = {name: [] for name in rows}
     try:
-        for part in _parts(folder):
-            for name, start, held in _of_part(folder, part, rows, base):
+        if _BEFORE[0] in folder.names():
+            return _of_before(folder, rows, kinds)
+        for part in _parts(folder, *own):
+            for name, start, held in _of_part(folder, part, rows, base, kinds):
                 found[name].append((start, held))
         return {name: _joined(pieces, rows[name]) for name, pieces in found.items()}
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as exc:
         raise StoreError(f"learner state {folder.place}: not readable for this model: {exc}") from exc
 
 
-def _parts(folder: Folder) -> list[str]:
+def _of_before(folder: Folder, rows: Mapping[str, slice], kinds: Sequence[str]) -> dict[str, Held]:
+    steps: dict[str, int] = json.loads(folder.read(_BEFORE[2]) or b"{}")["steps"]
+    found = {}
+    with (
+        folder.reading(_BEFORE[0]) as one,
+        folder.reading(_BEFORE[1]) as other,
+        safe_open(one, "pt") as weights,
+        safe_open(other, "pt") as moments,
+    ):
+        for name, here in rows.items():
+            own = [kind for kind in kinds if kind in MOMENTS and name in steps]
+            tensors = {WEIGHT: weights.get_slice(name)[here]}
+            tensors |= {kind: moments.get_slice(f"{kind}.{name}")[here] for kind in own}
+            found[name] = Held(here.start, weights.get_slice(name).get_shape()[0], tensors, steps.get(name, 0))
+    return found
+
+
+def _parts(folder: Folder, rank: int, size: int) -> list[str]:
+    """Those that this rank needs: where as many wrote, its own."""
     parts = [found for name in folder.names() if (found := _PART.fullmatch(name))]
     sizes = {int(found[2]) for found in parts}
     if len(sizes) != 1 or len(parts) != max(sizes):
         raise ValueError(f"expected all parts of one number of workers, got {[found[0] for found in parts]}")
-    return [found[0] for found in parts]
+    return [found[0] for found in parts if len(parts) != size or int(found[1]) == rank]
 
 
-def _of_part(folder: Folder, part: str, rows: Mapping[str, slice], base: str) -> Iterator[tuple[str, int, Held]]:
+def _of_part(
+    folder: Folder, part: str, rows: Mapping[str, slice], base: str, wanted: Sequence[str]
+) -> Iterator[tuple[str, int, Held]]:
     """What a part has of the rows: by name, with the first of them."""
     with folder.reading(part) as path, safe_open(path, "pt") as file:
         about = json.loads((file.metadata() or {})[_ABOUT])
@@ -98,7 +128,7 @@ def _of_part(folder: Folder, part: str, rows: Mapping[str, slice], base: str) ->
             raise ValueError(f"weights of {sorted(layout.keys() ^ rows.keys())[:3]} are in one and not in the other")
         names = set(file.keys())
         for name, (first, num_rows) in layout.items():
-            kinds = [kind for kind in (WEIGHT, *MOMENTS) if f"{kind}.{name}" in names]
+            kinds = [kind for kind in wanted if f"{kind}.{name}" in names]
             pieces: dict[str, Any] = {kind: file.get_slice(f"{kind}.{name}") for kind in kinds}
             num_here = pieces[WEIGHT].get_shape()[0]
             start, end = max(rows[name].start, first), min(rows[name].stop, first + num_here)

@@ -44,29 +44,31 @@ class Ranks:
     def join(cls, rank: int, size: int, store: "dist.Store", device: str) -> "Ranks":
         """Meet the others at `store`."""
         if torch.device(device).type == "cuda":
-            torch.cuda.set_device(torch.device(device))
+            torch.cuda.set_device(torch.device(device).index or 0)  # Ray shows each actor its own GPU alone
         backend = _BACKEND if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return cls(rank, size)
 
     def shard(self, model: nn.Module, device: str) -> None:
-        """Leave of each weight the rows of this rank, on `device`; layer by layer, so that no device holds it whole."""
+        """Leave of each weight the rows of this rank, on `device`; whole weights are there for a layer at a time.
+
+        With bfloat16 a pass holds the casts of weights until its backward; where activations are recomputed, those of a
+        layer at a time.
+        """
         if self.size == 1:
             model.to(device)
             return
         mesh = init_device_mesh(torch.device(device).type, (self.size,))
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         for module in (*layers, model):
-            fully_shard(
-                module, mesh=mesh, reshard_after_forward=True
-            )  # the root, else, lists whole weights till backward
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the root, else, lists whole weights on
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)  # gloo can neither divide nor multiply
 
     def share(self, minibatch: Minibatch) -> list[Pass]:
-        """Every `size`-th microbatch, beginning with this rank's. They come longest first, so shares are alike in work.
+        """Every `size`-th microbatch, beginning with this rank's. Packed rows are alike in length, so shares in work.
 
         A rank that has none in the last round takes the shortest once more, as filler.
         """

@@ -4,7 +4,7 @@ A line is a reward with its trajectory in it, which `onstream traces export --fo
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,22 +81,41 @@ def _told(exc: ValidationError) -> str:
     return explain({**errors[0], "input": "other"})
 
 
+def newest_of(rewards: Iterable[Reward]) -> dict[str, int]:
+    """The latest revision of each trace's rewards."""
+    newest: dict[str, int] = {}
+    for reward in rewards:
+        for name in reward.trace_ids:
+            newest[name] = max(newest.get(name, 0), reward.revision)
+    return newest
+
+
 @dataclass
 class Screening:
-    """Makes items of lines, and counts what does not train. `repeated` traces came before, in another line."""
+    """Makes items of lines, and counts what does not train.
+
+    `newest` is the latest revision that a trace's rewards have (`newest_of`): as on the log, earlier ones give way to
+    it. `num_repeated` traces came in another line, too.
+    """
 
     tasks: TaskIndex | None
     trains_altered: bool
+    newest: Mapping[str, int] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     num_repeated: int = 0
     _known: set[str] = field(default_factory=set)
+
+    def anew(self) -> "Screening":
+        """For the same lines again."""
+        return Screening(self.tasks, self.trains_altered, self.newest)
 
     def item(self, line: Line, number: int) -> Item:
         """What trains of a line, by the same rules as on the log."""
         reward, trajectory = line.reward, line.reward.trajectory
         assert trajectory is not None
         screened = screen(reward, trajectory, self.tasks, self.trains_altered)
-        turns = {name: turn for name, turn in screened.items() if name not in self._known}
+        known, newest = self._known, self.newest
+        turns = {n: turn for n, turn in screened.items() if n not in known and reward.revision >= newest.get(n, 0)}
         self.num_repeated += len(screened) - len(turns)
         self._known |= turns.keys()
         self.refused.update(turn.reason.value for turn in turns.values() if isinstance(turn, Ineligible))

@@ -31,7 +31,7 @@ from trainer.inbox import Item
 from trainer.learner.update import Policy
 from trainer.offline import show
 from trainer.offline.chosen import Cut, chats
-from trainer.offline.reading import Line, Screening, Source
+from trainer.offline.reading import Line, Screening, Source, newest_of
 from trainer.offline.training import Step, Training, imitating, with_method
 from trainer.settings import digest_of, learning_settings
 
@@ -53,8 +53,10 @@ def train(config: Config, args: argparse.Namespace) -> int:
     cut = Cut(args.top_share, args.min_reward) if args.sft else None
     with tempfile.TemporaryDirectory() as scratch, _conversations(output, cut) as told:
         begin = _begin(config, args, Path(scratch))
-        screening = Screening(contamination.index_of(config.ingest.contamination), config.privacy.train_altered)
-        reader = _Reader(source, screening, cut.choose(_rewards(source)) if cut else None, told)
+        newest, tasks = newest_of(_rewards(source)), contamination.index_of(config.ingest.contamination)
+        screening = Screening(tasks, config.privacy.train_altered, newest)
+        latest = (one for one in _rewards(source) if any(newest[name] == one.revision for name in one.trace_ids))
+        reader = _Reader(source, screening, cut.choose(latest) if cut else None, told)
         training = Training(_learner(begin, settings), settings, imitates=cut is not None)
         _run(training, reader, args.epochs)
         _tell(training, screening)
@@ -82,7 +84,7 @@ class _Reader:
 
     def items(self, epochs: int) -> Iterator[Item]:
         for epoch in range(epochs):
-            again = self.screening if epoch == 0 else Screening(self.screening.tasks, self.screening.trains_altered)
+            again = self.screening if epoch == 0 else self.screening.anew()
             for number, line in enumerate(self.source.lines()):
                 self.bytes_read = epoch * self.source.num_bytes + line.bytes_read
                 if self.chosen is not None and line.reward.reward_id not in self.chosen:
@@ -103,10 +105,14 @@ class _Reader:
 
 def _free(output: Path) -> Path:
     """A folder that is not there yet. Raises `ConfigError` where anything is."""
+    output = output.resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"--output {output}: must be a folder that is empty or not there yet")
-    if not output.resolve().parent.is_dir():
-        raise ConfigError(f"--output {output}: {output.resolve().parent} must be a folder")
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: {output.parent} must be a folder")
+    for beside in (Path(f"{output}{CHATS}"), Path(f"{output}{ABOUT}")):
+        if beside.exists():
+            raise ConfigError(f"--output {output}: {beside.name} beside it is from another run")
     return output
 
 

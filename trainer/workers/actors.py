@@ -18,7 +18,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from infra.config import TrainerConfig
-from infra.errors import OnstreamError, StartError
+from infra.errors import OnstreamError, StartError, StoreError
 from infra.lifecycle import Stop
 from infra.storage import Folder, Place
 from trainer.learner.batching import Minibatch
@@ -180,13 +180,13 @@ def _failures(refs: Sequence[Any]) -> list[Exception]:
 
 
 def _worst(failures: Sequence[Exception]) -> Exception:
-    """The one that the others follow from: a death, then an error of ours, then any."""
+    """The one that the others follow from: a death, then an error of ours, then any, and last who only says so."""
     for failure in failures:
         if isinstance(failure, ray.exceptions.RayActorError):
             return LearnerDiedError(f"a learner's process died: {failure}")
-    causes = [failure.cause for failure in failures if isinstance(failure, ray.exceptions.RayTaskError)]
-    ours = [cause for cause in causes if isinstance(cause, OnstreamError)]
-    return next((one for one in ours if not isinstance(one, ElsewhereError)), ours[0] if ours else failures[0])
+    causes = [failure.cause if isinstance(failure, ray.exceptions.RayTaskError) else failure for failure in failures]
+    first = min(causes, key=lambda cause: (isinstance(cause, ElsewhereError), not isinstance(cause, OnstreamError)))
+    return first if isinstance(first, OnstreamError) else failures[causes.index(first)]
 
 
 class RaySaving:
@@ -213,6 +213,7 @@ class RayPolicy:
         try:
             self._workers.open(base, config)
             self._sees_disk = config.ray_address == "local" or self._is_shared()
+            self._kept.delete("passing")  # what a kill left there
         except BaseException:
             self.close()  # or it would keep its cores until the garbage collector comes by
             raise
@@ -235,11 +236,20 @@ class RayPolicy:
         return True
 
     def load(self, folder: Path) -> None:
+        self._leave_saving()
         with self._given(folder) as there:
             self._workers.call("load", there)
 
     def restore(self, folder: Place) -> None:
+        self._leave_saving()
         self._workers.call("restore", _absolute(folder))
+
+    def _leave_saving(self) -> None:
+        """Wait for a copy that whoever began it may have left behind, after an outage: no checkpoint will name it."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with contextlib.suppress(StoreError):
+                saving.wait()
 
     def anchor(self, folder: Place | None) -> None:
         self._workers.call("anchor", None if folder is None else _absolute(folder))

@@ -46,7 +46,7 @@ class End(StrEnum):
     WHOLE = "whole"
     GONE = "cannot be read or asked again"
     REFUSED = "refused by the engine"
-    OUTDATED = "stable changed"
+    OUTDATED = "stable changed, or all is frozen"
     TOO_LONG = "no idle engine for long enough"
     STOPPED = "stopped"
 
@@ -153,7 +153,8 @@ class Lane:
         while num < self._own.group_size:
             if self._stop.is_set():
                 return End.STOPPED
-            if self._releases.served.stable != anchor.version:
+            served = self._releases.served
+            if served.stable != anchor.version or served.mode is Mode.FROZEN:
                 return End.OUTDATED
             if deadline.passed():
                 return End.TOO_LONG
