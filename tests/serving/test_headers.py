@@ -21,4 +21,5 @@ def test_an_identity_arrives_as_it_was_sent(assignment: Assignment) -> None:
     sent = Identity("t-1", "s", "default", TurnKind.MAIN, assignment, Consent.GIVEN)
     written = headers.write(sent)
     assert headers.read(written) == sent
+    assert all(value.isascii() for value in written.values()), "HTTP clients send no other"
     assert written.keys() <= {*headers.FROM_ROUTER, headers.SESSION, headers.TURN, headers.CONSENT}

@@ -256,6 +256,30 @@ def test_an_alarm_on_the_first_turns_after_the_candidate_lets_them_wait_for_its_
         assert sorted(world.weights(2)) == world.tokens("b")
 
 
+def test_turns_that_an_alarm_undid_are_not_what_they_are_compared_with_when_they_come_again(world: World) -> None:
+    trainer = on_trial(world)
+    usual = trainer.state.health
+    world.policy.metrics = {"ess": 0.1}
+    world.fill("b")
+    run(trainer)
+    assert trainer.status["closed"] == "an alarm undid a step" and trainer.state.health == usual
+    world.decide(1, TrialState.REJECTED)
+    run(trainer)
+    assert trainer.state.health != usual, "on stable it is the turns: they are refused, and were usual or not"
+
+
+def test_a_version_is_as_old_as_the_first_turns_that_it_trained_on(make_world: Any) -> None:
+    world = make_world(max_version_age_s=100.0)
+    trainer = on_trial(world)
+    world.fill("h", held_out=True)
+    world.time += SETTLE_S
+    run(trainer)
+    world.time += 1000.0
+    world.fill("b")
+    run(trainer)
+    assert (trainer.status["turns_in_making"], trainer.status["closed"]) == (4, None)
+
+
 def test_where_the_learner_has_the_engines_cores_it_waits_and_then_takes_all_that_came(make_world: Any) -> None:
     world = make_world(train_during_trials=False)
     trainer = on_trial(world)

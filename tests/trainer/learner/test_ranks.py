@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import ranked
+import torch
 from ranked import Ranked
+from safetensors.torch import save_file
 
 from infra.config import Correction, LoraConfig, LossConfig, LossKind, TrainerConfig
 from infra.errors import StoreError
+from infra.storage import Folder
+from trainer.learner import parts
 from trainer.learner.batching import Minibatch, Sample, Span, minibatches
+from trainer.learner.ranks import Ranks
 from trainer.learner.update import ElsewhereError
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -137,3 +142,37 @@ def test_a_part_that_is_missing_is_an_error(two: Ranked, tiny_model: Path, tmp_p
     (tmp_path / "part-00001-of-00002.safetensors").unlink()
     with pytest.raises(StoreError, match="expected all parts of one number of workers"):
         ranked.trained(tiny_model, own(), [], tmp_path, None)
+
+
+def test_a_rank_takes_the_one_gpu_that_ray_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda` without a number is no device that can be set."""
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_given, **_more: None)
+    Ranks.join(1, 2, torch.distributed.HashStore(), "cuda")
+    assert taken == [0]
+
+
+def test_what_a_learner_saved_before_there_were_parts_is_read(tmp_path: Path) -> None:
+    weight = torch.arange(6.0).reshape(3, 2)
+    moments = {f"{moment}.w": weight + number for number, moment in enumerate(("exp_avg", "exp_avg_sq"), 1)}
+    save_file({"w": weight}, tmp_path / "weights.safetensors")
+    save_file(moments, tmp_path / "optimizer.safetensors")
+    (tmp_path / "scalars.json").write_text('{"steps": {"w": 4}}')
+    held = parts.read(Folder(tmp_path), {"w": slice(1, 3)}, "", own=(1, 2))["w"]
+    assert (held.first, held.num_rows, held.step) == (1, 3, 4)
+    assert {kind: part.tolist() for kind, part in held.tensors.items()} == {
+        "weight": [[2.0, 3.0], [4.0, 5.0]],
+        "exp_avg": [[3.0, 4.0], [5.0, 6.0]],
+        "exp_avg_sq": [[4.0, 5.0], [6.0, 7.0]],
+    }
+
+
+def test_where_as_many_read_as_wrote_each_opens_its_own_part(tmp_path: Path) -> None:
+    rows = [slice(0, 2), slice(2, 3)]
+    for rank, here in enumerate(rows):
+        held = parts.Held(here.start, 3, {"weight": torch.arange(3.0)[here]}, 0)
+        parts.Part(rank, 2, {"w": held}, "").write(Folder(tmp_path))
+    assert parts.read(Folder(tmp_path), {"w": slice(0, 3)}, "")["w"].tensors["weight"].tolist() == [0.0, 1.0, 2.0]
+    (tmp_path / "part-00000-of-00002.safetensors").write_bytes(b"damaged")
+    assert parts.read(Folder(tmp_path), {"w": rows[1]}, "", own=(1, 2))["w"].tensors["weight"].tolist() == [2.0]

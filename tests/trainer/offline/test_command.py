@@ -126,6 +126,21 @@ def test_nothing_is_overwritten(offline: Offline, capsys: Any) -> None:
     assert "--output" in capsys.readouterr().err and (offline.root / "out" / "mine").exists()
 
 
+def test_what_an_earlier_run_left_beside_a_folder_is_not_overwritten(offline: Offline, capsys: Any) -> None:
+    some(offline, 4)
+    (offline.root / "out.training.json").write_text("mine")
+    assert offline.train() == 1
+    assert "out.training.json" in capsys.readouterr().err and (offline.root / "out.training.json").read_text() == "mine"
+
+
+def test_a_later_revision_replaces_the_one_before_it_as_on_the_log(offline: Offline) -> None:
+    """Whoever took their praise back is not imitated."""
+    offline.put(*(offline.reward(f"s{number}", 1.0, whole=0.9) for number in range(4)))
+    offline.put(offline.reward("s0", 0.0, whole=0.1, revision=2))
+    assert offline.train("--sft", "--top-share", "1.0", "--min-reward", "0.5") == 0
+    assert sorted(chat["session_id"] for chat in offline.chats()) == ["s1", "s2", "s3"]
+
+
 def test_a_folder_without_files_and_one_without_a_model_are_named(offline: Offline, capsys: Any) -> None:
     assert offline.train("--from", str(offline.root / "none")) == 1
     assert "none: must be a file, or a folder" in capsys.readouterr().err
