@@ -74,6 +74,8 @@ class Taught:
 
     def restore(self, folder: Path) -> None: ...
 
+    def anchor(self, folder: Path | None) -> None: ...
+
     def save(self, folder: Path) -> None:
         (folder / "weights").write_text("1")
 

@@ -19,7 +19,6 @@ _OBJECT_STORE_BYTES = 200 << 20  # a batch of token ids and metrics; weights tra
 _SETTINGS = {
     "RAY_worker_niceness": "0",  # Ray's own 15 would starve the learner beside busy engines: `trainer.niceness` decides
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_failure_threshold": "20",  # of 13 s: by its 5 a busy machine lost its only node, and its learner
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it every start warns
 }
 
