@@ -22,7 +22,7 @@ from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message
 from ingest.records.codec import ERASED_HEADER
-from ingest.records.events import Fate, FateKind, Release, ReleaseKind, Reward, Trace, Trajectory, key_of
+from ingest.records.events import Fate, FateKind, Release, ReleaseKind, Reward, Trace, Trajectory, TrialState, key_of
 from ingest.sessions.assemble import Assembler
 from ingest.store.versions import VersionStore
 from rewards.asking import Background
@@ -260,6 +260,11 @@ async def test_every_answer_trains_once_and_no_twin_of_it(world: World) -> None:
     trainer = Trainer(world.config, world.log, world.store, policy, Stop(), now=lambda: world.now)
     trainer.recover()
     for _ in range(4):
+        trainer.tick()
+    promoted = {"kind": ReleaseKind.TRIAL, "candidate": 1, "state": TrialState.PROMOTED, "stable": 1}
+    told = Release.model_validate({"release": 1, "epoch": 1, "reason": "earned", "at": 1.0, **promoted})
+    reader.send(world.log, topics.RELEASES, "", told)
+    for _ in range(2):
         trainer.tick()
     trainer.close()
     assert world.fates() == {name: [FateKind.TRAINED] for name in world.traces()}

@@ -74,7 +74,8 @@ def write_config(folder: Path, model: Path, learner: Mapping[str, Any] | None = 
         "ingest": {"inactivity_s": 4.0, "held_out_share": 0.1},
         "rewards": {"spec": str(spec)},
         "trainer": {
-            "batch_turns": 16, "minibatch_turns": 8, "max_version_turns": 16, "lr": 1e-6, "niceness": 0, "port": trainer, **(learner or {}),
+            "batch_turns": 16, "minibatch_turns": 8, "max_version_turns": 16, "lr": 1e-6, "niceness": 0,
+            "port": trainer, **(learner or {}),
         },
     }  # fmt: skip
     path = folder / "onstream.yaml"

@@ -166,7 +166,7 @@ class Workers:
             ray.kill(actor)
         try:
             remove_placement_group(self._place)
-        except Exception as exc:  # a cluster that is gone already: its errors have no class in common
+        except Exception as exc:  # noqa: BLE001 - a cluster that is gone: its errors have no class in common
             logger.info("the workers' place was not given back: %s", exc)
 
 
