@@ -159,8 +159,8 @@ TRAINER = Row(
             (
                 gauge("max", "onstream_trainer_kl", legend="from what sampled"),
                 gauge("max", "onstream_trainer_stable_kl", legend="from stable"),
-                gauge("max", "onstream_trainer_mismatch_k1", legend="mismatch"),
-                gauge("max", "onstream_trainer_mismatch_k3", legend="mismatch, k3"),
+                gauge("max", "onstream_trainer_mismatch", legend="mismatch"),
+                gauge("max", "onstream_trainer_mismatch_positive", legend="mismatch, k3"),
             ),
             objective=0.2,
         ),

@@ -184,9 +184,9 @@ GRAD_NORM = _gauge("onstream.trainer.grad_norm", "{norm}", "of the last update, 
 LOSS = _gauge("onstream.trainer.loss", "{loss}", "of the last update, a mean over its steps")
 ENTROPY = _gauge("onstream.trainer.entropy", "{nat}", "of the policy where the last update trained, per token")
 MISMATCH_K1 = _gauge(
-    "onstream.trainer.mismatch_k1", "{nat}", "KL from the served policy to the learner before its first step, per token"
+    "onstream.trainer.mismatch", "{nat}", "KL from the served policy to the learner before its first step, per token"
 )
-MISMATCH_K3 = _gauge("onstream.trainer.mismatch_k3", "{nat}", "the same by the k3 estimator")
+MISMATCH_K3 = _gauge("onstream.trainer.mismatch_positive", "{nat}", "the same by the k3 estimator, never negative")
 LR_SCALE = _gauge(
     "onstream.trainer.lr_scale", "{share}", "of `trainer.lr` that the last update's steps were taken with"
 )

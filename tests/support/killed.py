@@ -41,13 +41,13 @@ class DiskLog(InMemoryLog):
             super().append(told["topic"], told["key"], bytes.fromhex(told["value"]), told["headers"])
         part = path.with_name("log.part")
         part.write_bytes(b"".join(line + b"\n" for line in lines))
-        self._file = part.open("ab")
         part.replace(path)
+        self._path = path
 
     def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Message:
         told = {"topic": topic, "key": key, "value": value.hex(), "headers": dict(headers)}
-        self._file.write(json.dumps(told).encode() + b"\n")
-        self._file.flush()
+        with self._path.open("ab") as file:
+            file.write(json.dumps(told).encode() + b"\n")
         return super().append(topic, key, value, headers)
 
 
