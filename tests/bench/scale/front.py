@@ -80,7 +80,16 @@ def routing() -> Figures:
     for num in ENGINES:
         names = tuple(f"onstream-engine-{n}" for n in range(num))
         versions = MappingProxyType({name: int(n < max(1, num // 10)) for n, name in enumerate(names)})
-        served = Served(0, 9, 1, TrialState.CANARY, 0.1, "salt", versions, (0,))
+        served = Served(
+            stable=0,
+            last=9,
+            candidate=1,
+            state=TrialState.CANARY,
+            share=0.1,
+            salt="salt",
+            engines=versions,
+            lineage=(0,),
+        )
         health = Health()
 
         def route(
