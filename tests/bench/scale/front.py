@@ -81,7 +81,7 @@ def routing() -> Figures:
         names = tuple(f"onstream-engine-{n}" for n in range(num))
         versions = MappingProxyType({name: int(n < max(1, num // 10)) for n, name in enumerate(names)})
         served = Served(
-            stable=0,
+            epoch=0,
             last=9,
             candidate=1,
             state=TrialState.CANARY,
