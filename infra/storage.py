@@ -125,7 +125,7 @@ class Folder:
         """Around a call of fsspec: stores' libraries raise errors of their own kinds."""
         try:
             yield
-        except Exception as exc:
+        except Exception as exc:  # theirs have no class in common
             raise StoreError(f"{self.place}/{name}: {what}: {exc}") from exc
 
     def send(self, source: Path) -> None:

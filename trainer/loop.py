@@ -224,11 +224,11 @@ class Trainer:
         self._keeper.make(candidate)
         self._publish_owed(self._releases.served)
         logger.info(
-            "version %d, a child of %d, holds %d turns of %d steps",
+            "version %d, a child of %d, holds %d turns of %d updates",
             number,
             candidate.parent,
             state.making.num_turns,
-            state.making.num_steps,
+            state.making.num_updates,
         )
 
     def _is_ready(self, served: Served) -> bool:

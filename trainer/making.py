@@ -77,7 +77,7 @@ def grown(
     num_turns = making.num_turns + len(batch.turns)
     return making.using(used).model_copy(
         update={
-            "num_steps": making.num_steps + 1,
+            "num_updates": making.num_updates + 1,
             "num_turns": num_turns,
             "specs": tuple(sorted({*making.specs, *batch.spec.split(",")})),
             "metrics": together(making.metrics, making.num_turns, numbers, len(batch.turns)),
@@ -114,7 +114,7 @@ def candidate_of(
         parent=parent,
         trace_ids=making.trained,
         spec=",".join(making.specs),
-        metrics={**making.metrics, "updates": float(making.num_steps)},
+        metrics={**making.metrics, "updates": float(making.num_updates)},
         at=now,
         standing=standing,
         used=making.used,

@@ -81,13 +81,13 @@ class CandidateVersion(_Frozen):
 class Making(_Frozen):
     """A version in the making: what it has used so far, and how healthy its last step was.
 
-    `alarm` is why a step was undone that would have been its next. `metrics` are over all of its `num_steps`.
+    `alarm` is why a step was undone that would have been its next. `metrics` are over all of its `num_updates`.
     """
 
     begun_at: float
     used: tuple[Used, ...] = ()
     num_traces: int = 0
-    num_steps: int = 0
+    num_updates: int = 0
     num_turns: int = 0
     specs: tuple[str, ...] = ()
     metrics: dict[str, float] = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fuses import Fuse
+from inboxes import items_of
 
 from infra.config import Config, TrainerConfig
 from infra.lifecycle import Stop
@@ -42,7 +43,7 @@ from ingest.records.events import (
 )
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
-from trainer.inbox import Inbox, Item
+from trainer.inbox import Item
 from trainer.learner.batching import Minibatch
 from trainer.learner.update import StepMetrics, UpdateMetrics
 from trainer.loop import Trainer
@@ -319,14 +320,7 @@ def log_items() -> Callable[[Sequence[tuple[str, Sequence[float | None]]]], list
     """Items as an inbox reads them, of sessions and their rewards."""
 
     def read(given: Sequence[tuple[str, Sequence[float | None]]]) -> list[Item]:
-        log = InMemoryLog()
-        log.create([TopicSpec(topics.REWARDS.name, 1, None)])
-        for session, rewards in given:
-            send(log, topics.REWARDS, session_key(session), make_reward(session, rewards))
-        inbox = Inbox(log, {}, ())
-        inbox.poll(0.0)
-        inbox.close()
-        return inbox.items
+        return items_of(*(make_reward(session, rewards) for session, rewards in given))
 
     return read
 

@@ -41,7 +41,7 @@ def on_trial(making: Making | None, **changes: Any) -> State:
 
 
 MAKING = Making(
-    begun_at=600.0, num_turns=1, num_steps=1, used=(used("m"), used("lost", rewarded_at=50.0)), contexts=({},)
+    begun_at=600.0, num_turns=1, num_updates=1, used=(used("m"), used("lost", rewarded_at=50.0)), contexts=({},)
 )
 
 

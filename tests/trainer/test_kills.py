@@ -100,20 +100,24 @@ def token_of(play: Play, trace_id: str) -> set[int]:
 def test_a_kill_at_any_moment_trains_no_turn_twice_and_loses_none(
     make_world: Any, make_fuse: Callable[[int], Any]
 ) -> None:
-    for at in itertools.count(1, 2):  # after an effect is before the next
-        play, fuse = Play(make_world()), make_fuse(at)
-        world = play.world
-        trainer = world.start()
-        with fuse.around(*EFFECTS):
-            play.go_on(trainer, fuse)
-        world.kill(trainer)
-        trainer = world.start()
-        play.go_on(trainer)
-        check(play, fuse.name)
-        trainer.close()
-        if not fuse.is_blown:
-            break
+    at = next(
+        at for at in itertools.count(1, 2) if not killed(make_world(), make_fuse(at))
+    )  # after one is before the next
     assert at > 200
+
+
+def killed(world: Any, fuse: Any) -> bool:
+    """Whether the play was killed by the fuse; it went on to its end."""
+    play = Play(world)
+    trainer = world.start()
+    with fuse.around(*EFFECTS):
+        play.go_on(trainer, fuse)
+    world.kill(trainer)
+    trainer = world.start()
+    play.go_on(trainer)
+    check(play, fuse.name)
+    trainer.close()
+    return bool(fuse.is_blown)
 
 
 class Behind:
@@ -143,20 +147,12 @@ def test_a_kill_while_the_learner_goes_on_before_its_copy_is_written_changes_not
             weights, moments = list(self.weights), self.moments
             return Behind(lambda: (folder / "state.json").write_text(json.dumps([weights, moments])))
 
-    for at in itertools.count(1, 11):
-        play, fuse = Play(make_world()), make_fuse(at)
-        world = play.world
-        world.make_policy = Policy
-        trainer = world.start()
-        with fuse.around(*EFFECTS):
-            play.go_on(trainer, fuse)
-        world.kill(trainer)
-        trainer = world.start()
-        play.go_on(trainer)
-        check(play, fuse.name)
-        trainer.close()
-        if not fuse.is_blown:
-            break
+    def world() -> Any:
+        made = make_world()
+        made.make_policy = Policy
+        return made
+
+    at = next(at for at in itertools.count(1, 11) if not killed(world(), make_fuse(at)))
     assert at > 200
 
 

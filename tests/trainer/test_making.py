@@ -15,7 +15,7 @@ from trainer.state import MAX_FATED, Making, Standing, Used
 CONFIG = TrainerConfig(
     batch_turns=2, max_version_turns=8, max_version_age_s=60.0, max_version_kl=0.1, min_version_ess=0.5
 )
-HEALTHY = Making(begun_at=0.0, num_turns=4, num_steps=1, ess=0.9, stable_kl=0.01)
+HEALTHY = Making(begun_at=0.0, num_turns=4, num_updates=1, ess=0.9, stable_kl=0.01)
 UPDATE = UpdateMetrics(2, 0, 40, 0.1, 1.0, 0.01, 1.0, 0.8, 0.1, 0.05)
 
 
@@ -105,7 +105,7 @@ def test_a_version_is_what_its_steps_were(items: list[Item]) -> None:
     used = used_of(items, (turn.trace_id for turn in batch.turns))
     one = grown(Making(begun_at=5.0), used, batch, UPDATE, {}, {"traceparent": "1"})
     two = grown(one, used, batch, replace(UPDATE, ess=0.6, stable_kl=None), {}, {"traceparent": "2"})
-    assert (two.num_steps, two.num_turns, two.ess, two.stable_kl, two.begun_at) == (2, 4, 0.6, None, 5.0)
+    assert (two.num_updates, two.num_turns, two.ess, two.stable_kl, two.begun_at) == (2, 4, 0.6, None, 5.0)
     standing = Standing(learner="x", baselines=Baselines())
     made = candidate_of(two, 9, 4, standing, 70.0, {})
     assert (made.version, made.parent, made.spec, made.standing, made.at) == (9, 4, "default/1", standing, 70.0)

@@ -10,7 +10,7 @@ Shapes: B rows, T places (right-padded), N trained tokens, D hidden, V vocabular
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
 from trainer.learner.parts import MOMENTS, WEIGHT, Held, Part
 from trainer.learner.ranks import Pass, Ranks, clip, local
+from trainer.learner.sums import Sums
 from trainer.learner.update import StepMetrics, UpdateMetrics, lr_scale
 
 _PROBES = ((1, 2, 3, 4), (1, 2, 5, 6), (7, 8, 9, 10), (11, 12))
@@ -202,7 +203,7 @@ class Learner:
     ) -> StepMetrics:
         """Gradients of all microbatches, then one step, unless loss or gradient is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
-        sums = _Sums()
+        sums = Sums()
         for one, began_N, stable_N in zip(share, began, stable, strict=True):
             part = self.loss(one.microbatch, minibatch, began_N, stable_N)
             if one.is_filler:
@@ -354,56 +355,3 @@ def _num_rows(tensor: torch.Tensor) -> int:
 def _here(tensor: torch.Tensor) -> torch.Tensor:
     """The rows of a weight that are here, a single number as a row of its own."""
     return torch.atleast_1d(local(tensor.detach()))
-
-
-@dataclass
-class _Sums:
-    """Sums over the microbatches of a minibatch."""
-
-    loss: float = 0.0
-    num_tokens: int = 0
-    num_clipped: float = 0.0
-    ratio: float = 0.0
-    ratio_squared: float = 0.0
-    kl: float = 0.0
-    k3: float = 0.0
-    entropy: float = 0.0
-    num_entropies: float = 0.0
-
-    def add(self, part: PolicyLoss) -> None:
-        self.loss += float(part.loss.detach())
-        self.num_tokens += part.num_tokens
-        self.num_clipped += float(part.num_clipped)
-        self.ratio += float(part.sum_ratio)
-        self.ratio_squared += float(part.sum_ratio_squared)
-        self.kl += float(part.sum_kl)
-        self.k3 += float(part.sum_k3)
-        if part.sum_entropy is not None:
-            self.entropy += float(part.sum_entropy)
-            self.num_entropies += part.num_entropies
-
-    def over(self, ranks: Ranks) -> "_Sums":
-        """Those of all ranks."""
-        loss, num_tokens, *others = ranks.sum(astuple(self))
-        return _Sums(loss, round(num_tokens), *others)
-
-    @property
-    def ess(self) -> float:
-        """As a share of the tokens."""
-        return self.ratio**2 / (self.num_tokens * self.ratio_squared)
-
-    def metrics(self, grad_norm: float, is_skipped: bool, scale: float) -> StepMetrics:
-        num = self.num_tokens
-        return StepMetrics(
-            is_skipped=is_skipped,
-            loss=self.loss,
-            grad_norm=grad_norm,
-            kl=self.kl / num,
-            mean_ratio=self.ratio / num,
-            ess=self.ess,
-            clip_fraction=self.num_clipped / num,
-            num_tokens=num,
-            k3=self.k3 / num,
-            entropy=self.entropy / self.num_entropies if self.num_entropies else math.nan,
-            lr_scale=scale,
-        )

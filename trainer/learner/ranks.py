@@ -90,7 +90,7 @@ class Ranks:
         """A block without collectives that raises on every rank if it does on one."""
         try:
             yield
-        except Exception:
+        except Exception:  # whatever it was, the others must not wait for this rank
             self.sum([1.0])
             raise
         if self.sum([0.0])[0]:

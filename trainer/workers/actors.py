@@ -115,7 +115,7 @@ class Workers:
             for number in range(config.workers):
                 where = PlacementGroupSchedulingStrategy(self._place, placement_group_bundle_index=number)
                 self._actors.append(actor.options(scheduling_strategy=where).remote())  # type: ignore[attr-defined]
-        except BaseException:
+        except BaseException:  # also a stop: actors must not outlive who made them
             self.close()
             raise
 
@@ -217,8 +217,8 @@ class RayPolicy:
             self._workers.open(base, config)
             self._sees_disk = config.ray_address == "local" or self._is_shared()
             self._kept.delete("passing")  # what a kill left there
-        except BaseException:
-            self.close()  # or it would keep its cores until the garbage collector comes by
+        except BaseException:  # also a stop: it would keep its cores until the garbage collector comes by
+            self.close()
             raise
 
     def _is_shared(self) -> bool:

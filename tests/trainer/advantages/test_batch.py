@@ -6,32 +6,17 @@ from math import sqrt
 
 import pytest
 from agent_sessions import AGENTIC, Session, close, play
+from inboxes import items_of
 from packed import seen_from
 
 from infra.config import TrainerConfig, TrajectoryWeight
-from ingest.log import topics
-from ingest.log.memory import InMemoryLog
-from ingest.log.protocol import TopicSpec
-from ingest.log.reader import send
 from ingest.records.events import ChatMessage, LinkKind, Reward, TurnKind, TurnReward
 from trainer.advantages.baselines import Baselines, Key, Node
 from trainer.advantages.batch import Batch, make_batch
-from trainer.inbox import Inbox, Item
+from trainer.inbox import Item
 
 RewardOf = Callable[..., Reward]
 CONFIG = TrainerConfig(microbatch_tokens=4096)
-
-
-def items_of(*rewards: Reward) -> list[Item]:
-    """What the inbox holds once these have come over the log."""
-    log = InMemoryLog()
-    log.create([TopicSpec(topics.REWARDS.name, 1, None)])
-    for reward in rewards:
-        send(log, topics.REWARDS, "k", reward)
-    inbox = Inbox(log, {}, ())
-    inbox.poll(0.0)
-    inbox.close()
-    return inbox.items
 
 
 def batch_of(items: Sequence[Item], known: Mapping[Key, float] | None = None, config: TrainerConfig = CONFIG) -> Batch:

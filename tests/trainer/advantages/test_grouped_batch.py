@@ -1,21 +1,16 @@
 """Groups of replays and single turns in one batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 import pytest
+from inboxes import items_of
 
 from infra.config import TrainerConfig
-from ingest.log import topics
-from ingest.log.memory import InMemoryLog
-from ingest.log.protocol import TopicSpec
-from ingest.log.reader import send
-from ingest.records.events import Assignment, Group, Reward
+from ingest.records.events import Assignment, ChatMessage, Group, Reward
 from trainer.advantages.baselines import Baselines
 from trainer.advantages.batch import Batch, make_batch
 from trainer.advantages.groups import Shape
-from trainer.inbox import Inbox
 
 RewardOf = Callable[..., Reward]
 CONFIG = TrainerConfig(near_duplicate_from=1.0)
@@ -24,22 +19,19 @@ PART = "value"  # what a turn's reward is called where its record has no parts
 
 @pytest.fixture
 def batch_of(reward_of: RewardOf) -> Callable[..., Batch]:
-    """A batch of single turns with these rewards, and of groups, each with a propensity."""
+    """A batch of single turns with these rewards, and of groups, each with a propensity; all were asked `asked`."""
 
-    def make(singles: Sequence[float], groups: Sequence[Sequence[float]], propensity: float = 0.1) -> Batch:
-        rewards = [reward_of(f"s{n}", [value], token=100 + n) for n, value in enumerate(singles)]
+    def make(
+        singles: Sequence[float], groups: Sequence[Sequence[float]], propensity: float = 0.1, asked: str = ""
+    ) -> Batch:
+        said = {"messages": (ChatMessage(role="user", text=asked),)} if asked else {}
+        turns = {"turn_changes": dict.fromkeys(range(8), said)}
+        rewards = [reward_of(f"s{n}", [value], token=100 + n, **turns) for n, value in enumerate(singles)]
         for n, values in enumerate(groups):
             group = Group(size=len(values), propensity=propensity, anchor={}, spec="x@1")
-            made = reward_of(f"g{n}", list(values), token=200 + n)
+            made = reward_of(f"g{n}", list(values), token=200 + n, **turns)
             rewards.append(made.model_copy(update={"assignment": Assignment(replay_of="k-0", group=group)}))
-        log = InMemoryLog()
-        log.create([TopicSpec(topics.REWARDS.name, 1, None)])
-        for reward in rewards:
-            send(log, topics.REWARDS, "k", reward)
-        inbox = Inbox(log, {}, ())
-        inbox.poll(0.0)
-        inbox.close()
-        return make_batch(inbox.items, Baselines(), CONFIG, step=0)
+        return make_batch(items_of(*rewards), Baselines(), CONFIG, step=0)
 
     return make
 
@@ -86,6 +78,6 @@ def test_a_batch_of_groups_alone_trains(batch_of: Callable[..., Batch]) -> None:
 
 
 def test_replays_are_no_near_duplicates_and_are_not_remembered_as_asked(batch_of: Callable[..., Batch]) -> None:
-    batch = batch_of([0.5], [[1.0, 0.0]])
-    assert [one.sketch for one in batch.fairness.asked[1:]] == ["", ""] and batch.fairness.num_near_duplicates == 0
-    assert replace(batch.fairness.asked[1], sketch="") == batch.fairness.asked[1]
+    fairness = batch_of([0.5, 0.6], [[1.0, 0.0]], asked="What shall I pack for three days in the mountains?").fairness
+    assert [bool(one.sketch) for one in fairness.asked] == [True, True, False, False]
+    assert fairness.num_alike == (2, 2, 1, 1)

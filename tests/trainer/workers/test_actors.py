@@ -103,7 +103,8 @@ def test_workers_train_save_restore_and_export_as_one_learner_does(
     for name, one, kept in (("one", policy, tmp_path / "one"), ("two", two, two._kept.under("learner/1").place)):
         found = learned(one, tiny_model, kept, tmp_path / f"{name}-export")
         assert found.keys() == here.keys()
-        assert all(bool((found[name] - here[name]).abs().max() < 1e-2) for name in here)
+        # to the spacing of bfloat16: a step that one of them did not take would be ten times that
+        assert all(here[name].allclose(found[name], rtol=2**-7, atol=1e-6) for name in here)
     assert two._kept.under("learner/1").names() == [f"part-0000{rank}-of-00002.safetensors" for rank in range(2)]
     assert two._kept.under("passing").names() == []
 
