@@ -4,7 +4,7 @@ engine answers fixed words.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,18 @@ from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message
 from ingest.records.codec import ERASED_HEADER
-from ingest.records.events import Fate, FateKind, Release, ReleaseKind, Reward, Trace, Trajectory, TrialState, key_of
+from ingest.records.events import (
+    Fate,
+    FateKind,
+    Mode,
+    Release,
+    ReleaseKind,
+    Reward,
+    Trace,
+    Trajectory,
+    TrialState,
+    key_of,
+)
 from ingest.sessions.assemble import Assembler
 from ingest.store.versions import VersionStore
 from rewards.asking import Background
@@ -45,23 +56,34 @@ LONG, SHORT = "an answer of five words", "no"
 
 
 class Talking(Captured):
-    """Answers the lane with `says` in turn, and users with `text`; `asked` is set once the lane asked `num` times."""
+    """Answers the lane with `says` in turn, and users with `text`; `asked` is set once the lane asked `num` times.
+
+    Before that the lane is told the statuses of `refuses`, and after each answer `then` is awaited.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "stable", 0, LONG)
         self.says, self.num, self.asked = [LONG, SHORT, SHORT], USERS * SIZE, asyncio.Event()
         self.replays: list[dict[str, Any]] = []
+        self.refuses: list[int] = []
+        self.then: Callable[[], Awaitable[None]] | None = None
 
     async def _chat(self, request: Request) -> Response:
         body = await request.json()
         self.prompt = [ord(letter) for letter in body["messages"][-1]["content"]]
         self.text = LONG
-        if "x-onstream-group" in request.headers:
+        is_lanes = "x-onstream-group" in request.headers
+        if is_lanes and self.refuses:
+            return Response(status_code=self.refuses.pop(0))
+        if is_lanes:
             self.text = self.says[len(self.replays) % len(self.says)]
             self.replays.append(body)
             if len(self.replays) == self.num:
                 self.asked.set()
-        return await super()._chat(request)
+        answer = await super()._chat(request)
+        if is_lanes and self.then:
+            await self.then()
+        return answer
 
 
 class Taught:
@@ -149,6 +171,20 @@ class World:
             scores.close()
         for _ in range(2):
             self.lane.read(0.0)
+
+    async def ended(self) -> dict[End, int]:
+        """The lane, until a group has ended: how."""
+        running = asyncio.create_task(self.lane.run())
+        async with asyncio.timeout(20.0):
+            while not self.lane.ended:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        self.stop.set()
+        await running
+        return dict(self.lane.ended)
+
+    def release(self, **fields: Any) -> None:
+        told = {"epoch": 1, "stable": 0, "reason": "test", "at": 1.0, **fields}
+        reader.send(self.log, topics.RELEASES, "", Release.model_validate(told))
 
     async def replay(self) -> None:
         """The lane, until the engine has answered what was to be asked."""
@@ -261,9 +297,7 @@ async def test_every_answer_trains_once_and_no_twin_of_it(world: World) -> None:
     trainer.recover()
     for _ in range(4):
         trainer.tick()
-    promoted = {"kind": ReleaseKind.TRIAL, "candidate": 1, "state": TrialState.PROMOTED, "stable": 1}
-    told = Release.model_validate({"release": 1, "epoch": 1, "reason": "earned", "at": 1.0, **promoted})
-    reader.send(world.log, topics.RELEASES, "", told)
+    world.release(release=1, kind=ReleaseKind.TRIAL, candidate=1, state=TrialState.PROMOTED, stable=1)
     for _ in range(2):
         trainer.tick()
     trainer.close()
@@ -292,13 +326,42 @@ async def test_of_who_was_erased_meanwhile_nothing_is_asked(world: World, monkey
 async def test_what_chance_does_not_answer_or_a_tool_may_is_not_asked_again(world: World, more: dict[str, Any]) -> None:
     await world.talk(1, **more)
     world.flow(waits_s=100.0)
-    running = asyncio.create_task(world.lane.run())
-    async with asyncio.timeout(20.0):
-        while not world.lane.ended:  # noqa: ASYNC110
+    assert await world.ended() == {End.GONE: 1} and world.engine.replays == []
+
+
+async def test_an_engine_that_is_busy_or_stumbles_is_asked_again_until_the_group_is_whole(world: World) -> None:
+    await world.talk(1)
+    world.flow(waits_s=100.0)
+    world.engine.refuses = [429, 500, 503]
+    assert await world.ended() == {End.WHOLE: 1} and len(world.engine.replays) == SIZE
+
+
+async def test_what_an_engine_refuses_is_not_asked_again(world: World) -> None:
+    await world.talk(1)
+    world.flow(waits_s=100.0)
+    world.engine.refuses = [400]
+    assert await world.ended() == {End.REFUSED: 1} and world.engine.replays == []
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        {"kind": ReleaseKind.OPERATOR, "mode": Mode.FROZEN},
+        {"kind": ReleaseKind.TRIAL, "candidate": 1, "state": TrialState.PROMOTED, "stable": 1},
+    ],
+    ids=["frozen", "another stable"],
+)
+async def test_a_group_ends_where_all_is_frozen_or_stable_changes(world: World, release: dict[str, Any]) -> None:
+    await world.talk(1)
+    world.flow(waits_s=100.0)
+
+    async def then() -> None:
+        world.release(release=1, **release)
+        while world.lane._releases.served.last < 1:  # noqa: ASYNC110
             await asyncio.sleep(0)
-    world.stop.set()
-    await running
-    assert world.engine.replays == [] and world.lane.ended == {End.GONE: 1}
+
+    world.engine.then = then
+    assert await world.ended() == {End.OUTDATED: 1} and len(world.engine.replays) == 1
 
 
 async def test_of_who_does_not_consent_there_is_nothing_to_ask(world: World) -> None:
