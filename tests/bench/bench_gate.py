@@ -162,6 +162,7 @@ TARGETS: dict[str, tuple[str, float]] = {
     "stream.half_bad": ("<=", 0.05),
     "stream.most_bad": ("<=", 0.05),
     "unit_us_ratio": ("<=", 1.2),
+    "unit_us_in_blocks_ratio": ("<=", 1.2),
     "checked": (">=", CHECKED * len(rows())),
 }
 

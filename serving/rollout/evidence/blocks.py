@@ -27,7 +27,6 @@ A block that nobody began in multiplies the evidence by 1, and so does one with 
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from infra.config import WHOLE, GateConfig, GuardrailConfig
@@ -167,7 +166,7 @@ class BlockTally(Totals):
     def _read(self, blocks: Sequence[Block]) -> set[int]:
         """Take in those that are new; the numbers of those that ended."""
         ended = set()
-        for block in islice(blocks, self._num_read, None):
+        for block in blocks[self._num_read :]:
             is_mine = block.beside is self._beside
             self._known[block.number] = block if is_mine else None
             if block.closed_at < math.inf:

@@ -3,6 +3,7 @@
 import math
 import time
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from worlds import MARGIN, Trials
 from infra.config import GateConfig
 from ingest.records.events import Arm, Assignment, Reward, Source
 from serving.rollout.evidence import REWARD, Baseline, Design, Evidence, Process, Unit, judge
+from serving.rollout.evidence.blocks import with_whole
 from serving.rollout.evidence.tally import Sessions
+from serving.rollout.placement.blocks import Block
 
 LINE = -math.log(ALPHA)
 
@@ -65,44 +68,71 @@ def by_tally(trials: Trials, row: int, max_units_per_user: int) -> int:
 # -- what a unit costs
 
 CONFIG = GateConfig(settle_s=10.0, max_units=1_000_000, min_champion_units=2)
-BASE = {name: Baseline(0.9, 0.09) for name in (REWARD, *(rail.name for rail in CONFIG.guardrails))}
+IN_BLOCKS, PER_BLOCK = with_whole(CONFIG, 0.3), 8
+BASE = {name: Baseline(0.9, 0.09) for name in (REWARD, *(rail.name for rail in IN_BLOCKS.guardrails))}
 FEW, MANY, TIMED, ROUNDS, WEIGHED = 100, 100_000, 200, 20, 10_000
+VERSIONS = {Arm.CANDIDATE: 7, Arm.STABLE: 6}
 
 
-def rewards(begin: int, end: int) -> list[Reward]:
-    """Sessions of a trial at even shares, a user each, with every guardrail of the default gate."""
+def rewards(begin: int, end: int, turns: Sequence[Block] = ()) -> list[Reward]:
+    """Sessions of a trial at even shares, a user each, with every guardrail of the default gate; in blocks, where arms
+    take `turns`."""
     rng = np.random.default_rng(begin)
     rails = {rail.name: 1.0 for rail in CONFIG.guardrails}
     found = []
     for n in range(begin, end):
-        arm, version = (Arm.CANDIDATE, 7) if rng.random() < 0.5 else (Arm.STABLE, 6)
+        block = turns[n // PER_BLOCK] if turns else None
+        arm = block.arm if block else Arm.CANDIDATE if rng.random() < 0.5 else Arm.STABLE
+        number = block.number if block else None
         given: dict[str, Any] = {
             "reward_id": f"{n:064x}", "trajectory_id": f"{n:064x}", "session_id": f"session-{n:08d}", "tenant": "t",
-            "user": f"u-{n:016x}", "assignment": Assignment(arm=arm, trial=7, propensity=0.5), "held_out": False,
-            "opened_at": float(n), "trace_ids": (f"{n:016x}-{n:032x}",), "versions": (version,), "spec": "x",
-            "components": (), "turns": (), "value": float(rng.random() < 0.6), "has_signal": True,
+            "user": f"u-{n:016x}", "assignment": Assignment(arm=arm, trial=7, propensity=0.5, block=number),
+            "held_out": False, "opened_at": float(n), "trace_ids": (f"{n:016x}-{n:032x}",),
+            "versions": (VERSIONS[arm],), "spec": "x", "components": (), "turns": (),
+            "value": float(rng.random() < 0.6), "has_signal": True,
             "guardrails": rails | {"latency": float(rng.random())}, "source": Source(partition=0, offset=n), "at": 1.0,
         }  # fmt: skip
         found.append(Reward.model_validate(given))
     return found
 
 
-def held(num: int) -> Evidence:
-    """A trial of so many sessions, with its sums."""
-    found = Evidence()
-    for one in rewards(0, num):
-        found.add(one)
-    judge(found.trial(7, BASE, CONFIG), trial=1, promotions=0)
-    return found
+def blocks(num: int) -> list[Block]:
+    """So many, of an arm each by an even coin."""
+    arms = [Arm.CANDIDATE if side else Arm.STABLE for side in np.random.default_rng(num).random(num) < 0.5]
+    times = [(float(n * PER_BLOCK), float((n + 1) * PER_BLOCK)) for n in range(num)]
+    rows = zip(arms, times, strict=True)
+    return [Block(n, arm, VERSIONS[arm], Arm.CANDIDATE, 0.5, *span) for n, (arm, span) in enumerate(rows)]
 
 
-def unit_us(found: Evidence, more: list[Reward]) -> float:
-    """Processor time to file a reward and look at the trial."""
-    begun = time.process_time()
-    for one in more:
-        found.add(one)
-        judge(found.trial(7, BASE, CONFIG), trial=1, promotions=0)
-    return (time.process_time() - begun) / len(more) * 1e6
+class Looks:
+    """A trial that has so many sessions and its sums, and is given more. In blocks: a session comes when its block has
+    ended, and the blocks until then are known."""
+
+    def __init__(self, num: int, most: int = 0, in_blocks: bool = False) -> None:
+        self.evidence, self.num = Evidence(), num
+        self.turns = blocks(-(-(num + most) // PER_BLOCK)) if in_blocks else []
+        self.known: list[Block] = []
+        for one in rewards(0, num, self.turns):
+            self.evidence.add(one)
+        self.look(num - 1)
+
+    def look(self, n: int) -> None:
+        """At the trial, once session `n` was filed."""
+        if not self.turns:
+            judge(self.evidence.trial(7, BASE, CONFIG), trial=1, promotions=0)
+            return
+        self.known += self.turns[len(self.known) : n // PER_BLOCK + 1]
+        judge(self.evidence.in_blocks(7, BASE, IN_BLOCKS, self.known), trial=1, promotions=0)
+
+    def unit_us(self) -> float:
+        """Processor time to file a reward and look at the trial, over the next sessions."""
+        more = rewards(self.num, self.num + TIMED, self.turns)
+        begun = time.process_time()
+        for n, one in enumerate(more, self.num):
+            self.evidence.add(one)
+            self.look(n)
+        self.num += TIMED
+        return (time.process_time() - begun) / TIMED * 1e6
 
 
 def bytes_per_unit() -> float:
@@ -120,14 +150,11 @@ def bytes_per_unit() -> float:
 
 def cost() -> dict[str, float]:
     """A session more, with few in the trial and with many, the least of some rounds; and what a session takes."""
-    many, least = held(MANY), {FEW: math.inf, MANY: math.inf}
-    for n in range(ROUNDS):
-        few = held(FEW)
-        least[FEW] = min(least[FEW], unit_us(few, rewards(FEW, FEW + TIMED)))
-        least[MANY] = min(least[MANY], unit_us(many, rewards(MANY + n * TIMED, MANY + (n + 1) * TIMED)))
-    return {
-        "unit_us.100": least[FEW],
-        "unit_us.100000": least[MANY],
-        "unit_us_ratio": least[MANY] / least[FEW],
-        "bytes_per_unit": bytes_per_unit(),
-    }
+    found = {}
+    for row, in_blocks in (("unit_us", False), ("unit_us_in_blocks", True)):
+        many, least = Looks(MANY, ROUNDS * TIMED, in_blocks), {FEW: math.inf, MANY: math.inf}
+        for _ in range(ROUNDS):
+            least[FEW] = min(least[FEW], Looks(FEW, TIMED, in_blocks).unit_us())
+            least[MANY] = min(least[MANY], many.unit_us())
+        found |= {f"{row}.100": least[FEW], f"{row}.100000": least[MANY], f"{row}_ratio": least[MANY] / least[FEW]}
+    return found | {"bytes_per_unit": bytes_per_unit()}
