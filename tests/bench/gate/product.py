@@ -150,7 +150,7 @@ def bytes_per_unit() -> float:
 
 def cost() -> dict[str, float]:
     """A session more, with few in the trial and with many, the least of some rounds; and what a session takes."""
-    found = {}
+    found: dict[str, float] = {}
     for row, in_blocks in (("unit_us", False), ("unit_us_in_blocks", True)):
         many, least = Looks(MANY, ROUNDS * TIMED, in_blocks), {FEW: math.inf, MANY: math.inf}
         for _ in range(ROUNDS):
