@@ -48,7 +48,7 @@ def test_nothing_is_trained_before_there_is_a_stable_version(world: World) -> No
     assert world.store.versions() == [0, 1]
 
 
-@pytest.mark.parametrize(("weight", "hinted"), [(0.0, []), (1.0, [(1, 1, 1, 5, 5, 1, 1, 1, 5, 5)])])
+@pytest.mark.parametrize(("weight", "hinted"), [(0.0, []), (1.0, [(1, 1, 1, 5, 1, 1, 1, 5, 5)])])
 def test_a_correction_reaches_the_learner_only_where_it_is_to_teach(
     make_world: Any, weight: float, hinted: list[tuple[int, ...]]
 ) -> None:

@@ -95,7 +95,7 @@ def sample_of(chain: Chain, advantages: Mapping[str, float], hints: Mapping[str,
 
 
 def _hint(chain: Chain, segment: Segment, then: Segment | None, weight: float | None) -> Hint | None:
-    return Hint(tuple(chain.token_ids[segment.end : then.start]), weight) if then and weight else None
+    return Hint(tuple(chain.token_ids[segment.end - 1 : then.start]), weight) if then and weight else None
 
 
 def minibatches(
@@ -192,11 +192,11 @@ def _laid_out(held: Sequence[Sequence[Tree]]) -> Microbatch:
 
 
 def _hinted(owned: Iterable[tuple[Span, Sample]]) -> Iterator[Hinted]:
-    """The next turn's prompt, token by token, and then the reply that it corrects."""
+    """The next turn's prompt, token by token but for the corrected reply, and then that."""
     start = 0
     for span, sample in owned:
         if span.hint is not None:
-            prompt = sample.token_ids[: span.end] + span.hint.token_ids
+            prompt = sample.token_ids[: span.start] + span.hint.token_ids
             reply = sample.token_ids[span.start : span.end]
             again = Span(len(prompt), len(prompt) + len(reply), (), 0.0)
             yield Hinted(Sample(prompt + reply, (again,)), start, span.hint.weight)

@@ -1,8 +1,11 @@
 """Corrected turns read once more, behind what corrects them: what the policy would have said had it known.
 
-The teacher is the policy as an update begins, without gradient. It reads the prompt of the turn that came next, which
-holds the corrected reply and the correction in the engine's own tokens, and then the corrected reply again. No template
-is needed and nothing is tokenised. What it makes of each token is what `trainer.learner.losses` pulls the turn to.
+The teacher is the policy as an update begins, without gradient. It reads the prompt of the turn that came next, with
+the correction in the engine's own tokens, and then the corrected reply. No template is needed and nothing is tokenised.
+What it makes of each token is what `trainer.learner.losses` pulls the turn to.
+
+Of the corrected reply that prompt keeps the last token alone, the end of the message. With all of it the teacher copies
+what it has just read: to SmolLM2-135M a corrected reply is then likelier and not less likely (docs/training.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +20,7 @@ from trainer.learner.batching import Microbatch, Minibatch, Sample, Taught, laid
 
 @dataclass(frozen=True)
 class Lesson:
-    """Minibatches with what their hints teach; `num_left_out` of the hinted turns were longer than may be read.
+    """Minibatches with what their hints teach; `num_left_out` of the hinted turns are longer than a microbatch.
 
     `gap` is the mean over taught tokens of the logged log-probability less the teacher's; `None` without any.
     """
@@ -30,15 +33,16 @@ class Lesson:
 
 def lesson(
     minibatches: Sequence[Minibatch],
-    max_tokens: int,
     microbatch_tokens: int,
     packing: Packing,
     logps_of: Callable[[tuple[Microbatch, ...]], NDArray[np.float32]],
 ) -> Lesson:
-    """`logps_of` gives the log-probabilities of all trained tokens of some microbatches, in order. A prompt with its
-    reply may have `max_tokens`."""
+    """`logps_of` gives the log-probabilities of all trained tokens of some microbatches, in order.
+
+    A row has one token more than the next turn's prompt, and that turn has a reply: it fits into the model's context.
+    """
     hinted = [one for minibatch in minibatches for microbatch in minibatch for one in microbatch.hinted]
-    kept = [one.sample for one in hinted if len(one.sample.token_ids) <= max_tokens]
+    kept = [one.sample for one in hinted if len(one.sample.token_ids) <= microbatch_tokens]
     if not kept:
         return Lesson(tuple(minibatches), 0, len(hinted))
     rows, order = laid_out(kept, microbatch_tokens, packing)

@@ -160,9 +160,7 @@ class Learner:
         own = self._config
         if not own.loss.hint_weight:
             return None
-        context = getattr(self.model.config, "max_position_embeddings", None) or own.microbatch_tokens
-        longest = min(own.microbatch_tokens, context)
-        return lesson(minibatches, longest, own.microbatch_tokens, own.packing, self._logps_of_all)
+        return lesson(minibatches, own.microbatch_tokens, own.packing, self._logps_of_all)
 
     def _logps_of_all(self, microbatches: tuple[Microbatch, ...]) -> NDArray[np.float32]:
         """The log-probabilities of all their trained tokens, in order, on every rank."""

@@ -27,7 +27,7 @@ SmolLM2-135M in bfloat16 on a CPU, 64 places seen in vain cost 0.08 of a token. 
 
 @dataclass(frozen=True)
 class Hint:
-    """What came after a turn and corrects it: the tokens between its reply and the next one of its chain.
+    """What came after a turn and corrects it: the tokens from its reply's last, which ends it, to the next reply.
 
     `weight` is how much each of the turn's tokens counts, beside `trainer.loss.hint_weight`.
     """

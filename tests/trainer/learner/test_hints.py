@@ -32,10 +32,10 @@ def chains(num: int = 6, seed: int = 0) -> list[Sample]:
         ids, user = tokens(10 + number), tokens(4)
         reply = tuple(make.uniform(-6.0, -3.0) for _ in range(3 + number % 2))
         start, end = len(ids), len(ids) + len(reply)
-        hint = None if number % 3 == 2 else Hint(user, 0.25 + number / 8)
+        ids += tokens(len(reply)) + user + tokens(2)
+        hint = None if number % 3 == 2 else Hint(ids[end - 1 : end + 4], 0.25 + number / 8)
         first = Span(start, end, reply, 0.0, hint)
-        more = Span(end + 4, end + 6, (-4.0, -5.0), 0.0)
-        made.append(Sample(ids + tokens(len(reply)) + user + tokens(2), (first, more)))
+        made.append(Sample(ids, (first, Span(end + 4, end + 6, (-4.0, -5.0), 0.0))))
     return made
 
 
@@ -44,10 +44,12 @@ def cut(samples: Sequence[Sample], packing: Packing = Packing.SHARED, tokens: in
 
 
 def read_again(sample: Sample) -> Sample:
-    """The next prompt and the corrected reply, worked out from the chain that the sample is of."""
+    """The next prompt without the corrected reply but for its last token, and then that, from the sample's chain."""
     span, after = sample.spans
-    prompt, reply = sample.token_ids[: after.start], sample.token_ids[span.start : span.end]
-    return Sample(prompt + reply, (Span(after.start, after.start + len(reply), (), 0.0),))
+    ids = list(sample.token_ids[: after.start])
+    reply = ids[span.start : span.end]
+    del ids[span.start : span.end - 1]
+    return Sample((*ids, *reply), (Span(len(ids), len(ids) + len(reply), (), 0.0),))
 
 
 def full_logps(learner: Learner, sample: Sample) -> torch.Tensor:
@@ -88,20 +90,20 @@ def test_a_hint_is_what_stands_between_a_reply_and_the_next_whether_or_not_that_
     first, second, third = reward.trace_ids
     made = sample_of(chain, {first: 0.5, third: 1.0}, {first: 0.75, third: 1.0})
     assert made is not None
-    assert [span.hint for span in made.spans] == [Hint((1, 1, 1), 0.75), None], "nothing comes after the third"
+    assert [span.hint for span in made.spans] == [Hint((50, 1, 1, 1), 0.75), None], "nothing comes after the third"
     alone = sample_of(chain, {second: 0.5}, {second: 1.0})
     assert alone is not None
     ((microbatch,),) = minibatches([alone], 8, 2048, seed=0)
     (hinted,) = microbatch.hinted
-    assert hinted.sample.token_ids == (1, 1, 1, 50, 50, 1, 1, 1, 51, 51, 1, 1, 1, 51, 51)
-    assert [(span.start, span.end) for span in hinted.sample.spans] == [(13, 15)]
+    assert hinted.sample.token_ids == (1, 1, 1, 50, 50, 1, 1, 1, 51, 1, 1, 1, 51, 51)
+    assert [(span.start, span.end) for span in hinted.sample.spans] == [(12, 14)]
 
 
 @PACKINGS
 @pytest.mark.parametrize("tokens", [30, 60, 4096])
 def test_each_token_is_taught_what_it_is_behind_its_own_hint(packing: Packing, tokens: int) -> None:
     samples = chains()
-    found = lesson(cut(samples, packing), 4096, tokens, packing, ends)
+    found = lesson(cut(samples, packing), tokens, packing, ends)
     assert (found.num_taught, found.num_left_out) == (4, 0)
     told = taught_by_turn(found)
     for sample in samples:
@@ -117,15 +119,15 @@ def test_each_token_is_taught_what_it_is_behind_its_own_hint(packing: Packing, t
         assert not any(told[tuple(more)][1]), "the turn that follows is not corrected"
 
 
-def test_what_is_longer_than_may_be_read_is_left_out_and_counted() -> None:
+def test_what_is_longer_than_a_microbatch_is_left_out_and_counted() -> None:
     samples = chains()
     lengths = sorted(len(read_again(sample).token_ids) for sample in samples if sample.spans[0].hint)
-    found = lesson(cut(samples), lengths[1], 60, Packing.SHARED, ends)
+    found = lesson(cut(samples), lengths[1], Packing.SHARED, ends)
     assert (found.num_taught, found.num_left_out) == (2, 2)
     weights = [weights for _, weights in taught_by_turn(found).values()]
     assert sum(any(own) for own in weights) == 2
     given = cut(samples)
-    none = lesson(given, 5, 60, Packing.SHARED, lambda _rows: pytest.fail("nothing is to be read"))
+    none = lesson(given, 5, Packing.SHARED, lambda _rows: pytest.fail("nothing is to be read"))
     assert (none.num_taught, none.num_left_out, none.minibatches) == (0, 4, given)
 
 
@@ -149,9 +151,10 @@ def corrected_turn(learner: Learner) -> tuple[Sample, Sample]:
     """A reply with the learner's own log-probabilities and no advantage, and what its teacher reads."""
     make = random.Random(4)
     ids = tuple(make.randrange(128) for _ in range(24))
-    span = Span(8, 18, (), 0.0, Hint(ids[18:], 1.0))
+    span = Span(8, 18, (), 0.0, Hint(ids[17:], 1.0))
     own = tuple(full_logps(learner, Sample(ids[:18], (span,))).tolist())
-    return Sample(ids[:18], (replace(span, logps=own),)), Sample(ids + ids[8:18], (Span(24, 34, (), 0.0),))
+    again = Sample(ids[:8] + ids[17:] + ids[8:18], (Span(15, 25, (), 0.0),))
+    return Sample(ids[:18], (replace(span, logps=own),)), again
 
 
 def test_a_turn_goes_to_where_its_hint_pulls_it_and_no_reward_is_needed(
@@ -199,12 +202,3 @@ def test_without_the_weight_a_corrected_turn_without_advantage_moves_nothing(
     before = weights(learner)
     learner.update(cut([corrected_turn(learner)[0]]) * 3)
     assert all(map(torch.equal, before, weights(learner)))
-
-
-def test_a_row_beyond_the_models_context_is_not_read(tiny_model: Path, learner_config: TrainerConfig) -> None:
-    learner = Learner(tiny_model, learner_config.model_copy(update={"loss": TAUGHT}))
-    sample, again = corrected_turn(learner)
-    for context, told in ((len(again.token_ids), (1, 0)), (len(again.token_ids) - 1, (0, 1))):
-        learner.model.config.max_position_embeddings = context
-        metrics = learner.update(cut([sample]))
-        assert (metrics.num_hinted, metrics.num_hints_left_out) == told
