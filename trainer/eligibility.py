@@ -79,6 +79,7 @@ class EligibleTurn:
     """A turn that only its weights can still rule out. `reward` is its value, `parts` are at least one.
 
     `sketch` is of its prompt, as `ingest.sessions.sketch` makes it, `setup` its system prompt and tools.
+    `is_corrected`: what comes next in its chain may teach it (`trainer.corrections`).
     """
 
     trace_id: str
@@ -88,6 +89,7 @@ class EligibleTurn:
     versions: tuple[int, ...]
     sketch: str = ""
     setup: Setup = field(default_factory=Setup)
+    is_corrected: bool = False
 
 
 def screen(

@@ -19,6 +19,7 @@ from ingest.log.topics import READERS
 from ingest.log.trajectories import trajectory_of
 from ingest.records.events import SESSION_END, Chain, Group, Headers, Reward, Trajectory
 from ingest.sessions.contamination import TaskIndex
+from trainer.corrections import corrected
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class Inbox:
     """The trainer's view of the rewards topic. `done` are traces that have their fate, or are used and will have it.
 
     `began` is where each partition was first read, ever.
-    Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so.
+    Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so. Feedback named
+    `hinted_by` says of a turn that the next one's prompt corrects it.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class Inbox:
         tasks: TaskIndex | None = None,
         trains_altered: bool = False,
         began: Positions | None = None,
+        hinted_by: str = "",
     ) -> None:
         self._log, self._tasks, self._trains_altered = log, tasks, trains_altered
+        self._hinted_by = hinted_by
         self._next = dict(positions)
         self._known = set(done)
         self.began = dict(began or {})
@@ -131,6 +135,7 @@ class Inbox:
         try:
             trajectory = trajectory_of(self._log, reward)
             screened = screen(reward, trajectory, self._tasks, self._trains_altered)
+            screened = corrected(screened, trajectory, self._hinted_by)
         except ErasedError:
             trajectory, screened = None, dict.fromkeys(reward.trace_ids, Ineligible(Reason.ERASED))
         turns = {name: turn for name, turn in screened.items() if name not in self._known}

@@ -67,6 +67,7 @@ class Keeper:
             tasks,
             config.privacy.train_altered,
             as_positions(self.state.began),
+            config.trainer.loss.hinted_by,
         )
 
     # -- the learner

@@ -16,7 +16,12 @@ from trainer.inbox import Item
 from trainer.learner.update import UpdateMetrics
 from trainer.state import MAX_FATED, CandidateVersion, Making, Standing, Used
 
-_SUMS = frozenset({"num_steps", "num_skipped", "num_tokens", "fair.near_duplicates", "fair.effective_turns"})
+_SUMS = frozenset(
+    {
+        *("num_steps", "num_skipped", "num_tokens", "num_hinted", "num_hints_left_out"),
+        *("fair.near_duplicates", "fair.effective_turns"),
+    }
+)
 _LEAST = frozenset({SESSIONS_FROM, FEEDBACK_FROM})
 _MOST = frozenset({SESSIONS_TO, FEEDBACK_TO, "staleness_max"})
 """Beside the bounds and shares that hold of each step, which begin with `fair.`. The rest are means over turns."""

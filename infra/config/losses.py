@@ -67,6 +67,23 @@ class LossConfig(Section):
         0.0, ge=0.0, description="pull to stable, where an update begins; above 0 it costs a forward pass"
     )
     max_turn_tokens: int = Field(0, ge=0, description="dr_grpo divides by this a turn; 0: by the minibatch's tokens")
+    hint_weight: float = Field(
+        0.0,
+        ge=0.0,
+        description="pull of a corrected turn to what the policy says once it has read the correction; 0: none, above "
+        "it a forward pass over corrected turns",
+    )
+    hint_feedback: str = Field(
+        "correction", min_length=1, max_length=256, description="feedback that says: the next turn's prompt corrects me"
+    )
+    max_hint_gap: float = Field(
+        2.0, gt=0.0, description="nats, of a token; with weight 1 it pulls like an advantage of so many deviations"
+    )
+
+    @property
+    def hinted_by(self) -> str:
+        """The name of feedback that makes a turn a corrected one; empty: none does."""
+        return self.hint_feedback if self.hint_weight else ""
 
     @model_validator(mode="before")
     @classmethod

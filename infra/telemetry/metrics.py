@@ -170,6 +170,12 @@ TURNS_NEAR_DUPLICATE = _counter("onstream.trainer.turns.near_duplicate", "{turn}
 TURNS_INELIGIBLE = _counter(
     "onstream.trainer.turns.ineligible", "{turn}", "turns that never train, and why", names.CAUSE
 )
+TURNS_CORRECTED = _counter(
+    "onstream.trainer.turns.corrected",
+    "{turn}",
+    "turns that a user corrected: taught by that, or too long for it",
+    names.CAUSE,
+)
 TURNS_AGAIN = _counter(
     "onstream.trainer.turns.again", "{turn}", "turns used in vain and taken again from the log, and why", names.CAUSE
 )
@@ -189,6 +195,9 @@ MISMATCH_K1 = _gauge(
 MISMATCH_K3 = _gauge("onstream.trainer.mismatch_positive", "{nat}", "the same by the k3 estimator, never negative")
 LR_SCALE = _gauge(
     "onstream.trainer.lr_scale", "{share}", "of `trainer.lr` that the last update's steps were taken with"
+)
+HINT_GAP = _gauge(
+    "onstream.trainer.hint_gap", "{nat}", "corrected turns' tokens: logged log-probability less the teacher's"
 )
 REWARD_MEAN = _gauge("onstream.reward.mean", "{reward}", "mean reward of the last batch")
 BATCH_USER_SHARE = _gauge("onstream.trainer.batch.user_share", "{share}", "most that one user has of the last batch")

@@ -8,13 +8,13 @@ from ingest.records.events import Reward, session_key
 from trainer.inbox import Inbox, Item
 
 
-def items_of(*rewards: Reward) -> list[Item]:
+def items_of(*rewards: Reward, hinted_by: str = "") -> list[Item]:
     """In the order of the rewards."""
     log = InMemoryLog()
     log.create([TopicSpec(topics.REWARDS.name, 1, None)])
     for reward in rewards:
         send(log, topics.REWARDS, session_key(reward.session_id), reward)
-    inbox = Inbox(log, {}, ())
+    inbox = Inbox(log, {}, (), hinted_by=hinted_by)
     inbox.poll(0.0)
     inbox.close()
     return inbox.items

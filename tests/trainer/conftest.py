@@ -82,9 +82,11 @@ def make_reward(
     revision: int = 1,
     opened_at: float = 0.0,
     feedback_at: Sequence[float] = (),
+    corrected: Sequence[int] = (),
 ) -> Reward:
     """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number.
 
+    Feedback `correction` names the turns `corrected`, by number.
     `parts` holds (weight, value) by name, for each turn; without it the rewards have none, as in version 1.
     """
     traces = [f"{session_key(session)}-{number}" for number in range(len(rewards))]
@@ -116,6 +118,10 @@ def make_reward(
         feedback=tuple(
             Feedback(feedback_id=f"{session}-{at}", session_id=session, tenant=tenant, value=1.0, at=at)
             for at in feedback_at
+        )
+        + tuple(
+            Feedback(feedback_id=traces[n], trace_id=traces[n], tenant=tenant, name="correction", value=-1.0, at=at)
+            for n in corrected
         ),
     )
     return Reward(
@@ -154,6 +160,7 @@ class TokenPolicy:
         self.moments = 0
         self.metrics: dict[str, Any] = {}
         self.stable_kl: float | None = None
+        self.hinted: list[tuple[int, ...]] = []
 
     def load(self, folder: Path) -> None:
         self.weights = json.loads((folder / "model.safetensors").read_text())
@@ -172,6 +179,7 @@ class TokenPolicy:
         for minibatch in minibatches:
             for microbatch in minibatch:
                 self.weights += microbatch.targets_N.tolist()
+                self.hinted += [one.sample.token_ids for one in microbatch.hinted]
         self.moments += 1
         step = StepMetrics(False, 0.1, 1.0, 0.01, 1.0, 0.9, 0.1, 10)
         return UpdateMetrics.of([StepMetrics(**{**vars(step), **self.metrics})], self.stable_kl)

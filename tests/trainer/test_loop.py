@@ -48,6 +48,18 @@ def test_nothing_is_trained_before_there_is_a_stable_version(world: World) -> No
     assert world.store.versions() == [0, 1]
 
 
+@pytest.mark.parametrize(("weight", "hinted"), [(0.0, []), (1.0, [(1, 1, 1, 5, 1, 1, 1, 5, 5)])])
+def test_a_correction_reaches_the_learner_only_where_it_is_to_teach(
+    make_world: Any, weight: float, hinted: list[tuple[int, ...]]
+) -> None:
+    world = make_world(loss={"hint_weight": weight})
+    world.bootstrap()
+    world.reward("s", [0.1, 0.9], corrected=[0])
+    world.reward("t", [0.2, 0.8])
+    run(world.start())
+    assert len(world.policy.weights) == 8 and world.policy.hinted == hinted
+
+
 def test_a_batch_trains_every_turn_once_and_publishes_a_child_of_stable(world: World) -> None:
     world.bootstrap()
     rewards = world.fill("a")

@@ -59,6 +59,7 @@ def test_an_alarm_closes_one_that_holds_no_turns_too() -> None:
 def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
     first = {
         "num_tokens": 10.0,
+        "num_hinted": 1.0,
         "kl": 0.1,
         "fair.user_share": 0.3,
         SESSIONS_FROM: 5.0,
@@ -67,6 +68,7 @@ def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
     }
     second = {
         "num_tokens": 30.0,
+        "num_hinted": 2.0,
         "kl": 0.3,
         "fair.user_share": 0.2,
         SESSIONS_FROM: 4.0,
@@ -77,7 +79,7 @@ def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
     assert found == pytest.approx(
         {
             "num_tokens": 40.0, "kl": 0.25, "fair.user_share": 0.3, SESSIONS_FROM: 4.0, SESSIONS_TO: 9.0,
-            "reward.a": 0.2, FEEDBACK_AT: 7.0,
+            "reward.a": 0.2, FEEDBACK_AT: 7.0, "num_hinted": 3.0,
         }
     )  # fmt: skip
 

@@ -5,7 +5,8 @@ How much a turn counts is settled in two steps, neither of which drops one or le
     1. counts    its share of its trajectory, over n where n turns were asked alike, scaled so that no user has more
                  than their cap of the turns: they weigh the means and deviations of advantages and baselines
     2. weights   what of that each token has, scaled so that no user has more than their cap of the sum, over trained
-                 tokens, of weight x |advantage|: they multiply the advantages
+                 tokens, of weight x |advantage|: they multiply the advantages. The pull of a hint, which they multiply
+                 too, is taken to be as strong as it can be
 
 A trajectory's turns share its outcome, and it is trajectories that users are pleased with, so those of one count 1
 together, however many they are (`trainer.trajectory_weight`; Agent Lightning, arXiv 2508.17528, averages each rollout's
@@ -123,11 +124,15 @@ def make_batch(
     of_single = [0.0 if number in compared.values else count for number, count in enumerate(counts)]
     found = advantages(baselines, columns, len(turns), config.baselines, of_single) if any(of_single) else of_single
     values = [compared.values.get(number, x) for number, x in enumerate(found)]
-    masses = [abs(x) * pull * num for x, pull, num in zip(values, pulls, lengths, strict=True)]
+    hint = config.loss.hint_weight * config.loss.max_hint_gap
+    sizes = [abs(x) + (hint if turn.is_corrected else 0.0) for turn, x in zip(turns, values, strict=True)]
+    masses = [size * pull * num for size, pull, num in zip(sizes, pulls, lengths, strict=True)]
     capped = cap(masses, owners, config.max_user_share, config.max_tenant_share)
     weights = tuple(pull * factor for pull, factor in zip(pulls, capped.factors, strict=True))
     by_trace = {turn.trace_id: x * weight for turn, x, weight in zip(turns, values, weights, strict=True)}
-    samples = [sample for item in items for chain in whole(item.chains) if (sample := sample_of(chain, by_trace))]
+    hints = {turn.trace_id: weight for turn, weight in zip(turns, weights, strict=True) if turn.is_corrected}
+    chains = (chain for item in items for chain in whole(item.chains))
+    samples = [sample for chain in chains if (sample := sample_of(chain, by_trace, hints))]
     cut = minibatches(samples, config.minibatch_turns, config.microbatch_tokens, config.seed + step, config.packing)
     spec = ",".join(sorted({item.spec for item, _ in owned}))
     fairness = Fairness(asked, tuple(alike), counts, weights, capped)

@@ -8,15 +8,37 @@ Shapes: B rows, T places (padded on the right), N trained tokens.
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.config import Packing
-from ingest.records.events import Chain
-from trainer.learner.packing import Sample, Span, Tree, rows, trees
+from ingest.records.events import Chain, Segment
+from trainer.learner.packing import Hint, Sample, Span, Tree, rows, trees
 
-__all__ = ["Microbatch", "Minibatch", "Sample", "Span", "minibatches", "sample_of"]
+__all__ = ["Hint", "Microbatch", "Minibatch", "Sample", "Span", "laid_out", "minibatches", "sample_of"]
+
+_NONE: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Hinted:
+    """Tokens from `start` on of a microbatch's N, as they stand behind their hint: the one span of `sample`."""
+
+    sample: Sample
+    start: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Log-probabilities that a microbatch's tokens have behind their hints, and their weights: 0 where there is none
+    or it was left out."""
+
+    logps_N: NDArray[np.float32]
+    weights_N: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,8 @@ class Microbatch:
     logps_N: NDArray[np.float32]
     advantages_N: NDArray[np.float32]
     turns_N: NDArray[np.int64]
+    hinted: tuple[Hinted, ...] = ()
+    taught: Taught | None = None
 
     @property
     def num_trained(self) -> int:
@@ -51,16 +75,27 @@ Minibatch = tuple[Microbatch, ...]
 """What one optimiser step trains on."""
 
 
-def sample_of(chain: Chain, advantages: Mapping[str, float]) -> Sample | None:
-    """A chain with the advantages of its traces that train; `None` when none does."""
+def sample_of(chain: Chain, advantages: Mapping[str, float], hints: Mapping[str, float] = _NONE) -> Sample | None:
+    """A chain with the advantages of its traces that train; `None` when none does. `hints` are those that are
+    corrected by what comes next, with their weights."""
     spans = tuple(
-        Span(segment.start, segment.end, tuple(segment.logprobs), advantages[segment.trace_id])
-        for segment in chain.segments
+        Span(
+            segment.start,
+            segment.end,
+            tuple(segment.logprobs),
+            advantages[segment.trace_id],
+            _hint(chain, segment, then, hints.get(segment.trace_id)),
+        )
+        for segment, then in zip_longest(chain.segments, chain.segments[1:])
         if segment.trace_id in advantages
     )
     if not spans:
         return None
     return Sample(tuple(chain.token_ids[: max(span.end for span in spans)]), spans)
+
+
+def _hint(chain: Chain, segment: Segment, then: Segment | None, weight: float | None) -> Hint | None:
+    return Hint(tuple(chain.token_ids[segment.end - 1 : then.start]), weight) if then and weight else None
 
 
 def minibatches(
@@ -81,6 +116,15 @@ def minibatches(
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order of training, no secret
     parts = _parts([sample for family in shuffled for sample in family], minibatch_turns)
     return tuple(tuple(map(_laid_out, _rows(part, microbatch_tokens, packing))) for part in parts)
+
+
+def laid_out(
+    samples: Sequence[Sample], microbatch_tokens: int, packing: Packing
+) -> tuple[tuple[Microbatch, ...], list[Sample]]:
+    """Samples in microbatches, and in the order in which these have them."""
+    found = list(_rows(samples, microbatch_tokens, packing))
+    order = [sample for held in found for row in held for tree in row for sample in tree.samples]
+    return tuple(map(_laid_out, found)), order
 
 
 def _parts(samples: Sequence[Sample], minibatch_turns: int) -> list[list[Sample]]:
@@ -143,4 +187,17 @@ def _laid_out(held: Sequence[Sequence[Tree]]) -> Microbatch:
             [span.end - span.start for span, _, _ in spans],
         ),
         turns_N=np.repeat(np.arange(len(spans)), [span.end - span.start for span, _, _ in spans]),
+        hinted=tuple(_hinted((span, sample) for span, _, sample in spans)),
     )
+
+
+def _hinted(owned: Iterable[tuple[Span, Sample]]) -> Iterator[Hinted]:
+    """The next turn's prompt, token by token but for the corrected reply, and then that."""
+    start = 0
+    for span, sample in owned:
+        if span.hint is not None:
+            prompt = sample.token_ids[: span.start] + span.hint.token_ids
+            reply = sample.token_ids[span.start : span.end]
+            again = Span(len(prompt), len(prompt) + len(reply), (), 0.0)
+            yield Hinted(Sample(prompt + reply, (again,)), start, span.hint.weight)
+        start += span.end - span.start

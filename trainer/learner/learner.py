@@ -30,6 +30,7 @@ from trainer.learner.attention import PIECEWISE, seen_in, windows
 from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches
 from trainer.learner.entropy import sampled_entropy
 from trainer.learner.export import export
+from trainer.learner.hints import Lesson, lesson
 from trainer.learner.logps import chunked_logps
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
@@ -142,11 +143,34 @@ class Learner:
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         """One AdamW step per minibatch."""
+        told = self._lesson(minibatches)
+        if told is not None:
+            minibatches = told.minibatches
         shares = [self._ranks.share(minibatch) for minibatch in minibatches]
         began = [[self._as_began(one.microbatch) for one in share] for share in shares]
         stable = self._of_stable(shares)
         steps = [self._step(*of) for of in zip(minibatches, shares, began, stable, strict=True)]
-        return UpdateMetrics.of(steps, self._stable_kl(minibatches[-1][0]) if minibatches else None)
+        metrics = UpdateMetrics.of(steps, self._stable_kl(minibatches[-1][0]) if minibatches else None)
+        if told is None:
+            return metrics
+        return replace(metrics, num_hinted=told.num_taught, num_hints_left_out=told.num_left_out, hint_gap=told.gap)
+
+    def _lesson(self, minibatches: Sequence[Minibatch]) -> Lesson | None:
+        """The minibatches with what corrected turns are pulled to, where the loss asks for it."""
+        own = self._config
+        if not own.loss.hint_weight:
+            return None
+        return lesson(minibatches, own.microbatch_tokens, own.packing, self._logps_of_all)
+
+    def _logps_of_all(self, microbatches: tuple[Microbatch, ...]) -> NDArray[np.float32]:
+        """The log-probabilities of all their trained tokens, in order, on every rank."""
+        found = [np.zeros(microbatch.num_trained, np.float32) for microbatch in microbatches]
+        own = [one.microbatch for one in self._ranks.share(microbatches)]
+        with torch.no_grad():
+            logps = [self.logps(microbatch).cpu().numpy() for microbatch in own]
+        for number, logps_N in zip(range(self._ranks.rank, len(found), self._ranks.size), logps, strict=False):
+            found[number] = logps_N  # what is left over came of filler
+        return np.asarray(self._ranks.sum(np.concatenate(found).tolist()), np.float32)
 
     def _as_began(self, microbatch: Microbatch) -> torch.Tensor | None:
         """Log-probabilities before the first step, those of pi_old, where the loss needs them."""
@@ -234,6 +258,9 @@ class Learner:
         behaviour_N, advantages_N, turns_N = self._tensors(
             microbatch.logps_N, microbatch.advantages_N, microbatch.turns_N
         )
+        hinted_N = weights_N = None
+        if microbatch.taught is not None:
+            hinted_N, weights_N = self._tensors(microbatch.taught.logps_N, microbatch.taught.weights_N)
         entropies: list[tuple[torch.Tensor, int]] = []
         inputs = LossInputs(
             logps_N=self._logps(microbatch, is_mixed=self._is_mixed, entropies=entropies),
@@ -244,6 +271,8 @@ class Learner:
             num_turns=sum(part.num_turns for part in minibatch),
             proximal_logps_N=began_N,
             stable_logps_N=began_N if stable_N is None else stable_N,
+            hinted_logps_N=hinted_N,
+            hint_weights_N=weights_N,
         )
         ((sum_entropy, num_entropies),) = entropies
         told = policy_loss(inputs, self._config.loss)

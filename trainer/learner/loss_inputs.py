@@ -37,6 +37,10 @@ class LossInputs:
     """Of the stable version; where the KL coefficient is above 0."""
     policy_mask_N: torch.Tensor | None = None
     stable_mask_N: torch.Tensor | None = None
+    hinted_logps_N: torch.Tensor | None = None
+    """Of pi_old behind what corrects the turn; where some turn of the microbatch is corrected."""
+    hint_weights_N: torch.Tensor | None = None
+    """How much those count; 0 where the turn is not corrected."""
 
     def proximal(self, config: LossConfig) -> torch.Tensor:
         """What the clip's ratio is against."""

@@ -87,9 +87,7 @@ def likelihood(inputs: LossInputs, config: LossConfig) -> PolicyLoss:
     to clip or to correct: it trains on anybody's tokens, and nothing but the pull to stable bounds how far it goes.
     """
     gains_N = where(inputs.policy_mask_N, inputs.advantages_N.clamp(min=0.0) * inputs.logps_N)
-    loss = -gains_N.sum() / inputs.num_tokens
-    if config.kl_coefficient:
-        loss = loss + config.kl_coefficient * _kl_to_stable(inputs, config)
+    loss = _pulled(-gains_N.sum() / inputs.num_tokens, inputs, config)
     return _told(inputs, loss, torch.zeros_like(gains_N, dtype=torch.bool))
 
 
@@ -142,9 +140,7 @@ def _loss(inputs: LossInputs, config: LossConfig, objective: _Objective, count: 
         is_clipped_N = torch.where(is_negative_N, is_tapered_N, is_clipped_N)
     gains_N = where(inputs.policy_mask_N, inputs.advantages_N * kept_N)
     loss = -(gains_N / inputs.turn_lengths() if per_turn else gains_N).sum() / count
-    if config.kl_coefficient:
-        loss = loss + config.kl_coefficient * _kl_to_stable(inputs, config)
-    return _told(inputs, loss, is_clipped_N)
+    return _told(inputs, _pulled(loss, inputs, config), is_clipped_N)
 
 
 def _correction(log_staleness_N: torch.Tensor, config: LossConfig) -> torch.Tensor:
@@ -173,6 +169,15 @@ def _tapered(inputs: LossInputs, objective: _Objective, config: LossConfig) -> t
     return weight_N.detach() * where(inputs.policy_mask_N, inputs.logps_N), weight_N != ratio_N
 
 
+def _pulled(loss: torch.Tensor, inputs: LossInputs, config: LossConfig) -> torch.Tensor:
+    """With the pulls to other policies that are asked for."""
+    if config.kl_coefficient:
+        loss = loss + config.kl_coefficient * _kl_to_stable(inputs, config)
+    if config.hint_weight and inputs.hinted_logps_N is not None:
+        loss = loss + config.hint_weight * _kl_to_hinted(inputs, config)
+    return loss
+
+
 def _kl_to_stable(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
     """KL(pi_theta || stable) a token by the k1 estimator, log pi_theta - log stable, which may be below 0 for a token.
 
@@ -182,10 +187,30 @@ def _kl_to_stable(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
     """
     if inputs.stable_logps_N is None:
         raise ValueError("a KL coefficient above 0 needs stable_logps_N, got None")
-    weight_N = exp(inputs.logps_N - inputs.behaviour_logps_N).clamp(max=config.max_importance_weight)
-    penalty_N = (weight_N * (inputs.logps_N - inputs.stable_logps_N)).detach()
-    scored_N = penalty_N * (1.0 + (inputs.logps_N - inputs.logps_N.detach()))
+    scored_N = _scored(inputs.logps_N - inputs.stable_logps_N, inputs, config)
     return where(inputs.stable_mask_N, scored_N).sum() / inputs.num_tokens
+
+
+def _kl_to_hinted(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
+    """KL(pi_theta || pi_T) a token at corrected turns, pi_T being pi_old once it has read the correction.
+
+    The reverse KL to the policy as its own teacher: SDPO (arXiv 2601.20802), the textual feedback of Composer 2. Of the
+    sampled tokens alone, as OpenClaw-RL has it (arXiv 2603.10165, OPD: A_t = log pi_T - log pi_old), and by the
+    estimator of `_kl_to_stable`: A_t is log pi_T - log pi_theta, so it ends where both agree, and it pulls the same
+    whatever the loss makes of advantages. Bounded to `max_hint_gap`, or one token that the teacher finds impossible
+    would be the whole gradient.
+    """
+    assert inputs.hinted_logps_N is not None and inputs.hint_weights_N is not None
+    bound = config.max_hint_gap
+    gaps_N = (inputs.logps_N - inputs.hinted_logps_N).clamp(-bound, bound)
+    return (inputs.hint_weights_N * _scored(gaps_N, inputs, config)).sum() / inputs.num_tokens
+
+
+def _scored(gaps_N: torch.Tensor, inputs: LossInputs, config: LossConfig) -> torch.Tensor:
+    """w gap, with the gradient w gap grad log pi_theta: w the truncated pi_theta / mu."""
+    weight_N = exp(inputs.logps_N - inputs.behaviour_logps_N).clamp(max=config.max_importance_weight)
+    penalty_N = (weight_N * gaps_N).detach()
+    return penalty_N * (1.0 + (inputs.logps_N - inputs.logps_N.detach()))
 
 
 def _told(inputs: LossInputs, loss: torch.Tensor, is_clipped_N: torch.Tensor) -> PolicyLoss:

@@ -26,6 +26,17 @@ SmolLM2-135M in bfloat16 on a CPU, 64 places seen in vain cost 0.08 of a token. 
 
 
 @dataclass(frozen=True)
+class Hint:
+    """What came after a turn and corrects it: the tokens from its reply's last, which ends it, to the next reply.
+
+    `weight` is how much each of the turn's tokens counts, beside `trainer.loss.hint_weight`.
+    """
+
+    token_ids: tuple[int, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
 class Span:
     """Tokens `[start, end)` of a sample train with `advantage`; `logps` are the logged ones. `start` is at least 1."""
 
@@ -33,6 +44,7 @@ class Span:
     end: int
     logps: tuple[float, ...]
     advantage: float
+    hint: Hint | None = None
 
 
 @dataclass(frozen=True)

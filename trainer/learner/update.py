@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 from infra.config import LrByEss
 from infra.errors import StoreError
@@ -46,6 +46,8 @@ class UpdateMetrics:
     `stable_kl` estimates KL(stable || pi_theta) after the last step, in nats per token; `None`: it was not measured.
     `mismatch_k1` and `mismatch_k3` are the first such step's `kl` and `k3`: nothing had changed before it, and which
     turns it has is drawn. They say how far the learner is from the policy whose log-probabilities were logged.
+    `num_hinted` turns were taught by what corrects them, `num_hints_left_out` were too long for it, and `hint_gap` is
+    the mean over their tokens of the logged log-probability less the teacher's. `None`: there is none, or nobody asked.
     """
 
     num_steps: int
@@ -62,6 +64,9 @@ class UpdateMetrics:
     lr_scale: float = 1.0
     mismatch_k1: float = 0.0
     mismatch_k3: float = 0.0
+    num_hinted: int | None = None
+    num_hints_left_out: int | None = None
+    hint_gap: float | None = None
 
     @classmethod
     def of(cls, steps: Iterable[StepMetrics], stable_kl: float | None = None) -> "UpdateMetrics":
@@ -71,7 +76,8 @@ class UpdateMetrics:
         means = {name: fmean(getattr(step, name) for step in good) if good else math.nan for name in names}
         num_tokens = sum(step.num_tokens for step in taken)
         first = {"mismatch_k1": good[0].kl, "mismatch_k3": good[0].k3} if good else {}
-        return cls(len(taken), len(taken) - len(good), num_tokens, **means, **first, stable_kl=stable_kl)
+        told: dict[str, Any] = {**means, **first}
+        return cls(len(taken), len(taken) - len(good), num_tokens, **told, stable_kl=stable_kl)
 
     @property
     def moved(self) -> float:

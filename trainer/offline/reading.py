@@ -14,6 +14,7 @@ from infra.errors import ConfigError
 from infra.explain import explain
 from ingest.records.events import Reward
 from ingest.sessions.contamination import TaskIndex
+from trainer.corrections import corrected
 from trainer.eligibility import Ineligible, screen
 from trainer.inbox import Item, owner_of
 
@@ -95,7 +96,7 @@ class Screening:
     """Makes items of lines, and counts what does not train.
 
     `newest` is the latest revision that a trace's rewards have (`newest_of`): as on the log, earlier ones give way to
-    it. `num_repeated` traces came in another line, too.
+    it. `num_repeated` traces came in another line, too. Feedback named `hinted_by` says that a turn is corrected.
     """
 
     tasks: TaskIndex | None
@@ -103,17 +104,19 @@ class Screening:
     newest: Mapping[str, int] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     num_repeated: int = 0
+    hinted_by: str = ""
     _known: set[str] = field(default_factory=set)
 
     def anew(self) -> "Screening":
         """For the same lines again."""
-        return Screening(self.tasks, self.trains_altered, self.newest)
+        return Screening(self.tasks, self.trains_altered, self.newest, hinted_by=self.hinted_by)
 
     def item(self, line: Line, number: int) -> Item:
         """What trains of a line, by the same rules as on the log."""
         reward, trajectory = line.reward, line.reward.trajectory
         assert trajectory is not None
         screened = screen(reward, trajectory, self.tasks, self.trains_altered)
+        screened = corrected(screened, trajectory, self.hinted_by)
         known, newest = self._known, self.newest
         turns = {n: turn for n, turn in screened.items() if n not in known and reward.revision >= newest.get(n, 0)}
         self.num_repeated += len(screened) - len(turns)

@@ -54,7 +54,7 @@ def train(config: Config, args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch, _conversations(output, cut) as told:
         begin = _begin(config, args, Path(scratch))
         newest, tasks = newest_of(_rewards(source)), contamination.index_of(config.ingest.contamination)
-        screening = Screening(tasks, config.privacy.train_altered, newest)
+        screening = Screening(tasks, config.privacy.train_altered, newest, hinted_by=settings.loss.hinted_by)
         latest = (one for one in _rewards(source) if any(newest[name] == one.revision for name in one.trace_ids))
         reader = _Reader(source, screening, cut.choose(latest) if cut else None, told)
         training = Training(_learner(begin, settings), settings, imitates=cut is not None)

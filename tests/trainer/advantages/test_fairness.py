@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.config import TrainerConfig, TrajectoryWeight
+from infra.config import LossConfig, TrainerConfig, TrajectoryWeight
 from ingest.records.events import Chain, ChatMessage, Part, Reward, Segment, TurnKind, VersionSpan
 from ingest.sessions.sketch import sketch_of
 from trainer.advantages.baselines import Baselines, Node
@@ -100,6 +100,19 @@ def test_a_user_with_long_replies_and_extreme_rewards_has_no_more_than_the_cap()
     capped = batch.fairness.capped
     assert capped.user_share == pytest.approx(0.1) and capped.user_share_before > 0.9
     assert batch.fairness.weights[-1] < 0.02 and batch.fairness.weights[:-1] == (1.0,) * 30
+
+
+def test_a_user_who_corrects_much_teaches_no_more_than_the_cap() -> None:
+    """Thirty users of one turn of ten tokens, and one whose turn of a thousand is worth nothing and is corrected."""
+    loud = item("loud", (0.5, 1000), (0.5, 10))
+    marked = {name: replace(turn, is_corrected=name == "loud-0") for name, turn in loud.turns.items()}
+    items = [*(item(f"u{n}", (0.4 + 0.2 * (n % 2), 10)) for n in range(30)), replace(loud, turns=marked)]
+    batch = batch_of(items, CONFIG.model_copy(update={"loss": LossConfig(hint_weight=1.0)}))
+    assert batch.fairness.capped.user_share == pytest.approx(0.1)
+    assert batch.fairness.weights[-2] < 0.02 and batch.fairness.weights[:-2] == (1.0,) * 30
+    (hinted,) = [one for minibatch in batch.minibatches for microbatch in minibatch for one in microbatch.hinted]
+    assert hinted.weight == batch.fairness.weights[-2]
+    assert batch_of(items).fairness.weights[-2] > 0.5, "off"
 
 
 def test_a_flood_does_not_say_what_is_normal() -> None:

@@ -53,8 +53,10 @@ def random_inputs(seed: int, dtype: torch.dtype = torch.float64) -> LossInputs:
         return logps + spread * torch.randn(40, generator=make, dtype=dtype)
 
     advantages = torch.randn(7, generator=make, dtype=dtype)[turns]
+    hints = {"hinted_logps_N": near(1.5), "hint_weights_N": torch.rand(7, generator=make, dtype=dtype)[turns]}
+    hints["hint_weights_N"][turns < 4] = 0.0
     return LossInputs(
-        logps, near(0.4), advantages, turns, 50, 9, proximal_logps_N=near(0.2), stable_logps_N=near(0.3)
+        logps, near(0.4), advantages, turns, 50, 9, proximal_logps_N=near(0.2), stable_logps_N=near(0.3), **hints
     )  # fmt: skip
 
 
@@ -152,18 +154,32 @@ def test_the_pull_to_stable_adds_its_kl_to_the_loss() -> None:
     assert float(policy_loss(inputs, LossConfig(kl_coefficient=0.1)).loss) == pytest.approx(0.1 * 0.2)
 
 
-def test_descending_the_pull_alone_brings_a_policy_to_stable() -> None:
+def test_a_corrected_turn_is_pulled_to_what_its_hint_makes_of_it_up_to_a_bound() -> None:
+    """Gaps log 2, -log 2 and log 16, the last bounded to 2; the second turn counts half, the third has no hint."""
+    inputs = inputs_of([1.0, 1.0, 1.0, 1.0], [0.0] * 4, [0, 1, 1, 2])
+    gaps = torch.tensor([math.log(2.0), -math.log(2.0), math.log(16.0), 9.0])
+    hint = {"hinted_logps_N": inputs.logps_N - gaps, "hint_weights_N": torch.tensor([1.0, 0.5, 0.5, 0.0])}
+    inputs, config = replace(inputs, **hint), LossConfig(hint_weight=0.1)
+    assert gradient_of(inputs, config) == pytest.approx(
+        [0.1 * math.log(2.0) / 4, -0.05 * math.log(2.0) / 4, 0.05 * 2.0 / 4, 0.0], abs=1e-6
+    )
+    assert float(policy_loss(inputs, config).loss) == pytest.approx(0.1 * (0.5 * math.log(2.0) + 1.0) / 4)
+    assert gradient_of(inputs, DEFAULT) == [0.0] * 4, "off"
+
+
+@pytest.mark.parametrize("is_hint", [False, True], ids=["stable", "hint"])
+def test_descending_the_pull_alone_brings_a_policy_to_what_pulls(is_hint: bool) -> None:
     """Tokens sampled from the policy itself; k1 differentiated as it stands would leave it where it is."""
     make = torch.Generator().manual_seed(0)
     logits, stable = torch.tensor([2.0, 0.0, 0.0], requires_grad=True), torch.tensor([0.0, 0.0, 1.0]).log_softmax(0)
+    config = LossConfig(hint_weight=1.0) if is_hint else LossConfig(kl_coefficient=1.0)
     for _ in range(200):
         logps = logits.log_softmax(0)
         tokens = torch.multinomial(logps.detach().exp(), 256, replacement=True, generator=make)
         logps_N = logps[tokens]
-        inputs = LossInputs(
-            logps_N, logps_N.detach(), torch.zeros(256), torch.arange(256), 256, 256, stable_logps_N=stable[tokens]
-        )
-        (slope,) = torch.autograd.grad(policy_loss(inputs, LossConfig(kl_coefficient=1.0)).loss, logits)
+        to = {"hinted_logps_N": stable[tokens], "hint_weights_N": torch.ones(256), "stable_logps_N": stable[tokens]}
+        inputs = LossInputs(logps_N, logps_N.detach(), torch.zeros(256), torch.arange(256), 256, 256, **to)
+        (slope,) = torch.autograd.grad(policy_loss(inputs, config).loss, logits)
         logits = (logits - 0.3 * slope).detach().requires_grad_()
     kl = (logits.softmax(0) * (logits.log_softmax(0) - stable)).sum()
     assert float(kl.detach()) < 1e-3
@@ -194,6 +210,12 @@ def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
             weight = min(float((now - mu).exp().detach()), config.max_importance_weight)
             k1 = float((now - stable).detach())
             total = total + config.kl_coefficient * weight * k1 * (1 + now - now.detach()) / inputs.num_tokens
+    if config.hint_weight:
+        for t, now in enumerate(inputs.logps_N):
+            weight = min(float((now - inputs.behaviour_logps_N[t]).exp().detach()), config.max_importance_weight)
+            gap = max(-config.max_hint_gap, min(float((now - inputs.hinted_logps_N[t]).detach()), config.max_hint_gap))
+            own = config.hint_weight * float(inputs.hint_weights_N[t])
+            total = total + own * weight * gap * (1 + now - now.detach()) / inputs.num_tokens
     return total
 
 
@@ -224,12 +246,12 @@ def token_gain(
 @KINDS
 @pytest.mark.parametrize("correction", list(Correction))
 @pytest.mark.parametrize("negatives", list(StaleNegatives))
-@pytest.mark.parametrize("kl_coefficient", [0.0, 0.3])
+@pytest.mark.parametrize(("kl_coefficient", "hint_weight"), [(0.0, 0.0), (0.3, 0.0), (0.2, 0.7)])
 def test_loss_and_gradient_are_those_of_the_equations_written_out(
-    kind: LossKind, correction: Correction, negatives: StaleNegatives, kl_coefficient: float
+    kind: LossKind, correction: Correction, negatives: StaleNegatives, kl_coefficient: float, hint_weight: float
 ) -> None:
     config = LossConfig(
-        kind=kind, correction=correction, negatives=negatives, kl_coefficient=kl_coefficient,
+        kind=kind, correction=correction, negatives=negatives, kl_coefficient=kl_coefficient, hint_weight=hint_weight,
         **({"clip_low": 0.1, "clip_high": 0.1} if kind is LossKind.GSPO else {}),
     )  # fmt: skip
     for seed in range(3):
@@ -288,7 +310,8 @@ EVERY: list[Callable[[LossKind], LossConfig]] = [
 def test_a_masked_token_is_as_good_as_absent(kind: LossKind, config_of: Callable[[LossKind], LossConfig]) -> None:
     inputs, config = random_inputs(3), config_of(kind)
     kept = torch.rand(40, generator=torch.Generator().manual_seed(1)) < 0.6
-    fields = ("logps_N", "behaviour_logps_N", "advantages_N", "turns_N", "proximal_logps_N", "stable_logps_N")
+    fields = ("logps_N", "behaviour_logps_N", "advantages_N", "turns_N", "proximal_logps_N", "stable_logps_N",
+              "hinted_logps_N", "hint_weights_N")  # fmt: skip
     absent = replace(inputs, **{name: getattr(inputs, name)[kept] for name in fields})
     masked = replace(inputs, policy_mask_N=kept, stable_mask_N=kept)
     expected, found = torch.zeros(40, dtype=torch.float64), torch.tensor(gradient_of(masked, config))

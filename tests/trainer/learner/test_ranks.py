@@ -18,7 +18,7 @@ from infra.config import Correction, LoraConfig, LossConfig, LossKind, TrainerCo
 from infra.errors import StoreError
 from infra.storage import Folder
 from trainer.learner import parts
-from trainer.learner.batching import Minibatch, Sample, Span, minibatches
+from trainer.learner.batching import Hint, Minibatch, Sample, Span, minibatches
 from trainer.learner.ranks import Ranks
 from trainer.learner.update import ElsewhereError
 
@@ -34,14 +34,15 @@ def two() -> Iterator[Ranked]:
 
 
 def batch(num_samples: int, minibatch_turns: int, seed: int = 0) -> Sequence[Minibatch]:
-    """Microbatches of about two samples each."""
+    """Microbatches of about two samples each; every third turn is corrected."""
     make = random.Random(seed)
     samples = []
-    for _ in range(num_samples):
+    for number in range(num_samples):
         ids = tuple(make.randrange(128) for _ in range(make.randrange(10, 40)))
         start = len(ids) // 2
         logps = tuple(make.uniform(-6.0, -3.0) for _ in ids[start:])
-        samples.append(Sample(ids, (Span(start, len(ids), logps, make.gauss(0.0, 1.0)),)))
+        hint = Hint(ids[:3], 0.5) if number % 3 == 0 else None
+        samples.append(Sample(ids, (Span(start, len(ids), logps, make.gauss(0.0, 1.0), hint),)))
     return minibatches(samples, minibatch_turns, 60, seed=0)
 
 
@@ -64,10 +65,14 @@ CONFIGS = [
     own(recompute_activations=True, logits_chunk_tokens=7),
     own(loss=LossConfig(correction=Correction.TRUNCATE, kl_coefficient=0.1)),
     own(lora=LoraConfig(rank=4)),
+    own(loss=LossConfig(hint_weight=1.0)),
+    own(loss=LossConfig(hint_weight=1.0), lora=LoraConfig(rank=4)),
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=[*LossKind, "recomputed", "anchored", "adapters"])
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=[*LossKind, "recomputed", "anchored", "adapters", "hinted", "hinted adapters"]
+)
 def test_two_ranks_have_the_loss_and_the_gradients_of_one(two: Ranked, tiny_model: Path, config: TrainerConfig) -> None:
     """Also where a rank has one microbatch less than the other, and keeps it company with what counts for nothing."""
     assert {len(minibatch) % 2 for minibatch in BATCH} == {0, 1}
