@@ -19,8 +19,8 @@ from ingest.log.topics import READERS
 from ingest.log.trajectories import trajectory_of
 from ingest.records.events import SESSION_END, Chain, Group, Headers, Reward, Trajectory
 from ingest.sessions.contamination import TaskIndex
-from trainer.corrections import corrected
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, screen
+from trainer.hinting import corrected
 
 logger = logging.getLogger(__name__)
 

@@ -18,13 +18,15 @@ from trainer.state import MAX_FATED, CandidateVersion, Making, Standing, Used
 
 _SUMS = frozenset(
     {
-        *("num_steps", "num_skipped", "num_tokens", "num_hinted", "num_hints_left_out"),
+        *("num_steps", "num_skipped", "num_tokens", "num_hinted"),
         *("fair.near_duplicates", "fair.effective_turns"),
     }
 )
 _LEAST = frozenset({SESSIONS_FROM, FEEDBACK_FROM})
 _MOST = frozenset({SESSIONS_TO, FEEDBACK_TO, "staleness_max"})
 """Beside the bounds and shares that hold of each step, which begin with `fair.`. The rest are means over turns."""
+_OF = {"hint_gap": "num_hinted"}
+"""Means over fewer turns: how many these are."""
 
 
 class Closed(StrEnum):
@@ -105,7 +107,9 @@ def together(before: Mapping[str, float], num_before: int, step: Mapping[str, fl
         elif name in _MOST or name.startswith("fair."):
             found[name] = max(one, other)
         else:
-            found[name] = (one * num_before + other * num) / (num_before + num)
+            of = _OF.get(name)
+            own, more = (before[of], step[of]) if of else (num_before, num)
+            found[name] = (one * own + other * more) / (own + more)
     return found
 
 

@@ -18,13 +18,6 @@ from trainer.state import Making
 logger = logging.getLogger(__name__)
 
 
-class Corrected(StrEnum):
-    """What became of turns that a user corrected."""
-
-    TAUGHT = "taught"
-    TOO_LONG = "too long"
-
-
 class Again(StrEnum):
     """Why turns that were used are taken again."""
 
@@ -52,9 +45,8 @@ def updated(update: UpdateMetrics) -> None:
         telemetry.gauge(metrics.ENTROPY, update.entropy)
     if update.hint_gap is not None:
         telemetry.gauge(metrics.HINT_GAP, update.hint_gap)
-    if update.num_hinted is not None and update.num_hints_left_out is not None:
-        telemetry.count(metrics.TURNS_CORRECTED, update.num_hinted, {names.CAUSE: Corrected.TAUGHT.value})
-        telemetry.count(metrics.TURNS_CORRECTED, update.num_hints_left_out, {names.CAUSE: Corrected.TOO_LONG.value})
+    if update.num_hinted is not None:
+        telemetry.count(metrics.TURNS_CORRECTED, update.num_hinted)
     if update.stable_kl is not None:
         telemetry.gauge(metrics.STABLE_KL, update.stable_kl)
 

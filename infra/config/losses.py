@@ -77,7 +77,7 @@ class LossConfig(Section):
         "correction", min_length=1, max_length=256, description="feedback that says: the next turn's prompt corrects me"
     )
     max_hint_gap: float = Field(
-        2.0, gt=0.0, description="nats, of a token; with weight 1 it pulls like an advantage of so many deviations"
+        2.0, gt=0.0, description="of a token, in nats; with a weight of 1 a nat pulls like an advantage of 1"
     )
 
     @property

@@ -171,10 +171,7 @@ TURNS_INELIGIBLE = _counter(
     "onstream.trainer.turns.ineligible", "{turn}", "turns that never train, and why", names.CAUSE
 )
 TURNS_CORRECTED = _counter(
-    "onstream.trainer.turns.corrected",
-    "{turn}",
-    "turns that a user corrected: taught by that, or too long for it",
-    names.CAUSE,
+    "onstream.trainer.turns.corrected", "{turn}", "corrected turns that were taught by what corrects them"
 )
 TURNS_AGAIN = _counter(
     "onstream.trainer.turns.again", "{turn}", "turns used in vain and taken again from the log, and why", names.CAUSE

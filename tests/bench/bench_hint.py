@@ -46,15 +46,15 @@ class Corrected:
         return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def reply(self, learner: Learner, question: str) -> Sample:
-        """A sampled reply, hinted without being in sight."""
+        """A sampled reply, ended where it is long, and hinted without being in sight."""
         said = [{"role": "user", "content": question}]
         prompt = self.ids(self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
         whole = learner.model.generate(
             torch.tensor([prompt]), max_new_tokens=REPLY_TOKENS, do_sample=True, temperature=1.0, top_k=0
         )
         ids = tuple(whole[0].tolist())
-        rest = "" if ids[-1] == self._end else "<|im_end|>"
-        user = self.ids(f"{rest}\n<|im_start|>user\n{CORRECTION}<|im_end|>\n<|im_start|>assistant\n")
+        ids = ids if ids[-1] == self._end else (*ids, self._end)
+        user = self.ids(f"\n<|im_start|>user\n{CORRECTION}<|im_end|>\n<|im_start|>assistant\n")
         return Sample(ids, (Span(len(prompt), len(ids), (), 0.0, Hint((ids[-1], *user), 1.0)),))
 
 

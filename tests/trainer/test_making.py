@@ -60,6 +60,7 @@ def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
     first = {
         "num_tokens": 10.0,
         "num_hinted": 1.0,
+        "hint_gap": 0.6,
         "kl": 0.1,
         "fair.user_share": 0.3,
         SESSIONS_FROM: 5.0,
@@ -69,6 +70,7 @@ def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
     second = {
         "num_tokens": 30.0,
         "num_hinted": 2.0,
+        "hint_gap": 0.3,
         "kl": 0.3,
         "fair.user_share": 0.2,
         SESSIONS_FROM: 4.0,
@@ -80,6 +82,7 @@ def test_metrics_of_two_steps_are_sums_bounds_or_means_over_turns() -> None:
         {
             "num_tokens": 40.0, "kl": 0.25, "fair.user_share": 0.3, SESSIONS_FROM: 4.0, SESSIONS_TO: 9.0,
             "reward.a": 0.2, FEEDBACK_AT: 7.0, "num_hinted": 3.0,
+            "hint_gap": 0.4,
         }
     )  # fmt: skip
 

@@ -34,8 +34,7 @@ class Hinted:
 
 @dataclass(frozen=True)
 class Taught:
-    """Log-probabilities that a microbatch's tokens have behind their hints, and their weights: 0 where there is none
-    or it was left out."""
+    """Log-probabilities of a microbatch's tokens behind their hints, and their weights: 0 where there is none."""
 
     logps_N: NDArray[np.float32]
     weights_N: NDArray[np.float32]

@@ -20,14 +20,13 @@ from trainer.learner.batching import Microbatch, Minibatch, Sample, Taught, laid
 
 @dataclass(frozen=True)
 class Lesson:
-    """Minibatches with what their hints teach; `num_left_out` of the hinted turns are longer than a microbatch.
+    """Minibatches with what their hints teach, and how many turns that is.
 
     `gap` is the mean over taught tokens of the logged log-probability less the teacher's; `None` without any.
     """
 
     minibatches: tuple[Minibatch, ...]
-    num_taught: int
-    num_left_out: int
+    num_taught: int = 0
     gap: float | None = None
 
 
@@ -41,24 +40,22 @@ def lesson(
 
     A row has one token more than the next turn's prompt, and that turn has a reply: it fits into the model's context.
     """
-    hinted = [one for minibatch in minibatches for microbatch in minibatch for one in microbatch.hinted]
-    kept = [one.sample for one in hinted if len(one.sample.token_ids) <= microbatch_tokens]
-    if not kept:
-        return Lesson(tuple(minibatches), 0, len(hinted))
-    rows, order = laid_out(kept, microbatch_tokens, packing)
+    hinted = [one.sample for minibatch in minibatches for microbatch in minibatch for one in microbatch.hinted]
+    if not hinted:
+        return Lesson(tuple(minibatches))
+    rows, order = laid_out(hinted, microbatch_tokens, packing)
     ends = np.cumsum([_length(sample) for sample in order])
     parts = np.split(logps_of(rows), ends[:-1])
     known = {id(sample): logps for sample, logps in zip(order, parts, strict=True)}
     taught = tuple(tuple(_taught(microbatch, known) for microbatch in minibatch) for minibatch in minibatches)
-    return Lesson(taught, len(kept), len(hinted) - len(kept), _gap(taught))
+    return Lesson(taught, len(hinted), _gap(taught))
 
 
 def _taught(microbatch: Microbatch, known: dict[int, NDArray[np.float32]]) -> Microbatch:
-    found = [one for one in microbatch.hinted if id(one.sample) in known]
-    if not found:
+    if not microbatch.hinted:
         return microbatch
     logps_N, weights_N = (np.zeros(microbatch.num_trained, np.float32) for _ in range(2))
-    for one in found:
+    for one in microbatch.hinted:
         here = slice(one.start, one.start + _length(one.sample))
         logps_N[here], weights_N[here] = known[id(one.sample)], one.weight
     return replace(microbatch, taught=Taught(logps_N, weights_N))

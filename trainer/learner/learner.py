@@ -153,7 +153,7 @@ class Learner:
         metrics = UpdateMetrics.of(steps, self._stable_kl(minibatches[-1][0]) if minibatches else None)
         if told is None:
             return metrics
-        return replace(metrics, num_hinted=told.num_taught, num_hints_left_out=told.num_left_out, hint_gap=told.gap)
+        return replace(metrics, num_hinted=told.num_taught, hint_gap=told.gap)
 
     def _lesson(self, minibatches: Sequence[Minibatch]) -> Lesson | None:
         """The minibatches with what corrected turns are pulled to, where the loss asks for it."""

@@ -87,6 +87,7 @@ def likelihood(inputs: LossInputs, config: LossConfig) -> PolicyLoss:
     to clip or to correct: it trains on anybody's tokens, and nothing but the pull to stable bounds how far it goes.
     """
     gains_N = where(inputs.policy_mask_N, inputs.advantages_N.clamp(min=0.0) * inputs.logps_N)
+    gains_N = _less_hints(gains_N, inputs, config)
     loss = _pulled(-gains_N.sum() / inputs.num_tokens, inputs, config)
     return _told(inputs, loss, torch.zeros_like(gains_N, dtype=torch.bool))
 
@@ -138,7 +139,7 @@ def _loss(inputs: LossInputs, config: LossConfig, objective: _Objective, count: 
         is_negative_N = inputs.advantages_N < 0
         kept_N = torch.where(is_negative_N, tapered_N, kept_N)
         is_clipped_N = torch.where(is_negative_N, is_tapered_N, is_clipped_N)
-    gains_N = where(inputs.policy_mask_N, inputs.advantages_N * kept_N)
+    gains_N = _less_hints(where(inputs.policy_mask_N, inputs.advantages_N * kept_N), inputs, config)
     loss = -(gains_N / inputs.turn_lengths() if per_turn else gains_N).sum() / count
     return _told(inputs, _pulled(loss, inputs, config), is_clipped_N)
 
@@ -170,11 +171,9 @@ def _tapered(inputs: LossInputs, objective: _Objective, config: LossConfig) -> t
 
 
 def _pulled(loss: torch.Tensor, inputs: LossInputs, config: LossConfig) -> torch.Tensor:
-    """With the pulls to other policies that are asked for."""
+    """With the pull to stable, where it is asked for."""
     if config.kl_coefficient:
-        loss = loss + config.kl_coefficient * _kl_to_stable(inputs, config)
-    if config.hint_weight and inputs.hinted_logps_N is not None:
-        loss = loss + config.hint_weight * _kl_to_hinted(inputs, config)
+        return loss + config.kl_coefficient * _kl_to_stable(inputs, config)
     return loss
 
 
@@ -191,19 +190,22 @@ def _kl_to_stable(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
     return where(inputs.stable_mask_N, scored_N).sum() / inputs.num_tokens
 
 
-def _kl_to_hinted(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
-    """KL(pi_theta || pi_T) a token at corrected turns, pi_T being pi_old once it has read the correction.
+def _less_hints(gains_N: torch.Tensor, inputs: LossInputs, config: LossConfig) -> torch.Tensor:
+    """Tokens' gains less KL(pi_theta || pi_T) at corrected turns, pi_T being pi_old once it has read the correction.
 
     The reverse KL to the policy as its own teacher: SDPO (arXiv 2601.20802), the textual feedback of Composer 2. Of the
     sampled tokens alone, as OpenClaw-RL has it (arXiv 2603.10165, OPD: A_t = log pi_T - log pi_old), and by the
-    estimator of `_kl_to_stable`: A_t is log pi_T - log pi_theta, so it ends where both agree, and it pulls the same
-    whatever the loss makes of advantages. Bounded to `max_hint_gap`, or one token that the teacher finds impossible
-    would be the whole gradient.
+    estimator of `_kl_to_stable`: A_t is log pi_T - log pi_theta, so it ends where both agree. No clip and no correction
+    of the loss touches it, but tokens are averaged as the loss averages them: a nat weighs what an advantage of 1 does.
+    Bounded to `max_hint_gap`, or one token that the teacher finds impossible would be the whole gradient.
     """
-    assert inputs.hinted_logps_N is not None and inputs.hint_weights_N is not None
+    if not config.hint_weight or inputs.hinted_logps_N is None:
+        return gains_N
+    assert inputs.hint_weights_N is not None
     bound = config.max_hint_gap
     gaps_N = (inputs.logps_N - inputs.hinted_logps_N).clamp(-bound, bound)
-    return (inputs.hint_weights_N * _scored(gaps_N, inputs, config)).sum() / inputs.num_tokens
+    pulls_N = config.hint_weight * inputs.hint_weights_N * _scored(gaps_N, inputs, config)
+    return gains_N - where(inputs.policy_mask_N, pulls_N)
 
 
 def _scored(gaps_N: torch.Tensor, inputs: LossInputs, config: LossConfig) -> torch.Tensor:

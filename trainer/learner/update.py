@@ -46,8 +46,8 @@ class UpdateMetrics:
     `stable_kl` estimates KL(stable || pi_theta) after the last step, in nats per token; `None`: it was not measured.
     `mismatch_k1` and `mismatch_k3` are the first such step's `kl` and `k3`: nothing had changed before it, and which
     turns it has is drawn. They say how far the learner is from the policy whose log-probabilities were logged.
-    `num_hinted` turns were taught by what corrects them, `num_hints_left_out` were too long for it, and `hint_gap` is
-    the mean over their tokens of the logged log-probability less the teacher's. `None`: there is none, or nobody asked.
+    `num_hinted` turns were taught by what corrects them, and `hint_gap` is the mean over their tokens of the logged
+    log-probability less the teacher's. `None`: there is none, or nobody asked.
     """
 
     num_steps: int
@@ -65,7 +65,6 @@ class UpdateMetrics:
     mismatch_k1: float = 0.0
     mismatch_k3: float = 0.0
     num_hinted: int | None = None
-    num_hints_left_out: int | None = None
     hint_gap: float | None = None
 
     @classmethod

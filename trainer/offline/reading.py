@@ -14,8 +14,8 @@ from infra.errors import ConfigError
 from infra.explain import explain
 from ingest.records.events import Reward
 from ingest.sessions.contamination import TaskIndex
-from trainer.corrections import corrected
 from trainer.eligibility import Ineligible, screen
+from trainer.hinting import corrected
 from trainer.inbox import Item, owner_of
 
 ENDING = ".jsonl"

@@ -201,6 +201,8 @@ def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
             now, old, mu = (logps.mean().expand(len(places)) for logps in (now, old, mu))
         for t in range(len(places)):
             gain = token_gain(now[t], old[t], mu[t], advantage, config)
+            if config.hint_weight:
+                gain = gain - hint_pull(inputs, places[t], config)
             if config.kind in (LossKind.GRPO, LossKind.GSPO):
                 total = total - gain / len(places) / inputs.num_turns
             else:
@@ -210,13 +212,15 @@ def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
             weight = min(float((now - mu).exp().detach()), config.max_importance_weight)
             k1 = float((now - stable).detach())
             total = total + config.kl_coefficient * weight * k1 * (1 + now - now.detach()) / inputs.num_tokens
-    if config.hint_weight:
-        for t, now in enumerate(inputs.logps_N):
-            weight = min(float((now - inputs.behaviour_logps_N[t]).exp().detach()), config.max_importance_weight)
-            gap = max(-config.max_hint_gap, min(float((now - inputs.hinted_logps_N[t]).detach()), config.max_hint_gap))
-            own = config.hint_weight * float(inputs.hint_weights_N[t])
-            total = total + own * weight * gap * (1 + now - now.detach()) / inputs.num_tokens
     return total
+
+
+def hint_pull(inputs: LossInputs, t: int, config: LossConfig) -> torch.Tensor:
+    assert inputs.hinted_logps_N is not None and inputs.hint_weights_N is not None
+    now = inputs.logps_N[t]
+    weight = min(float((now - inputs.behaviour_logps_N[t]).exp().detach()), config.max_importance_weight)
+    gap = max(-config.max_hint_gap, min(float((now - inputs.hinted_logps_N[t]).detach()), config.max_hint_gap))
+    return config.hint_weight * float(inputs.hint_weights_N[t]) * weight * gap * (1 + now - now.detach())
 
 
 def token_gain(
@@ -302,6 +306,7 @@ EVERY: list[Callable[[LossKind], LossConfig]] = [
     lambda kind: LossConfig(kind=kind),
     lambda kind: LossConfig(kind=kind, correction=Correction.MASK, kl_coefficient=0.2),
     lambda kind: LossConfig(kind=kind, negatives=StaleNegatives.TAPER, correction=Correction.TRUNCATE),
+    lambda kind: LossConfig(kind=kind, hint_weight=0.7),
 ]
 
 

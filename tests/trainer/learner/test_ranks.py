@@ -18,7 +18,7 @@ from infra.config import Correction, LoraConfig, LossConfig, LossKind, TrainerCo
 from infra.errors import StoreError
 from infra.storage import Folder
 from trainer.learner import parts
-from trainer.learner.batching import Hint, Minibatch, Sample, Span, minibatches
+from trainer.learner.batching import Hint, Minibatch, Sample, Span, laid_out, minibatches
 from trainer.learner.ranks import Ranks
 from trainer.learner.update import ElsewhereError
 
@@ -60,13 +60,14 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     return float(max(np.abs(one[name] - other[name]).max() for name in one))
 
 
+HINTED_TOKENS = 90  # three microbatches for the teacher: one rank reads two, the other one and a filler
 CONFIGS = [
     *[own(loss=LossConfig(kind=kind)) for kind in LossKind],
     own(recompute_activations=True, logits_chunk_tokens=7),
     own(loss=LossConfig(correction=Correction.TRUNCATE, kl_coefficient=0.1)),
     own(lora=LoraConfig(rank=4)),
-    own(loss=LossConfig(hint_weight=1.0)),
-    own(loss=LossConfig(hint_weight=1.0), lora=LoraConfig(rank=4)),
+    own(loss=LossConfig(hint_weight=1.0), microbatch_tokens=HINTED_TOKENS),
+    own(loss=LossConfig(hint_weight=1.0), microbatch_tokens=HINTED_TOKENS, lora=LoraConfig(rank=4)),
 ]
 
 
@@ -76,6 +77,8 @@ CONFIGS = [
 def test_two_ranks_have_the_loss_and_the_gradients_of_one(two: Ranked, tiny_model: Path, config: TrainerConfig) -> None:
     """Also where a rank has one microbatch less than the other, and keeps it company with what counts for nothing."""
     assert {len(minibatch) % 2 for minibatch in BATCH} == {0, 1}
+    hinted = [one.sample for minibatch in BATCH for microbatch in minibatch for one in microbatch.hinted]
+    assert len(laid_out(hinted, HINTED_TOKENS, config.packing)[0]) == 3
     losses, gradients = ranked.gradients(tiny_model, config, BATCH)
     for their_losses, theirs in two.run(ranked.gradients, tiny_model, config, BATCH):
         assert their_losses == pytest.approx(losses, abs=1e-5)

@@ -1,8 +1,9 @@
-"""Turns that a client says were corrected by what came next, where that may teach. Pure.
+"""Turns that a client says were corrected by what came next, where that may be their hint. Pure.
 
 Feedback of the configured name (`trainer.loss.hint_feedback`) names a turn; its value says nothing here. The turn that
-follows in the same chain holds, in its prompt, the corrected reply and the correction. That prompt is to be read by the
-policy while it trains, so it must be one that may train itself: nothing in it redacted, erased or taken from an
+follows in the same chain holds, in its prompt, the corrected reply and the correction. The reply must have ended by
+itself: its last token is what stands for it where the correction is read. That prompt is to be read by the policy while
+it trains, so it must be one that may train itself: nothing in it redacted, erased or taken from an
 evaluation task, and no request for a summary.
 """
 
@@ -25,11 +26,12 @@ def corrected(
         return found
     named = {feedback.trace_id for feedback in trajectory.feedback if feedback.name == hinted_by}
     prompts = {turn.trace_id for turn in trajectory.turns if turn.kind is TurnKind.MAIN}
+    cut = {turn.trace_id for turn in trajectory.turns if turn.finish_reason == "length"}
     for chain in trajectory.chains:
         for one, then in pairwise(chain.segments):
             turn, comes = found.get(one.trace_id), found.get(then.trace_id)
             may_teach = then.trace_id in prompts and then.start > one.end and _may_train(comes)
-            if one.trace_id in named and may_teach and isinstance(turn, EligibleTurn):
+            if one.trace_id in named - cut and may_teach and isinstance(turn, EligibleTurn):
                 found[one.trace_id] = replace(turn, is_corrected=True)
     return found
 
