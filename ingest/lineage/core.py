@@ -12,17 +12,14 @@ from ingest.records.events import (
     SESSIONS_TO,
     Fate,
     Release,
-    ReleaseKind,
     Version,
     key_of,
 )
-from ingest.store.releases import Served
+from ingest.store.releases import UNTOLD, Served
 from ingest.store.signing import Signed
 
 Times = tuple[float, float]
 """Of the first and of the last, in Unix seconds."""
-
-_WRITERS_OWN = (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED)
 
 
 class Role(StrEnum):
@@ -177,7 +174,7 @@ def descendants_of(roots: Collection[int], manifests: Mapping[int, Version]) -> 
 def decisions_about(version: int, releases: Iterable[Release]) -> tuple[Release, ...]:
     """The releases, in log order, that moved its trial, or made it what is served or not any more.
 
-    Entries of a writer that was fenced, and those read twice, are none.
+    Entries of a writer that was fenced, those read twice, and the turns that arms take are none.
     """
     found: list[Release] = []
     epoch, last, stable = 0, -1, None
@@ -185,7 +182,7 @@ def decisions_about(version: int, releases: Iterable[Release]) -> tuple[Release,
         if (release.epoch, release.release) <= (epoch, last):
             continue
         epoch, last = release.epoch, release.release
-        if release.kind in _WRITERS_OWN:
+        if release.kind in UNTOLD:
             continue
         is_moved = release.stable != stable and version in (release.stable, stable)
         if is_moved or version in (release.candidate, release.holdback):

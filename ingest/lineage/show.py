@@ -11,8 +11,8 @@ from rich.tree import Tree
 
 from ingest.lineage.core import Ancestry, Data, Footprint, Role, Serving, Times, data_of
 from ingest.records.events import Release, Version
+from ingest.store.releases import decided_by
 
-CONTROLLER = "the controller"
 _GONE = "removed from the store"
 _EXCHANGED = "its manifest is not the one that was announced on the log"
 
@@ -83,8 +83,10 @@ def _decisions(found: Ancestry) -> list[RenderableType]:
     """Every release about it, and the numbers of the last one that has any."""
     table = Table("release", "at", "state", "share", "by", "why", title="who let it out, or back")
     for one in found.decisions:
-        state = one.state.value if one.state else one.kind.value
-        table.add_row(str(one.release), _at(one.at), state, f"{one.share:.0%}", escape(_by(one)), escape(one.reason))
+        state = one.state.value.replace("_", " ") if one.state else one.kind.value
+        table.add_row(
+            str(one.release), _at(one.at), state, f"{one.share:.0%}", escape(decided_by(one)), escape(one.reason)
+        )
     last = next((one for one in reversed(found.decisions) if one.numbers), None)
     if last is None:
         return [table]
@@ -92,10 +94,6 @@ def _decisions(found: Ancestry) -> list[RenderableType]:
     for name, value in sorted(last.numbers.items()):
         numbers.add_row(escape(name), f"{value:.4g}")
     return [table, numbers]
-
-
-def _by(release: Release) -> str:
-    return release.author or CONTROLLER
 
 
 def _serves(one: Serving) -> str:

@@ -19,6 +19,17 @@ UNDECIDED = frozenset(
 )
 
 
+UNTOLD = frozenset({ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED, ReleaseKind.BLOCK})
+"""Entries that decide nothing: a writer's own, and the turns that arms take."""
+
+
+def decided_by(release: Release) -> str:
+    """Who asked for it; where nobody did, the gate for what became of a trial, else the controller."""
+    if release.author:
+        return release.author
+    return "the gate" if release.kind is ReleaseKind.TRIAL else "the controller"
+
+
 class Decision(StrEnum):
     """What the release log has decided about a version. The gate's `Verdict` is what leads to one.
 

@@ -2,13 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from ingest.records.events import Frozen, Mode, Release, ReleaseKind, TrialState
-from ingest.store.releases import Served, advance
+from ingest.store.releases import UNTOLD, Served, advance, decided_by
 
-GATE: Final = "the gate"
-CONTROLLER: Final = "the controller"
 LIMIT = 50
 
 _TRIAL = {
@@ -28,7 +25,7 @@ _MODE = {Mode.OPEN: "resumed", Mode.PAUSED: "paused", Mode.PINNED: "pinned", Mod
 class Entry(Frozen):
     """One release, with what it changed in a few words and the version it is about.
 
-    `author` is who asked for it; where nobody did, the gate for what became of a trial, else the controller.
+    `author` is who asked for it, or what decided it.
     """
 
     what: str
@@ -52,7 +49,7 @@ class History(Frozen):
 class Filters:
     """Which entries are wanted; none asks nothing. Times are Unix seconds, `[since, until)`.
 
-    Unless `is_all`, confirmations by engines and controllers that took over are left out.
+    Unless `is_all`, confirmations by engines, controllers that took over and turns of arms are left out.
     """
 
     limit: int = LIMIT
@@ -84,9 +81,8 @@ class Filters:
 
     def wants(self, entry: Entry) -> bool:
         one = entry.release
-        is_noise = one.kind in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED, ReleaseKind.BLOCK)
         return (
-            (self.is_all or not is_noise)
+            (self.is_all or one.kind not in UNTOLD)
             and self.version in (None, entry.version)
             and self.author in (None, entry.author)
             and (self.since is None or one.at >= self.since)
@@ -102,17 +98,13 @@ def history(releases: Iterable[Release], filters: Filters) -> History:
         before, served = served, advance(served, release)
         if served is not before:
             entry = Entry(
-                what=what(before, release), version=_version(before, release), author=by(release), release=release
+                what=what(before, release),
+                version=_version(before, release),
+                author=decided_by(release),
+                release=release,
             )
             found += [entry] if filters.wants(entry) else []
     return History(entries=tuple(found[-filters.limit :]), num=len(found), last=served.last)
-
-
-def by(release: Release) -> str:
-    """Who asked for it, or what decided it."""
-    if release.author:
-        return release.author
-    return GATE if release.kind is ReleaseKind.TRIAL else CONTROLLER
 
 
 def what(before: Served, release: Release) -> str:

@@ -135,7 +135,7 @@ def test_on_a_screen_stands_who_decided_why_and_on_what(run: Any) -> None:
     for told in (
         "version 0",
         "reason 2",
-        "the controller",
+        "the gate",
         "reward.log_e",
         "3.25",
         "stable on stable-0",

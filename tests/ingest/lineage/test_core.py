@@ -109,11 +109,12 @@ def test_a_step_of_a_watch_is_about_the_version_that_is_held_back_too() -> None:
     assert numbers(decisions_about(0, [BOOTSTRAP, PROMOTED, step, over])) == [0, 2, 3]
 
 
-def test_claims_announcements_repetitions_and_a_fenced_writers_entries_decide_nothing() -> None:
+def test_claims_announcements_turns_repetitions_and_a_fenced_writers_entries_decide_nothing() -> None:
     claim = release(3, 1, epoch=2, kind=ReleaseKind.CLAIM)
     announced = release(4, 9, epoch=2, kind=ReleaseKind.ANNOUNCED)
-    fenced = release(5, 0, candidate=1, state=TrialState.ROLLED_BACK)
-    log = [BOOTSTRAP, BEGUN, BEGUN, PROMOTED, claim, announced, fenced]
+    turn = release(5, 1, epoch=2, kind=ReleaseKind.BLOCK, candidate=1, state=TrialState.PROMOTED)
+    fenced = release(6, 0, candidate=1, state=TrialState.ROLLED_BACK)
+    log = [BOOTSTRAP, BEGUN, BEGUN, PROMOTED, claim, announced, turn, fenced]
     assert numbers(decisions_about(1, log)) == [1, 2]
 
 
