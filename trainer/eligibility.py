@@ -79,7 +79,7 @@ class EligibleTurn:
     """A turn that only its weights can still rule out. `reward` is its value, `parts` are at least one.
 
     `sketch` is of its prompt, as `ingest.sessions.sketch` makes it, `setup` its system prompt and tools.
-    `is_corrected`: what comes next in its chain may teach it (`trainer.corrections`).
+    `is_corrected`: what comes next in its chain may teach it (`trainer.hinting`).
     """
 
     trace_id: str

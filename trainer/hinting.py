@@ -14,6 +14,7 @@ from itertools import pairwise
 from ingest.records.events import Trajectory, TurnKind
 from trainer.eligibility import EligibleTurn, Ineligible, Reason
 
+_ENDED = ("stop", "tool_calls")
 Screened = Mapping[str, EligibleTurn | Ineligible]
 
 
@@ -26,12 +27,12 @@ def corrected(
         return found
     named = {feedback.trace_id for feedback in trajectory.feedback if feedback.name == hinted_by}
     prompts = {turn.trace_id for turn in trajectory.turns if turn.kind is TurnKind.MAIN}
-    cut = {turn.trace_id for turn in trajectory.turns if turn.finish_reason == "length"}
+    ended = {turn.trace_id for turn in trajectory.turns if turn.finish_reason in _ENDED}
     for chain in trajectory.chains:
         for one, then in pairwise(chain.segments):
             turn, comes = found.get(one.trace_id), found.get(then.trace_id)
             may_teach = then.trace_id in prompts and then.start > one.end and _may_train(comes)
-            if one.trace_id in named - cut and may_teach and isinstance(turn, EligibleTurn):
+            if one.trace_id in named & ended and may_teach and isinstance(turn, EligibleTurn):
                 found[one.trace_id] = replace(turn, is_corrected=True)
     return found
 

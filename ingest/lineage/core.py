@@ -15,7 +15,7 @@ from ingest.records.events import (
     Version,
     key_of,
 )
-from ingest.store.releases import UNTOLD, Served
+from ingest.store.releases import Served, decides
 from ingest.store.signing import Signed
 
 Times = tuple[float, float]
@@ -174,7 +174,7 @@ def descendants_of(roots: Collection[int], manifests: Mapping[int, Version]) -> 
 def decisions_about(version: int, releases: Iterable[Release]) -> tuple[Release, ...]:
     """The releases, in log order, that moved its trial, or made it what is served or not any more.
 
-    Entries of a writer that was fenced, those read twice, and the turns that arms take are none.
+    Entries of a writer that was fenced, those read twice, and turns of arms that change no share are none.
     """
     found: list[Release] = []
     epoch, last, stable = 0, -1, None
@@ -182,7 +182,7 @@ def decisions_about(version: int, releases: Iterable[Release]) -> tuple[Release,
         if (release.epoch, release.release) <= (epoch, last):
             continue
         epoch, last = release.epoch, release.release
-        if release.kind in UNTOLD:
+        if not decides(release):
             continue
         is_moved = release.stable != stable and version in (release.stable, stable)
         if is_moved or version in (release.candidate, release.holdback):

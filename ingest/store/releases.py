@@ -19,15 +19,19 @@ UNDECIDED = frozenset(
 )
 
 
-UNTOLD = frozenset({ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED, ReleaseKind.BLOCK})
-"""Entries that decide nothing: a writer's own, and the turns that arms take."""
+def decides(release: Release) -> bool:
+    """Whether an entry decides anything: a writer's own do not, nor a turn of arms but where their share changes."""
+    if release.kind is ReleaseKind.BLOCK:
+        return bool(release.numbers)
+    return release.kind not in (ReleaseKind.CLAIM, ReleaseKind.ANNOUNCED)
 
 
 def decided_by(release: Release) -> str:
     """Who asked for it; where nobody did, the gate for what became of a trial, else the controller."""
     if release.author:
         return release.author
-    return "the gate" if release.kind is ReleaseKind.TRIAL else "the controller"
+    is_of_a_trial = release.kind is ReleaseKind.TRIAL or (release.kind is ReleaseKind.BLOCK and decides(release))
+    return "the gate" if is_of_a_trial else "the controller"
 
 
 class Decision(StrEnum):

@@ -36,8 +36,9 @@ def test_a_turn_is_corrected_where_feedback_names_it_and_the_next_one_is_there(r
     assert marked(given(reward_of("s", [0.0, 1.0]), None)) == [], "no turn is named"
     assert marked(given(reward_of("s", [0.0, 1.0]), 0, name="thumb")) == []
     assert marked(given(reward_of("s", [0.0, 1.0]), 0), hinted_by="") == []
-    cut_off = reward_of("s", [0.0, 1.0], turn_changes={0: {"finish_reason": "length"}})
-    assert marked(given(cut_off, 0)) == [], "its last token is one of its words"
+    for reason in ("length", "abort"):
+        cut_off = reward_of("s", [0.0, 1.0], turn_changes={0: {"finish_reason": reason}})
+        assert marked(given(cut_off, 0)) == [], "its last token is one of its words"
 
 
 @pytest.mark.parametrize(

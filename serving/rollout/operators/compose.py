@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 from typing import Protocol
 
 from ingest.records.events import Arm, Release, ReleaseKind, Reward, TrialState, Version
-from ingest.store.releases import UNDECIDED
+from ingest.store.releases import UNDECIDED, decides
 from serving.rollout.evidence import REWARD, Standing
 from serving.rollout.evidence.lines import by_outcome
 from serving.rollout.operators.story import Point, Stage, Step, Story
@@ -49,7 +49,7 @@ def moves_of(version: int, releases: Iterable[Release]) -> tuple[Release, ...]:
     """
     found: list[Release] = []
     for one in releases:
-        if one.candidate != version or one.state is None or (one.kind is ReleaseKind.BLOCK and not one.numbers):
+        if one.candidate != version or one.state is None or (one.kind is ReleaseKind.BLOCK and not decides(one)):
             continue
         is_behind = found and one.state is found[-1].state and has_ended(found[-1])
         found += [] if is_behind else [one]

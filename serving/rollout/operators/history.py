@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ingest.records.events import Frozen, Mode, Release, ReleaseKind, TrialState
-from ingest.store.releases import UNTOLD, Served, advance, decided_by
+from ingest.store.releases import Served, advance, decided_by, decides
 
 LIMIT = 50
 
@@ -82,7 +82,7 @@ class Filters:
     def wants(self, entry: Entry) -> bool:
         one = entry.release
         return (
-            (self.is_all or one.kind not in UNTOLD)
+            (self.is_all or decides(one))
             and self.version in (None, entry.version)
             and self.author in (None, entry.author)
             and (self.since is None or one.at >= self.since)
@@ -114,7 +114,8 @@ def what(before: Served, release: Release) -> str:
     if release.kind is ReleaseKind.ANNOUNCED:
         return "engines confirmed"
     if release.kind is ReleaseKind.BLOCK:
-        return "engines swap" if release.block is None else f"block {release.block} begins"
+        told = "engines swap" if release.block is None else f"block {release.block} begins"
+        return told if release.share == before.share else f"{told}, share {release.share:.0%}"
     if before.stable is None:
         return "first release"
     changed = []

@@ -113,9 +113,10 @@ def test_claims_announcements_turns_repetitions_and_a_fenced_writers_entries_dec
     claim = release(3, 1, epoch=2, kind=ReleaseKind.CLAIM)
     announced = release(4, 9, epoch=2, kind=ReleaseKind.ANNOUNCED)
     turn = release(5, 1, epoch=2, kind=ReleaseKind.BLOCK, candidate=1, state=TrialState.PROMOTED)
-    fenced = release(6, 0, candidate=1, state=TrialState.ROLLED_BACK)
-    log = [BOOTSTRAP, BEGUN, BEGUN, PROMOTED, claim, announced, turn, fenced]
-    assert numbers(decisions_about(1, log)) == [1, 2]
+    ramp = release(6, 1, epoch=2, kind=ReleaseKind.BLOCK, candidate=1, state=TrialState.CANARY, numbers={"log_e": 1.0})
+    fenced = release(7, 0, candidate=1, state=TrialState.ROLLED_BACK)
+    log = [BOOTSTRAP, BEGUN, BEGUN, PROMOTED, claim, announced, turn, ramp, fenced]
+    assert numbers(decisions_about(1, log)) == [1, 2, 6], "a share that changes with a turn is decided"
 
 
 def served(**fields: object) -> Served:

@@ -6,7 +6,7 @@ import pytest
 from trials import Past, eventful
 
 from infra.errors import LogError
-from ingest.records.events import Mode, ReleaseKind, TrialState
+from ingest.records.events import Mode, Release, ReleaseKind, TrialState
 from serving.rollout.operators.books import Books
 from serving.rollout.operators.history import Entry, Filters, History, history
 
@@ -44,6 +44,29 @@ def test_each_thing_is_told_with_who_did_it(past: Past) -> None:
         ("canary begun", 4, "the gate"),
         ("share 50%", 4, "the gate"),
     ]
+
+
+def test_of_the_turns_of_arms_those_are_shown_that_change_a_share() -> None:
+    trial: dict[str, Any] = {"stable": 0, "candidate": 1, "state": TrialState.CANARY, "salt": "s"}
+    log = [
+        Release(release=0, epoch=1, kind=ReleaseKind.BOOTSTRAP, stable=0, reason="", at=0.0),
+        Release(release=1, epoch=1, kind=ReleaseKind.TRIAL, share=0.2, reason="", at=1.0, **trial),
+        Release(release=2, epoch=1, kind=ReleaseKind.BLOCK, share=0.2, block=1, reason="", at=2.0, **trial),
+        Release(
+            release=3,
+            epoch=1,
+            kind=ReleaseKind.BLOCK,
+            share=0.5,
+            block=2,
+            reason="",
+            at=3.0,
+            numbers={"log_e": 1.0},
+            **trial,
+        ),
+    ]
+    assert [(one.what, one.author) for one in history(log, Filters()).entries] == [
+        ("first release", "the controller"), ("canary begun", "the gate"), ("block 2 begins, share 50%", "the gate")
+    ]  # fmt: skip
 
 
 def test_what_engines_and_controllers_say_is_shown_when_asked_for(past: Past) -> None:
