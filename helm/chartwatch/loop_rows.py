@@ -171,6 +171,13 @@ TRAINER = Row(
             Unit.NONE,
             (gauge("min", "onstream_trainer_entropy"),),
         ),
+        Panel(
+            "Hints",
+            "Of corrected turns, in nats a token: how much likelier their replies were when served than once the "
+            "correction was read. Below 0 corrections teach what they correct.",
+            Unit.NONE,
+            (gauge("max", "onstream_trainer_hint_gap"),),
+        ),
         Panel("Gradient norm", "Of the last update.", Unit.NONE, (gauge("max", "onstream_trainer_grad_norm"),)),
         Panel("Loss", "Of the last update.", Unit.NONE, (gauge("max", "onstream_trainer_loss"),)),
         Panel(
@@ -193,11 +200,12 @@ TRAINER = Row(
         ),
         Panel(
             "Turns",
-            "Trained, weighted down as repeats, taken again after a trial, and never trained, by reason.",
+            "Trained, weighted down, taught by a correction, taken again after a trial, and never trained, by reason.",
             Unit.PER_SECOND,
             (
                 rate("onstream_trainer_turns_trained_total", legend="trained"),
                 rate("onstream_trainer_turns_near_duplicate_total", legend="of these near duplicates"),
+                rate("onstream_trainer_turns_corrected_total", legend="taught by a correction"),
                 rate("onstream_trainer_turns_again_total", legend="taken again"),
                 rate("onstream_trainer_turns_ineligible_total", "onstream_reason"),
             ),
