@@ -17,10 +17,7 @@ from trainer.learner.update import UpdateMetrics
 from trainer.state import MAX_FATED, CandidateVersion, Making, Standing, Used
 
 _SUMS = frozenset(
-    {
-        *("num_steps", "num_skipped", "num_tokens", "num_hinted"),
-        *("fair.near_duplicates", "fair.effective_turns"),
-    }
+    {"num_steps", "num_skipped", "num_tokens", "num_hinted", "fair.near_duplicates", "fair.effective_turns"}
 )
 _LEAST = frozenset({SESSIONS_FROM, FEEDBACK_FROM})
 _MOST = frozenset({SESSIONS_TO, FEEDBACK_TO, "staleness_max"})
