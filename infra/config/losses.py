@@ -26,6 +26,13 @@ class Correction(StrEnum):
     MASK = "mask"
 
 
+class Proximal(StrEnum):
+    """Which policy is pi_old, where there is a correction."""
+
+    STEP = "step"
+    UPDATE = "update"
+
+
 class StaleNegatives(StrEnum):
     """What bounds a token with a negative advantage that is likelier now than when it was sampled."""
 
@@ -41,11 +48,11 @@ class Packing(StrEnum):
     SHARED = "shared"
 
 
-_CLIPS: Mapping[str, Mapping[str, float]] = {
-    LossKind.GSPO: {"clip_low": 3e-4, "clip_high": 4e-4},
-    LossKind.CISPO: {"clip_high": 4.0},
+_OF_PAPERS: Mapping[str, Mapping[str, float | Correction]] = {
+    LossKind.GSPO: {"clip_low": 3e-4, "clip_high": 4e-4, "correction": Correction.BYPASS},
+    LossKind.CISPO: {"clip_high": 4.0, "correction": Correction.BYPASS},
 }
-"""The papers' own, where they are not the fields' defaults: a turn's ratio is far closer to 1 than a token's."""
+"""Where they are not the fields' defaults: a turn's ratio is far closer to 1 than a token's."""
 
 
 class LossConfig(Section):
@@ -57,9 +64,15 @@ class LossConfig(Section):
     max_importance_weight: float = Field(2.0, gt=1.0, description="of a token with a negative advantage")
     negatives: StaleNegatives = Field(StaleNegatives.DUAL_CLIP, description="`taper`: weight min(ratio, 1), never 0")
     correction: Correction = Field(
-        Correction.BYPASS,
-        description="the clip is against the served policy; else against the policy as the update began, and the "
-        "weight of that against the served one is truncated or masked; costs a forward pass",
+        Correction.TRUNCATE,
+        description="`bypass`: the clip is against the served policy, and stops what has moved since; else against "
+        "`proximal`, and the weight of that against the served one is truncated or masked. gspo, cispo: `bypass` "
+        "unless given",
+    )
+    proximal: Proximal = Field(
+        Proximal.STEP,
+        description="the policy as the `step` began, from which no ratio differs yet; or as the `update` did, which "
+        "costs a forward pass and has the clip bound what an update's earlier steps did",
     )
     min_correction: float = Field(0.5, gt=0.0, le=1.0, description="`mask`: tokens below train nothing")
     max_correction: float = Field(2.0, ge=1.0, description="`mask`: tokens above train nothing; `truncate`: at most")
@@ -87,7 +100,7 @@ class LossConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_clips(cls, given: object) -> object:
-        if isinstance(given, Mapping) and given.get("kind") in _CLIPS:
-            return {**_CLIPS[given["kind"]], **given}
+    def _as_papers_have_it(cls, given: object) -> object:
+        if isinstance(given, Mapping) and given.get("kind") in _OF_PAPERS:
+            return {**_OF_PAPERS[given["kind"]], **given}
         return given

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from infra.config import Correction, Packing, TrainerConfig
+from infra.config import Correction, Packing, Proximal, TrainerConfig
 from infra.errors import StartError
 from infra.storage import Folder, Place
 from trainer.learner import adapters, parts
@@ -175,7 +175,8 @@ class Learner:
     def _as_began(self, microbatch: Microbatch) -> torch.Tensor | None:
         """Log-probabilities before the first step, those of pi_old, where the loss needs them."""
         own = self._config.loss
-        if own.correction is Correction.BYPASS and not own.kl_coefficient:
+        is_asked = own.correction is not Correction.BYPASS and own.proximal is Proximal.UPDATE
+        if not (is_asked or own.kl_coefficient):
             return None
         with torch.no_grad():
             return self.logps(microbatch)

@@ -1,7 +1,14 @@
 """The policy losses, as pure functions of tensors.
 
-Three policies: mu served the token, pi_theta is trained, and the clip is against pi_old, the policy as the update
-began. In bypass mode, the default, pi_old is taken to be mu.
+Three policies: mu served the token, pi_theta is trained, and the clip is against pi_old, the policy as the step or the
+update began. What pi_old is away from mu is corrected by a weight of its own, truncated unless given; in bypass mode
+pi_old is taken to be mu, and the clip stops whatever has moved by its width since it was served. Each turn is in one
+step, so where pi_old is that step's beginning the ratio is 1, and a token's gradient
+
+    min(pi_theta / mu, max_correction) A grad log pi_theta
+
+the policy gradient of IMPALA (arXiv 1802.01561, section 4.2) with V-trace's rho. A version holds many updates, and
+policies before it served its turns: docs/bench/staleness.md has what each way keeps of their reward.
 
 A loss's advantages are made elsewhere (`trainer.advantages`), so `grpo` and `dr_grpo` differ here only in how
 tokens are averaged. A turn is what the papers call a response or a sequence.
@@ -133,7 +140,7 @@ def _loss(inputs: LossInputs, config: LossConfig, objective: _Objective, count: 
     kept_N, is_clipped_N = objective.surrogate_N, objective.is_clipped_N
     if config.correction is not Correction.BYPASS:
         correction_N = _correction(objective.log_staleness_N, config)
-        kept_N, is_clipped_N = kept_N * correction_N, is_clipped_N | (correction_N == 0.0)
+        kept_N, is_clipped_N = kept_N * correction_N, is_clipped_N | (correction_N != exp(objective.log_staleness_N))
     if config.negatives is StaleNegatives.TAPER:
         tapered_N, is_tapered_N = _tapered(inputs, objective, config)
         is_negative_N = inputs.advantages_N < 0

@@ -6,7 +6,7 @@ import cases
 import torch
 from told import Told
 
-from infra.config import Packing, TrainerConfig
+from infra.config import Correction, LossConfig, Packing, TrainerConfig
 from trainer.learner.batching import Minibatch, minibatches
 from trainer.learner.learner import Learner
 
@@ -23,6 +23,7 @@ class Ours:
             minibatch_turns=len(cases.rows(self._samples)),
             microbatch_tokens=told.microbatch_tokens or TrainerConfig().microbatch_tokens,
             packing=Packing.SHARED,
+            loss=LossConfig(correction=Correction.BYPASS),
         )
         self._learner = Learner(model, self._config)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from infra.config import Correction, LossConfig, LossKind, LrByEss, Packing, TrainerConfig
+from infra.config import Correction, LossConfig, LossKind, LrByEss, Packing, Proximal, TrainerConfig
 from infra.errors import StartError, StoreError
 from trainer.learner.batching import Minibatch, Sample, Span, minibatches
 from trainer.learner.learner import Learner
@@ -77,19 +77,16 @@ def gradients(learner: Learner, parts: tuple[Minibatch, ...]) -> dict[str, torch
 
 
 def reference_gradients(learner: Learner, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-    """Sequence by sequence, full logits, the clipped objective written out token by token."""
+    """Sequence by sequence, full logits, the truncated policy gradient written out token by token."""
     learner.model.zero_grad()
     total, num_tokens = torch.zeros(()), 0
     for sample in samples:
         logps = learner.model(torch.tensor([sample.token_ids])).logits[0].log_softmax(-1)
         for span in sample.spans:
             for place, behaviour in zip(range(span.start, span.end), span.logps, strict=True):
-                ratio = (logps[place - 1, sample.token_ids[place]] - behaviour).exp()
-                clipped = ratio.clamp(0.8, 1.28)
-                value = torch.minimum(ratio * span.advantage, clipped * span.advantage)
-                if span.advantage < 0:
-                    value = torch.maximum(value, torch.tensor(2.0 * span.advantage))
-                total, num_tokens = total - value, num_tokens + 1
+                logp = logps[place - 1, sample.token_ids[place]]
+                weight = min(2.0, float((logp.detach() - behaviour).exp()))
+                total, num_tokens = total - weight * span.advantage * logp, num_tokens + 1
     (total / num_tokens).backward()
     return {name: param.grad.clone() for name, param in learner.model.named_parameters()}
 
@@ -199,7 +196,7 @@ def test_the_clip_is_against_the_policy_as_the_update_began(
 ) -> None:
     """Two steps on the same sample: in the second the ratio is no longer 1, though mu was never near."""
     sample = Sample((5, 6, 7, 8), (Span(2, 4, (-6.0, -6.0), 1.0),))
-    own = LossConfig(correction=correction, min_correction=1e-6, max_correction=1e6)
+    own = LossConfig(correction=correction, proximal=Proximal.UPDATE, min_correction=1e-6, max_correction=1e6)
     learner = Learner(tiny_model, learner_config.model_copy(update={"loss": own}))
     began = torch.tensor(logps_of(learner, sample))
     metrics = learner.update(cut([sample]) * 2)

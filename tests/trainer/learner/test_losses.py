@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from infra.config import Correction, LossConfig, LossKind, StaleNegatives
+from infra.config import Correction, LossConfig, LossKind, Proximal, StaleNegatives
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
 
-DEFAULT = LossConfig()
+CLIPPED = LossConfig(correction=Correction.BYPASS)
 KINDS = pytest.mark.parametrize("kind", list(LossKind))
 
 
@@ -32,7 +32,7 @@ def inputs_of(
     return replace(made, **fields)  # type: ignore[arg-type]
 
 
-def loss_of(ratios: Sequence[float], advantages: Sequence[float], config: LossConfig = DEFAULT) -> PolicyLoss:
+def loss_of(ratios: Sequence[float], advantages: Sequence[float], config: LossConfig = CLIPPED) -> PolicyLoss:
     return policy_loss(inputs_of(ratios, advantages), config)
 
 
@@ -82,7 +82,7 @@ def test_grpo_counts_turns_alike_and_dr_grpo_tokens() -> None:
     """A turn of one token with advantage 1, and one of three with -1, all of ratio 1."""
     inputs = inputs_of([1.0] * 4, [1.0, -1.0, -1.0, -1.0], turns=[0, 1, 1, 1])
     assert float(policy_loss(inputs, LossConfig(kind=LossKind.GRPO)).loss) == pytest.approx(0.0, abs=1e-6)
-    assert float(policy_loss(inputs, DEFAULT).loss) == pytest.approx(0.5)
+    assert float(policy_loss(inputs, CLIPPED).loss) == pytest.approx(0.5)
     fixed = LossConfig(kind=LossKind.DR_GRPO, max_turn_tokens=8)
     assert float(policy_loss(inputs, fixed).loss) == pytest.approx(2.0 / 16.0)
 
@@ -111,7 +111,7 @@ def test_likelihood_imitates_what_was_good_whoever_said_it_and_leaves_the_rest_a
 
 
 def test_a_stale_negative_token_beyond_the_dual_clip_pushes_no_further() -> None:
-    assert gradient_of(inputs_of([9.0], [-1.0]), DEFAULT) == [0.0]
+    assert gradient_of(inputs_of([9.0], [-1.0]), CLIPPED) == [0.0]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LossKind if kind is not LossKind.LIKELIHOOD])
@@ -128,14 +128,35 @@ def test_staleness_is_corrected_apart_from_the_clip(correction: Correction, weig
     """pi_old / mu is 4, 1 and 1/4; pi_theta / pi_old is 1.1, inside the clip, where against mu two would be outside."""
     inputs = inputs_of([4.4, 1.1, 0.275], [1.0, 1.0, 1.0])
     inputs = replace(inputs, proximal_logps_N=inputs.logps_N - math.log(1.1))
-    config = LossConfig(correction=correction)
+    config = LossConfig(correction=correction, proximal=Proximal.UPDATE)
     assert gradient_of(inputs, config) == pytest.approx([-1.1 * weight / 3 for weight in weights], abs=1e-5)
-    assert int(policy_loss(inputs, config).num_clipped) == weights.count(0.0)
+    assert int(policy_loss(inputs, config).num_clipped) == sum(weight not in (1.0, 0.25) for weight in weights)
+
+
+@pytest.mark.parametrize(
+    ("correction", "weights"), [(Correction.TRUNCATE, [2.0, 1.5, 0.25]), (Correction.MASK, [0.0, 1.5, 0.0])]
+)
+def test_as_a_step_begins_a_token_weighs_what_it_has_moved_since_it_was_served(
+    correction: Correction, weights: list[float]
+) -> None:
+    """pi_theta / mu is 4, 1.5 and 1/4, and no clip stops the second: the loss is their mean, whatever the sign."""
+    config = LossConfig(correction=correction)
+    for sign in (1.0, -1.0):
+        inputs = inputs_of([4.0, 1.5, 0.25], [sign] * 3)
+        assert gradient_of(inputs, config) == pytest.approx([-sign * weight / 3 for weight in weights], abs=1e-5)
+        found = policy_loss(inputs, config)
+        assert float(found.loss) == pytest.approx(-sign * sum(weights) / 3, abs=1e-5)
+        assert int(found.num_clipped) == (1 if correction is Correction.TRUNCATE else 2)
+
+
+def test_unless_given_staleness_is_truncated_but_as_the_papers_of_gspo_and_cispo_have_it() -> None:
+    assert LossConfig() == LossConfig(correction=Correction.TRUNCATE, proximal=Proximal.STEP)
+    assert LossConfig.model_validate({"kind": "gspo"}).correction is Correction.BYPASS
+    assert LossConfig.model_validate({"kind": "cispo"}).correction is Correction.BYPASS
 
 
 def test_a_masked_token_stays_masked_when_negatives_are_tapered() -> None:
     inputs = inputs_of([4.4, 1.1], [-1.0, -1.0])
-    inputs = replace(inputs, proximal_logps_N=inputs.logps_N - math.log(1.1))
     config = LossConfig(correction=Correction.MASK, negatives=StaleNegatives.TAPER)
     assert gradient_of(inputs, config) == pytest.approx([0.0, 0.5], abs=1e-6)
 
@@ -164,7 +185,7 @@ def test_a_corrected_turn_is_pulled_to_what_its_hint_makes_of_it_up_to_a_bound()
         [0.1 * math.log(2.0) / 4, -0.05 * math.log(2.0) / 4, 0.05 * 2.0 / 4, 0.0], abs=1e-6
     )
     assert float(policy_loss(inputs, config).loss) == pytest.approx(0.1 * (0.5 * math.log(2.0) + 1.0) / 4)
-    assert gradient_of(inputs, DEFAULT) == [0.0] * 4, "off"
+    assert gradient_of(inputs, CLIPPED) == [0.0] * 4, "off"
 
 
 @pytest.mark.parametrize("is_hint", [False, True], ids=["stable", "hint"])
@@ -191,7 +212,8 @@ def test_descending_the_pull_alone_brings_a_policy_to_what_pulls(is_hint: bool) 
 def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
     """The papers' sums as loops over turns and tokens. `sg` is `detach`."""
     total = torch.zeros((), dtype=inputs.logps_N.dtype)
-    old_N = inputs.behaviour_logps_N if config.correction is Correction.BYPASS else inputs.proximal_logps_N
+    old_N = inputs.logps_N.detach() if config.proximal is Proximal.STEP else inputs.proximal_logps_N
+    old_N = inputs.behaviour_logps_N if config.correction is Correction.BYPASS else old_N
     assert old_N is not None and inputs.stable_logps_N is not None
     for turn in inputs.turns_N.unique():
         places = [int(place) for place in (inputs.turns_N == turn).nonzero()]
@@ -249,13 +271,20 @@ def token_gain(
 
 @KINDS
 @pytest.mark.parametrize("correction", list(Correction))
+@pytest.mark.parametrize("proximal", list(Proximal))
 @pytest.mark.parametrize("negatives", list(StaleNegatives))
 @pytest.mark.parametrize(("kl_coefficient", "hint_weight"), [(0.0, 0.0), (0.3, 0.0), (0.2, 0.7)])
 def test_loss_and_gradient_are_those_of_the_equations_written_out(
-    kind: LossKind, correction: Correction, negatives: StaleNegatives, kl_coefficient: float, hint_weight: float
+    kind: LossKind,
+    correction: Correction,
+    proximal: Proximal,
+    negatives: StaleNegatives,
+    kl_coefficient: float,
+    hint_weight: float,
 ) -> None:
     config = LossConfig(
-        kind=kind, correction=correction, negatives=negatives, kl_coefficient=kl_coefficient, hint_weight=hint_weight,
+        kind=kind, correction=correction, proximal=proximal, negatives=negatives, kl_coefficient=kl_coefficient,
+        hint_weight=hint_weight,
         **({"clip_low": 0.1, "clip_high": 0.1} if kind is LossKind.GSPO else {}),
     )  # fmt: skip
     for seed in range(3):
@@ -272,7 +301,8 @@ def test_loss_and_gradient_are_those_of_the_equations_written_out(
 
 @pytest.mark.parametrize("kind", [LossKind.GRPO, LossKind.DR_GRPO, LossKind.GSPO])
 def test_the_gradient_is_the_slope_of_the_loss_where_no_weight_is_held_fixed(kind: LossKind) -> None:
-    config, inputs = LossConfig(kind=kind, correction=Correction.TRUNCATE), random_inputs(5)
+    config = LossConfig(kind=kind, correction=Correction.TRUNCATE, proximal=Proximal.UPDATE)
+    inputs = random_inputs(5)
 
     def loss(logps_N: torch.Tensor) -> torch.Tensor:
         return policy_loss(replace(inputs, logps_N=logps_N), config).loss
@@ -290,9 +320,9 @@ def before(inputs: LossInputs) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_default_is_to_the_last_bit_what_it_was_before_there_were_others(seed: int) -> None:
+def test_the_clip_alone_is_to_the_last_bit_what_it_was_before_there_were_others(seed: int) -> None:
     inputs, slopes = random_inputs(seed, torch.float32), []
-    for function in (lambda given: policy_loss(given, DEFAULT).loss, before):
+    for function in (lambda given: policy_loss(given, CLIPPED).loss, before):
         logps = inputs.logps_N.clone().requires_grad_()
         slopes.append((function(replace(inputs, logps_N=logps)), logps))
     (ours, own), (theirs, other) = slopes
@@ -304,7 +334,8 @@ def test_the_default_is_to_the_last_bit_what_it_was_before_there_were_others(see
 
 EVERY: list[Callable[[LossKind], LossConfig]] = [
     lambda kind: LossConfig(kind=kind),
-    lambda kind: LossConfig(kind=kind, correction=Correction.MASK, kl_coefficient=0.2),
+    lambda kind: LossConfig(kind=kind, correction=Correction.BYPASS),
+    lambda kind: LossConfig(kind=kind, correction=Correction.MASK, proximal=Proximal.UPDATE, kl_coefficient=0.2),
     lambda kind: LossConfig(kind=kind, negatives=StaleNegatives.TAPER, correction=Correction.TRUNCATE),
     lambda kind: LossConfig(kind=kind, hint_weight=0.7),
 ]
@@ -365,14 +396,17 @@ def test_sums_are_as_worked_by_hand() -> None:
 
 def test_the_metrics_hold_no_gradient() -> None:
     inputs = random_inputs(0)
-    found = policy_loss(replace(inputs, logps_N=inputs.logps_N.requires_grad_()), DEFAULT)
+    found = policy_loss(replace(inputs, logps_N=inputs.logps_N.requires_grad_()), CLIPPED)
     parts = (found.num_clipped, found.sum_ratio, found.sum_ratio_squared, found.sum_kl)
     assert not any(part.requires_grad for part in parts)
 
 
 @pytest.mark.parametrize(
     ("config", "name"),
-    [(LossConfig(correction=Correction.MASK), "proximal_logps_N"), (LossConfig(kl_coefficient=0.1), "stable_logps_N")],
+    [
+        (LossConfig(correction=Correction.MASK, proximal=Proximal.UPDATE), "proximal_logps_N"),
+        (LossConfig(kl_coefficient=0.1), "stable_logps_N"),
+    ],
 )
 def test_a_policy_that_a_loss_needs_and_does_not_get_is_named(config: LossConfig, name: str) -> None:
     with pytest.raises(ValueError, match=name):
@@ -382,4 +416,4 @@ def test_a_policy_that_a_loss_needs_and_does_not_get_is_named(config: LossConfig
 def test_a_kinds_own_clip_is_the_default_and_gives_way_to_a_given_one() -> None:
     assert LossConfig.model_validate({"kind": "gspo"}).clip_high == 4e-4
     assert LossConfig.model_validate({"kind": "gspo", "clip_high": 0.01}).clip_high == 0.01
-    assert LossConfig.model_validate({"kind": "cispo"}).clip_high == 4.0 and DEFAULT.clip_high == 0.28
+    assert LossConfig.model_validate({"kind": "cispo"}).clip_high == 4.0 and CLIPPED.clip_high == 0.28
