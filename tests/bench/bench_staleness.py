@@ -1,7 +1,7 @@
 """Reward by how old the policy was that sampled, with the correction for it and without.
 
-The world, the learner and the advantages of `bench_learning.py`. A version is of two updates, and sessions are served by
-the policy as it was 0 to 16 versions ago. What differs is what the loss knows of that:
+The world, the learner and the advantages of `bench_learning.py`. A version is of two updates, and sessions are served
+by the policy as it was 0 to 8 versions ago. What differs is what the loss knows of that:
 
     uncorrected   log-probabilities are taken as the trainer has them when the update begins, and not as they were
                   logged: each token counts as if today's policy had sampled it
@@ -9,7 +9,7 @@ the policy as it was 0 to 16 versions ago. What differs is what the loss knows o
     truncated     the shipped default: a token counts min(pi_theta / mu, 2)
 
 at the learning rate that is best for ours in `bench_learning.py`, where nothing is stale, and at twice as much; what is
-asked for is asked at the first and at 8 versions. `--plot FILE` also draws it.
+asked for is asked at the first. `--plot FILE` also draws it.
 """
 
 import argparse
@@ -32,8 +32,7 @@ from runs import Curve, Run, Side, go_all
 
 from infra.config import Correction, LossConfig
 
-LAGS, UPDATES, SEEDS, BATCHES = (0, 1, 2, 4, 8, 16), 2, 12, 100
-TOLD_LAG = 8
+LAGS, UPDATES, SEEDS, BATCHES = (0, 1, 2, 4, 8), 2, 12, 100
 RATES = (2.8e-3, 5.6e-3)
 CLIPPED = LossConfig(correction=Correction.BYPASS)
 ARMS: Mapping[str, tuple[LossConfig, bool]] = {
@@ -67,11 +66,11 @@ def kept(cells: Cells, arm: str, rate: float, lag: int) -> float:
 
 def figures(cells: Cells, seeds: int) -> dict[str, float]:
     """At the larger rate `_twice`, and at the smaller without a mark."""
-    found: dict[str, float] = {"seeds": seeds, "versions": TOLD_LAG, "updates": UPDATES}
+    found: dict[str, float] = {"seeds": seeds, "versions": LAGS[-1], "updates": UPDATES}
     for mark, rate in zip(("", "_twice"), RATES, strict=True):
         for arm in ARMS:
-            found[f"kept_{arm}{mark}"] = kept(cells, arm, rate, TOLD_LAG)
-            found[f"reward_{arm}{mark}"] = fmean(ends(cells, arm, rate, TOLD_LAG))
+            found[f"kept_{arm}{mark}"] = kept(cells, arm, rate, LAGS[-1])
+            found[f"reward_{arm}{mark}"] = fmean(ends(cells, arm, rate, LAGS[-1]))
             found[f"fresh_{arm}{mark}"] = fmean(ends(cells, arm, rate, 0))
     return {name: round(value, 4) for name, value in found.items()}
 
