@@ -8,8 +8,8 @@ by the policy as it was 0 to 8 versions ago. What differs is what the loss knows
     clipped       `correction: bypass`: r = pi_theta / mu against the logged ones, clipped (PPO, with the dual clip)
     truncated     the shipped default: a token counts min(pi_theta / mu, 2)
 
-at the learning rate that is best for ours in `bench_learning.py`, where nothing is stale, and at twice as much; what is
-asked for is asked at the first. `--plot FILE` also draws it.
+at a learning rate of those with which ours learns best in `bench_learning.py`, where nothing is stale, and at twice as
+much, with which it learns less; what is asked for is asked at the first. `--plot FILE` also draws it.
 """
 
 import argparse
