@@ -21,7 +21,7 @@ from infra.config.base import Port, Seconds, Section
 from infra.config.checks import JudgeConfig, ReplayConfig, SuitesConfig
 from infra.config.learner import LoraConfig
 from infra.config.log import LogConfig, LogSecurity, ModelConfig, Protocol, SigningConfig, StoreConfig
-from infra.config.losses import Correction, LossConfig, LossKind, Packing, Proximal, StaleNegatives
+from infra.config.losses import Correction, LossConfig, LossKind, Packing, StaleNegatives
 from infra.config.serving import (
     SCORED,
     WHOLE,
@@ -84,7 +84,6 @@ __all__ = [
     "PrivacyConfig",
     "PrivateKind",
     "Protocol",
-    "Proximal",
     "RampStep",
     "ReplayConfig",
     "RewardsConfig",

@@ -26,13 +26,6 @@ class Correction(StrEnum):
     MASK = "mask"
 
 
-class Proximal(StrEnum):
-    """Which policy is pi_old, where there is a correction."""
-
-    STEP = "step"
-    UPDATE = "update"
-
-
 class StaleNegatives(StrEnum):
     """What bounds a token with a negative advantage that is likelier now than when it was sampled."""
 
@@ -65,14 +58,9 @@ class LossConfig(Section):
     negatives: StaleNegatives = Field(StaleNegatives.DUAL_CLIP, description="`taper`: weight min(ratio, 1), never 0")
     correction: Correction = Field(
         Correction.TRUNCATE,
-        description="`bypass`: the clip is against the served policy, and stops what has moved since; else against "
-        "`proximal`, and the weight of that against the served one is truncated or masked. gspo, cispo: `bypass` "
-        "unless given",
-    )
-    proximal: Proximal = Field(
-        Proximal.STEP,
-        description="the policy as the `step` began, from which no ratio differs yet; or as the `update` did, which "
-        "costs a forward pass and has the clip bound what an update's earlier steps did",
+        description="`bypass`: the clip is against the served policy, and stops what has moved since; else against the "
+        "policy as the update began, and the weight of that against the served one is truncated or masked; costs a "
+        "forward pass of all but an update's first minibatch. gspo, cispo: `bypass` unless given",
     )
     min_correction: float = Field(0.5, gt=0.0, le=1.0, description="`mask`: tokens below train nothing")
     max_correction: float = Field(2.0, ge=1.0, description="`mask`: tokens above train nothing; `truncate`: at most")

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from infra.config import Correction, Packing, Proximal, TrainerConfig
+from infra.config import Correction, Packing, TrainerConfig
 from infra.errors import StartError
 from infra.storage import Folder, Place
 from trainer.learner import adapters, parts
@@ -147,7 +147,7 @@ class Learner:
         if told is not None:
             minibatches = told.minibatches
         shares = [self._ranks.share(minibatch) for minibatch in minibatches]
-        began = [[self._as_began(one.microbatch) for one in share] for share in shares]
+        began = [[self._as_began(one.microbatch, number == 0) for one in share] for number, share in enumerate(shares)]
         stable = self._of_stable(shares)
         steps = [self._step(*of) for of in zip(minibatches, shares, began, stable, strict=True)]
         metrics = UpdateMetrics.of(steps, self._stable_kl(minibatches[-1][0]) if minibatches else None)
@@ -172,11 +172,11 @@ class Learner:
             found[number] = logps_N  # what is left over came of filler
         return np.asarray(self._ranks.sum(np.concatenate(found).tolist()), np.float32)
 
-    def _as_began(self, microbatch: Microbatch) -> torch.Tensor | None:
-        """Log-probabilities before the first step, those of pi_old, where the loss needs them."""
+    def _as_began(self, microbatch: Microbatch, is_first: bool) -> torch.Tensor | None:
+        """Log-probabilities before the first step, those of pi_old, where the loss needs them and cannot have them of
+        the first step's own pass."""
         own = self._config.loss
-        is_asked = own.correction is not Correction.BYPASS and own.proximal is Proximal.UPDATE
-        if not (is_asked or own.kl_coefficient):
+        if (is_first or own.correction is Correction.BYPASS) and not own.kl_coefficient:
             return None
         with torch.no_grad():
             return self.logps(microbatch)

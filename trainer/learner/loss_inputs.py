@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from infra.config import Correction, LossConfig, Proximal
+from infra.config import Correction, LossConfig
 
 MAX_LOG_RATIO = 20.0
 """exp(20) = 5e8 is finite in float32 and far outside any clip, so clamping changes no loss and prevents inf * 0."""
@@ -32,7 +32,7 @@ class LossInputs:
     num_tokens: int
     num_turns: int
     proximal_logps_N: torch.Tensor | None = None
-    """Of pi_old as the update began, where that is asked for."""
+    """Of pi_old; not for bypass mode, nor in an update's first step, which begins where the update does."""
     stable_logps_N: torch.Tensor | None = None
     """Of the stable version; where the KL coefficient is above 0."""
     policy_mask_N: torch.Tensor | None = None
@@ -46,11 +46,7 @@ class LossInputs:
         """What the clip's ratio is against."""
         if config.correction is Correction.BYPASS:
             return self.behaviour_logps_N
-        if config.proximal is Proximal.STEP:
-            return self.logps_N.detach()
-        if self.proximal_logps_N is None:
-            raise ValueError(f"proximal {config.proximal.value!r} needs proximal_logps_N, got None")
-        return self.proximal_logps_N
+        return self.logps_N.detach() if self.proximal_logps_N is None else self.proximal_logps_N
 
     def log_ratio(self, against_N: torch.Tensor) -> torch.Tensor:
         """Of pi_theta; 0 where the policy's mask is false."""

@@ -1,14 +1,9 @@
 """The policy losses, as pure functions of tensors.
 
-Three policies: mu served the token, pi_theta is trained, and the clip is against pi_old, the policy as the step or the
-update began. What pi_old is away from mu is corrected by a weight of its own, truncated unless given; in bypass mode
-pi_old is taken to be mu, and the clip stops whatever has moved by its width since it was served. Each turn is in one
-step, so where pi_old is that step's beginning the ratio is 1, and a token's gradient
-
-    min(pi_theta / mu, max_correction) A grad log pi_theta
-
-the policy gradient of IMPALA (arXiv 1802.01561, section 4.2) with V-trace's rho. A version holds many updates, and
-policies before it served its turns: docs/bench/staleness.md has what each way keeps of their reward.
+Three policies: mu served the token, pi_theta is trained, and the clip is against pi_old, the policy as the update
+began. What pi_old is away from mu is corrected by a weight of its own, truncated unless told otherwise. In bypass mode
+pi_old is taken to be mu, and the clip stops whatever has moved by its width since it was served: a version holds many
+updates, and policies before it served its turns. What each way keeps of their reward is in docs/bench/staleness.md.
 
 A loss's advantages are made elsewhere (`trainer.advantages`), so `grpo` and `dr_grpo` differ here only in how
 tokens are averaged. A turn is what the papers call a response or a sequence.

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from infra.config import Correction, LossConfig, LossKind, LrByEss, Packing, Proximal, TrainerConfig
+from infra.config import Correction, LossConfig, LossKind, LrByEss, Packing, TrainerConfig
 from infra.errors import StartError, StoreError
 from trainer.learner.batching import Minibatch, Sample, Span, minibatches
 from trainer.learner.learner import Learner
@@ -196,7 +196,7 @@ def test_the_clip_is_against_the_policy_as_the_update_began(
 ) -> None:
     """Two steps on the same sample: in the second the ratio is no longer 1, though mu was never near."""
     sample = Sample((5, 6, 7, 8), (Span(2, 4, (-6.0, -6.0), 1.0),))
-    own = LossConfig(correction=correction, proximal=Proximal.UPDATE, min_correction=1e-6, max_correction=1e6)
+    own = LossConfig(correction=correction, min_correction=1e-6, max_correction=1e6)
     learner = Learner(tiny_model, learner_config.model_copy(update={"loss": own}))
     began = torch.tensor(logps_of(learner, sample))
     metrics = learner.update(cut([sample]) * 2)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from infra.config import Correction, LossConfig, LossKind, Proximal, StaleNegatives
+from infra.config import Correction, LossConfig, LossKind, StaleNegatives
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
 
@@ -128,7 +128,7 @@ def test_staleness_is_corrected_apart_from_the_clip(correction: Correction, weig
     """pi_old / mu is 4, 1 and 1/4; pi_theta / pi_old is 1.1, inside the clip, where against mu two would be outside."""
     inputs = inputs_of([4.4, 1.1, 0.275], [1.0, 1.0, 1.0])
     inputs = replace(inputs, proximal_logps_N=inputs.logps_N - math.log(1.1))
-    config = LossConfig(correction=correction, proximal=Proximal.UPDATE)
+    config = LossConfig(correction=correction)
     assert gradient_of(inputs, config) == pytest.approx([-1.1 * weight / 3 for weight in weights], abs=1e-5)
     assert int(policy_loss(inputs, config).num_clipped) == sum(weight not in (1.0, 0.25) for weight in weights)
 
@@ -136,10 +136,10 @@ def test_staleness_is_corrected_apart_from_the_clip(correction: Correction, weig
 @pytest.mark.parametrize(
     ("correction", "weights"), [(Correction.TRUNCATE, [2.0, 1.5, 0.25]), (Correction.MASK, [0.0, 1.5, 0.0])]
 )
-def test_as_a_step_begins_a_token_weighs_what_it_has_moved_since_it_was_served(
+def test_in_an_updates_first_step_a_token_weighs_what_it_has_moved_since_it_was_served(
     correction: Correction, weights: list[float]
 ) -> None:
-    """pi_theta / mu is 4, 1.5 and 1/4, and no clip stops the second: the loss is their mean, whatever the sign."""
+    """pi_theta is pi_old, and over mu 4, 1.5 and 1/4: no clip stops the second, whatever the sign."""
     config = LossConfig(correction=correction)
     for sign in (1.0, -1.0):
         inputs = inputs_of([4.0, 1.5, 0.25], [sign] * 3)
@@ -150,7 +150,7 @@ def test_as_a_step_begins_a_token_weighs_what_it_has_moved_since_it_was_served(
 
 
 def test_unless_given_staleness_is_truncated_but_as_the_papers_of_gspo_and_cispo_have_it() -> None:
-    assert LossConfig() == LossConfig(correction=Correction.TRUNCATE, proximal=Proximal.STEP)
+    assert LossConfig().correction is Correction.TRUNCATE
     assert LossConfig.model_validate({"kind": "gspo"}).correction is Correction.BYPASS
     assert LossConfig.model_validate({"kind": "cispo"}).correction is Correction.BYPASS
 
@@ -212,8 +212,7 @@ def test_descending_the_pull_alone_brings_a_policy_to_what_pulls(is_hint: bool) 
 def written_out(inputs: LossInputs, config: LossConfig) -> torch.Tensor:
     """The papers' sums as loops over turns and tokens. `sg` is `detach`."""
     total = torch.zeros((), dtype=inputs.logps_N.dtype)
-    old_N = inputs.logps_N.detach() if config.proximal is Proximal.STEP else inputs.proximal_logps_N
-    old_N = inputs.behaviour_logps_N if config.correction is Correction.BYPASS else old_N
+    old_N = inputs.behaviour_logps_N if config.correction is Correction.BYPASS else inputs.proximal_logps_N
     assert old_N is not None and inputs.stable_logps_N is not None
     for turn in inputs.turns_N.unique():
         places = [int(place) for place in (inputs.turns_N == turn).nonzero()]
@@ -271,20 +270,13 @@ def token_gain(
 
 @KINDS
 @pytest.mark.parametrize("correction", list(Correction))
-@pytest.mark.parametrize("proximal", list(Proximal))
 @pytest.mark.parametrize("negatives", list(StaleNegatives))
 @pytest.mark.parametrize(("kl_coefficient", "hint_weight"), [(0.0, 0.0), (0.3, 0.0), (0.2, 0.7)])
 def test_loss_and_gradient_are_those_of_the_equations_written_out(
-    kind: LossKind,
-    correction: Correction,
-    proximal: Proximal,
-    negatives: StaleNegatives,
-    kl_coefficient: float,
-    hint_weight: float,
+    kind: LossKind, correction: Correction, negatives: StaleNegatives, kl_coefficient: float, hint_weight: float
 ) -> None:
     config = LossConfig(
-        kind=kind, correction=correction, proximal=proximal, negatives=negatives, kl_coefficient=kl_coefficient,
-        hint_weight=hint_weight,
+        kind=kind, correction=correction, negatives=negatives, kl_coefficient=kl_coefficient, hint_weight=hint_weight,
         **({"clip_low": 0.1, "clip_high": 0.1} if kind is LossKind.GSPO else {}),
     )  # fmt: skip
     for seed in range(3):
@@ -301,7 +293,7 @@ def test_loss_and_gradient_are_those_of_the_equations_written_out(
 
 @pytest.mark.parametrize("kind", [LossKind.GRPO, LossKind.DR_GRPO, LossKind.GSPO])
 def test_the_gradient_is_the_slope_of_the_loss_where_no_weight_is_held_fixed(kind: LossKind) -> None:
-    config = LossConfig(kind=kind, correction=Correction.TRUNCATE, proximal=Proximal.UPDATE)
+    config = LossConfig(kind=kind, correction=Correction.TRUNCATE)
     inputs = random_inputs(5)
 
     def loss(logps_N: torch.Tensor) -> torch.Tensor:
@@ -335,7 +327,7 @@ def test_the_clip_alone_is_to_the_last_bit_what_it_was_before_there_were_others(
 EVERY: list[Callable[[LossKind], LossConfig]] = [
     lambda kind: LossConfig(kind=kind),
     lambda kind: LossConfig(kind=kind, correction=Correction.BYPASS),
-    lambda kind: LossConfig(kind=kind, correction=Correction.MASK, proximal=Proximal.UPDATE, kl_coefficient=0.2),
+    lambda kind: LossConfig(kind=kind, correction=Correction.MASK, kl_coefficient=0.2),
     lambda kind: LossConfig(kind=kind, negatives=StaleNegatives.TAPER, correction=Correction.TRUNCATE),
     lambda kind: LossConfig(kind=kind, hint_weight=0.7),
 ]
@@ -401,16 +393,9 @@ def test_the_metrics_hold_no_gradient() -> None:
     assert not any(part.requires_grad for part in parts)
 
 
-@pytest.mark.parametrize(
-    ("config", "name"),
-    [
-        (LossConfig(correction=Correction.MASK, proximal=Proximal.UPDATE), "proximal_logps_N"),
-        (LossConfig(kl_coefficient=0.1), "stable_logps_N"),
-    ],
-)
-def test_a_policy_that_a_loss_needs_and_does_not_get_is_named(config: LossConfig, name: str) -> None:
-    with pytest.raises(ValueError, match=name):
-        policy_loss(inputs_of([1.0], [1.0]), config)
+def test_a_policy_that_a_loss_needs_and_does_not_get_is_named() -> None:
+    with pytest.raises(ValueError, match="stable_logps_N"):
+        policy_loss(inputs_of([1.0], [1.0]), LossConfig(kl_coefficient=0.1))
 
 
 def test_a_kinds_own_clip_is_the_default_and_gives_way_to_a_given_one() -> None:
