@@ -45,7 +45,7 @@ _OF_PAPERS: Mapping[str, Mapping[str, float | Correction]] = {
     LossKind.GSPO: {"clip_low": 3e-4, "clip_high": 4e-4, "correction": Correction.BYPASS},
     LossKind.CISPO: {"clip_high": 4.0, "correction": Correction.BYPASS},
 }
-"""Where they are not the fields' defaults: a turn's ratio is far closer to 1 than a token's."""
+"""Where that is not the fields' defaults. A turn's ratio is far closer to 1 than a token's."""
 
 
 class LossConfig(Section):

@@ -6,7 +6,8 @@ by the policy as it was 0 to 8 versions ago. What differs is what the loss knows
     uncorrected   log-probabilities are taken as the trainer has them when the update begins, and not as they were
                   logged: each token counts as if today's policy had sampled it
     clipped       `correction: bypass`: r = pi_theta / mu against the logged ones, clipped (PPO, with the dual clip)
-    truncated     the shipped default: min(pi_old / mu, 2), apart from a clip around pi_old, the policy as the update began
+    truncated     the shipped default: min(pi_old / mu, 2), pi_old being the policy as the update began, and a clip
+                  around that
 
 at a learning rate of those with which ours learns best in `bench_learning.py`, where nothing is stale, and at twice as
 much, with which it learns less; what is asked for is asked at the first. `--plot FILE` also draws it.

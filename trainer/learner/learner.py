@@ -176,7 +176,7 @@ class Learner:
         """Log-probabilities before the first step, those of pi_old, where the loss needs them and cannot have them of
         the first step's own pass."""
         own = self._config.loss
-        if (is_first or own.correction is Correction.BYPASS) and not own.kl_coefficient:
+        if is_first or (own.correction is Correction.BYPASS and not own.kl_coefficient):
             return None
         with torch.no_grad():
             return self.logps(microbatch)
@@ -254,8 +254,8 @@ class Learner:
         began_N: torch.Tensor | None = None,
         stable_N: torch.Tensor | None = None,
     ) -> PolicyLoss:
-        """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began, and
-        `stable_N` stable's: without them, the same."""
+        """The loss of one microbatch of a minibatch. `began_N` are its log-probabilities as the update began, without
+        them those it has now; and `stable_N` stable's, without them those as it began."""
         behaviour_N, advantages_N, turns_N = self._tensors(
             microbatch.logps_N, microbatch.advantages_N, microbatch.turns_N
         )
@@ -263,8 +263,10 @@ class Learner:
         if microbatch.taught is not None:
             hinted_N, weights_N = self._tensors(microbatch.taught.logps_N, microbatch.taught.weights_N)
         entropies: list[tuple[torch.Tensor, int]] = []
+        logps_N = self._logps(microbatch, is_mixed=self._is_mixed, entropies=entropies)
+        began_N = logps_N.detach() if began_N is None else began_N
         inputs = LossInputs(
-            logps_N=self._logps(microbatch, is_mixed=self._is_mixed, entropies=entropies),
+            logps_N=logps_N,
             behaviour_logps_N=behaviour_N,
             advantages_N=advantages_N,
             turns_N=turns_N,

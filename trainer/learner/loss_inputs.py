@@ -32,7 +32,7 @@ class LossInputs:
     num_tokens: int
     num_turns: int
     proximal_logps_N: torch.Tensor | None = None
-    """Of pi_old; not for bypass mode, nor in an update's first step, which begins where the update does."""
+    """Of pi_old; not for bypass mode."""
     stable_logps_N: torch.Tensor | None = None
     """Of the stable version; where the KL coefficient is above 0."""
     policy_mask_N: torch.Tensor | None = None
@@ -46,7 +46,9 @@ class LossInputs:
         """What the clip's ratio is against."""
         if config.correction is Correction.BYPASS:
             return self.behaviour_logps_N
-        return self.logps_N.detach() if self.proximal_logps_N is None else self.proximal_logps_N
+        if self.proximal_logps_N is None:
+            raise ValueError(f"correction {config.correction.value!r} needs proximal_logps_N, got None")
+        return self.proximal_logps_N
 
     def log_ratio(self, against_N: torch.Tensor) -> torch.Tensor:
         """Of pi_theta; 0 where the policy's mask is false."""
@@ -68,7 +70,8 @@ class LossInputs:
 class PolicyLoss:
     """A loss to call `backward` on, and sums over its tokens that add up over microbatches (no gradient).
 
-    `num_clipped` tokens had their weight changed by the clip or the correction's mask; the ratio is pi_theta / mu.
+    `num_clipped` tokens had their weight changed by the clip or by what bounds the correction; the ratio is
+    pi_theta / mu.
     `sum_entropy` is over `num_entropies` of its tokens (`trainer.learner.entropy`).
     """
 

@@ -88,11 +88,11 @@ def imitating(config: TrainerConfig) -> TrainerConfig:
 
 
 def with_method(config: TrainerConfig, kind: LossKind) -> TrainerConfig:
-    """The same settings with another loss; clips that were given for the one before it are not its."""
+    """The same settings with another loss; what of clips and correction was the one's before it is not its."""
     own = config.loss
     if kind is own.kind:
         return config
-    kept = own.model_dump(exclude={"kind", "clip_low", "clip_high"})
+    kept = own.model_dump(exclude={"kind", "clip_low", "clip_high", "correction"})
     return config.model_copy(update={"loss": LossConfig.model_validate({**kept, "kind": kind})})
 
 

@@ -52,7 +52,8 @@ class Table:
         self._stable = self.logits.detach().clone() if folder is None else load_file(folder / STATE)["logits"]
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
-        steps = [self._step(minibatch) for minibatch in minibatches]
+        began = [[self._logps(part).detach() for part in minibatch] for minibatch in minibatches]
+        steps = [self._step(*of) for of in zip(minibatches, began, strict=True)]
         return UpdateMetrics.of(steps, self._stable_kl())
 
     def _stable_kl(self) -> float | None:
@@ -62,8 +63,9 @@ class Table:
         stable, own = self._stable.log_softmax(1), self.logits.detach().log_softmax(1)
         return float((stable.exp() * (stable - own)).sum(1).mean())
 
-    def _step(self, minibatch: Minibatch) -> StepMetrics:
-        parts = [policy_loss(self._inputs(part, minibatch), self._config.loss) for part in minibatch]
+    def _step(self, minibatch: Minibatch, began: Sequence[torch.Tensor]) -> StepMetrics:
+        inputs = [self._inputs(part, minibatch, began_N) for part, began_N in zip(minibatch, began, strict=True)]
+        parts = [policy_loss(one, self._config.loss) for one in inputs]
         loss = torch.stack([part.loss for part in parts]).sum()
         (gradient,) = torch.autograd.grad(loss, self.logits)
         self._adam(gradient)
@@ -82,16 +84,20 @@ class Table:
             num_tokens=num,
         )
 
-    def _inputs(self, part: Microbatch, minibatch: Minibatch) -> LossInputs:
+    def _logps(self, part: Microbatch) -> torch.Tensor:
         questions = torch.from_numpy(part.token_ids_BT.reshape(-1)[part.sources_N])
         logps = self.logits[questions].log_softmax(1)
+        return logps.gather(1, torch.from_numpy(part.targets_N - QUESTIONS)[:, None]).squeeze(1)
+
+    def _inputs(self, part: Microbatch, minibatch: Minibatch, began_N: torch.Tensor) -> LossInputs:
         return LossInputs(
-            logps_N=logps.gather(1, torch.from_numpy(part.targets_N - QUESTIONS)[:, None]).squeeze(1),
+            logps_N=self._logps(part),
             behaviour_logps_N=torch.from_numpy(part.logps_N),
             advantages_N=torch.from_numpy(part.advantages_N),
             turns_N=torch.from_numpy(part.turns_N),
             num_tokens=sum(one.num_trained for one in minibatch),
             num_turns=sum(one.num_turns for one in minibatch),
+            proximal_logps_N=began_N,
         )
 
     def _adam(self, gradient: torch.Tensor) -> None:

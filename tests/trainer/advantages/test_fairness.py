@@ -57,7 +57,7 @@ TURNS = st.lists(st.tuples(st.floats(0.0, 1.0), st.integers(1, 30)), min_size=1,
 SESSIONS = st.lists(TURNS, min_size=3, max_size=25)
 
 
-def slopes(batch: Batch, items: Sequence[Item], logps: torch.Tensor) -> dict[str, float]:
+def slopes(batch: Batch, items: Sequence[Item], logps: torch.Tensor, began: torch.Tensor) -> dict[str, float]:
     """Owner -> sum over their tokens of |d loss / d log-probability|, the loss taken over the whole batch at once."""
     own, advantages = list[str](), list[float]()
     for held in items:
@@ -65,9 +65,8 @@ def slopes(batch: Batch, items: Sequence[Item], logps: torch.Tensor) -> dict[str
             own += [held.owner] * (segment.end - segment.start)
             advantages += [batch.advantages[segment.trace_id]] * (segment.end - segment.start)
     logps = logps.clone().requires_grad_()
-    inputs = LossInputs(
-        logps, torch.full_like(logps, -1.0), torch.tensor(advantages), torch.arange(len(own)), len(own), len(own)
-    )
+    served, turns = torch.full_like(logps, -1.0), torch.arange(len(own))
+    inputs = LossInputs(logps, served, torch.tensor(advantages), turns, len(own), len(own), proximal_logps_N=began)
     policy_loss(inputs, CONFIG.loss).loss.backward()
     found = defaultdict[str, float](float)
     for owner, slope in zip(own, logps.grad.abs().tolist(), strict=True):
@@ -86,9 +85,10 @@ def test_the_gradient_of_one_user_is_bounded_by_their_share_of_everybodys_bound(
     lengths = {s.trace_id: s.end - s.start for held in items for s in held.chains[0].segments}
     num_tokens = sum(lengths.values())
     mass = sum(abs(x) * lengths[name] for name, x in batch.advantages.items())
-    steepest = max(1 + CONFIG.loss.clip_high, CONFIG.loss.max_importance_weight)
-    logps = -1.0 + torch.randn(num_tokens, generator=torch.Generator().manual_seed(seed))
-    for slope in slopes(batch, items, logps).values():
+    own = CONFIG.loss
+    steepest = max(1 + own.clip_high, own.max_importance_weight) * own.max_correction
+    logps, began = -1.0 + torch.randn((2, num_tokens), generator=torch.Generator().manual_seed(seed))
+    for slope in slopes(batch, items, logps, began).values():
         assert slope <= fairness.capped.user_cap * steepest * mass / num_tokens * (1 + 1e-4) + 1e-9
     assert fairness.capped.user_share <= fairness.capped.user_cap * (1 + 1e-9)
     assert all(0.0 < weight <= count <= 1.0 for weight, count in zip(fairness.weights, fairness.counts, strict=True))

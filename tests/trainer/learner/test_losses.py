@@ -18,7 +18,7 @@ KINDS = pytest.mark.parametrize("kind", list(LossKind))
 def inputs_of(
     ratios: Sequence[float], advantages: Sequence[float], turns: Sequence[int] | None = None, **fields: object
 ) -> LossInputs:
-    """Tokens with these ratios to the served policy, which gave each of them probability 1/2."""
+    """Tokens with these ratios to the served policy, which gave each of them probability 1/2, in a first step."""
     logps = torch.tensor(ratios).log() - math.log(2.0)
     own = list(range(len(ratios))) if turns is None else list(turns)
     made = LossInputs(
@@ -28,6 +28,7 @@ def inputs_of(
         turns_N=torch.tensor(own),
         num_tokens=len(own),
         num_turns=len(set(own)),
+        proximal_logps_N=logps,
     )
     return replace(made, **fields)  # type: ignore[arg-type]
 
@@ -199,7 +200,8 @@ def test_descending_the_pull_alone_brings_a_policy_to_what_pulls(is_hint: bool) 
         tokens = torch.multinomial(logps.detach().exp(), 256, replacement=True, generator=make)
         logps_N = logps[tokens]
         to = {"hinted_logps_N": stable[tokens], "hint_weights_N": torch.ones(256), "stable_logps_N": stable[tokens]}
-        inputs = LossInputs(logps_N, logps_N.detach(), torch.zeros(256), torch.arange(256), 256, 256, **to)
+        old_N = logps_N.detach()
+        inputs = LossInputs(logps_N, old_N, torch.zeros(256), torch.arange(256), 256, 256, old_N, **to)
         (slope,) = torch.autograd.grad(policy_loss(inputs, config).loss, logits)
         logits = (logits - 0.3 * slope).detach().requires_grad_()
     kl = (logits.softmax(0) * (logits.log_softmax(0) - stable)).sum()
@@ -393,9 +395,16 @@ def test_the_metrics_hold_no_gradient() -> None:
     assert not any(part.requires_grad for part in parts)
 
 
-def test_a_policy_that_a_loss_needs_and_does_not_get_is_named() -> None:
-    with pytest.raises(ValueError, match="stable_logps_N"):
-        policy_loss(inputs_of([1.0], [1.0]), LossConfig(kl_coefficient=0.1))
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (LossConfig(), "proximal_logps_N"),
+        (LossConfig(correction=Correction.BYPASS, kl_coefficient=0.1), "stable_logps_N"),
+    ],
+)
+def test_a_policy_that_a_loss_needs_and_does_not_get_is_named(config: LossConfig, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        policy_loss(inputs_of([1.0], [1.0], proximal_logps_N=None), config)
 
 
 def test_a_kinds_own_clip_is_the_default_and_gives_way_to_a_given_one() -> None:

@@ -95,7 +95,11 @@ def test_two_ranks_update_as_one_does(two: Ranked, tiny_model: Path) -> None:
     assert apart(found[0][1], found[1][1]) == 0.0
 
 
-@pytest.mark.parametrize("config", [own(), own(lora=LoraConfig(rank=4))], ids=["all", "adapters"])
+WHOLE = LossConfig(correction=Correction.BYPASS)
+"""Knows nothing of where an update began, so that two make one."""
+
+
+@pytest.mark.parametrize("config", [own(loss=WHOLE), own(loss=WHOLE, lora=LoraConfig(rank=4))], ids=["all", "adapters"])
 def test_what_two_ranks_saved_goes_on_in_one_and_in_two_as_if_nothing_had_been(
     two: Ranked, tiny_model: Path, config: TrainerConfig, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_nobodys_silence_is_imitated(offline: Offline, capsys: Any) -> None:
 
 def test_each_epoch_trains_every_turn_once_more(offline: Offline) -> None:
     some(offline, 8)
+    offline.configure(lr=3e-4, dtype="float32", threads=1, batch_turns=8, minibatch_turns=8)
     assert offline.train("--epochs", "3") == 0
     assert [step["turns"] for step in offline.about()["steps"]] == [8, 8, 8]
 

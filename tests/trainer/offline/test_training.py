@@ -7,6 +7,8 @@ def test_another_method_has_its_own_clips_and_keeps_the_rest() -> None:
     loss = with_method(config, LossKind.CISPO).loss
     assert (loss.kind, loss.clip_high, loss.kl_coefficient) == (LossKind.CISPO, 4.0, 0.1)
     assert with_method(config, LossKind.GSPO) == config
+    assert with_method(TrainerConfig(), LossKind.GSPO).loss == LossConfig.model_validate({"kind": "gspo"})
+    assert with_method(config, LossKind.DR_GRPO).loss == LossConfig(kl_coefficient=0.1)
 
 
 def test_imitation_is_stopped_by_no_ratio_but_by_what_is_not_finite() -> None:
