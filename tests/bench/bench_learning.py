@@ -37,7 +37,7 @@ from runs import BATCH, LANE_GROUP, LANE_SHARE, LAST, Curve, Run, Side, go_all
 
 from infra.config import TrajectoryWeight
 
-SEEDS, WEIGHT_SEEDS, SEARCH_SEEDS, BATCHES = 64, 16, 8, 100
+SEEDS, LEAST_SEEDS, WEIGHT_SEEDS, SEARCH_SEEDS, BATCHES = 64, 5, 16, 8, 100
 RATES = (1e-3, 1.4e-3, 2e-3, 2.8e-3, 4e-3, 5.6e-3)
 RIVALS = (Side.OURS, Side.RAW, Side.BATCH_MEAN, Side.GROUPS)
 NAMES = {
@@ -49,7 +49,7 @@ NAMES = {
 }
 Z_975 = NormalDist().inv_cdf(0.975)
 TARGETS = {
-    "seeds": (">=", 5),
+    "seeds": (">=", LEAST_SEEDS),
     "gain_of_groups": (">=", 0.9),
     "over_raw_low": (">", 0.0),
     "over_batch_mean_low": (">", 0.0),
@@ -169,6 +169,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write the curves to this PNG")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     args, begun = parser.parse_args(), time.monotonic()
+    if args.seeds < LEAST_SEEDS:
+        parser.error(f"--seeds: at least {LEAST_SEEDS}, got {args.seeds}")
     num = len(RIVALS) * len(RATES) * SEARCH_SEEDS + len(runs(dict.fromkeys(RIVALS, 0.0), args.seeds))
     with Progress() as progress:
         task = progress.add_task("runs", total=num)
