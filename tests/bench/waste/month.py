@@ -58,7 +58,7 @@ class Plan:
     promoted: float = 0.45
     rejected: float = 0.45
     changes_a_day: int = 1
-    lr: float = 0.05
+    lr: float = 0.03
 
     @property
     def num_sessions(self) -> int:
