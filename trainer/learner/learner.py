@@ -173,8 +173,8 @@ class Learner:
         return np.asarray(self._ranks.sum(np.concatenate(found).tolist()), np.float32)
 
     def _as_began(self, microbatch: Microbatch, is_first: bool) -> torch.Tensor | None:
-        """Log-probabilities before the first step, those of pi_old, where the loss needs them and cannot have them of
-        the first step's own pass."""
+        """Log-probabilities before the first step, those of pi_old, where the loss needs them. The first step's own
+        pass has them too."""
         own = self._config.loss
         if is_first or (own.correction is Correction.BYPASS and not own.kl_coefficient):
             return None

@@ -88,7 +88,7 @@ def imitating(config: TrainerConfig) -> TrainerConfig:
 
 
 def with_method(config: TrainerConfig, kind: LossKind) -> TrainerConfig:
-    """The same settings with another loss; what of clips and correction was the one's before it is not its."""
+    """The same settings with another loss; clips and correction are its own."""
     own = config.loss
     if kind is own.kind:
         return config
