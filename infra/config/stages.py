@@ -120,6 +120,11 @@ class TrainerConfig(Host):
         False,
         description="keep the layers' inputs alone: less memory, one more forward pass",
     )
+    compile_layers: bool = Field(
+        True,
+        description="on a GPU, compile each layer by torch.compile as it is first used, which takes a minute; false for "
+        "a model that it cannot compile",
+    )
     lr: float = Field(1e-6, gt=0.0)
     lr_by_ess: LrByEss = Field(
         LrByEss.SQRT, description="a step's rate is `lr` times this of its effective sample size, a share of its tokens"

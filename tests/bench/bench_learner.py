@@ -34,7 +34,7 @@ import bench
 import cases
 import sides
 import torch
-from engine import MODEL
+from bench import MODEL
 from rich import box
 from rich.console import Console
 from rich.progress import track
@@ -54,13 +54,13 @@ COMPARED = cases.Shape(single=3, sessions=1, turns=3, group=3, shared=96)
 
 @dataclass(frozen=True)
 class Measured:
-    """A case: seconds of each round by side, peak memory, and with activations computed again."""
+    """A case: seconds of each round by side, peak memory, and with activations computed again where that was run."""
 
     trained: int
     choices: dict[str, int]
     seconds: dict[str, list[float]]
     gib: dict[str, float]
-    gib_recomputed: dict[str, float]
+    gib_recomputed: Mapping[str, float]
 
     def rate(self, side: str) -> float:
         """Trained tokens a second, the median's."""
@@ -115,9 +115,9 @@ def prepare(model: Path, folder: Path, shape: cases.Shape, device: str = "cpu") 
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
-def gradients(batch: Path, told: Told, scratch: Path) -> list[tuple[float, Gradients]]:
+def gradients(model: Path, batch: Path, told: Told, scratch: Path) -> list[tuple[float, Gradients]]:
     """What both compute for a batch before any step, ours first."""
-    with sides.both(MODEL, batch, told) as pair:
+    with sides.both(model, batch, told) as pair:
         return [side.gradients(side.choices()[-1], scratch / "gradients.safetensors") for side in pair.values()]
 
 
@@ -130,13 +130,13 @@ def _norm(named: Gradients) -> torch.Tensor:
     return torch.stack([gradient.norm() for gradient in named.values()]).norm()
 
 
-def differences(scratch: Path) -> dict[str, float]:
+def differences(model: Path, scratch: Path, told: Told) -> dict[str, float]:
     """For one batch of all three kinds: both sides in float32, and each in bfloat16 beside float32."""
-    batches, batch = prepare(MODEL, scratch / "compared", COMPARED), scratch / "compared.json"
+    batches, batch = prepare(model, scratch / "compared", COMPARED, told.device), scratch / "compared.json"
     cases.save([sample for path in batches.values() for sample in cases.load(path)], batch)
-    (loss, exact), (their_loss, theirs) = gradients(batch, Told(is_mixed=False), scratch)
+    (loss, exact), (their_loss, theirs) = gradients(model, batch, replace(told, is_mixed=False), scratch)
     found = {"float32_loss_difference": abs(loss - their_loss), "float32_gradient_difference": apart(exact, theirs)}
-    for short, (mixed_loss, mixed) in zip(("ours", "trl"), gradients(batch, Told(), scratch), strict=True):
+    for short, (mixed_loss, mixed) in zip(("ours", "trl"), gradients(model, batch, told, scratch), strict=True):
         found[f"bfloat16_loss_off_{short}"] = abs(mixed_loss - loss)
         found[f"bfloat16_gradient_off_{short}"] = apart(exact, mixed)
     return found
@@ -150,7 +150,8 @@ def figures(measured: Mapping[str, Measured]) -> dict[str, float]:
         for side, short in zip(sides.NAMES, ("ours", "trl"), strict=True):
             found[f"{name}_tokens_per_s_{short}"] = one.rate(side)
             found[f"{name}_gib_{short}"] = one.gib[side]
-            found[f"{name}_gib_recomputed_{short}"] = one.gib_recomputed[side]
+            if side in one.gib_recomputed:
+                found[f"{name}_gib_recomputed_{short}"] = one.gib_recomputed[side]
     return found
 
 
@@ -169,7 +170,7 @@ def told_of(measured: Mapping[str, Measured]) -> Table:
             f"{median(one.ratios):.2f} ({min(one.ratios):.2f} to {max(one.ratios):.2f})",
             str(one.choices["theirs"]),
             " / ".join(f"{one.gib[side]:.2f}" for side in sides.NAMES),
-            " / ".join(f"{one.gib_recomputed[side]:.2f}" for side in sides.NAMES),
+            " / ".join(f"{gib:.2f}" for gib in one.gib_recomputed.values()),
         )
     return table
 
@@ -186,7 +187,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        equal = differences(Path(scratch))
+        equal = differences(MODEL, Path(scratch), Told())
         batches = prepare(MODEL, Path(scratch) / "batches", cases.Shape())
         runs = {name: (batch, asked.rounds, Told()) for name, batch in batches.items()}
         runs["single_compact"] = batches["single"], asked.rounds, Told(is_compact=True)

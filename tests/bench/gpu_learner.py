@@ -1,17 +1,23 @@
 """`bench_learner.py` on a GPU: SmolLM2-135M, and the largest random Llama that fits. Not part of `make bench`.
 
-    gpu_learner.py --peak-tflops 989            what the GPU does in bfloat16 without sparsity, for MFU
+    gpu_learner.py                     two cases more than on a CPU: `*_compiled` has TRL's layers compiled as ours are
+    gpu_learner.py --models smollm2    one of them
     gpu_learner.py --device cpu --rounds 1      the script itself, with a Llama of two layers and nothing else
 
-Tokens a second, memory (allocated, not reserved), the ratio to TRL, and MFU: 6 operations for each weight and each
-token that a side lays out, over time and peak. TRL lays out more tokens for the same training, so its MFU may
-be the higher of two with the smaller rate.
+Weights are drawn at random, since a step costs the same whatever they are: of `.onstream/model` its shape and tokenizer
+are enough. Each side has the GPU to itself, and takes the quickest of what it is tried with; both keep no activations
+of the large model but layers' inputs.
+
+Told are tokens a second, memory (the most allocated in a step), the ratio to TRL, and MFU: 6 operations for each weight
+and each token that a side lays out, over time and peak. Attention, and what is computed again, count for nothing. TRL
+lays out more tokens for the same training, so its MFU may be the higher of two with the smaller rate.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -21,105 +27,138 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import bench
 import cases
+import sides
 import torch
 import transformers
-from bench_learner import Measured, figures, measure, prepare, told_of
-from engine import MODEL
+from bench_learner import TARGETS, Measured, differences, figures, prepare, quickest, told_of
 from rich.console import Console
+from rich.progress import track
 from told import Told
 
-from infra.config import TrainerConfig
 from trainer.learner.batching import minibatches
 
 BYTES_PER_WEIGHT = 16  # float32 weight, gradient and two moments
-ACTIVATIONS_SHARE = 0.35  # of the memory, left for activations and logits
-LAYERS = {2048: 16, 2560: 24, 3072: 28, 4096: 32}  # by width, as models of 1, 2, 3 and 7 billion weights have them
+ACTIVATIONS_SHARE = 0.25  # of the memory, left for activations, logits and casts
 SHAPE = cases.Shape(single=64, sessions=4, group=8, shared=2048, told=(60, 200), reply=(100, 400))
 TRIED = cases.Shape(single=3, sessions=1, turns=3, group=3, shared=64)
+TINY = transformers.LlamaConfig(
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    intermediate_size=448,
+    vocab_size=49152,
+    tie_word_embeddings=True,
+)
 
 
-def shape_of(hidden: int, layers: int) -> transformers.LlamaConfig:
+def large(num_layers: int) -> transformers.LlamaConfig:
+    """So many layers of Llama 3's 8 billion weights, with SmolLM2's vocabulary."""
     return transformers.LlamaConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=max(1, hidden // 256),
-        intermediate_size=hidden * 7 // 2,
+        hidden_size=4096,
+        num_hidden_layers=num_layers,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        intermediate_size=14336,
         vocab_size=49152,
         max_position_embeddings=16384,
         tie_word_embeddings=True,
     )
 
 
-def num_weights(shape: transformers.LlamaConfig) -> int:
+def num_weights(shape: transformers.PretrainedConfig) -> int:
     """Counted without memory."""
     with torch.device("meta"):
-        return sum(param.numel() for param in transformers.LlamaForCausalLM(shape).parameters())
+        return sum(param.numel() for param in transformers.AutoModelForCausalLM.from_config(shape).parameters())
 
 
 def largest(memory_bytes: int) -> transformers.LlamaConfig:
-    """The widest whose weights, gradients and moments leave the share for activations."""
+    """The deepest whose weights, gradients and moments leave the share for what else there is."""
     room = memory_bytes * (1 - ACTIVATIONS_SHARE) / BYTES_PER_WEIGHT
-    shapes = [shape_of(hidden, layers) for hidden, layers in LAYERS.items()]
-    return next(shape for shape in reversed(shapes) if num_weights(shape) <= room)
+    one, two = (num_weights(large(num_layers)) for num_layers in (1, 2))
+    return large(1 + int((room - one) / (two - one)))
 
 
-def write(shape: transformers.LlamaConfig, folder: Path) -> Path:
+def write(shape: transformers.PretrainedConfig, folder: Path, device: str) -> Path:
     """A model of random weights, with SmolLM2's tokenizer."""
     torch.manual_seed(0)
-    transformers.LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(MODEL).save_pretrained(folder)
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(bench.MODEL).save_pretrained(folder)
     return folder
 
 
-def mfu(model: Path, batch: Path, one: Measured, microbatch_tokens: int, peak_flops: float) -> dict[str, float]:
+def measure(model: Path, batches: Mapping[str, Path], rounds: int, told: Told) -> dict[str, Measured]:
+    """All cases of one side, then of the other: together each would have half of the memory."""
+    found = {name: Measured(cases.num_trained(cases.load(path)), {}, {}, {}, {}) for name, path in batches.items()}
+    for short in sides.NAMES:
+        with sides.one(short, model, next(iter(batches.values())), told) as side:
+            for name, path in track(batches.items(), f"{short}, {model.parent.name}"):
+                side.take(path)
+                one = found[name]
+                one.choices[short] = quickest(side)
+                one.seconds[short] = [side.step(one.choices[short]) for _ in range(rounds)]
+                one.gib[short] = side.peak_gib()
+    return found
+
+
+def mfu(weights: int, batch: Path, one: Measured, peak_flops: float) -> dict[str, float]:
     """By side, of the tokens that each lays out; TRL's padding is not counted."""
     samples = cases.load(batch)
-    parts = minibatches(samples, len(cases.rows(samples)), microbatch_tokens, seed=0)
+    rows = cases.rows(samples)
+    parts = minibatches(samples, len(rows), one.choices["ours"], seed=0)
     laid_out = {
         "ours": sum(part.token_ids_BT.size for minibatch in parts for part in minibatch),
-        "theirs": sum(len(row.prompt) + len(row.completion) for row in cases.rows(samples)),
+        "theirs": sum(len(row.prompt) + len(row.completion) for row in rows),
     }
-    weights = num_weights(transformers.AutoConfig.from_pretrained(model))
     return {side: 6 * weights * num / median(one.seconds[side]) / peak_flops for side, num in laid_out.items()}
 
 
-def run(model: Path, scratch: Path, shape: cases.Shape, rounds: int, told: Told, peak_flops: float) -> dict[str, float]:
-    batches = prepare(model, scratch, shape, told.device)
-    measured: Mapping[str, Measured] = {name: measure(model, path, rounds, told) for name, path in batches.items()}
-    Console(width=240).print(told_of(measured))
-    found = figures(measured)
-    for name, one in measured.items():
-        shares = mfu(model, batches[name], one, told.microbatch_tokens, peak_flops)
-        found |= {f"{name}_mfu_ours": shares["ours"], f"{name}_mfu_trl": shares["theirs"]}
+def run(
+    model: Path, batches: Mapping[str, Path], rounds: int, tolds: Mapping[str, Told], peak_flops: float
+) -> dict[str, float]:
+    """Figures of all cases, each as it is told."""
+    weights = num_weights(transformers.AutoConfig.from_pretrained(model))
+    found = {"billion_weights": weights / 1e9}
+    for kind, told in tolds.items():
+        measured = {f"{name}{kind}": one for name, one in measure(model, batches, rounds, told).items()}
+        Console(width=240).print(told_of(measured))
+        found |= figures(measured)
+        for (name, one), batch in zip(measured.items(), batches.values(), strict=True):
+            shares = mfu(weights, batch, one, peak_flops)
+            found |= {f"{name}_mfu_ours": shares["ours"], f"{name}_mfu_trl": shares["theirs"]}
     return found
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--models", nargs="+", default=("smollm2", "large"), choices=("smollm2", "large"))
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--peak-tflops", type=float, default=989.0, help="989: H100 SXM and H200")
-    parser.add_argument("--microbatch-tokens", type=int, default=0, help="of ours; 0: 16,384 on a GPU, 2,048 on a CPU")
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="in bfloat16, dense; 989: H100 SXM and H200")
     asked = parser.parse_args(arguments)
-    is_cpu = asked.device == "cpu"
-    tokens = asked.microbatch_tokens or (TrainerConfig().microbatch_tokens if is_cpu else 16_384)
-    told = Told(device=asked.device, microbatch_tokens=tokens, threads=torch.get_num_threads())
-    with tempfile.TemporaryDirectory() as scratch:
-        memory = 0 if is_cpu else torch.cuda.mem_get_info()[1]
-        random = write(shape_of(128, 2) if is_cpu else largest(memory), Path(scratch) / "random")
-        models = {"random": random} if is_cpu else {"smollm2": MODEL, "random": random}
-        found: dict[str, float] = {
-            "random_billion_weights": num_weights(transformers.AutoConfig.from_pretrained(random)) / 1e9
-        }
-        for name, model in models.items():
-            figured = run(
-                model, Path(scratch) / f"{name}-batches", TRIED if is_cpu else SHAPE, asked.rounds, told,
-                asked.peak_tflops * 1e12,
-            )  # fmt: skip
-            found |= {f"{name}_{figure}": value for figure, value in figured.items()}
-    print(f"on {asked.device if is_cpu else torch.cuda.get_device_name()}")
-    bench.report("gpu_learner", found, {})
+    told = Told(device=asked.device, threads=torch.get_num_threads())
+    plain = {"": told, "_compiled": replace(told, is_compiled=True)}
+    if asked.device == "cpu":
+        models = {"tiny": (TINY, {"": told})}
+    else:
+        versions = f"PyTorch {torch.__version__}, transformers {transformers.__version__}"
+        print(f"{torch.cuda.get_device_name()}, {versions}")
+        small, deep = transformers.AutoConfig.from_pretrained(bench.MODEL), largest(torch.cuda.mem_get_info()[1])
+        known = {"smollm2": (small, plain), "large": (deep, {"": replace(told, recompute=True)})}
+        models = {name: known[name] for name in asked.models}
+    found: dict[str, float] = {}
+    for name, (shape, tolds) in models.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = write(shape, Path(scratch) / name / "model", asked.device)
+            if name != "large":  # float32 gradients of both sides, on the host
+                found |= differences(folder, Path(scratch), told)
+            batches = prepare(folder, Path(scratch) / "batches", TRIED if name == "tiny" else SHAPE, asked.device)
+            figured = run(folder, batches, asked.rounds, tolds, asked.peak_tflops * 1e12)
+        found |= {f"{name}_{figure}": value for figure, value in figured.items()}
+    difference = "float32_gradient_difference"
+    bench.report("gpu_learner", found, {difference: TARGETS[difference]} if difference in found else {})
 
 
 if __name__ == "__main__":

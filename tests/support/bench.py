@@ -16,6 +16,8 @@ from rich.table import Table
 Targets = Mapping[str, tuple[str, float]]
 _HOLDS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 ROOT = Path(__file__).parents[2]
+MODEL = ROOT / ".onstream" / "model"
+"""SmolLM2-135M-Instruct, as `make .onstream/model` writes it."""
 
 
 def report(name: str, figures: Mapping[str, float | None], targets: Targets) -> None:

@@ -20,7 +20,6 @@ import transformers
 from numpy.typing import NDArray
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from infra.config import Correction, Packing, TrainerConfig
 from infra.errors import StartError
@@ -35,7 +34,7 @@ from trainer.learner.logps import chunked_logps
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
 from trainer.learner.parts import MOMENTS, WEIGHT, Held, Part
-from trainer.learner.ranks import Pass, Ranks, clip, local
+from trainer.learner.ranks import Pass, Ranks, clip, layers, local
 from trainer.learner.sums import Sums
 from trainer.learner.update import StepMetrics, UpdateMetrics, lr_scale
 
@@ -78,15 +77,18 @@ class Learner:
         self._check_head(folder)
         if self._config.packing is not Packing.ROWS:
             self._check_packing(folder)
+        if self._config.compile_layers and torch.device(self._config.device).type == "cuda":
+            for layer in layers(model):
+                layer.compile(dynamic=True)
         self._optimizer = self._fresh_optimizer()
 
     def _recompute(self, folder: Path) -> None:
         """Activation checkpointing. transformers does it in training mode alone, and dropout must stay off."""
-        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        if not layers or not self.model.supports_gradient_checkpointing:
+        found = layers(self.model)
+        if not found or not self.model.supports_gradient_checkpointing:
             raise StartError(f"model {folder}: trainer.recompute_activations must be false for it, it cannot recompute")
         self.model.gradient_checkpointing_enable()
-        for layer in layers:
+        for layer in found:
             layer.training = True  # the layer's own mark; the modules inside stay in evaluation mode
 
     def _check_head(self, folder: Path) -> None:

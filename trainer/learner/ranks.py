@@ -59,8 +59,7 @@ class Ranks:
             model.to(device)
             return
         mesh = init_device_mesh(torch.device(device).type, (self.size,))
-        layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        for module in (*layers, model):
+        for module in (*layers(model), model):
             fully_shard(module, mesh=mesh, reshard_after_forward=True)  # the root, else, lists whole weights on
         for module in model.modules():
             if isinstance(module, FSDPModule):
@@ -100,6 +99,11 @@ class Ranks:
         """Which of a weight's rows FSDP2 gives this rank: as `torch.chunk` cuts them."""
         each = -(-num_rows // self.size)
         return slice(min(self.rank * each, num_rows), min((self.rank + 1) * each, num_rows))
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of a transformers model, each the same computation: what is sharded, computed again or compiled."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

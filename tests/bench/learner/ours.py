@@ -10,26 +10,31 @@ from infra.config import Correction, LossConfig, Packing, TrainerConfig
 from trainer.learner.batching import Minibatch, minibatches
 from trainer.learner.learner import Learner
 
+TOKENS = {"cpu": (TrainerConfig().microbatch_tokens,), "cuda": (16_384, 32_768)}
+"""Tokens of a microbatch that are tried, by device."""
+LOGITS = {"cpu": TrainerConfig().logits_chunk_tokens, "cuda": 2048}
+
 
 class Ours:
     def __init__(self, model: Path, batch: Path, told: Told) -> None:
-        self._samples = cases.load(batch)
+        self.take(batch)
         self._config = TrainerConfig(
             lr=told.lr,
             dtype="bfloat16" if told.is_mixed else "float32",
             device=told.device,
             threads=told.threads,
             recompute_activations=told.recompute,
-            minibatch_turns=len(cases.rows(self._samples)),
-            microbatch_tokens=told.microbatch_tokens or TrainerConfig().microbatch_tokens,
+            logits_chunk_tokens=LOGITS[told.device],
             packing=Packing.SHARED,
             loss=LossConfig(correction=Correction.BYPASS),
         )
         self._learner = Learner(model, self._config)
 
+    def take(self, batch: Path) -> None:
+        self._samples = cases.load(batch)
+
     def choices(self) -> list[int]:
-        """One: our setting is the default."""
-        return [self._config.microbatch_tokens]
+        return list(TOKENS[self._config.device])
 
     def step(self, microbatch_tokens: int) -> float:
         """One optimiser step, its loss."""
@@ -45,5 +50,5 @@ class Ours:
         return total, {name: param.grad for name, param in self._learner.model.named_parameters()}
 
     def _parts(self, microbatch_tokens: int) -> tuple[Minibatch, ...]:
-        own = self._config
-        return minibatches(self._samples, own.minibatch_turns, microbatch_tokens, seed=0, packing=own.packing)
+        num_turns = len(cases.rows(self._samples))
+        return minibatches(self._samples, num_turns, microbatch_tokens, seed=0, packing=self._config.packing)

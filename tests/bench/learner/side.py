@@ -1,12 +1,14 @@
 """One side in a process of its own: a line of JSON in, one out.
 
-{"do": "step", "choice": 4}       one optimiser step -> seconds, loss
+{"do": "step", "choice": 4}       one optimiser step -> seconds, loss; for ever where a GPU has not the memory
 {"do": "gradients", "choice": 4, "to": FILE}   no step -> loss
+{"do": "take", "batch": FILE}     another batch
 {"do": "choices"}                 -> what `choice` may be
-{"do": "peak"}                    -> gib, the most that was resident since the start, or of a GPU's memory allocated
+{"do": "peak"}                    -> gib, the most that was resident since the start; on a GPU, allocated by a step
 """
 
 import json
+import math
 import resource
 import sys
 import time
@@ -21,14 +23,13 @@ from told import Told
 
 def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
     match asked["do"]:
+        case "take":
+            side.take(Path(asked["batch"]))
+            return {}
         case "choices":
             return {"choices": side.choices()}
         case "step":
-            begun = time.perf_counter()
-            loss = side.step(asked["choice"])
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            return {"seconds": time.perf_counter() - begun, "loss": loss}
+            return _step(side, asked["choice"])
         case "gradients":
             loss, named = side.gradients(asked["choice"])
             save_file({name: grad.float().cpu().contiguous() for name, grad in named.items()}, asked["to"])
@@ -38,6 +39,23 @@ def answer(side: Any, asked: dict[str, Any]) -> dict[str, Any]:
                 return {"gib": torch.cuda.max_memory_allocated() / 2**30}
             return {"gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
     raise ValueError(f"side: asked {asked['do']!r}")
+
+
+def _step(side: Any, choice: int) -> dict[str, Any]:
+    begun = time.perf_counter()
+    if not torch.cuda.is_available():
+        loss = side.step(choice)
+        return {"seconds": time.perf_counter() - begun, "loss": loss}
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        loss = side.step(choice)
+    except torch.OutOfMemoryError as exc:
+        print(f"{choice}: {exc}", file=sys.stderr)
+        return {"seconds": math.inf, "loss": math.nan}
+    finally:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    return {"seconds": time.perf_counter() - begun, "loss": loss}
 
 
 def main(name: str, model: str, batch: str, told: str) -> None:

@@ -21,7 +21,8 @@ def environment() -> dict[str, str]:
     here = Path(__file__)
     path = [str(here.parents[3]), str(here.parents[2] / "support"), os.environ.get("PYTHONPATH", "")]
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(path)}
+    roomy = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}  # of a GPU's memory, else lost between pieces
+    return {**os.environ, **quiet, **roomy, "PYTHONPATH": os.pathsep.join(path)}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Side:
     def step(self, choice: int) -> float:
         """Seconds of an optimiser step."""
         return float(self._ask(do="step", choice=choice)["seconds"])
+
+    def take(self, batch: Path) -> None:
+        self._ask(do="take", batch=str(batch))
 
     def choices(self) -> list[int]:
         return list(self._ask(do="choices")["choices"])

@@ -5,7 +5,8 @@ better for it than what it does by itself: rows are sorted by length, and padded
 not of the whole batch; and the microbatch's rows are tried, and the quickest kept.
 
 On a CPU, TRL 1.16 computes logits of prompts too and throws them away; on a GPU only those of completions.
-`is_compact` lets it do on a CPU what it does on a GPU, which is no setting of its own.
+`is_compact` lets it do on a CPU what it does on a GPU, which is no setting of its own. Nor is `is_compiled`: the
+layers of its model are compiled, as ours are on a GPU.
 
 Loss: DAPO's, with `epsilon` 0.2, `epsilon_high` 0.28 and `delta` 2: what our default computes, to the last term.
 """
@@ -24,7 +25,9 @@ from told import Told
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-ROWS = {"cpu": (1, 4), "cuda": (8, 32)}
+from trainer.learner.ranks import layers
+
+ROWS = {"cpu": (1, 4), "cuda": (2, 8, 32, 64)}
 """Rows of a microbatch that are tried, by device."""
 
 
@@ -33,7 +36,7 @@ class Theirs:
         torch.set_num_threads(told.threads)
         if told.is_compact:
             trl.trainer.utils._use_triton = lambda _device: True  # asked there for that choice alone
-        self._rows = sorted(cases.rows(cases.load(batch)), key=lambda row: len(row.prompt) + len(row.completion))
+        self.take(batch)
         self._scratch = tempfile.TemporaryDirectory()
         tokenizer = AutoTokenizer.from_pretrained(model)
         args = GRPOConfig(
@@ -58,11 +61,17 @@ class Theirs:
         self._trainer = GRPOTrainer(
             str(model), _no_reward, args, Dataset(prompts, fingerprint="two"), processing_class=tokenizer
         )
+        if told.is_compiled:
+            for layer in layers(self._trainer.model):
+                layer.compile(dynamic=True)
         self._pad = tokenizer.pad_token_id
         trainer = self._trainer
         trainer.create_optimizer_and_scheduler(num_training_steps=10_000)
         trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer._prepare_inputs = lambda inputs: inputs
+
+    def take(self, batch: Path) -> None:
+        self._rows = sorted(cases.rows(cases.load(batch)), key=lambda row: len(row.prompt) + len(row.completion))
 
     def choices(self) -> list[int]:
         return sorted({min(num, len(self._rows)) for num in ROWS[self._trainer.accelerator.device.type]})

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import create_block_mask
 
 from trainer.learner.attention import Blocks, Runs, Seen, runs
 from trainer.learner.packing import Sample, Span, Tree
@@ -63,3 +64,25 @@ def test_attention_by_blocks_is_attention_by_runs() -> None:
     given_ = [one.detach() for one in drawn(len(until_T))]
     blocks, pieces = (kind(until_T, "cpu")(*given_, 0.3) for kind in (Blocks, Runs))
     assert torch.allclose(blocks, pieces, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 300)), min_size=1, max_size=6),
+    st.integers(1, 300),
+)
+def test_blocks_are_those_that_a_mask_of_all_places_has(branches: list[tuple[int, int]], shared: int) -> None:
+    """Some share a beginning of two lengths, some do not."""
+    beginnings = ((), (9,) * shared, (9,) * (shared // 2) + (8,))
+    until_T = tree(*sorted((*beginnings[of], *(number,) * num) for number, (of, num) in enumerate(branches))).until_T
+    until = torch.from_numpy(until_T)
+    whole = create_block_mask(
+        lambda _row, _head, place, of: (of <= place) & (place < until[of]), None, None, len(until), len(until), "cpu"
+    )
+    ours = Blocks(until_T, "cpu").mask
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(ours, name), getattr(whole, name)), name
+    for counted, listed in (("kv_num_blocks", "kv_indices"), ("full_kv_num_blocks", "full_kv_indices")):
+        for row, num in enumerate(getattr(whole, counted)[0, 0].tolist()):
+            one, other = (getattr(mask, listed)[0, 0, row, :num] for mask in (ours, whole))
+            assert torch.equal(one, other), listed
