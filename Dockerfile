@@ -75,25 +75,32 @@ FROM core AS rewards
 ENTRYPOINT ["python", "-m", "rewards"]
 CMD ["--config", "/etc/onstream/onstream.yaml"]
 
-FROM runtime AS trainer
+# On a GPU, engine and trainer compile kernels by Triton, which needs a C compiler for their launchers.
+FROM runtime AS gpu-system
+USER 0:0
+# hadolint ignore=DL3008  # Debian keeps one version of a package: a pin breaks with its next security update
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+
+FROM runtime AS trainer-cpu-system
+FROM gpu-system AS trainer-gpu-system
+
+# hadolint ignore=DL3006  # a stage of this file
+FROM trainer-${ACCELERATOR}-system AS trainer
 COPY --from=trainer-env /opt/onstream /opt/onstream
 ENTRYPOINT ["python", "-m", "trainer"]
 CMD ["--config", "/etc/onstream/onstream.yaml"]
 
-# vLLM's CPU kernels need libnuma; Triton compiles its launchers with a C compiler when a GPU engine starts.
+# vLLM's CPU kernels need libnuma.
 FROM runtime AS engine-cpu-system
 USER 0:0
-# hadolint ignore=DL3008  # Debian keeps one version of a package: a pin breaks with its next security update
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
 USER 10001:10001
 
-FROM runtime AS engine-gpu-system
-USER 0:0
-# hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
-USER 10001:10001
+FROM gpu-system AS engine-gpu-system
 
-# hadolint ignore=DL3006  # a stage of this file
+# hadolint ignore=DL3006
 FROM engine-${ACCELERATOR}-system AS engine
 COPY --from=engine-env /opt/onstream /opt/onstream
 ENTRYPOINT ["python", "-m", "serving", "engine"]

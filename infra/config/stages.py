@@ -122,7 +122,7 @@ class TrainerConfig(Host):
     )
     compile_layers: bool = Field(
         True,
-        description="on a GPU, compile each layer by torch.compile as it is first used, which takes a minute; false for "
+        description="on a GPU, compile layers by torch.compile as they are first used, which takes a minute; false for "
         "a model that it cannot compile",
     )
     lr: float = Field(1e-6, gt=0.0)

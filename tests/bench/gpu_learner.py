@@ -14,6 +14,7 @@ lays out more tokens for the same training, so its MFU may be the higher of two 
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,8 @@ def write(shape: transformers.PretrainedConfig, folder: Path, device: str) -> Pa
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
     model.save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()  # sides need all of it
     transformers.AutoTokenizer.from_pretrained(bench.MODEL).save_pretrained(folder)
     return folder
 
@@ -117,8 +120,8 @@ def mfu(weights: int, batch: Path, one: Measured, peak_flops: float) -> dict[str
 
 def run(
     model: Path, batches: Mapping[str, Path], rounds: int, tolds: Mapping[str, Told], peak_flops: float
-) -> dict[str, float]:
-    """Figures of all cases, each as it is told."""
+) -> dict[str, float | None]:
+    """Figures of all cases, each as it is told; none for what found no memory."""
     weights = num_weights(transformers.AutoConfig.from_pretrained(model))
     found = {"billion_weights": weights / 1e9}
     for kind, told in tolds.items():
@@ -128,7 +131,7 @@ def run(
         for (name, one), batch in zip(measured.items(), batches.values(), strict=True):
             shares = mfu(weights, batch, one, peak_flops)
             found |= {f"{name}_mfu_ours": shares["ours"], f"{name}_mfu_trl": shares["theirs"]}
-    return found
+    return {name: value if value and math.isfinite(value) else None for name, value in found.items()}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -148,7 +151,7 @@ def main(arguments: Sequence[str]) -> None:
         small, deep = transformers.AutoConfig.from_pretrained(bench.MODEL), largest(torch.cuda.mem_get_info()[1])
         known = {"smollm2": (small, plain), "large": (deep, {"": replace(told, recompute=True)})}
         models = {name: known[name] for name in asked.models}
-    found: dict[str, float] = {}
+    found: dict[str, float | None] = {}
     for name, (shape, tolds) in models.items():
         with tempfile.TemporaryDirectory() as scratch:
             folder = write(shape, Path(scratch) / name / "model", asked.device)

@@ -28,9 +28,9 @@ def pins(accelerator: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-def targets() -> dict[str, str]:
+def targets(text: str = TEXT) -> dict[str, str]:
     """Target -> what it begins from."""
-    return {name: parent for parent, name in re.findall(r"^FROM (\S+) AS (\S+)$", TEXT, re.MULTILINE)}
+    return {name: parent for parent, name in re.findall(r"^FROM (\S+) AS (\S+)$", text, re.MULTILINE)}
 
 
 def test_the_file_lints() -> None:
@@ -47,6 +47,17 @@ def test_there_is_a_target_for_every_stage_and_it_is_not_root(stage: str) -> Non
     for block in TEXT.split("FROM ")[1:]:
         users = re.findall(r"^USER (\S+)$", block, re.MULTILINE)
         assert users[-1:] == ["10001:10001"] or (not users and not block.startswith("python:${PYTHON} AS runtime"))
+
+
+@pytest.mark.parametrize("stage", ["engine", "trainer"])
+def test_what_compiles_kernels_on_a_gpu_has_a_compiler(stage: str) -> None:
+    parents = targets((ROOT / "Dockerfile").read_text().replace("${ACCELERATOR}", "gpu"))
+    found = []
+    while stage in parents:
+        found.append(stage)
+        stage = parents[stage]
+    blocks = {block.partition("\n")[0].split()[-1]: block for block in TEXT.split("\nFROM ")[1:]}
+    assert any("install --yes --no-install-recommends gcc" in blocks[name] for name in found)
 
 
 def test_every_file_that_is_copied_is_there_and_not_ignored() -> None:

@@ -7,6 +7,7 @@
 {"do": "peak"}                    -> gib, the most that was resident since the start; on a GPU, allocated by a step
 """
 
+import gc
 import json
 import math
 import resource
@@ -49,13 +50,13 @@ def _step(side: Any, choice: int) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     try:
         loss = side.step(choice)
+        torch.cuda.synchronize()
+        return {"seconds": time.perf_counter() - begun, "loss": loss}
     except torch.OutOfMemoryError as exc:
         print(f"{choice}: {exc}", file=sys.stderr)
-        return {"seconds": math.inf, "loss": math.nan}
-    finally:
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-    return {"seconds": time.perf_counter() - begun, "loss": loss}
+    gc.collect()
+    torch.cuda.empty_cache()
+    return {"seconds": math.inf, "loss": math.nan}
 
 
 def main(name: str, model: str, batch: str, told: str) -> None:
