@@ -46,14 +46,20 @@ _OF_PAPERS: Mapping[str, Mapping[str, float | Correction]] = {
     LossKind.CISPO: {"clip_high": 4.0, "correction": Correction.BYPASS},
 }
 """Where that is not the fields' defaults. A turn's ratio is far closer to 1 than a token's."""
+_AROUND_WHO_SERVED: Mapping[str, float] = {"clip_low": 0.2, "clip_high": 0.28}
+"""DAPO's (arXiv 2503.14476), for ratios that have all in them that the policy moved since it served."""
 
 
 class LossConfig(Section):
     """The policy loss."""
 
     kind: LossKind = LossKind.DR_GRPO
-    clip_low: float = Field(0.2, gt=0.0, lt=1.0, description="gspo: 3e-4 unless given; cispo has none")
-    clip_high: float = Field(0.28, gt=0.0, description="gspo: 4e-4 unless given, cispo: 4")
+    clip_low: float = Field(
+        0.025, gt=0.0, lt=1.0, description="with `bypass` 0.2 unless given; gspo: 3e-4 unless given; cispo has none"
+    )
+    clip_high: float = Field(
+        0.035, gt=0.0, description="with `bypass` 0.28 unless given; gspo: 4e-4 unless given, cispo: 4"
+    )
     max_importance_weight: float = Field(2.0, gt=1.0, description="of a token with a negative advantage")
     negatives: StaleNegatives = Field(StaleNegatives.DUAL_CLIP, description="`taper`: weight min(ratio, 1), never 0")
     correction: Correction = Field(
@@ -89,6 +95,7 @@ class LossConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _as_papers_have_it(cls, given: object) -> object:
-        if isinstance(given, Mapping) and given.get("kind") in _OF_PAPERS:
-            return {**_OF_PAPERS[given["kind"]], **given}
-        return given
+        if not isinstance(given, Mapping):
+            return given
+        found = {**_OF_PAPERS.get(given.get("kind", ""), {}), **given}
+        return {**_AROUND_WHO_SERVED, **found} if found.get("correction") == Correction.BYPASS else found

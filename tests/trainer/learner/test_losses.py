@@ -126,11 +126,11 @@ def test_a_tapered_negative_pushes_with_its_ratio_and_at_most_with_1(kind: LossK
     ("correction", "weights"), [(Correction.TRUNCATE, [2.0, 1.0, 0.25]), (Correction.MASK, [0.0, 1.0, 0.0])]
 )
 def test_staleness_is_corrected_apart_from_the_clip(correction: Correction, weights: list[float]) -> None:
-    """pi_old / mu is 4, 1 and 1/4; pi_theta / pi_old is 1.1, inside the clip, where against mu two would be outside."""
-    inputs = inputs_of([4.4, 1.1, 0.275], [1.0, 1.0, 1.0])
-    inputs = replace(inputs, proximal_logps_N=inputs.logps_N - math.log(1.1))
+    """pi_old / mu is 4, 1 and 1/4; pi_theta / pi_old is 1.02, in the clip, where against mu two would be outside."""
+    inputs = inputs_of([4.08, 1.02, 0.255], [1.0, 1.0, 1.0])
+    inputs = replace(inputs, proximal_logps_N=inputs.logps_N - math.log(1.02))
     config = LossConfig(correction=correction)
-    assert gradient_of(inputs, config) == pytest.approx([-1.1 * weight / 3 for weight in weights], abs=1e-5)
+    assert gradient_of(inputs, config) == pytest.approx([-1.02 * weight / 3 for weight in weights], abs=1e-5)
     assert int(policy_loss(inputs, config).num_clipped) == sum(weight not in (1.0, 0.25) for weight in weights)
 
 
@@ -410,4 +410,11 @@ def test_a_policy_that_a_loss_needs_and_does_not_get_is_named(config: LossConfig
 def test_a_kinds_own_clip_is_the_default_and_gives_way_to_a_given_one() -> None:
     assert LossConfig.model_validate({"kind": "gspo"}).clip_high == 4e-4
     assert LossConfig.model_validate({"kind": "gspo", "clip_high": 0.01}).clip_high == 0.01
-    assert LossConfig.model_validate({"kind": "cispo"}).clip_high == 4.0 and CLIPPED.clip_high == 0.28
+    assert LossConfig.model_validate({"kind": "cispo"}).clip_high == 4.0
+
+
+def test_a_clip_around_who_served_is_wider() -> None:
+    assert (CLIPPED.clip_low, CLIPPED.clip_high) == (0.2, 0.28)
+    assert (LossConfig().clip_low, LossConfig().clip_high) == (0.025, 0.035)
+    assert LossConfig(correction=Correction.BYPASS, clip_high=0.1).clip_high == 0.1
+    assert LossConfig.model_validate({"correction": "bypass"}).clip_low == 0.2
