@@ -84,6 +84,7 @@ USER 10001:10001
 
 FROM runtime AS trainer-cpu-system
 FROM gpu-system AS trainer-gpu-system
+ENV PYTORCH_ALLOC_CONF=expandable_segments:True
 
 # hadolint ignore=DL3006  # a stage of this file
 FROM trainer-${ACCELERATOR}-system AS trainer

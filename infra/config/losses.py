@@ -55,11 +55,9 @@ class LossConfig(Section):
 
     kind: LossKind = LossKind.DR_GRPO
     clip_low: float = Field(
-        0.025, gt=0.0, lt=1.0, description="with `bypass` 0.2 unless given; gspo: 3e-4 unless given; cispo has none"
+        0.025, gt=0.0, lt=1.0, description="unless given 0.2 with `bypass`, 3e-4 with gspo; cispo has none"
     )
-    clip_high: float = Field(
-        0.035, gt=0.0, description="with `bypass` 0.28 unless given; gspo: 4e-4 unless given, cispo: 4"
-    )
+    clip_high: float = Field(0.035, gt=0.0, description="unless given 0.28 with `bypass`, 4e-4 with gspo, 4 with cispo")
     max_importance_weight: float = Field(2.0, gt=1.0, description="of a token with a negative advantage")
     negatives: StaleNegatives = Field(StaleNegatives.DUAL_CLIP, description="`taper`: weight min(ratio, 1), never 0")
     correction: Correction = Field(
@@ -94,7 +92,7 @@ class LossConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_papers_have_it(cls, given: object) -> object:
+    def _with_defaults_of_its_kind(cls, given: object) -> object:
         if not isinstance(given, Mapping):
             return given
         found = {**_OF_PAPERS.get(given.get("kind", ""), {}), **given}

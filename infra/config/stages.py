@@ -122,8 +122,8 @@ class TrainerConfig(Host):
     )
     compile_layers: bool = Field(
         True,
-        description="on a GPU, compile layers by torch.compile as they are first used, which takes a minute; false for "
-        "a model that it cannot compile",
+        description="on a GPU, with one worker: by torch.compile as they are first used, which takes up to a minute "
+        "for each kind of pass; false for a model that it cannot compile",
     )
     lr: float = Field(1e-6, gt=0.0)
     lr_by_ess: LrByEss = Field(

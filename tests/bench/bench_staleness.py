@@ -3,11 +3,12 @@
 The world, the learner and the advantages of `bench_learning.py`. A version is of two updates, and sessions are served
 by the policy as it was 0 to 8 versions ago. What differs is what the loss knows of that:
 
-    uncorrected   log-probabilities are taken as the trainer has them when the update begins, and not as they were
-                  logged: each token counts as if today's policy had sampled it
-    clipped       `correction: bypass`: r = pi_theta / mu against the logged ones, clipped (PPO, with the dual clip)
     truncated     the shipped default: min(pi_old / mu, 2), pi_old being the policy as the update began, and a clip
                   around that
+    uncorrected   the same, but log-probabilities are taken as the trainer has them when the update begins, and not as
+                  they were logged: each token counts as if today's policy had sampled it
+    clipped       `correction: bypass`: r = pi_theta / mu against the logged ones, clipped at papers' widths (PPO, with
+                  the dual clip)
 
 at a learning rate of those with which ours learns best in `bench_learning.py`, where nothing is stale, and at twice as
 much, with which it learns less; what is asked for is asked at the first. `--plot FILE` also draws it.
@@ -37,7 +38,7 @@ LAGS, UPDATES, SEEDS, BATCHES = (0, 1, 2, 4, 8), 2, 12, 100
 RATES = (2.8e-3, 5.6e-3)
 CLIPPED = LossConfig(correction=Correction.BYPASS)
 ARMS: Mapping[str, tuple[LossConfig, bool]] = {
-    "uncorrected": (CLIPPED, True),
+    "uncorrected": (LossConfig(), True),
     "clipped": (CLIPPED, False),
     "truncated": (LossConfig(), False),
 }

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import bench
 import histories
-from engine import MODEL, scoring_engine
+from engine import scoring_engine
 from histories import HACKS, QUALITIES, History, Kind, Message
 from remembering import Remembering
 from rich import box
@@ -101,7 +101,7 @@ def tokenizer() -> histories.Tokenizer:
     """SmolLM2's chat template and tokens, as the engine has them."""
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(MODEL)
+    loaded = AutoTokenizer.from_pretrained(bench.MODEL)
 
     @cache
     def of(messages: tuple[tuple[str, str], ...], is_open: bool) -> tuple[int, ...]:

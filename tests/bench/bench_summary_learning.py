@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import bench
 import histories
-from engine import MODEL, RunningEngine, scoring_engine
+from engine import RunningEngine, scoring_engine
 from histories import History, Kind, Message, Summary
 from remembering import Remembering
 from rich.progress import Progress
@@ -105,8 +105,8 @@ class Study:
 
     def __init__(self, running: RunningEngine, scratch: Path) -> None:
         self._running, self._scratch, self._names = running, scratch, count()
-        self._tokenizer = AutoTokenizer.from_pretrained(MODEL)
-        self._start = sharpened(MODEL, scratch / "start")
+        self._tokenizer = AutoTokenizer.from_pretrained(bench.MODEL)
+        self._start = sharpened(bench.MODEL, scratch / "start")
         self._scoring = spec.build(RewardSpec.model_validate(SPEC))
         # the judge's weights never change, and floors and ceilings are each history's own: asked once
         self._services = Services(likelihoods=Remembering(running.likelihoods()))
@@ -136,7 +136,7 @@ class Study:
         """A summary of each, sampled under `weights` and scored under the base weights."""
         version = await self._running.load(weights)
         sampled = await asyncio.gather(*map(self._sample, given))
-        await self._running.load(MODEL)
+        await self._running.load(bench.MODEL)
         made = [self._recorded(history, one, version) for history, one in zip(given, sampled, strict=True)]
         rewards = await asking.score_all(self._scoring, made, self._services)
         return [

@@ -1,7 +1,7 @@
 """`bench_learner.py` on a GPU: SmolLM2-135M, and the largest random Llama that fits. Not part of `make bench`.
 
-    gpu_learner.py                     two cases more than on a CPU: `*_compiled` has TRL's layers compiled as ours are
-    gpu_learner.py --models smollm2    one of them
+    gpu_learner.py                     SmolLM2's cases twice: in `*_compiled` TRL's layers are compiled as ours are
+    gpu_learner.py --models smollm2    one of the models
     gpu_learner.py --device cpu --rounds 1      the script itself, with a Llama of two layers and nothing else
 
 Weights are drawn at random, since a step costs the same whatever they are: of `.onstream/model` its shape and tokenizer
@@ -101,7 +101,8 @@ def measure(model: Path, batches: Mapping[str, Path], rounds: int, told: Told) -
                 side.take(path)
                 one = found[name]
                 one.choices[short] = quickest(side)
-                one.seconds[short] = [side.step(one.choices[short]) for _ in range(rounds)]
+                # a round of one side has nothing to do with one of the other: the quickest stands beside the quickest
+                one.seconds[short] = sorted(side.step(one.choices[short]) for _ in range(rounds))
                 one.gib[short] = side.peak_gib()
     return found
 

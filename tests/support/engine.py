@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import MODEL
 from ports import free_ports
 from upstreams import serving as serving_on
 
@@ -34,7 +35,6 @@ from serving.engine.recent import Recent
 from serving.engine.vocabulary import Vocabulary
 from serving.spool import Spool
 
-MODEL = Path(__file__).parents[2] / ".onstream" / "model"
 NAME = "smollm2"
 
 

@@ -6,7 +6,7 @@ attends by itself. Without one, attention is causal, by PyTorch's own kernel.
 A mask of T x T costs all of T x T on a CPU, seen or not. `Runs` attends piece by piece instead, and computes what is
 seen and little else; on a GPU `Blocks` leaves out what a block of places does not see of another.
 
-Shapes: B rows, H heads, G of keys and values, T places, d of a head.
+Shapes: B rows, H heads, G of keys and values, T places, K blocks of them, d of a head.
 """
 
 from collections.abc import Callable
@@ -119,7 +119,7 @@ class Blocks:
 
 
 def blocks(until_T: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of K blocks of places, which see some of a block, and which all of it: both K x K.
+    """Which blocks see some of which, and which all of them: rows see columns.
 
     `create_block_mask` says the same by way of all T x T, in 2.5 GiB for 16,384 places.
     """

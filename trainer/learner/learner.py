@@ -34,7 +34,7 @@ from trainer.learner.logps import chunked_logps
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
 from trainer.learner.losses import policy_loss
 from trainer.learner.parts import MOMENTS, WEIGHT, Held, Part
-from trainer.learner.ranks import Pass, Ranks, clip, layers, local
+from trainer.learner.ranks import Pass, Ranks, clip, compile_layers, layers, local
 from trainer.learner.sums import Sums
 from trainer.learner.update import StepMetrics, UpdateMetrics, lr_scale
 
@@ -77,9 +77,9 @@ class Learner:
         self._check_head(folder)
         if self._config.packing is not Packing.ROWS:
             self._check_packing(folder)
-        if self._config.compile_layers and torch.device(self._config.device).type == "cuda":
-            for layer in layers(model):
-                layer.compile(dynamic=True)
+        # with FSDP2's hooks in what is compiled it has not been run
+        if self._config.compile_layers and self._ranks.size == 1 and torch.device(self._config.device).type == "cuda":
+            compile_layers(model)
         self._optimizer = self._fresh_optimizer()
 
     def _recompute(self, folder: Path) -> None:

@@ -106,6 +106,12 @@ def layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
+def compile_layers(model: nn.Module) -> None:
+    """Each as it is first used, for passes of all sizes."""
+    for layer in layers(model):
+        layer.compile(dynamic=True)
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a tensor; it shares the memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
