@@ -1,6 +1,6 @@
 """Reward by how old the policy was that sampled, with the correction for it and without.
 
-The world, the learner and the advantages of `bench_learning.py`. A version is of two updates, and sessions are served
+The world, the learner and the advantages of `bench_learning.py`. A version is of four updates, and sessions are served
 by the policy as it was 0 to 8 versions ago. What differs is what the loss knows of that:
 
     truncated     the shipped default: min(pi_old / mu, 2), pi_old being the policy as the update began, and a clip
@@ -34,7 +34,7 @@ from runs import Curve, Run, Side, go_all
 
 from infra.config import Correction, LossConfig
 
-LAGS, UPDATES, SEEDS, BATCHES = (0, 1, 2, 4, 8), 2, 12, 100
+LAGS, UPDATES, SEEDS, BATCHES = (0, 1, 2, 4, 8), 4, 12, 200
 RATES = (2.8e-3, 5.6e-3)
 CLIPPED = LossConfig(correction=Correction.BYPASS)
 ARMS: Mapping[str, tuple[LossConfig, bool]] = {
