@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 sys.path.insert(0, str(Path(__file__).with_name("learning")))
@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from runs import BATCH, LANE_GROUP, LANE_SHARE, LAST, Curve, Run, Side, go_all
+from spread import interval
 
 from infra.config import TrajectoryWeight
 
@@ -47,7 +48,6 @@ NAMES = {
     Side.GROUPS: "groups",
     Side.LANE: "lane",
 }
-Z_975 = NormalDist().inv_cdf(0.975)
 TARGETS = {
     "seeds": (">=", LEAST_SEEDS),
     "gain_of_groups": (">=", 0.9),
@@ -102,20 +102,6 @@ def compare(given: Sequence[Run], tell: Tell) -> tuple[Found, dict[str, list[Cur
         for weight in TrajectoryWeight
     }
     return sides, by_weight
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean."""
-    half = t_975(len(values) - 1) * stdev(values) / len(values) ** 0.5
-    return fmean(values) - half, fmean(values) + half
-
-
-def t_975(freedom: int) -> float:
-    """Student's t, by its expansion around the normal's (Abramowitz and Stegun 26.7.5); 0.007 too little for 4."""
-    z = Z_975
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
 def at(curve: Curve, batch: int) -> float:

@@ -11,7 +11,8 @@ by the policy as it was 0 to 8 versions ago. What differs is what the loss knows
                   the dual clip)
 
 at a learning rate of those with which ours learns best in `bench_learning.py`, where nothing is stale, and at twice as
-much, with which it learns less; what is asked for is asked at the first. `--plot FILE` also draws it.
+much, with which it learns less. Shares kept are asked for at the first; how far the correction is ahead of none, seed
+by seed, is the mean of both. `--plot FILE` also draws it.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from runs import Curve, Run, Side, go_all
+from spread import interval
 
 from infra.config import Correction, LossConfig
 
@@ -43,7 +45,7 @@ ARMS: Mapping[str, tuple[LossConfig, bool]] = {
     "truncated": (LossConfig(), False),
 }
 Cells = dict[tuple[str, float, int], list[Curve]]
-TARGETS = {"kept_truncated": (">=", 0.8), "kept_uncorrected": ("<", 0.8), "kept_clipped": ("<", 0.8)}
+TARGETS = {"kept_truncated": (">=", 0.8), "over_uncorrected_low": (">", 0.0), "kept_clipped": ("<", 0.8)}
 
 
 def given(seeds: int) -> list[tuple[str, Run]]:
@@ -66,6 +68,14 @@ def kept(cells: Cells, arm: str, rate: float, lag: int) -> float:
     return (fmean(ends(cells, arm, rate, lag)) - first) / (fmean(ends(cells, arm, rate, 0)) - first)
 
 
+def ahead(cells: Cells) -> list[float]:
+    """By seed, how far the correction is ahead of none at the most versions: the mean over rates."""
+    pairs = [
+        zip(*(ends(cells, arm, rate, LAGS[-1]) for arm in ("truncated", "uncorrected")), strict=True) for rate in RATES
+    ]
+    return [fmean(own - other for own, other in seed) for seed in zip(*pairs, strict=True)]
+
+
 def figures(cells: Cells, seeds: int) -> dict[str, float]:
     """At the larger rate `_twice`, and at the smaller without a mark."""
     found: dict[str, float] = {"seeds": seeds, "versions": LAGS[-1], "updates": UPDATES}
@@ -74,6 +84,9 @@ def figures(cells: Cells, seeds: int) -> dict[str, float]:
             found[f"kept_{arm}{mark}"] = kept(cells, arm, rate, LAGS[-1])
             found[f"reward_{arm}{mark}"] = fmean(ends(cells, arm, rate, LAGS[-1]))
             found[f"fresh_{arm}{mark}"] = fmean(ends(cells, arm, rate, 0))
+    better = ahead(cells)
+    found["over_uncorrected"] = fmean(better)
+    found["over_uncorrected_low"], found["over_uncorrected_high"] = interval(better)
     return {name: round(value, 4) for name, value in found.items()}
 
 
