@@ -184,7 +184,9 @@ class Stage:
             names.SCORE, about | _told_of(waiting), parent=waiting.headers, of=TRAJECTORIES.name
         ) as span:
             source = Source(partition=waiting.where[1], offset=waiting.offset)
-            made = reward(self._scoring, trajectory, waiting.outcomes, self._clock(), source)
+            first = self._index.get(_turns_of(turn.trace_id for turn in trajectory.turns))
+            placed = first.source if first else None
+            made = reward(self._scoring, trajectory, waiting.outcomes, self._clock(), source, placed)
             telling.show(span, made)
             try:
                 receipt = send(self._log, REWARDS, session_key(trajectory.session_id), made)
@@ -233,13 +235,23 @@ def _told_of(waiting: _Waiting) -> names.Told:
 
 
 def _ids_in(reward: Reward) -> list[str]:
-    """What the index knows a reward by: its id, and where its trajectory lies, if that should be erased."""
-    source = reward.source
-    return [reward.reward_id] if source is None else [reward.reward_id, _at(source.partition, source.offset)]
+    """What the index knows a reward by: its id, where its trajectory lies, if that should be erased, and the turns that
+    it is the first of."""
+    found = [reward.reward_id]
+    if reward.source is not None:
+        found.append(_at(reward.source.partition, reward.source.offset))
+    if reward.first_reward is None:
+        found.append(_turns_of(reward.trace_ids))
+    return found
 
 
 def _at(partition: int, offset: int) -> str:
     return f"trajectory {partition}@{offset}"
+
+
+def _turns_of(trace_ids: Iterable[str]) -> str:
+    """A session's turns, which are the same in all revisions of it."""
+    return f"turns from {next(iter(trace_ids), '')}"
 
 
 def told(made: Reward) -> str:

@@ -64,7 +64,8 @@ class Item:
 
 
 class Inbox:
-    """The trainer's view of the rewards topic. `done` are traces that have their fate, or are used and will have it.
+    """The trainer's view of the rewards topic. `done` are traces that have their fate, or are used and will have it: of
+    those that have it, the last. What comes later about others is known by where their first reward lies.
 
     `began` is where each partition was first read, ever.
     Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so. Feedback named
@@ -126,11 +127,12 @@ class Inbox:
 
     def _keep(self, message: Message, reward: Reward) -> None:
         """Hold a reward. A trace that has its fate keeps it; one that is held goes to the reward's latest revision."""
+        is_used = self._is_used(reward, message.topic)
         if reward.revision > 1:
             self._give_up(reward)
-        if not self._known.isdisjoint(reward.trace_ids):
+        if is_used or not self._known.isdisjoint(reward.trace_ids):
             logger.info("%s: skipped traces of a reward that came again", place(message))
-        if self._known.issuperset(reward.trace_ids):
+        if is_used or self._known.issuperset(reward.trace_ids):
             return
         try:
             trajectory = trajectory_of(self._log, reward)
@@ -156,6 +158,17 @@ class Inbox:
             reward.assignment.group if reward.assignment else None,
         )
         self.items.append(_stripped(item))
+
+    def _is_used(self, reward: Reward, topic: str) -> bool:
+        """Whether an earlier reward of the same turns was used: the first lies before all that is held and unread, and
+        no later one is held."""
+        first = reward.first_reward
+        if first is None:
+            return False
+        where = (topic, first.partition)
+        held_from = next((item.offset for item in self.items if item.partition == where), self._next.get(where, 0))
+        names = set(reward.trace_ids)
+        return first.offset < held_from and all(names.isdisjoint(item.turns) for item in self.items)
 
     def _give_up(self, reward: Reward) -> None:
         """Let go of held traces that an earlier revision brought: `reward` has later feedback about them."""
@@ -220,6 +233,10 @@ class Inbox:
         """Rewards on the log behind those that were read, in partitions that were read at all. Raises `LogError`."""
         ends = self._log.ends(topics.REWARDS.name)
         return sum(max(0, ends.get(part, 0) - at) for (_, part), at in self._next.items())
+
+    def remember(self, done: Iterable[str]) -> None:
+        """Of traces that are not held, know those that are `done`, and no others any more."""
+        self._known = {*done, *(name for item in self.items for name in item.turns)}
 
     def expire(self, before: float) -> None:
         """Rule out what is in rewards made earlier: after a restart the log might not give them again."""

@@ -63,12 +63,17 @@ class Keeper:
         self.inbox = Inbox(
             log,
             self.state.positions,
-            (*self.state.fated, *names_of(self.state.used)),
+            self._done,
             tasks,
             config.privacy.train_altered,
             as_positions(self.state.began),
             config.trainer.loss.hinted_by,
         )
+
+    @property
+    def _done(self) -> tuple[str, ...]:
+        """Traces that have their fate, or will have it: of the former, the last."""
+        return (*self.state.fated, *names_of(self.state.used))
 
     # -- the learner
 
@@ -176,6 +181,7 @@ class Keeper:
             fates.tell(self._log, owed)
             self._log.flush(self._timeout_s)
             self._commit(self.state.model_copy(update={"fates": ()}))
+            self.inbox.remember(self._done)
             telling.ended(owed)
 
     def _commit(self, state: State, save: Save | None = None, positions: Positions | None = None) -> None:

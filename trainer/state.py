@@ -21,7 +21,8 @@ from trainer.advantages.baselines import Baselines
 from trainer.alarms import Health
 
 MAX_FATED = 65_536
-"""Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB."""
+"""Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB. Later
+revisions say themselves where the first reward of their turns lies (`trainer.inbox`)."""
 
 Offsets = dict[str, dict[int, int]]
 """Positions as JSON keeps them: topic, partition, offset."""

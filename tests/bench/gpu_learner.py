@@ -40,6 +40,9 @@ from trainer.learner.batching import minibatches
 
 BYTES_PER_WEIGHT = 16  # float32 weight, gradient and two moments
 ACTIVATIONS_SHARE = 0.25  # of the memory, left for activations, logits and casts
+SHARES = (1.0, 0.8, 0.6, 0.4)  # of the layers that would fit so: fewer until every case of both sides fits
+Model = tuple[Sequence[transformers.PretrainedConfig], Mapping[str, Told]]
+"""Shapes, of which the first is taken that fits, and what each kind of run is told."""
 SHAPE = cases.Shape(single=64, sessions=4, group=8, shared=2048, told=(60, 200), reply=(100, 400))
 TRIED = cases.Shape(single=3, sessions=1, turns=3, group=3, shared=64)
 TINY = transformers.LlamaConfig(
@@ -73,11 +76,11 @@ def num_weights(shape: transformers.PretrainedConfig) -> int:
         return sum(param.numel() for param in transformers.AutoModelForCausalLM.from_config(shape).parameters())
 
 
-def largest(memory_bytes: int) -> transformers.LlamaConfig:
-    """The deepest whose weights, gradients and moments leave the share for what else there is."""
+def most_layers(memory_bytes: int) -> int:
+    """Of `large`, whose weights, gradients and moments leave the share for what else there is."""
     room = memory_bytes * (1 - ACTIVATIONS_SHARE) / BYTES_PER_WEIGHT
     one, two = (num_weights(large(num_layers)) for num_layers in (1, 2))
-    return large(1 + int((room - one) / (two - one)))
+    return 1 + int((room - one) / (two - one))
 
 
 def write(shape: transformers.PretrainedConfig, folder: Path, device: str) -> Path:
@@ -145,22 +148,28 @@ def main(arguments: Sequence[str]) -> None:
     told = Told(device=asked.device, threads=torch.get_num_threads())
     plain = {"": told, "_compiled": replace(told, is_compiled=True)}
     if asked.device == "cpu":
-        models = {"tiny": (TINY, {"": told})}
+        models: dict[str, Model] = {"tiny": ((TINY,), {"": told})}
     else:
         versions = f"PyTorch {torch.__version__}, transformers {transformers.__version__}"
         print(f"{torch.cuda.get_device_name()}, {versions}")
-        small, deep = transformers.AutoConfig.from_pretrained(bench.MODEL), largest(torch.cuda.mem_get_info()[1])
-        known = {"smollm2": (small, plain), "large": (deep, {"": replace(told, recompute=True)})}
+        deepest = most_layers(torch.cuda.mem_get_info()[1])
+        known: dict[str, Model] = {
+            "smollm2": ((transformers.AutoConfig.from_pretrained(bench.MODEL),), plain),
+            "large": ([large(int(deepest * share)) for share in SHARES], {"": replace(told, recompute=True)}),
+        }
         models = {name: known[name] for name in asked.models}
     found: dict[str, float | None] = {}
-    for name, (shape, tolds) in models.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = write(shape, Path(scratch) / name / "model", asked.device)
-            if name != "large":  # float32 gradients of both sides, on the host
-                found |= differences(folder, Path(scratch), told)
-            batches = prepare(folder, Path(scratch) / "batches", TRIED if name == "tiny" else SHAPE, asked.device)
-            figured = run(folder, batches, asked.rounds, tolds, asked.peak_tflops * 1e12)
-        found |= {f"{name}_{figure}": value for figure, value in figured.items()}
+    for name, (shapes, tolds) in models.items():
+        for shape in shapes:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = write(shape, Path(scratch) / name / "model", asked.device)
+                if name != "large":  # float32 gradients of both sides, on the host
+                    found |= differences(folder, Path(scratch), told)
+                batches = prepare(folder, Path(scratch) / "batches", TRIED if name == "tiny" else SHAPE, asked.device)
+                figured = run(folder, batches, asked.rounds, tolds, asked.peak_tflops * 1e12)
+            found |= {f"{name}_{figure}": value for figure, value in figured.items()}
+            if None not in figured.values():
+                break
     difference = "float32_gradient_difference"
     bench.report("gpu_learner", found, {difference: TARGETS[difference]} if difference in found else {})
 

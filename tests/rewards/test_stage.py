@@ -16,7 +16,7 @@ from ingest.log.reader import replay, send
 from ingest.log.topics import FATES, REWARDS, TRAJECTORIES, dead_letters
 from ingest.log.trajectories import trajectory_of
 from ingest.records import codec
-from ingest.records.events import Fate, FateKind, Feedback, Headers, Reward, Trajectory, Turn, session_key
+from ingest.records.events import Fate, FateKind, Feedback, Headers, Reward, Source, Trajectory, Turn, session_key
 from ingest.records.named import IDS_HEADER, ids_header
 from rewards import spec
 from rewards.desks import Desks
@@ -246,6 +246,25 @@ def test_a_trajectory_that_comes_twice_has_one_reward(world: World, make_session
     world.put(make_session())
     run(stage)
     assert (len(world.rewards()), world.uncommitted()) == (1, 0)
+
+
+def test_a_later_reward_of_the_same_turns_says_where_their_first_lies(
+    world: World, make_session: MakeTrajectory
+) -> None:
+    """Also after a restart, and of turns that another session lies before."""
+    first = make_session(0, is_quick=True)
+    world.put(make_session(1, is_quick=True), first)
+    stage = world.stage()
+    run(stage)
+    lies = next(one for one in world.log.replay(REWARDS.name) if one.key == session_key("s0"))
+    world.put(first.model_copy(update={"trajectory_id": "j0b", "revision": 2}))
+    run(stage)
+    stage.close()
+    world.put(first.model_copy(update={"trajectory_id": "j0c", "revision": 3}))
+    run(world.stage())
+    told = {made.trajectory_id: made.first_reward for made in world.rewards()}
+    placed = Source(partition=lies.partition, offset=lies.offset)
+    assert told == {"j0": None, "j1": None, "j0b": placed, "j0c": placed}
 
 
 def test_another_spec_scores_what_waited_again(world: World, make_session: MakeTrajectory) -> None:

@@ -38,9 +38,13 @@ def open_inbox(log: InMemoryLog) -> Iterator[Callable[..., Inbox]]:
 
 @pytest.fixture
 def put(log: InMemoryLog, reward_of: RewardOf) -> Callable[..., Reward]:
+    """As the rewards stage does: a later reward of a session says where the first lies."""
+    firsts: dict[str, tuple[int, int]] = {}
+
     def put_(session: str, rewards: list[float | None], **fields: Any) -> Reward:
-        reward = reward_of(session, rewards, **fields)
-        send(log, topics.REWARDS, session_key(session), reward)
+        reward = reward_of(session, rewards, first=firsts.get(session), **fields)
+        placed = send(log, topics.REWARDS, session_key(session), reward)
+        firsts.setdefault(session, (placed.partition, placed.offset))
         return reward
 
     return put_
@@ -144,6 +148,57 @@ def test_an_earlier_revision_that_comes_again_takes_nothing_back(
         put("s", [revision / 10], revision=revision)
     inbox.poll(0.0)
     assert [turn.reward for item in inbox.items for turn in item.eligible] == [0.2]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_later_revision_of_what_was_used_trains_nothing_however_long_ago_that_was(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward], is_restarted: bool
+) -> None:
+    put("s", [0.1])
+    inbox = open_inbox()
+    inbox.poll(0.0)
+    positions = inbox.positions_after(1)
+    inbox.drop(1)
+    inbox.remember(())  # its fate was told so many fates ago
+    if is_restarted:
+        inbox = open_inbox(positions)
+        inbox.poll(0.0)
+    put("s", [0.9], revision=2)
+    put("s", [0.9], revision=3)
+    put("other", [0.5])
+    inbox.poll(0.0)
+    assert [item.revision for item in inbox.items] == [1] and inbox.num_eligible == 1
+
+
+def test_a_revision_takes_over_what_an_earlier_one_holds_though_the_first_was_left_behind(
+    open_inbox: Callable[..., Inbox], put: Callable[..., Reward]
+) -> None:
+    put("s", [0.1])
+    put("s", [0.5], revision=2)
+    inbox = open_inbox()
+    inbox.poll(0.0)
+    inbox.drop(1)  # the first, whose turn the second holds
+    inbox.remember(())
+    put("s", [0.9], revision=3)
+    inbox.poll(0.0)
+    assert [turn.reward for item in inbox.items for turn in item.eligible] == [0.9]
+
+
+def test_what_is_neither_held_nor_said_to_be_done_is_forgotten(
+    log: InMemoryLog, open_inbox: Callable[..., Inbox], reward_of: RewardOf
+) -> None:
+    """Both are bounded, so memory is. The rewards are of a release that did not say where the first one lies."""
+    inbox, reward = open_inbox(), reward_of("s", [1.0])
+    num_held = []
+    for done in (reward.trace_ids, ()):
+        send(log, topics.REWARDS, session_key("s"), reward)
+        inbox.poll(0.0)
+        num_held.append(len(inbox.items))
+        inbox.drop(1)
+        inbox.remember(done)
+    send(log, topics.REWARDS, session_key("s"), reward)
+    inbox.poll(0.0)
+    assert (*num_held, len(inbox.items)) == (1, 0, 1)
 
 
 def test_what_was_used_in_vain_is_read_again_and_what_has_its_fate_is_not(

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from ingest.records.events import TrialState
+from trainer.inbox import Inbox
 
 
 @pytest.mark.parametrize(("lora", "expected"), [({"rank": 4}, ["load 000000", "restore"]), (None, ["restore"])])
@@ -34,3 +35,20 @@ def test_adapters_are_restored_over_the_version_that_they_change_and_whole_weigh
     world.make_policy = Policy
     world.start()
     assert calls == expected
+
+
+def test_once_fates_are_told_the_inbox_remembers_no_more_of_them_than_the_checkpoint(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered = []
+    monkeypatch.setattr("trainer.state.MAX_FATED", 2)
+    monkeypatch.setattr(Inbox, "remember", lambda _self, done: remembered.append(done))
+    world = make_world()
+    world.bootstrap()
+    told = world.fill("a")
+    trainer = world.start()
+    for _ in range(8):
+        trainer.tick()
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    trainer.tick()
+    assert len(told) == 4 and remembered == [trainer.state.fated] and len(remembered[0]) == 2

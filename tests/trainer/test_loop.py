@@ -513,6 +513,31 @@ def test_late_feedback_on_a_turn_that_has_trained_trains_nothing_again(world: Wo
     assert world.fate(rewards[0]).version == 1
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_late_feedback_trains_nothing_again_however_many_fates_were_told_since(
+    world: World, is_restarted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.state.MAX_FATED", 2)
+    world.bootstrap()
+    rewards = world.fill("a")
+    trainer = world.start()
+    for number, name in enumerate("bcd", 1):
+        run(trainer)
+        world.decide(number, TrialState.PROMOTED, stable=number)
+        world.fill(name, version=number)
+    run(trainer)
+    assert len(trainer.state.fated) == 2
+    if is_restarted:
+        world.kill(trainer)
+        trainer = world.start()
+    world.reward("a0", [1.0], token=9700, version=3, revision=2)
+    world.decide(4, TrialState.PROMOTED, stable=4)
+    world.fill("e", version=4)
+    run(trainer)
+    assert sorted(world.weights(5)) == sorted(token for name in "abcde" for token in world.tokens(name))
+    assert world.fate(rewards[0]).version == 1
+
+
 def test_an_unscored_turn_waits_for_late_feedback_before_it_is_refused(world: World) -> None:
     world.bootstrap()
     trainer = world.start()

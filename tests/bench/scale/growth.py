@@ -235,7 +235,7 @@ def configuration() -> Figures:
 
 
 def fated() -> Figures:
-    """What the trainer's process remembers of a trace for as long as it runs."""
+    """What the trainer remembers of a trace, of the last that had their fate."""
     tracemalloc.start()
     known = set(trace_ids(100_000))
     held, _ = tracemalloc.get_traced_memory()
