@@ -67,7 +67,8 @@ class Inbox:
     """The trainer's view of the rewards topic. `done` are traces that have their fate, or are used and will have it: of
     those that have it, the last. What comes later about others is known by where their first reward lies.
 
-    `began` is where each partition was first read, ever.
+    `moved` are traces that a later revision took over and that have no fate yet: where their first reward lies says
+    nothing of them. `began` is where each partition was first read, ever.
     Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so. Feedback named
     `hinted_by` says of a turn that the next one's prompt corrects it.
     """
@@ -81,11 +82,13 @@ class Inbox:
         trains_altered: bool = False,
         began: Positions | None = None,
         hinted_by: str = "",
+        moved: Iterable[str] = (),
     ) -> None:
         self._log, self._tasks, self._trains_altered = log, tasks, trains_altered
         self._hinted_by = hinted_by
         self._next = dict(positions)
         self._known = set(done)
+        self.moved = set(moved)
         self.began = dict(began or {})
         self._reader: Reader | None = None
         self._assigned: frozenset[tuple[str, int]] = frozenset()
@@ -127,9 +130,9 @@ class Inbox:
 
     def _keep(self, message: Message, reward: Reward) -> None:
         """Hold a reward. A trace that has its fate keeps it; one that is held goes to the reward's latest revision."""
-        is_used = self._is_used(reward, message.topic)
         if reward.revision > 1:
             self._give_up(reward)
+        is_used = self._is_used(reward, message.topic)
         if is_used or not self._known.isdisjoint(reward.trace_ids):
             logger.info("%s: skipped traces of a reward that came again", place(message))
         if is_used or self._known.issuperset(reward.trace_ids):
@@ -160,15 +163,14 @@ class Inbox:
         self.items.append(_stripped(item))
 
     def _is_used(self, reward: Reward, topic: str) -> bool:
-        """Whether an earlier reward of the same turns was used: the first lies before all that is held and unread, and
-        no later one is held."""
+        """Whether the first reward of the same turns was: it lies before all that is held and unread, and no later one
+        had taken them over."""
         first = reward.first_reward
-        if first is None:
+        if first is None or not self.moved.isdisjoint(reward.trace_ids):
             return False
         where = (topic, first.partition)
         held_from = next((item.offset for item in self.items if item.partition == where), self._next.get(where, 0))
-        names = set(reward.trace_ids)
-        return first.offset < held_from and all(names.isdisjoint(item.turns) for item in self.items)
+        return first.offset < held_from
 
     def _give_up(self, reward: Reward) -> None:
         """Let go of held traces that an earlier revision brought: `reward` has later feedback about them."""
@@ -176,6 +178,7 @@ class Inbox:
         for index, item in enumerate(self.items):
             if item.revision < reward.revision and not names.isdisjoint(item.turns):
                 self._known -= names & item.turns.keys()
+                self.moved |= names & item.turns.keys()
                 left = {name: turn for name, turn in item.turns.items() if name not in names}
                 self.items[index] = _stripped(replace(item, turns=left))
 
@@ -234,9 +237,10 @@ class Inbox:
         ends = self._log.ends(topics.REWARDS.name)
         return sum(max(0, ends.get(part, 0) - at) for (_, part), at in self._next.items())
 
-    def remember(self, done: Iterable[str]) -> None:
-        """Of traces that are not held, know those that are `done`, and no others any more."""
-        self._known = {*done, *(name for item in self.items for name in item.turns)}
+    def remember(self, fated: Iterable[str], used: Iterable[str]) -> None:
+        """Of traces that are not held, know the last that have their fate, and those that will have it."""
+        self._known = {*fated, *used, *(name for item in self.items for name in item.turns)}
+        self.moved.difference_update(fated)
 
     def expire(self, before: float) -> None:
         """Rule out what is in rewards made earlier: after a restart the log might not give them again."""

@@ -63,17 +63,13 @@ class Keeper:
         self.inbox = Inbox(
             log,
             self.state.positions,
-            self._done,
+            (*self.state.fated, *names_of(self.state.used)),
             tasks,
             config.privacy.train_altered,
             as_positions(self.state.began),
             config.trainer.loss.hinted_by,
+            self.state.moved,
         )
-
-    @property
-    def _done(self) -> tuple[str, ...]:
-        """Traces that have their fate, or will have it: of the former, the last."""
-        return (*self.state.fated, *names_of(self.state.used))
 
     # -- the learner
 
@@ -119,7 +115,8 @@ class Keeper:
         self._log.flush(self._timeout_s)
         positions = self.inbox.positions_after(num_items)
         before = self.state
-        here = {"offsets": as_offsets(positions), "began": as_offsets(self.inbox.began), **changes}
+        read = {"began": as_offsets(self.inbox.began), "moved": tuple(sorted(self.inbox.moved))}
+        here = {"offsets": as_offsets(positions), **read, **changes}
         state = before.model_copy(update=here)
         if making is None:
             state = state.owing(one.fate(0, self._now()) for one in used)
@@ -181,7 +178,7 @@ class Keeper:
             fates.tell(self._log, owed)
             self._log.flush(self._timeout_s)
             self._commit(self.state.model_copy(update={"fates": ()}))
-            self.inbox.remember(self._done)
+            self.inbox.remember(self.state.fated, names_of(self.state.used))
             telling.ended(owed)
 
     def _commit(self, state: State, save: Save | None = None, positions: Positions | None = None) -> None:

@@ -115,7 +115,8 @@ class State(_Frozen):
     store's weights of `base`, fresh optimiser). `loaded` is the version whose weights were taken from the store last:
     adapters are changes of them. `fates` are decided but not yet confirmed by the log. `fated` are the
     last traces that were given one, and `seen` the sketches of the prompts that trained last, by tenant: without them a
-    restart would weigh the same turns otherwise. `began` is where each partition was first read.
+    restart would weigh the same turns otherwise. `began` is where each partition was first read, and `moved` are traces
+    without a fate that a later reward took over from an earlier one (`trainer.inbox`).
     `health` is what alarms compare the next update with.
     """
 
@@ -132,6 +133,7 @@ class State(_Frozen):
     fallback: Standing | None = None
     fates: tuple[Fate, ...] = ()
     fated: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
     mean_reward: float | None = None
     health: Health = Health()
 
@@ -176,9 +178,13 @@ class State(_Frozen):
     def owing(self, fates: Iterable[Fate]) -> "State":
         """With more fates to tell."""
         more = tuple(fates)
-        names = [name for fate in more for name in fate.trace_ids]
+        names = dict.fromkeys(name for fate in more for name in fate.trace_ids)
         return self.model_copy(
-            update={"fates": (*self.fates, *more), "fated": (*self.fated, *names)[-MAX_FATED:]},
+            update={
+                "fates": (*self.fates, *more),
+                "fated": (*self.fated, *names)[-MAX_FATED:],
+                "moved": tuple(name for name in self.moved if name not in names),
+            },
         )
 
 

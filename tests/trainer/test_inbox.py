@@ -159,7 +159,7 @@ def test_a_later_revision_of_what_was_used_trains_nothing_however_long_ago_that_
     inbox.poll(0.0)
     positions = inbox.positions_after(1)
     inbox.drop(1)
-    inbox.remember(())  # its fate was told so many fates ago
+    inbox.remember((), ())  # its fate was told so many fates ago
     if is_restarted:
         inbox = open_inbox(positions)
         inbox.poll(0.0)
@@ -178,7 +178,7 @@ def test_a_revision_takes_over_what_an_earlier_one_holds_though_the_first_was_le
     inbox = open_inbox()
     inbox.poll(0.0)
     inbox.drop(1)  # the first, whose turn the second holds
-    inbox.remember(())
+    inbox.remember((), ())
     put("s", [0.9], revision=3)
     inbox.poll(0.0)
     assert [turn.reward for item in inbox.items for turn in item.eligible] == [0.9]
@@ -195,7 +195,7 @@ def test_what_is_neither_held_nor_said_to_be_done_is_forgotten(
         inbox.poll(0.0)
         num_held.append(len(inbox.items))
         inbox.drop(1)
-        inbox.remember(done)
+        inbox.remember(done, ())
     send(log, topics.REWARDS, session_key("s"), reward)
     inbox.poll(0.0)
     assert (*num_held, len(inbox.items)) == (1, 0, 1)
