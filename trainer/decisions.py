@@ -1,6 +1,7 @@
 """What a decision makes of a checkpoint. Pure: a state becomes the next, and says which traces the log gives again.
 
-    promoted   the candidate is stable; the version in the making goes on from it, as it did
+    promoted   the candidate is stable; the version in the making goes on from it, as it did, and is due: however much
+               waits on the log, users are served what was learnt
     rejected   back to stable. What the version in the making had used is taken again; the candidate's own turns have
                had their say and keep their fate
     expired    back to stable. Nobody judged the candidate: its turns are taken again too
@@ -44,7 +45,7 @@ def promoted(state: State, clock: Clock) -> Decided:
     changes = {
         "base": candidate.version,
         "candidate": None,
-        "making": making if is_making else None,
+        "making": making.model_copy(update={"is_due": True}) if making is not None and is_making else None,
         "fallback": candidate.standing if is_making else None,
     }
     fates = [one.fate(candidate.version, clock.now) for one in used]

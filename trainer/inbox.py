@@ -6,6 +6,7 @@ read again from where its use began (`go_back`).
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -97,6 +98,11 @@ class Inbox:
     @property
     def num_eligible(self) -> int:
         return sum(len(item.eligible) for item in self.items)
+
+    @property
+    def oldest_at(self) -> float:
+        """When the reward of the first eligible turn was made, in Unix seconds; infinite where there is none."""
+        return next((item.at for item in self.items if item.eligible), math.inf)
 
     def poll(self, timeout_s: float) -> None:
         """Read on. Raises `LogError`."""
@@ -206,6 +212,10 @@ class Inbox:
         return next(
             (n for n, item in enumerate(self.items) if item.eligible or item.waits(late_after)), len(self.items)
         )
+
+    def num_leading_before(self, at: float) -> int:
+        """How many items from the first on are of rewards made before `at` and hold nothing that may train."""
+        return next((n for n, item in enumerate(self.items) if item.eligible or item.at >= at), len(self.items))
 
     def positions_after(self, num_items: int) -> Positions:
         """Where reading goes on once the first `num_items` are used: at the first reward left, or the next unread."""

@@ -116,6 +116,7 @@ class Trainer:
         """Poll, or wait outside the group while the inbox is full: a member that does not poll would be expelled."""
         is_long = len(self._inbox.items) >= MAX_ITEMS_HELD and not self._may_step(self._releases.served)
         if self._is_full or is_long:
+            self._inbox.expire(self._clock.log_keeps_from)  # what lies behind is read before the log lets go of it
             self._inbox.close()
             self._stop.wait(POLL_S)
         else:
@@ -126,9 +127,15 @@ class Trainer:
         return self._inbox.num_eligible >= self._own.batch_turns
 
     def _settle(self) -> None:
-        """Give fates to the rewards at the head of the inbox in which nothing can train."""
-        self._settle_at = self._now() + SETTLE_S
-        self._inbox.expire(self._clock.log_keeps_from)
+        """Give fates to the rewards at the head of the inbox in which nothing can train.
+
+        What the log may not give again cannot be taken again either: no decision is waited for.
+        """
+        self._settle_at, keeps_from = self._now() + SETTLE_S, self._clock.log_keeps_from
+        self._inbox.expire(keeps_from)
+        num_old = self._inbox.num_leading_before(keeps_from)
+        if num_old:
+            self._steps.let_go(self._inbox.items[:num_old], is_decided=True)
         num_items = self._inbox.num_leading_ineligible(self._now() - self._own.late_feedback_s)
         if num_items and self._closed is not Closed.TURNS:
             self._steps.let_go(self._inbox.items[:num_items])
@@ -172,7 +179,13 @@ class Trainer:
 
     @property
     def _can_step(self) -> bool:
-        return self._is_full and self._may_step(self._releases.served)
+        return self._has_batch and self._may_step(self._releases.served)
+
+    @property
+    def _has_batch(self) -> bool:
+        """Whether the inbox holds an update's turns: as many as it should have, or fewer that have waited long."""
+        is_old = self._now() - self._inbox.oldest_at >= self._own.max_batch_age_s
+        return self._is_full or (is_old and self._inbox.num_eligible >= self._own.minibatch_turns)
 
     def _may_step(self, served: Served) -> bool:
         """Whether turns may train now: for a version that takes some, and knowing whose weights sampled them."""
@@ -184,7 +197,7 @@ class Trainer:
     def _step(self) -> None:
         served = self._latest()
         self._steps.rule_out(served)
-        if not self._is_full or not self._may_step(served):
+        if not self._has_batch or not self._may_step(served):
             return
         self._enter(self._resting())
         self._enter(Phase.UPDATING)

@@ -34,6 +34,7 @@ class Closed(StrEnum):
     KL = "it is far from stable"
     ESS = "a few tokens carry its last step"
     ALARM = "an alarm undid a step"
+    DUE = "what it goes on from was promoted"
 
 
 def closed(making: Making, config: TrainerConfig, now: float) -> Closed | None:
@@ -44,6 +45,8 @@ def closed(making: Making, config: TrainerConfig, now: float) -> Closed | None:
         return Closed.ALARM
     if making.num_turns == 0:
         return None
+    if making.is_due and making.num_turns >= config.min_version_turns:
+        return Closed.DUE
     if now - making.begun_at > config.max_version_age_s:
         return Closed.AGE
     if config.max_version_kl and making.stable_kl is not None and making.stable_kl > config.max_version_kl:

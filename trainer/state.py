@@ -82,7 +82,8 @@ class CandidateVersion(_Frozen):
 class Making(_Frozen):
     """A version in the making: what it has used so far, and how healthy its last step was.
 
-    `alarm` is why a step was undone that would have been its next. `metrics` are over all of its `num_updates`.
+    `alarm` is why a step was undone that would have been its next; with `is_due` the version that it goes on from was
+    promoted since. `metrics` are over all of its `num_updates`.
     """
 
     begun_at: float
@@ -95,6 +96,7 @@ class Making(_Frozen):
     ess: float = 1.0
     stable_kl: float | None = None
     alarm: str | None = None
+    is_due: bool = False
     contexts: tuple[dict[str, str], ...] = ()
 
     def using(self, used: tuple["Used", ...]) -> "Making":

@@ -119,13 +119,12 @@ class Stepper:
             self.let_go([_refused(item) for item in items], health=health)
         self._keeper.bring_learner()
 
-    def let_go(self, items: Sequence[Item], health: Health | None = None) -> None:
-        """The first items of the inbox are used, and nothing in them trains."""
+    def let_go(self, items: Sequence[Item], health: Health | None = None, *, is_decided: bool = False) -> None:
+        """The first items of the inbox are used, and none of it trains; with `is_decided`, whatever a trial says."""
         state = self._keeper.state
         used = used_of(items, ())
         making = state.making or (Making(begun_at=self._now()) if state.candidate else None)
-        if making is not None:
-            making = making.using(used)
+        making = None if making is None or is_decided else making.using(used)
         self._keeper.use(len(items), used, making, health=health or state.health)
 
 

@@ -63,7 +63,11 @@ class LogConfig(Section):
     local: bool = Field(True, description="`onstream up` starts a small Kafka-protocol broker on `brokers` itself")
     partitions: int = Field(4, ge=1)
     replication: int = Field(1, ge=1)
-    retention_s: Seconds = 86_400.0
+    retention_s: Seconds = Field(
+        604_800.0,
+        description="of topics that are not kept for ever, as Kafka's own default; turns that wait for two trials"
+        " are taken again from there",
+    )
     assignor: Literal["eager", "cooperative"] = "eager"
     timeout_s: Seconds = 30.0
     security: LogSecurity = LogSecurity()

@@ -85,6 +85,9 @@ class TrainerConfig(Host):
 
     port: Port = Field(8200, description="how far the next version is, read-only")
     batch_turns: int = Field(256, ge=2, description="scored turns in one update; a version holds one or more of them")
+    max_batch_age_s: Seconds = Field(
+        86_400.0, description="once the first of its turns has waited so long, `minibatch_turns` are an update too"
+    )
     min_version_turns: int = Field(
         1, ge=1, description="scored turns that a version holds before it may be published, unless a bound closes it"
     )

@@ -52,11 +52,12 @@ def told(state: State) -> dict[str, tuple[str, int | None]]:
 K_TOLD = {"k": ("trained", 5), "held": ("held_out", None)}
 
 
-def test_a_promotion_makes_the_candidate_stable_and_leaves_the_version_in_the_making_alone() -> None:
+def test_a_promotion_makes_the_candidate_stable_and_the_version_in_the_making_due() -> None:
     before = on_trial(MAKING)
     found = decisions.promoted(before, CLOCK)
     state = found.state
-    assert (state.base, state.candidate, state.making, state.fallback) == (5, None, MAKING, TRIED)
+    due = MAKING.model_copy(update={"is_due": True})
+    assert (state.base, state.candidate, state.making, state.fallback) == (5, None, due, TRIED)
     assert state.standing == before.standing and found.again == ()
     assert told(state) == K_TOLD and state.fated == ("k", "held")
 

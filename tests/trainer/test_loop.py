@@ -416,6 +416,28 @@ def test_turns_expire_before_the_log_lets_go_of_their_reward(world: World) -> No
     assert world.fate(reward).kind is FateKind.EXPIRED
 
 
+@pytest.mark.parametrize(("num", "trains"), [(3, True), (2, True), (1, False)])
+def test_turns_that_have_waited_long_train_though_they_are_fewer_than_a_batch(
+    world: World, num: int, trains: bool
+) -> None:
+    """Where users say little, a batch would take longer to fill than the log keeps them."""
+    world.bootstrap()
+    world.reward("silent", [None])
+    trainer = world.start()
+    run(trainer)
+    world.time += world.config.trainer.max_batch_age_s
+    world.fill("a", sessions=num)
+    run(trainer)
+    world.time += world.config.trainer.max_batch_age_s - 1.0
+    run(trainer)
+    assert world.published() == []
+    world.time += 1.0
+    run(trainer)
+    assert len(world.published()) == trains
+    if trains:
+        assert sorted(world.weights(1)) == world.tokens("a", sessions=num)
+
+
 def test_an_alarm_stops_the_publish_and_the_learner_goes_back(world: World) -> None:
     world.bootstrap()
     rewards = world.fill("a")

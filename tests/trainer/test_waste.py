@@ -57,6 +57,59 @@ def test_a_promotion_publishes_what_was_made_meanwhile_at_once_as_a_child_of_sta
     assert {world.fate(reward).version for reward in rewards} == {2}
 
 
+def test_a_promotion_publishes_what_was_made_meanwhile_though_more_waits_on_the_log(world: World) -> None:
+    """Else nothing would be served where users say more than the learner trains."""
+    trainer = on_trial(world)
+    world.fill("b")
+    run(trainer)
+    world.fill("c", version=1)
+    world.fill("d", version=1)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    assert world.store.versions() == [0, 1, 2] and sorted(world.weights(2)) == world.tokens("a") + world.tokens("b")
+    world.decide(2, TrialState.CANARY, stable=1)
+    run(trainer)
+    assert trainer.status["turns_in_making"] == 8
+
+
+def test_what_waits_on_the_log_longer_than_that_keeps_it_has_a_fate(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version takes no more, its trial does not end, and the inbox holds less than what waits."""
+    monkeypatch.setattr("trainer.loop.MAX_ITEMS_HELD", 3)
+    world = make_world(max_version_turns=4)
+    trainer = on_trial(world)
+    world.fill("b")
+    run(trainer, 1)
+    waiting = [*world.fill("c", sessions=7), world.reward("silent", [None]), *world.fill("d", sessions=7)]
+    world.time += 0.8 * world.config.log.retention_s
+    run(trainer, 2)
+    assert trainer.status["turns_in_making"] == 4 and world.fates() == {}
+    world.time += 0.15 * world.config.log.retention_s
+    for _ in range(4):
+        world.time += SETTLE_S
+        run(trainer, 2)
+    assert {world.fate(reward).kind for reward in waiting} == {FateKind.EXPIRED, FateKind.REFUSED}
+    assert sum(map(len, world.fates().values())) == len(waiting)
+
+
+@pytest.mark.parametrize(("least", "expected"), [(4, [0, 1, 2]), (5, [0, 1])])
+def test_what_was_made_meanwhile_is_published_once_it_holds_what_a_version_must(
+    make_world: Any, least: int, expected: list[int]
+) -> None:
+    world = make_world(min_version_turns=least)
+    world.bootstrap()
+    world.fill("a", sessions=8)
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.CANARY)
+    world.fill("b")
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    run(trainer)
+    assert world.store.versions() == expected
+
+
 def test_a_rejection_takes_again_what_came_meanwhile_except_what_the_rejected_version_sampled(world: World) -> None:
     trainer = on_trial(world)
     stable, own = world.fill("b"), world.fill("c", version=1)

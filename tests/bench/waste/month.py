@@ -92,10 +92,8 @@ class Month:
             "batch_turns": plan.batch_turns,
             "minibatch_turns": plan.batch_turns,
             "lr": plan.lr,
-            "max_version_age_s": 30 * DAY_S,
         }
-        given = {"run_dir": str(folder), "model": {"path": str(folder)}, "trainer": own}
-        self._config = Config.model_validate({**given, "log": {"retention_s": plan.days * DAY_S}})
+        self._config = Config.model_validate({"run_dir": str(folder), "model": {"path": str(folder)}, "trainer": own})
         self._log = InMemoryLog()
         self._log.create([TopicSpec(topic.name, 1 if topic.ordered else 2, None) for topic in topics.ALL])
         self._store = VersionStore(str(folder / "store"))
