@@ -7,9 +7,10 @@ read again from where its use began (`go_back`).
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from infra import telemetry
 from infra.errors import ErasedError
@@ -25,7 +26,10 @@ from trainer.hinting import corrected
 
 logger = logging.getLogger(__name__)
 
+_NOBODY: Mapping[str, float] = MappingProxyType({})
+
 GROUP = "trainer"
+UNSCORED = Ineligible(Reason.UNSCORED)
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,20 @@ class Item:
     def ineligible(self) -> dict[str, Ineligible]:
         return {trace_id: turn for trace_id, turn in self.turns.items() if isinstance(turn, Ineligible)}
 
-    def waits(self, late_after: float) -> bool:
-        """Whether a turn of it is unscored, and it was made after `late_after`."""
-        return self.at > late_after and Ineligible(Reason.UNSCORED) in self.turns.values()
+    def waiting(self, late_after: float) -> dict[str, float]:
+        """Its unscored turns, with the time it was made at, where that was after `late_after`."""
+        if self.at <= late_after:
+            return {}
+        return {trace_id: self.at for trace_id, turn in self.turns.items() if turn == UNSCORED}
 
 
 class Inbox:
     """The trainer's view of the rewards topic. `done` are traces that have their fate, or are used and will have it: of
     those that have it, the last. What comes later about others is known by where their first reward lies.
 
-    `moved` are traces that a later revision took over and that have no fate yet: where their first reward lies says
-    nothing of them. `began` is where each partition was first read, ever.
+    Where the first reward lies says nothing of two kinds of traces, which have no fate yet: `moved` were taken over by
+    a later revision; `waiting`, by when they were rewarded, were passed without a score, which late feedback may still
+    give them. `began` is where each partition was first read, ever.
     Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so. Feedback named
     `hinted_by` says of a turn that the next one's prompt corrects it.
     """
@@ -84,12 +91,13 @@ class Inbox:
         began: Positions | None = None,
         hinted_by: str = "",
         moved: Iterable[str] = (),
+        waiting: Mapping[str, float] = _NOBODY,
     ) -> None:
         self._log, self._tasks, self._trains_altered = log, tasks, trains_altered
         self._hinted_by = hinted_by
         self._next = dict(positions)
         self._known = set(done)
-        self.moved = set(moved)
+        self.moved, self.waiting = set(moved), dict(waiting)
         self.began = dict(began or {})
         self._reader: Reader | None = None
         self._assigned: frozenset[tuple[str, int]] = frozenset()
@@ -138,10 +146,10 @@ class Inbox:
         """Hold a reward. A trace that has its fate keeps it; one that is held goes to the reward's latest revision."""
         if reward.revision > 1:
             self._give_up(reward)
-        is_used = self._is_used(reward, message.topic)
-        if is_used or not self._known.isdisjoint(reward.trace_ids):
+        new = self._new(reward, message.topic)
+        if len(new) < len(reward.trace_ids):
             logger.info("%s: skipped traces of a reward that came again", place(message))
-        if is_used or self._known.issuperset(reward.trace_ids):
+        if not new:
             return
         try:
             trajectory = trajectory_of(self._log, reward)
@@ -149,8 +157,11 @@ class Inbox:
             screened = corrected(screened, trajectory, self._hinted_by)
         except ErasedError:
             trajectory, screened = None, dict.fromkeys(reward.trace_ids, Ineligible(Reason.ERASED))
-        turns = {name: turn for name, turn in screened.items() if name not in self._known}
+        turns = {name: turn for name, turn in screened.items() if name in new}
         self._known |= turns.keys()
+        for name in self.waiting.keys() & turns.keys():
+            del self.waiting[name]
+            self.moved.add(name)
         item = Item(
             (message.topic, message.partition),
             message.offset,
@@ -168,15 +179,16 @@ class Inbox:
         )
         self.items.append(_stripped(item))
 
-    def _is_used(self, reward: Reward, topic: str) -> bool:
-        """Whether the first reward of the same turns was: it lies before all that is held and unread, and no later one
-        had taken them over."""
+    def _new(self, reward: Reward, topic: str) -> set[str]:
+        """Its traces that are neither held nor used: where the first reward of the same turns lies before all that is
+        held and unread, those that were not used with it."""
+        new = set(reward.trace_ids) - self._known
         first = reward.first_reward
-        if first is None or not self.moved.isdisjoint(reward.trace_ids):
-            return False
+        if first is None:
+            return new
         where = (topic, first.partition)
         held_from = next((item.offset for item in self.items if item.partition == where), self._next.get(where, 0))
-        return first.offset < held_from
+        return new & (self.moved | self.waiting.keys()) if first.offset < held_from else new
 
     def _give_up(self, reward: Reward) -> None:
         """Let go of held traces that an earlier revision brought: `reward` has later feedback about them."""
@@ -204,18 +216,22 @@ class Inbox:
                 return index + 1
         return len(self.items)
 
-    def num_leading_ineligible(self, late_after: float) -> int:
-        """How many items from the first on hold nothing that may train, nor may yet be scored by late feedback.
+    def num_leading_ineligible(self, before: float = math.inf) -> int:
+        """How many items from the first on, of rewards made `before`, in Unix seconds, hold nothing that may train."""
+        return next((n for n, item in enumerate(self.items) if item.eligible or item.at >= before), len(self.items))
 
-        Unscored turns of rewards made after `late_after`, in Unix seconds, still wait for that.
-        """
-        return next(
-            (n for n, item in enumerate(self.items) if item.eligible or item.waits(late_after)), len(self.items)
-        )
+    def wait(self, waiting: Mapping[str, float]) -> None:
+        """These are passed without a score; a later revision may take them over."""
+        self.waiting |= waiting
+        self._known.difference_update(waiting)
 
-    def num_leading_before(self, at: float) -> int:
-        """How many items from the first on are of rewards made before `at` and hold nothing that may train."""
-        return next((n for n, item in enumerate(self.items) if item.eligible or item.at >= at), len(self.items))
+    def stop_waiting(self, late_after: float, most: int) -> tuple[str, ...]:
+        """Take out and return the traces that wait since `late_after` or longer, and the oldest beyond the `most`."""
+        num = max(len(self.waiting) - most, sum(at <= late_after for at in self.waiting.values()))
+        oldest = sorted(self.waiting, key=self.waiting.__getitem__)[:num]
+        for name in oldest:
+            del self.waiting[name]
+        return tuple(oldest)
 
     def positions_after(self, num_items: int) -> Positions:
         """Where reading goes on once the first `num_items` are used: at the first reward left, or the next unread."""

@@ -22,7 +22,8 @@ Fates that wait for no decision are owed by the checkpoint of the step that used
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from infra.config import Config
 from infra.storage import Place
@@ -37,6 +38,8 @@ from trainer.inbox import Inbox
 from trainer.learner.update import Policy
 from trainer.publish import publish
 from trainer.state import CandidateVersion, Making, State, Used, as_offsets, as_positions, names_of
+
+_NOBODY: Mapping[str, float] = MappingProxyType({})
 
 
 class Keeper:
@@ -69,6 +72,7 @@ class Keeper:
             as_positions(self.state.began),
             config.trainer.loss.hinted_by,
             self.state.moved,
+            self.state.waiting,
         )
 
     # -- the learner
@@ -109,13 +113,17 @@ class Keeper:
         used: tuple[Used, ...],
         making: Making | None,
         save: Save | None = None,
+        waiting: Mapping[str, float] = _NOBODY,
         **changes: object,
     ) -> None:
-        """The first items of the inbox have been used, for `making` or, without one, for good."""
+        """The first items of the inbox have been used, for `making` or, without one, for good, but for what of them is
+        `waiting` for a score."""
         self._log.flush(self._timeout_s)
+        self.inbox.wait(waiting)
         positions = self.inbox.positions_after(num_items)
         before = self.state
         read = {"began": as_offsets(self.inbox.began), "moved": tuple(sorted(self.inbox.moved))}
+        read |= {"waiting": dict(self.inbox.waiting)}
         here = {"offsets": as_offsets(positions), **read, **changes}
         state = before.model_copy(update=here)
         if making is None:
@@ -125,6 +133,11 @@ class Keeper:
             state = state.model_copy(update={"making": making, "fallback": fallback})
         self._commit(state, save, positions)
         self.inbox.drop(num_items)
+        self.tell()
+
+    def end(self, used: Used) -> None:
+        """These have their fate, whatever becomes of any version."""
+        self._commit(self.state.owing([used.fate(0, self._now())]))
         self.tell()
 
     def close_making(self, making: Making, alarm: str) -> None:

@@ -133,10 +133,11 @@ class Trainer:
         """
         self._settle_at, keeps_from = self._now() + SETTLE_S, self._clock.log_keeps_from
         self._inbox.expire(keeps_from)
-        num_old = self._inbox.num_leading_before(keeps_from)
+        num_old = self._inbox.num_leading_ineligible(keeps_from)
         if num_old:
             self._steps.let_go(self._inbox.items[:num_old], is_decided=True)
-        num_items = self._inbox.num_leading_ineligible(self._now() - self._own.late_feedback_s)
+        self._steps.stop_waiting(keeps_from)
+        num_items = self._inbox.num_leading_ineligible()
         if num_items and self._closed is not Closed.TURNS:
             self._steps.let_go(self._inbox.items[:num_items])
 

@@ -4,7 +4,7 @@ How much it holds is a matter of data and health. While another version is on tr
 time, until a bound says that it has gone far enough from what serves; then turns wait on the log.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -54,15 +54,16 @@ def closed(making: Making, config: TrainerConfig, now: float) -> Closed | None:
     return Closed.ESS if making.ess < config.min_version_ess else None
 
 
-def used_of(items: Sequence[Item], trained: Iterable[str]) -> tuple[Used, ...]:
-    """How each trace of these ended, alike ones together: those of `trained` in the version, others as items say."""
+def used_of(items: Sequence[Item], trained: Iterable[str], waiting: Collection[str] = ()) -> tuple[Used, ...]:
+    """How each trace of these ended, alike ones together: those of `trained` in the version, others as items say. Those
+    that are `waiting` have not."""
     names, at = frozenset(trained), min((item.at for item in items), default=0.0)
     alike: dict[tuple[FateKind, str], list[str]] = {}
     for item in items:
         for name, turn in item.turns.items():
             if name in names:
                 alike.setdefault((FateKind.TRAINED, ""), []).append(name)
-            elif isinstance(turn, Ineligible):
+            elif isinstance(turn, Ineligible) and name not in waiting:
                 alike.setdefault((turn.fate, turn.told), []).append(name)
     return tuple(
         Used(trace_ids=tuple(found), kind=kind, reason=reason, rewarded_at=at)

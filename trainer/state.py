@@ -24,6 +24,9 @@ MAX_FATED = 65_536
 """Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB. Later
 revisions say themselves where the first reward of their turns lies (`trainer.inbox`)."""
 
+MAX_WAITING = 65_536
+"""Traces that may wait for late feedback to score them, in the checkpoint too: 4 MB. Beyond, the oldest are refused."""
+
 Offsets = dict[str, dict[int, int]]
 """Positions as JSON keeps them: topic, partition, offset."""
 
@@ -117,8 +120,9 @@ class State(_Frozen):
     store's weights of `base`, fresh optimiser). `loaded` is the version whose weights were taken from the store last:
     adapters are changes of them. `fates` are decided but not yet confirmed by the log. `fated` are the
     last traces that were given one, and `seen` the sketches of the prompts that trained last, by tenant: without them a
-    restart would weigh the same turns otherwise. `began` is where each partition was first read, and `moved` are traces
-    without a fate that a later reward took over from an earlier one (`trainer.inbox`).
+    restart would weigh the same turns otherwise. `began` is where each partition was first read, `moved` are traces
+    without a fate that a later reward took over from an earlier one, and `waiting` those that no reward scored yet, by
+    when they were rewarded (`trainer.inbox`).
     `health` is what alarms compare the next update with.
     """
 
@@ -136,6 +140,7 @@ class State(_Frozen):
     fates: tuple[Fate, ...] = ()
     fated: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
+    waiting: dict[str, float] = {}
     mean_reward: float | None = None
     health: Health = Health()
 
@@ -186,6 +191,7 @@ class State(_Frozen):
                 "fates": (*self.fates, *more),
                 "fated": (*self.fated, *names)[-MAX_FATED:],
                 "moved": tuple(name for name in self.moved if name not in names),
+                "waiting": {name: at for name, at in self.waiting.items() if name not in names},
             },
         )
 

@@ -23,11 +23,11 @@ from trainer.advantages.batch import Batch, make_batch
 from trainer.advantages.repeats import Seen
 from trainer.alarms import Alarm, Health, alarm
 from trainer.eligibility import EligibleTurn, Ineligible, Reason, eligibility_of
-from trainer.inbox import GROUP, Item
+from trainer.inbox import GROUP, UNSCORED, Item
 from trainer.keeping import Keeper
 from trainer.learner.update import Policy, UpdateMetrics
 from trainer.making import grown, used_of
-from trainer.state import Making
+from trainer.state import MAX_WAITING, Making, Used
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,8 @@ class Stepper:
     ) -> None:
         """An update that stands."""
         state, own = self._keeper.state, self._config
-        used = used_of(items, (turn.trace_id for turn in batch.turns))
+        waiting = self._waiting(items)
+        used = used_of(items, (turn.trace_id for turn in batch.turns), waiting)
         making = state.making or Making(begun_at=self._now())
         if not making.num_turns:  # what was let go for it before says nothing of how old it is
             making = making.model_copy(update={"begun_at": self._now()})
@@ -98,6 +99,7 @@ class Stepper:
             used,
             making,
             save=self._policy.save,
+            waiting=waiting,
             step=state.step + 1,
             baselines=state.baselines.after(batch.columns, metrics.moved, own.baselines, counts),
             seen=dict(Seen(state.seen).after(batch.fairness.asked, own.near_duplicate_window).sketches),
@@ -122,10 +124,23 @@ class Stepper:
     def let_go(self, items: Sequence[Item], health: Health | None = None, *, is_decided: bool = False) -> None:
         """The first items of the inbox are used, and none of it trains; with `is_decided`, whatever a trial says."""
         state = self._keeper.state
-        used = used_of(items, ())
+        waiting = self._waiting(items)
+        used = used_of(items, (), waiting)
         making = state.making or (Making(begun_at=self._now()) if state.candidate else None)
         making = None if making is None or is_decided else making.using(used)
-        self._keeper.use(len(items), used, making, health=health or state.health)
+        self._keeper.use(len(items), used, making, waiting=waiting, health=health or state.health)
+
+    def _waiting(self, items: Sequence[Item]) -> dict[str, float]:
+        """Unscored turns of these that late feedback may score yet."""
+        late_after = self._now() - self._config.late_feedback_s
+        return {name: at for item in items for name, at in item.waiting(late_after).items()}
+
+    def stop_waiting(self, log_keeps_from: float) -> None:
+        """Refuse turns that nobody scored in time, or while the log keeps them."""
+        late_after = max(self._now() - self._config.late_feedback_s, log_keeps_from)
+        names = self._keeper.inbox.stop_waiting(late_after, MAX_WAITING)
+        if names:
+            self._keeper.end(Used(trace_ids=names, kind=UNSCORED.fate, reason=UNSCORED.told))
 
 
 def _refused(item: Item) -> Item:

@@ -141,7 +141,9 @@ class TrainerConfig(Host):
         description="`turns`: a trajectory's turns count 1 together; `tokens`: its tokens do; `none`: each turn does",
     )
     alarms: AlarmsConfig = AlarmsConfig()
-    late_feedback_s: Seconds = Field(60.0, description="how long an unscored turn waits for feedback that comes late")
+    late_feedback_s: Seconds = Field(
+        86_400.0, description="how long an unscored turn waits for feedback that comes late, of the last 65,536 that do"
+    )
     max_user_share: AnyShare = Field(0.1, description="of a batch; never below twice an equal share")
     max_tenant_share: AnyShare = Field(1.0, description="of a batch; never below twice an equal share")
     near_duplicate_from: AnyShare = Field(0.75, description="similarity from which on two prompts are near duplicates")

@@ -298,7 +298,7 @@ def test_every_trace_of_a_batch_has_exactly_one_fate_with_its_reason(world: Worl
     assert world.fates() == {}  # a trial that expires would give them back
     world.decide(1, TrialState.PROMOTED, stable=1)
     run(trainer)
-    world.time += SETTLE_S
+    world.time += world.config.trainer.late_feedback_s
     run(trainer)
     assert set(world.fates()) == {turn.trace_id for reward in rewards[:6] for turn in reward.turns}
     assert world.fate(mixed, 0).version == 1
@@ -558,6 +558,54 @@ def test_late_feedback_trains_nothing_again_however_many_fates_were_told_since(
     run(trainer)
     assert sorted(world.weights(5)) == sorted(token for name in "abcde" for token in world.tokens(name))
     assert world.fate(rewards[0]).version == 1
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_turn_without_a_score_waits_for_late_feedback_though_others_train_meanwhile(
+    make_world: Any, is_restarted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other turn of its session has trained, so long ago that nobody remembers it."""
+    monkeypatch.setattr("trainer.state.MAX_FATED", 2)
+    world = make_world(max_staleness=2)
+    world.bootstrap()
+    half = world.reward("half", [0.5, None], token=7)
+    world.fill("a", sessions=3)
+    trainer = world.start()
+    run(trainer)
+    world.decide(1, TrialState.PROMOTED, stable=1)
+    world.fill("b", version=1)
+    run(trainer)
+    assert world.fate(half, 0).version == 1 and half.trace_ids[1] not in world.fates()
+    if is_restarted:
+        world.kill(trainer)
+        trainer = world.start()
+    world.reward("half", [0.5, 0.9], token=7, revision=2)
+    world.decide(2, TrialState.PROMOTED, stable=2)
+    world.fill("c", sessions=3, version=2)
+    run(trainer)
+    expected = [7, 7, 8, 8, *world.tokens("a", 3), *world.tokens("b"), *world.tokens("c", 3)]
+    assert sorted(world.weights(3)) == sorted(expected)
+    world.decide(3, TrialState.PROMOTED, stable=3)
+    world.time += world.config.trainer.late_feedback_s
+    run(trainer)
+    assert world.fate(half, 1).version == 3 and world.fate(half, 0).version == 1
+
+
+def test_of_the_turns_that_wait_for_a_score_the_oldest_are_refused_where_they_are_too_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.steps.MAX_WAITING", 2)
+    world.bootstrap()
+    trainer = world.start()
+    silent = []
+    for _ in range(4):
+        silent.append(world.reward(f"silent{len(silent)}", [None]))
+        world.time += SETTLE_S
+        run(trainer, 2)
+    world.time += SETTLE_S
+    run(trainer, 2)
+    assert set(world.fates()) == {silent[0].trace_ids[0], silent[1].trace_ids[0]}
+    assert list(trainer.state.waiting) == [reward.trace_ids[0] for reward in silent[2:]]
 
 
 def test_an_unscored_turn_waits_for_late_feedback_before_it_is_refused(world: World) -> None:
