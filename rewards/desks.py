@@ -129,13 +129,13 @@ class _Desk:
         except Exception as exc:  # a user's scorer may raise anything; a crash is no number
             if limit.expired():
                 raise UnavailableError(f"no answer within {self._cost.timeout_s:g} s") from exc
-            return self._crashed(batch, f"{type(exc).__name__}: {exc}")
+            return self._crashed(batch, type(exc).__name__, str(exc))
         if _are_outcomes(outcomes, len(batch)):
             return outcomes
         return self._crashed(batch, f"must return {len(batch)} of Scored or Unscored, got {type(outcomes).__name__}")
 
-    def _crashed(self, batch: Sequence[Question], what: str) -> list[Outcome]:
-        return [crashed(self._scorer, question.turn, what) for question in batch]
+    def _crashed(self, batch: Sequence[Question], what: str, message: str = "") -> list[Outcome]:
+        return [crashed(self._scorer, question.turn, what, message) for question in batch]
 
     async def _wait(self, batch: dict[Question, float], reason: str) -> None:
         self._reason = reason

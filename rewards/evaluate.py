@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from infra import telemetry
 from ingest.records.events import (
     Component,
     Part,
@@ -225,7 +226,7 @@ def _score(scorer: Scorer, trajectory: Trajectory, turn: Turn) -> Outcome:
     try:
         outcome: object = scorer.score(trajectory, turn)
     except Exception as exc:  # noqa: BLE001 - a user's scorer may raise anything; a crash is no number, least of all 0
-        return crashed(scorer, turn, f"{type(exc).__name__}: {exc}")
+        return crashed(scorer, turn, type(exc).__name__, str(exc))
     if isinstance(outcome, Scored | Unscored):
         return outcome
     return crashed(scorer, turn, f"must return Scored or Unscored, got {type(outcome).__name__}")
@@ -235,15 +236,20 @@ def _known(scorer: BatchScorer, trajectory: Trajectory, turn: Turn) -> Outcome |
     try:
         outcome: object = scorer.applies(trajectory, turn)
     except Exception as exc:  # noqa: BLE001 - as above
-        return crashed(scorer, turn, f"{type(exc).__name__}: {exc}")
+        return crashed(scorer, turn, type(exc).__name__, str(exc))
     if outcome is None or isinstance(outcome, Unscored):
         return outcome
     return crashed(scorer, turn, f"`applies` must return Unscored or None, got {type(outcome).__name__}")
 
 
-def crashed(scorer: AnyScorer, turn: Turn, what: str) -> Unscored:
-    """The outcome of a scorer that did not keep to its protocol; logged."""
-    logger.warning("scorer %s crashed on trace %s: %s", scorer.name, turn.trace_id, what)
+def crashed(scorer: AnyScorer, turn: Turn, what: str, message: str = "") -> Unscored:
+    """The outcome of a scorer that did not keep to its protocol; logged.
+
+    `message` is the exception's. It may quote what a user typed, and rewards are not sealed: it stays in this process's
+    own log.
+    """
+    told = telemetry.Local(f": {message}" if message else "")
+    logger.warning("scorer %s crashed on trace %s: %s%s", scorer.name, turn.trace_id, what, told)
     return Unscored(f"crashed: {what}")
 
 

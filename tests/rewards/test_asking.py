@@ -118,11 +118,11 @@ class Odd:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (KeyError("missing"), "crashed: KeyError: 'missing'"),
-        (TimeoutError("mine"), "crashed: TimeoutError: mine"),
+        (KeyError("missing"), "crashed: KeyError"),
+        (TimeoutError("mine"), "crashed: TimeoutError"),
         (asyncio.CancelledError(), "crashed: CancelledError"),
-        ([Scored(1.0)], "crashed: must return 2 of Scored or Unscored"),
-        ([Scored(1.0), 0.5], "crashed: must return 2 of Scored or Unscored"),
+        ([Scored(1.0)], "crashed: must return 2 of Scored or Unscored, got list"),
+        ([Scored(1.0), 0.5], "crashed: must return 2 of Scored or Unscored, got list"),
         (None, "crashed: must return 2 of Scored or Unscored, got NoneType"),
         (0.5, "crashed: `applies` must return Unscored or None, got float"),
     ],
@@ -138,7 +138,7 @@ def test_what_is_no_answer_is_unscored_and_not_asked_again(
 ) -> None:
     scorer = Odd(make_patient().cost, answer)
     made = loop.run_until_complete(score(scoring(scorer), make_trajectory(make_turn(0), make_turn(1)), Services()))
-    assert all(str(outcome).startswith(told) for outcome in said(made))
+    assert set(said(made)) == {told}
     assert "scorer odd crashed on trace t1" in caplog.text
     assert loop.time() == 0.0
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from infra.errors import ConfigError
+from infra.telemetry import Local
 from ingest.records.events import Assignment, Feedback, Group, Part, Trajectory, Turn, TurnKind
 from rewards import spec
 from rewards.evaluate import evaluate
@@ -38,6 +39,14 @@ class Crashing:
 
     def score(self, trajectory: Trajectory, turn: Turn) -> Outcome:
         raise KeyError("missing")
+
+
+class Quoting:
+    name = "quoting"
+    version = "1"
+
+    def score(self, trajectory: Trajectory, turn: Turn) -> Outcome:
+        return Scored(float("what a user typed"))
 
 
 class Careless:
@@ -143,6 +152,16 @@ def test_a_crash_is_unscored_and_never_zero(
     assert component.unscored.startswith("crashed: ")
     assert (reward.value, reward.has_signal, reward.guardrails) == (0.5, False, {})
     assert scorer.name in caplog.text
+
+
+def test_what_a_crashed_scorer_said_stays_in_this_process(
+    make_trajectory: MakeTrajectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    reward = evaluate(with_scorer(Quoting()), make_trajectory(), at=0.0)
+    assert reward.components[0].unscored == "crashed: ValueError"
+    assert "what a user typed" in caplog.text
+    for record in caplog.records:
+        assert not any("typed" in str(one) and not isinstance(one, Local) for one in record.args or ())
 
 
 def test_guardrails_are_rates_and_never_part_of_the_reward(
