@@ -1,7 +1,8 @@
 """Ids that a stage's own topic holds, and where, on this machine's disk: what was done before costs no replay.
 
 The topic is the truth and the file a copy of what it says, up to a position in each partition. Lost, damaged or of
-another layout, it is made anew from the whole topic. Copying goes:
+another layout, it is made anew from the whole topic. A record whose person was erased is known by what its message
+names without a key: its session's key and its traces. Copying goes:
 
     1. the stage appends records to its topic, and flushes
     2. `note` copies their ids and, where they lie right behind the position, moves it: one transaction
@@ -14,6 +15,7 @@ what lies beyond the position, whoever wrote it. Two processes may share a file:
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +23,13 @@ from pathlib import Path
 from typing import Generic, NamedTuple
 
 from infra.config import Config
-from infra.errors import RecordError, StoreError
+from infra.errors import ErasedError, NewerError, RecordError, StoreError
 from ingest.log.protocol import EventLog, Message, Receipt
+from ingest.log.reader import place, too_old
 from ingest.log.topics import Topic
 from ingest.records import codec
 from ingest.records.events import AnyRecord, Source
+from ingest.records.named import trace_ids_in
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +78,10 @@ class Index(Generic[AnyRecord]):
         kind: type[AnyRecord],
         ids: Callable[[AnyRecord], Iterable[str]],
         at: Callable[[AnyRecord], float],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`ids` are a record's, `at` is its time in Unix seconds. Raises `StoreError`."""
+        self._clock = clock
         self._log, self._topic, self._kind, self._ids, self._at = log, topic, kind, ids, at
         self._db = _open(path)
         self._looked_up_to = ""  # in the order of ids
@@ -95,6 +101,7 @@ class Index(Generic[AnyRecord]):
 
         Raises:
             LogError: the log is away.
+            NewerError: a record is of a version newer than this process knows: what it says was done is not known.
         """
         begin = {(self._topic.name, part): next_ for part, next_ in self._positions().items() if part in partitions}
         ends = self._log.ends(self._topic.name)
@@ -149,11 +156,15 @@ class Index(Generic[AnyRecord]):
     def _copy(self, message: Message) -> bool:
         self._db.execute("REPLACE INTO positions VALUES (?, ?)", (message.partition, message.offset + 1))
         try:
-            record = codec.decode(message.value, message.headers, self._kind)
+            named = self.named(codec.decode(message.value, message.headers, self._kind))
+        except NewerError as exc:
+            raise too_old(message, exc) from exc
+        except ErasedError:  # its own time is lost with it: the present keeps its ids for as long as any record's
+            named = Named((message.key, *trace_ids_in(message.key, message.headers)), self._clock())
         except RecordError as exc:
-            logger.warning("%s/%d@%d: skipped: %s", message.topic, message.partition, message.offset, exc)
+            logger.warning("%s: skipped: %s", place(message), exc)
             return False
-        self._db.executemany(_PUT, _rows(message.partition, message.offset, self.named(record)))
+        self._db.executemany(_PUT, _rows(message.partition, message.offset, named))
         return True
 
     @contextmanager

@@ -90,7 +90,7 @@ def replay(log: EventLog, topic: Topic, kind: type[AnyRecord], begin: Positions 
         try:
             yield codec.decode(message.value, message.headers, kind)
         except NewerError as exc:
-            raise _too_old(message, exc) from exc
+            raise too_old(message, exc) from exc
         except RecordError as exc:
             logger.warning("%s: skipped: %s", place(message), exc)
 
@@ -100,7 +100,8 @@ def place(message: Message) -> str:
     return f"{message.topic}/{message.partition}@{message.offset}"
 
 
-def _too_old(message: Message, exc: NewerError) -> NewerError:
+def too_old(message: Message, exc: NewerError) -> NewerError:
+    """The error of a reader that cannot leave out a message of a newer version, and stops."""
     return NewerError(f"{place(message)}: {exc}; without it nothing here can go on")
 
 
@@ -203,7 +204,7 @@ class Follower:
                 record = codec.decode(message.value, message.headers, self._kinds[message.topic])
                 found.append((record, message.headers))
             except NewerError as exc:
-                self._newer = _too_old(message, exc)
+                self._newer = too_old(message, exc)
                 if not found:
                     raise self._newer from exc
                 return found

@@ -80,7 +80,9 @@ class Assembler:
         self._num_partitions, self._horizon_s = config.log.partitions, config.ingest.horizon_s
         # A trace is read again only while it is on its topic, and a session that may hold the position back is open.
         self._remember_s = config.log.retention_s + config.ingest.horizon_s
-        self._index = Index(index_path(config, GROUP), log, TRAJECTORIES, Trajectory, ids_in, lambda one: one.closed_at)
+        self._index = Index(
+            index_path(config, GROUP), log, TRAJECTORIES, Trajectory, ids_in, lambda one: one.closed_at, clock
+        )
         self._elders = Elders(log, self._index)
         self._late = Late(settle_s(config.ingest))
         self.table = SessionTable(config.ingest, self._closed_at)

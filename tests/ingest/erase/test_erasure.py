@@ -18,6 +18,7 @@ from ingest.lake.storage import Storage
 from ingest.lake.table import Lake
 from ingest.lake.touched import touched
 from ingest.log import fates
+from ingest.log.index import index_path
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
 from ingest.log.reader import replay
@@ -189,13 +190,18 @@ def test_a_session_that_is_open_when_its_user_is_erased_ends_refused(
     assert world.inner.lag("ingest", [TRACES.name]) == {TRACES.name: 0}
 
 
+@pytest.mark.parametrize("is_index_lost", [False, True])
 def test_traces_that_had_a_trajectory_get_no_fate_from_ingest_when_they_are_read_again(
-    world: World, said: MakeTrace
+    world: World, said: MakeTrace, is_index_lost: bool
 ) -> None:
     stage = world.stage()
     world.put(trace := said())
     world.run(stage, until=100.0)
     world.erase()
+    if is_index_lost:
+        stage.close()
+        index_path(world.config, "ingest").unlink()
+        stage = world.stage()
     for message in list(world.inner.replay(TRACES.name)):
         world.inner.append(message.topic, message.key, message.value, message.headers)
     world.run(stage, until=200.0)

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import StoreError
+from infra.errors import NewerError, StoreError
 from ingest.log.index import Entry, Index, Named
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, Receipt, TopicSpec
 from ingest.log.reader import send
 from ingest.log.topics import FATES
+from ingest.records.codec import ERASED_HEADER
 from ingest.records.events import Fate, FateKind, Source
+from ingest.records.named import IDS_HEADER, ids_header
 
 Open = Callable[[], Index[Fate]]
 BOTH = (0, 1)
@@ -51,7 +53,7 @@ def open_index(log: Counted, file: Path) -> Iterator[Open]:
     def open_() -> Index[Fate]:
         for before in opened:
             before.close()
-        opened.append(Index(file, log, FATES, Fate, lambda one: one.trace_ids, lambda one: one.at))
+        opened.append(Index(file, log, FATES, Fate, lambda one: one.trace_ids, lambda one: one.at, lambda: 20.0))
         return opened[-1]
 
     yield open_
@@ -147,6 +149,26 @@ def test_an_unreadable_record_is_passed(log: Counted, open_index: Open) -> None:
     put(log, fate("a"))
     index = open_index()
     assert index.catch_up(BOTH) == 1 and index.get("a")
+
+
+def test_of_an_erased_record_what_its_message_names_is_known_as_long_as_if_it_were_new(
+    log: Counted, open_index: Open
+) -> None:
+    headers = {"schema": "fate/1", ERASED_HEADER: "user-a", IDS_HEADER: ids_header(["k-a", "k-" + "0" * 32])}
+    receipt = log.append(FATES.name, "k", b"", headers)
+    index = open_index()
+    assert index.catch_up(BOTH) == 1
+    entry = Entry(Source(partition=receipt.partition, offset=receipt.offset), 20.0)
+    assert index.find(["k", "k-a", "k-" + "0" * 32, "a"]) == {"k": entry, "k-a": entry, "k-" + "0" * 32: entry}
+
+
+def test_a_record_that_is_too_new_is_not_passed_and_named(log: Counted, open_index: Open) -> None:
+    put(log, fate("a"))
+    receipt = log.append(FATES.name, "a", b"{}", {"schema": "fate/99"})
+    where = f"{FATES.name}/{receipt.partition}@{receipt.offset}"
+    for _ in "again":
+        with pytest.raises(NewerError, match=f"{where}: .*upgrade the reader"):
+            open_index().catch_up(BOTH)
 
 
 def test_old_ids_are_forgotten(log: Counted, open_index: Open) -> None:
