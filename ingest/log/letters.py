@@ -4,21 +4,27 @@
     parked    `<topic>.<group>.parked`: of a version that its reader does not know yet; put back once one does
     late      `<topic>.<group>.late`: feedback that came after its session closed; a note, and never put back
 
+A letter is as sealed as its message was: of somebody who was erased since that was read, there is none.
+
 Delivery is at least once, so the same message may be written twice: it counts once, by where it lay. Putting letters
 back is `ingest.log.redrive`'s.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from infra import telemetry
+from infra.errors import ErasedError
 from infra.telemetry import metrics, names
 from ingest.log.places import Place
 from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import dead_letters, parked
 from ingest.records.events import Headers
+
+logger = logging.getLogger(__name__)
 
 REDRIVEN = "redriven"  # the header that counts how often a message was put back
 
@@ -77,20 +83,27 @@ class Letter:
         return cls(message, origin, known, message.headers.get(_ERROR + "message", ""), at)
 
 
-def bury(log: EventLog, group: str, message: Message, failure: Failure, told: str) -> None:
-    """Append a message to its group's dead letters, and count it. `told` says what was wrong."""
-    write(log, dead_letters(message.topic, group), message, failure, told)
-    telemetry.count(metrics.DEAD_LETTERS, 1, {names.DESTINATION: message.topic, names.CAUSE: failure.value})
+def bury(log: EventLog, group: str, message: Message, failure: Failure, told: str) -> bool:
+    """Append a message to its group's dead letters, and count it. `told` says what was wrong. As `write` does."""
+    is_written = write(log, dead_letters(message.topic, group), message, failure, told)
+    if is_written:
+        telemetry.count(metrics.DEAD_LETTERS, 1, {names.DESTINATION: message.topic, names.CAUSE: failure.value})
+    return is_written
 
 
-def park(log: EventLog, group: str, message: Message, told: str) -> None:
-    """Append a message to what its group keeps until it knows its version. It is no dead letter."""
-    write(log, parked(message.topic, group), message, Failure.NEWER, told)
-    telemetry.count(metrics.PARKED, 1, {names.DESTINATION: message.topic})
+def park(log: EventLog, group: str, message: Message, told: str) -> bool:
+    """Append a message to what its group keeps until it knows its version. It is no dead letter. As `write` does."""
+    is_written = write(log, parked(message.topic, group), message, Failure.NEWER, told)
+    if is_written:
+        telemetry.count(metrics.PARKED, 1, {names.DESTINATION: message.topic})
+    return is_written
 
 
-def write(log: EventLog, topic: str, message: Message, failure: Failure, told: str) -> None:
-    """Append a message to `topic` as it was, with error headers."""
+def write(log: EventLog, topic: str, message: Message, failure: Failure, told: str) -> bool:
+    """Append a message to `topic` as it was, with error headers.
+
+    `False`: it is not written, since whom it is about was erased after it was read.
+    """
     errors = {
         "topic": message.topic,
         "partition": str(message.partition),
@@ -100,7 +113,12 @@ def write(log: EventLog, topic: str, message: Message, failure: Failure, told: s
         "at": f"{time.time():.3f}",
     }
     headers = message.headers | {_ERROR + name: value for name, value in errors.items()}
-    log.append(topic, message.key, message.value, headers)
+    try:
+        log.append(topic, message.key, message.value, headers)
+    except ErasedError as exc:
+        logger.info("%s/%d@%d: no letter: %s", message.topic, message.partition, message.offset, exc)
+        return False
+    return True
 
 
 def each(log: EventLog, topic: str) -> Iterator[Letter]:

@@ -153,12 +153,12 @@ class Reader:
             return Erased.of(message)
         except NewerError as exc:
             logger.warning("%s: parked: %s", place(message), exc)
-            letters.park(self._log, self._group, message, str(exc))
-            return None
+            is_kept = letters.park(self._log, self._group, message, str(exc))
+            return None if is_kept else Erased.of(message)
         except RecordError as exc:
             logger.error("%s: dead-lettered: %s", place(message), exc)
-            letters.bury(self._log, self._group, message, Failure.UNREADABLE, str(exc))
-            return None
+            is_kept = letters.bury(self._log, self._group, message, Failure.UNREADABLE, str(exc))
+            return None if is_kept else Erased.of(message)
 
     def close(self) -> None:
         self.subscription.close()

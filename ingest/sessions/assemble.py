@@ -44,13 +44,14 @@ from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Erased, Reader, labels, place, send
 from ingest.log.topics import FEEDBACK, READERS, TRACES, TRAJECTORIES, late_letters
 from ingest.log.trajectories import read_at
-from ingest.records.codec import SUBJECT_HEADER
+from ingest.records.codec import ERASED_HEADER, SUBJECT_HEADER
 from ingest.records.events import (
     SESSION_END,
     CloseReason,
     Fate,
     FateKind,
     Feedback,
+    Headers,
     Record,
     Source,
     Trace,
@@ -162,7 +163,9 @@ class Assembler:
             assert trace.prefix is not None
             told = f"trace {trace.trace_id}: its prefix leans on trace {trace.prefix.parent}, which is not on the log"
             logger.error("%s: dead-lettered: %s", place(message), told)
-            letters.bury(self._log, GROUP, message, Failure.ORPHANED, told)
+            if not letters.bury(self._log, GROUP, message, Failure.ORPHANED, told):
+                fates.erased(self._log, [trace.trace_id], now)
+                return
             lost = Fate(trace_ids=(trace.trace_id,), kind=FateKind.DEAD_LETTERED, reason=ORPHANED, at=now)
             fates.tell(self._log, [lost])
 
@@ -178,8 +181,8 @@ class Assembler:
         named = f"trace {feedback.trace_id!r:.100}" if feedback.trace_id else f"session {feedback.session_id!r:.100}"
         told = f"feedback {feedback.feedback_id}: nothing is known of {named}: {why}"
         logger.warning("%s: dead-lettered: %s", place(unclaimed.message), telemetry.Local(told))
-        letters.bury(self._log, GROUP, unclaimed.message, Failure.UNCLAIMED, told)
-        telemetry.count(metrics.FEEDBACK_UNCLAIMED)
+        if letters.bury(self._log, GROUP, unclaimed.message, Failure.UNCLAIMED, told):
+            telemetry.count(metrics.FEEDBACK_UNCLAIMED)
 
     def _saw(self, where: Where, at: float) -> None:
         self._seen_until[where] = max(at, self._seen_until.get(where, at))
@@ -210,29 +213,35 @@ class Assembler:
                     self._note_late(late)
 
     def _revise(self, source: Source, late: Sequence[LateFeedback], now: float) -> bool:
-        """Issue the trajectory at `source` again. Whether the log still has it."""
+        """Issue the trajectory at `source` again. Whether the log still has it, and takes it with any of the feedback.
+
+        Feedback whose person was erased since it was read has no part in it.
+        """
         try:
             found = read_at(self._log, source)
         except ErasedError:
             found = None
         if found is None:
             return False
-        before, headers = found
-        message = late[-1][1]
-        revised = amended(before, (feedback for feedback, _ in late), now)
-        about = [headers, *(message.headers for _, message in late)]
-        subjects = {name for one in about for name in one.get(SUBJECT_HEADER, "").split()}
-        self._write(Closed(message.key, revised, message.headers, tuple(sorted(subjects)), tuple(about[:-1])))
+        if not self._write(_revision(*found, late, now)):
+            late = [one for one in late if self._is_there(one[1])]
+            if not late or not self._write(_revision(*found, late, now)):
+                return False
         telemetry.count(metrics.FEEDBACK_LATE, len(late))
         return True
+
+    def _is_there(self, message: Message) -> bool:
+        """Whether a message that was read before can be read still."""
+        found = self._log.fetch(message.topic, message.partition, message.offset)
+        return found is not None and ERASED_HEADER not in found.headers
 
     def _note_late(self, late: Sequence[LateFeedback]) -> None:
         """Nothing can be amended by it: that is noted."""
         for feedback, message in late:
             told = f"feedback {feedback.feedback_id}: came after its session closed"
             logger.info("%s: %s", place(message), telemetry.Local(told))
-            letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told)
-            telemetry.count(metrics.FEEDBACK_LATE)
+            if letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told):
+                telemetry.count(metrics.FEEDBACK_LATE)
 
     def _look_up(self, records: Iterable[Record | Erased | None]) -> None:
         """Ask the index once for what a batch will ask of it id by id: nothing is noted while it is laid."""
@@ -246,7 +255,11 @@ class Assembler:
         entry = self._index.get(name)
         return None if entry is None else entry.at
 
-    def _write(self, closed: Closed) -> None:
+    def _write(self, closed: Closed) -> bool:
+        """Append a trajectory, or tell the fate of traces that the log does not take so. Whether it did.
+
+        A revision's traces have their fate by the first of their trajectories: none is told of them here.
+        """
         trajectory = closed.trajectory
         begun, told = time.monotonic(), _told_of(trajectory) if telemetry.is_tracing() else None
         with telemetry.span(names.CLOSE_SESSION, told, closed.headers, closed.contexts, of=TRACES.name):
@@ -255,12 +268,14 @@ class Assembler:
             try:
                 receipt = send(self._log, TRAJECTORIES, closed.key, trajectory, about)
                 self._written.append((receipt, self._index.named(trajectory)))
-            except ErasedError:
-                fates.erased(self._log, traces, self._clock())
-                return
             except RecordError as exc:
-                fates.dead_letter(self._log, trajectory, str(exc), self._clock())
-                return
+                if trajectory.revision > 1:
+                    logger.warning("trajectory %s is not issued again: %s", trajectory.trajectory_id, exc)
+                elif isinstance(exc, ErasedError):
+                    fates.erased(self._log, traces, self._clock())
+                else:
+                    fates.dead_letter(self._log, trajectory, str(exc), self._clock())
+                return False
         if telemetry.is_measuring():
             telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, _about_messages())
             self._closed[trajectory.closed] += 1
@@ -273,6 +288,7 @@ class Assembler:
             len(trajectory.turns),
             len(trajectory.feedback),
         )
+        return True
 
     def _known_until(self) -> dict[int, float]:
         """Partition index -> until when its records are known, for those that may have unread ones."""
@@ -325,6 +341,15 @@ class Assembler:
         """Leave the group. Nothing is committed that was not flushed."""
         self._reader.close()
         self._index.close()
+
+
+def _revision(before: Trajectory, headers: Headers, late: Sequence[LateFeedback], now: float) -> Closed:
+    """The next revision of a trajectory whose message had these headers."""
+    message = late[-1][1]
+    about = [headers, *(message.headers for _, message in late)]
+    subjects = {name for one in about for name in one.get(SUBJECT_HEADER, "").split()}
+    revised = amended(before, (feedback for feedback, _ in late), now)
+    return Closed(message.key, revised, message.headers, tuple(sorted(subjects)), tuple(about[:-1]))
 
 
 def _about_messages() -> names.Told:

@@ -22,11 +22,11 @@ from ingest.log.index import index_path
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
 from ingest.log.reader import replay
-from ingest.log.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES
+from ingest.log.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters, late_letters
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.sealed_log import SealedLog, opened
 from ingest.records import codec
-from ingest.records.events import Fate, FateKind, Feedback, Trace, Trajectory, key_of, session_key
+from ingest.records.events import SESSION_END, Fate, FateKind, Feedback, Trace, Trajectory, key_of, session_key
 from ingest.sessions.assemble import Assembler
 
 MakeTrace = Callable[..., Trace]
@@ -227,6 +227,57 @@ def test_late_feedback_on_an_erased_session_amends_nothing(
     world.put(make_feedback(at=100.0, session_id="s"))
     world.run(stage, until=200.0)
     assert len(list(world.inner.replay(TRAJECTORIES.name))) == 1
+
+
+def test_feedback_that_waits_for_its_session_when_its_user_is_erased_leaves_no_letter(
+    world: World, make_feedback: MakeFeedback
+) -> None:
+    stage = world.stage()
+    world.put(make_feedback(session_id="s", user=BOB, comment=WORDS))
+    world.run(stage, until=10.0)
+    world.erase(BOB)
+    world.run(stage, until=2 * world.config.ingest.horizon_s)
+    assert world.inner.lag("ingest", [FEEDBACK.name]) == {FEEDBACK.name: 0}
+    assert list(world.inner.replay(dead_letters(FEEDBACK.name, "ingest"))) == []
+
+
+@pytest.mark.parametrize("name", ["thumb", SESSION_END])
+def test_late_feedback_whose_user_is_erased_while_it_waits_has_no_part_and_changes_no_fate(
+    world: World, said: MakeTrace, make_feedback: MakeFeedback, name: str
+) -> None:
+    stage = world.stage()
+    world.put(said(ANNA))
+    world.run(stage, until=100.0)
+    world.put(make_feedback(1, at=100.0, session_id="s", user=BOB, comment=WORDS, name=name))
+    stage.step(0.0)
+    world.erase(BOB)
+    world.run(stage, until=200.0)
+    assert [one.revision for one in replay(world.log, TRAJECTORIES, Trajectory)] == [1]
+    assert world.fates() == {}
+    assert list(world.inner.replay(late_letters(FEEDBACK.name, "ingest"))) == []
+    assert world.inner.lag("ingest", [FEEDBACK.name]) == {FEEDBACK.name: 0}
+
+
+def test_late_feedback_of_others_is_issued_without_that_of_an_erased_user(
+    world: World, said: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    stage = world.stage()
+    world.put(said(ANNA))
+    world.run(stage, until=100.0)
+    world.put(
+        make_feedback(1, at=100.0, session_id="s", user=BOB, comment=WORDS),
+        make_feedback(2, at=101.0, session_id="s", user=ANNA, comment=WORDS),
+        make_feedback(3, at=102.0, session_id="s", user=BOB),
+    )
+    stage.step(0.0)
+    world.erase(BOB)
+    world.run(stage, until=200.0)
+    issued = list(replay(world.log, TRAJECTORIES, Trajectory))
+    assert [(one.revision, [given.feedback_id for given in one.feedback]) for one in issued] == [
+        (1, []),
+        (2, ["f2", "f3"]),
+    ]
+    assert world.fates() == {}
 
 
 def test_a_user_who_comes_back_is_read_and_what_was_before_is_not(world: World, said: MakeTrace) -> None:

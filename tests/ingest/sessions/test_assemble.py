@@ -436,13 +436,14 @@ def test_an_unreadable_message_goes_to_the_dead_letters_and_blocks_nothing(world
     assert (len(world.trajectories()), world.uncommitted()) == (1, 0)
 
 
-def test_a_session_too_large_for_the_log_has_a_fate_and_blocks_nothing(tmp_path: Path, make_trace: MakeTrace) -> None:
-    class Narrow(InMemoryLog):
-        def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Message:
-            if topic == TRAJECTORIES.name and len(codec.plain(value)) > 4000:
-                raise RecordError(f"{topic}: too large")
-            return super().append(topic, key, value, headers)
+class Narrow(InMemoryLog):
+    def append(self, topic: str, key: str, value: bytes, headers: Headers) -> Message:
+        if topic == TRAJECTORIES.name and len(codec.plain(value)) > 4000:
+            raise RecordError(f"{topic}: too large")
+        return super().append(topic, key, value, headers)
 
+
+def test_a_session_too_large_for_the_log_has_a_fate_and_blocks_nothing(tmp_path: Path, make_trace: MakeTrace) -> None:
     world = World(Narrow(), tmp_path)
     stage = world.stage()
     large = [make_trace("large", n, at=0.0) for n in range(9)]
@@ -453,6 +454,20 @@ def test_a_session_too_large_for_the_log_has_a_fate_and_blocks_nothing(tmp_path:
     assert {name for fate in fates for name in fate.trace_ids} == {trace.trace_id for trace in large}
     assert {(fate.kind, fate.reason) for fate in fates} == {(FateKind.DEAD_LETTERED, "trajectories: too large")}
     assert world.uncommitted() == 0
+
+
+def test_late_feedback_that_makes_its_session_too_large_for_the_log_is_noted_and_tells_no_fate(
+    tmp_path: Path, make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    world = World(Narrow(), tmp_path)
+    stage = world.stage()
+    world.put(make_trace())
+    world.run(stage, until=100.0)
+    world.put(make_feedback(at=100.0, session_id="s", comment="x" * 4000))
+    world.run(stage, until=200.0)
+    assert [one.revision for one in world.trajectories()] == [1]
+    assert list(replay(world.log, FATES, Fate)) == []
+    assert len(list(world.log.replay(late_letters(FEEDBACK.name, GROUP)))) == 1
 
 
 def test_partitions_that_move_take_their_sessions_along(world: World, make_trace: MakeTrace) -> None:
