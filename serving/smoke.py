@@ -48,7 +48,7 @@ def smoke(config: Config, log: EventLog, client: httpx.Client, timeout_s: float)
     )
     trace_id = answer.headers[headers.TRACE]
     yield f"the router answered: trace {trace_id}"
-    _post(client, "/v1/feedback", {"session": session, "name": SESSION_END, "value": 0.0}, {})
+    _post(client, "/v1/feedback", {"session": session, "name": SESSION_END, "value": 0.0}, {headers.CONSENT: "yes"})
     yield from _follow(log, begin, trace_id, deadline)
 
 

@@ -52,12 +52,13 @@ class Clients:
             tenant=tenant,
             kind=TurnKind(turn),
             assignment=assign(session_id),
-            consent=self._consent(request),
+            consent=self.consent(request),
             user=self._intake.pseudonym(tenant, _user(request, body)),
             parent_session_id=self.within(tenant, parent) if parent else None,
         )
 
-    def _consent(self, request: Request) -> Consent | None:
+    def consent(self, request: Request) -> Consent | None:
+        """How it was had, by header or by the rule for who says nothing; `None`: keep nothing. Raises `Refused`."""
         said = request.headers.get(headers.CONSENT)
         if said not in (None, "yes", "no"):
             raise Refused(400, f"{headers.CONSENT}: must be yes or no, got {said!r}")

@@ -1,4 +1,7 @@
-"""Feedback goes to a disk spool, redacted and sealed, so a user's thumb does not wait for a broker."""
+"""Feedback goes to a disk spool, redacted and sealed, so a user's thumb does not wait for a broker.
+
+Consent is asked of it as of any request: without, nothing of it is kept.
+"""
 
 import asyncio
 import logging
@@ -52,9 +55,12 @@ class FeedbackDesk:
         self._clients, self._spool, self._intake, self._counts = clients, spool, intake, counts
 
     async def take(self, request: Request) -> Response:
-        """`POST /v1/feedback`: durable on this disk when answered with 202."""
+        """`POST /v1/feedback`: durable on this disk when answered with 202. Without consent it is answered with 200."""
         try:
             record = self._record(request, self._clients.tenant(request), await read_body(request))
+            if self._clients.consent(request) is None:
+                self._counts["feedback_unconsented"] += 1
+                return JSONResponse({"feedback_id": record.feedback_id, "stored": False}, 200)
             value, schema = await self._closed(record)
         except Refused as refused:
             return refused.response()

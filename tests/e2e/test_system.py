@@ -149,7 +149,12 @@ def written(system: System) -> Iterator[tuple[str, bytes]]:
 def test_what_was_refused_or_redacted_is_written_nowhere_and_what_was_erased_cannot_be_read(system: System) -> None:
     refused, address, kept = (f"{word}{secrets.token_hex(8)}" for word in ("refused", "anna.", "kept"))
     address += "@example.org"
-    system.chat(f"Say {refused}.", session="refused", headers={headers.CONSENT: "no"})
+    no = {headers.CONSENT: "no"}
+    system.chat(f"Say {refused}.", session="refused", headers=no)
+    for session in ("refused", "private"):
+        given = {"session": session, "value": -1, "comment": f"Not {refused}.", "user": refused, "feedback_id": refused}
+        answer = httpx.post(f"{system.url}/v1/feedback", json=given, headers=no, timeout=30.0)
+        assert (answer.status_code, answer.json()["stored"]) == (200, False)
     said = f"I am {address}. Say {kept}."
     reply = system.chat(said, session="private", user=address, headers={headers.USER: address})
     given = {"id": reply["id"], "value": 1, "comment": f"{kept}, says {address}", "user": address}

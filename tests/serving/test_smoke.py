@@ -45,6 +45,7 @@ class Loop:
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request)
         body = json.loads(request.content)
+        assert request.headers[headers.CONSENT] == "yes"
         if request.url.path == "/v1/feedback":
             given = Feedback(
                 feedback_id="end",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -302,6 +303,28 @@ async def test_consent_goes_along_with_how_it_was_had(
         door = await front(upstream, capture_by_default=by_default)
         await door.chat(**({} if said is None else {headers.CONSENT: said}))
     assert [seen[headers.CONSENT] for seen in upstream.seen] == [consent]
+
+
+@pytest.mark.parametrize(("by_default", "said"), [(True, "no"), (False, None), (False, "no")])
+async def test_without_consent_nothing_of_feedback_is_stored_and_the_client_is_told(
+    front: MakeFront, tmp_path: Path, by_default: bool, said: str | None
+) -> None:
+    door = await front(Upstream(), capture_by_default=by_default)
+    given = {"session": "s", "value": 1, "comment": "Hm.", "user": "anna", "feedback_id": "f1"}
+    about = {} if said is None else {headers.CONSENT: said}
+    answer = await door.client.post("/v1/feedback", json=given, headers=about)
+    assert (answer.status_code, answer.json()) == (200, {"feedback_id": "f1", "stored": False})
+    assert {path.read_bytes() for path in (tmp_path / "router").iterdir()} == {b""}
+    assert door.router.counts["feedback"] == 0 and door.router.counts["feedback_unconsented"] == 1
+
+
+async def test_feedback_with_consent_is_stored_where_nothing_is_without(keyring: KeyStore, front: MakeFront) -> None:
+    door = await front(Upstream(), capture_by_default=False)
+    given = {"session": "s", "value": 1}
+    assert (await door.client.post("/v1/feedback", json=given, headers={headers.CONSENT: "yes"})).status_code == 202
+    refused = await door.client.post("/v1/feedback", json=given, headers={headers.CONSENT: "maybe"})
+    assert refused.status_code == 400
+    assert [record.value for record in feedback_on(door, keyring)] == [1.0]
 
 
 async def test_a_comment_is_redacted_and_sealed_before_it_is_on_disk(keyring: KeyStore, front: MakeFront) -> None:
