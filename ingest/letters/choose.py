@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from infra.errors import RecordError
 from ingest.log import letters
 from ingest.log.letters import Failure, Letter
 from ingest.log.places import Place
 from ingest.log.protocol import EventLog
-from ingest.log.topics import READERS, TRACES, Topic, dead_letters, parked
+from ingest.log.topics import FEEDBACK, READERS, TRACES, Topic, dead_letters, late_letters, parked
 from ingest.records import codec
-from ingest.records.events import Feedback, key_of
+from ingest.records.events import Feedback, Prefix, Trace, key_of
 from ingest.records.ids import is_trace_id
+from ingest.sessions import elders
+from ingest.sessions.held import Held
 
 MAX_TIMES = 3
 
@@ -44,6 +46,9 @@ SOURCES = tuple(
     for name in (dead_letters, parked)
 )
 """Every topic of letters that can be put back."""
+NOTES = Source(late_letters(FEEDBACK.name, "ingest"), "ingest", FEEDBACK)
+"""The topic of what came too late: notes, which nothing is to be done about."""
+SHOWN = (*SOURCES, NOTES)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Wanted:
     place: Place | None = None
 
     def sources(self) -> Iterator[Source]:
-        for source in SOURCES:
+        for source in SOURCES if self.place is None else SHOWN:
             is_placed = self.place is None or self.place.topic in (source.name, source.topic.name)
             if is_placed and self.topic in (None, source.topic.name) and self.group in (None, source.group):
                 yield source
@@ -67,14 +72,24 @@ class Wanted:
 
 @dataclass
 class Rules:
-    """What is refused. `keys` gives the keys of all sessions that traces are there of; it is asked once, if at all."""
+    """What is refused. `keys` gives the keys of all sessions that traces are there of; it is asked once, if at all.
+    `is_whole` tells whether all is there that a trace leans on.
+    """
 
     max_times: int
     is_forced: bool
     keys: Callable[[], frozenset[str]]
+    is_whole: Callable[[Trace], bool]
+
+    @classmethod
+    def of(cls, log: EventLog, max_times: int, is_forced: bool = False) -> "Rules":
+        """The rules, by what lies on a log."""
+        return cls(max_times, is_forced, partial(keys_of_traces, log), Lines(log).is_whole)
 
     def refusal(self, letter: Letter, topic: Topic) -> str | None:
         """Why a letter is not put back, for people; `None`: it is."""
+        if letter.failure is Failure.LATE:
+            return "it is a note: the session was closed without it, and nothing is to be done"
         if letter.times >= self.max_times:
             return f"was put back {times(letter)} before, and --max-times is {self.max_times}"
         if self.is_forced:
@@ -90,6 +105,8 @@ class Rules:
             return str(exc)
         if letter.failure is Failure.UNCLAIMED and isinstance(record, Feedback):
             return self._unclaimed(record)
+        if letter.failure is Failure.ORPHANED and isinstance(record, Trace) and not self.is_whole(record):
+            return "what its prefix leans on is still not on the log"
         return None
 
     def _unclaimed(self, feedback: Feedback) -> str | None:
@@ -106,6 +123,33 @@ class Rules:
 def keys_of_traces(log: EventLog) -> frozenset[str]:
     """The keys of all sessions that have a trace on the log. Replays the topic."""
     return frozenset(message.key for message in log.replay(TRACES.name))
+
+
+class Lines:
+    """Finds what orphaned traces lean on, by a replay of the traces of their sessions, once, if at all."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def is_whole(self, trace: Trace) -> bool:
+        """Whether all that an orphaned trace's prefixes left out can be read. Raises `LogError`."""
+        return elders.whole(trace, self._find) is not None
+
+    def _find(self, prefix: Prefix) -> Held | None:
+        place = self._places.get(prefix.parent)
+        return place and elders.stored_at(self._log, place.partition, place.offset)
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        found = letters.each(self._log, dead_letters(TRACES.name, "ingest"))
+        keys = {letter.message.key for letter in found if letter.failure is Failure.ORPHANED}
+        places = {}
+        for message in self._log.replay(TRACES.name):
+            if message.key in keys:
+                with suppress(RecordError):
+                    trace = codec.decode(message.value, message.headers, Trace)
+                    places[trace.trace_id] = Place.of(message)
+        return places
 
 
 @dataclass
@@ -137,7 +181,7 @@ def _at(log: EventLog, asked: str) -> tuple[Source, Letter] | None:
     """The letter that lies exactly there."""
     with suppress(ValueError):
         place = Place.parse(asked)
-        for source in SOURCES:
+        for source in SHOWN:
             message = log.fetch(*place) if place.topic == source.name else None
             letter = Letter.of(message) if message else None
             if letter:
@@ -150,8 +194,8 @@ def _holding(asked: str) -> list[Source]:
     try:
         place = Place.parse(asked)
     except ValueError:
-        return list(SOURCES)
-    return list(Wanted(place=place).sources()) or list(SOURCES)
+        return list(SHOWN)
+    return list(Wanted(place=place).sources()) or list(SHOWN)
 
 
 @dataclass

@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 import time
-from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from infra import broker, cli
 from infra.config import Config
 from ingest.letters import choose, show
-from ingest.letters.choose import SOURCES, Plan, Rules, Source, Wanted, label
+from ingest.letters.choose import SHOWN, SOURCES, Plan, Rules, Source, Wanted, label
 from ingest.log import letters, redrive
 from ingest.log.letters import Failure
 from ingest.log.places import Place
@@ -20,7 +19,7 @@ from ingest.log.protocol import EventLog
 from ingest.log.redrive import Redriver
 
 PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
-FAILURES = {label(failure): failure for failure in (Failure.UNREADABLE, Failure.UNCLAIMED, Failure.NEWER)}
+FAILURES = {label(failure): failure for failure in set(Failure) - {Failure.LATE}}
 _MOST_PLACES = 3
 
 
@@ -97,7 +96,7 @@ def _list(log: EventLog, args: argparse.Namespace, _config: Config) -> int:
         console = _console()
         console.print(show.listing(found, time.time(), console.width))
     else:
-        print(f"no letters: nothing lies in any of {', '.join(source.name for source in SOURCES)}")
+        print(f"no letters: nothing lies in any of {', '.join(source.name for source in SHOWN)}")
     return 0
 
 
@@ -107,7 +106,7 @@ def _show(log: EventLog, args: argparse.Namespace, _config: Config) -> int:
         print(f"onstream: dlq: {_not_found(args.place, found.places)}", file=sys.stderr)
         return 1
     source, letter = found.letter
-    rules = Rules(choose.MAX_TIMES, False, partial(choose.keys_of_traces, log))
+    rules = Rules.of(log, choose.MAX_TIMES)
     is_back = str(letter.origin) in redrive.done(log, source.name)
     show.to_screen(show.letter(source, letter, rules.refusal(letter, source.topic), is_back, args.content))
     return 0
@@ -122,7 +121,7 @@ def _not_found(asked: str, places: list[Place]) -> str:
 
 def _redrive(log: EventLog, args: argparse.Namespace, config: Config) -> int:
     wanted = Wanted(args.topic, args.group, FAILURES.get(args.failure), args.place)
-    rules = Rules(args.max_times, args.force, partial(choose.keys_of_traces, log))
+    rules = Rules.of(log, args.max_times, args.force)
     plans = [redriven(log, source, wanted, rules, config.log.timeout_s, args.dry_run) for source in wanted.sources()]
     return _tell(plans, args.dry_run)
 

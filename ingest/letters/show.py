@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.letters import payload
-from ingest.letters.choose import SOURCES, Source, label, times
+from ingest.letters.choose import SHOWN, Source, label, times
 from ingest.log import letters, redrive
 from ingest.log.letters import Failure, Letter
 from ingest.log.places import Place
@@ -25,6 +25,7 @@ NARROW = 118  # columns from which on an error has a column of its own
 _RULES = {
     Failure.UNREADABLE: "a message is the record that its header `schema` says, of a version that there is",
     Failure.UNCLAIMED: "feedback names a trace or session that comes within `ingest.horizon_s`",
+    Failure.ORPHANED: "a trace comes after the one of its session that its prefix leans on, and that can be read still",
     Failure.NEWER: "a reader reads the versions up to its own; a newer one waits for a reader that knows it",
     Failure.LATE: "feedback comes before its session closes",
 }
@@ -37,7 +38,7 @@ _NAMED = re.compile(r"^(feedback|trace|session) \S+:")
 class Heap:
     """Letters of one topic that failed alike. Times are Unix seconds; `newest_place` is where the newest lies.
 
-    `num` waits; `num_again` of them had been put back before and failed again; `num_back` were put back since.
+    `num` lie there; `num_again` of them had been put back before and failed again; `num_back` were put back since.
     """
 
     source: Source
@@ -74,9 +75,9 @@ class Heap:
 
 
 def heaps(log: EventLog) -> list[Heap]:
-    """All letters that can be put back, by topic, failure and error. Raises `LogError`."""
+    """All letters, by topic, failure and error. Raises `LogError`."""
     found: dict[tuple[str, Failure, str], Heap] = {}
-    for source in SOURCES:
+    for source in SHOWN:
         put_back: frozenset[str] | None = None
         for letter in letters.each(log, source.name):
             put_back = redrive.done(log, source.name) if put_back is None else put_back
@@ -106,7 +107,7 @@ def listing(found: Iterable[Heap], now: float, width: int) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, leading=is_wide)
     for name in ("", "topic", "group", "failure"):
         table.add_column(name, no_wrap=True)
-    for name in ("waiting", "came again", "put back", "oldest", "newest"):
+    for name in ("letters", "came again", "put back", "oldest", "newest"):
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     if is_wide:
         table.add_column("error, and where the newest lies", overflow="fold")

@@ -50,7 +50,7 @@ class Halting(KafkaLog):
         super().flush(timeout_s)
 
 log = Halting(LogConfig(brokers=brokers, timeout_s=10.0), "victim")
-rules = Rules(3, True, frozenset)
+rules = Rules.of(log, 3, True)
 command.redriven(log, Source(letters, "group", Topic(topic, Feedback)), Wanted(), rules, 10.0)
 """
 
@@ -85,7 +85,7 @@ def test_every_letter_is_put_back_once_though_a_redrive_was_killed(kafka_config:
     victim.stdout.close()
     victim.stdin.close()
 
-    plan = command.redriven(log, source, Wanted(), Rules(3, True, frozenset), 10.0)
+    plan = command.redriven(log, source, Wanted(), Rules.of(log, 3, True), 10.0)
     assert (len(plan.chosen) + plan.num_done, plan.refused) == (NUM, [])
     assert plan.num_done < NUM
     there = Counter(message.key for message in log.replay(topic))

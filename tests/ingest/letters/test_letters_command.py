@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,8 +20,9 @@ from ingest.log.places import Place
 from ingest.log.protocol import Message
 from ingest.log.reader import send
 from ingest.log.topics import FEEDBACK, TRACES, dead_letters, late_letters, parked
-from ingest.records import codec
+from ingest.records import codec, prefixes
 from ingest.records.events import Feedback, Trace, key_of
+from ingest.records.prefixes import Outline
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]
@@ -121,10 +123,19 @@ def test_without_letters_the_topics_that_were_looked_at_are_named(capsys: pytest
     assert all(source.name in said for source in SOURCES)
 
 
-def test_late_letters_are_no_dead_letters(log: InMemoryLog, make_feedback: MakeFeedback) -> None:
+def test_what_came_late_is_listed_and_shown_and_never_put_back(
+    log: InMemoryLog, run: Any, make_trace: MakeTrace, make_feedback: MakeFeedback
+) -> None:
+    lay(log, make_trace("s"))
     message = Message(FEEDBACK.name, 0, 8, "key", *codec.encode(make_feedback(8, session_id="s")))
     letters.write(log, late_letters(FEEDBACK.name, GROUP), message, Failure.LATE, "late")
-    assert Failure.LATE not in {heap.failure for heap in show.heaps(log)}
+    heap = json.loads(run("list", "--json")[1])["letters"][-1]
+    assert (heap["topic"], heap["group"], heap["failure"], heap["letters"]) == ("feedback", "ingest", "late", 1)
+    assert "it is a note" in run("show", "feedback/0@8")[1]
+    status, said = run("redrive", "--place", "feedback/0@8", "--force")
+    assert (status, put_back(log)) == (1, []) and "refused 1: it is a note" in said
+    run("redrive", "--force")
+    assert "feedback/0@8" not in put_back(log)
 
 
 # -- show
@@ -211,6 +222,54 @@ def test_what_cannot_be_read_still_is_refused_unless_forced(log: InMemoryLog, ru
     assert put_back(log) == ["feedback/0@3"]
 
 
+@pytest.fixture
+def line(make_trace: MakeTrace) -> list[Trace]:
+    """Three traces, as capture stores them, each of which leans on the one before."""
+    said: list[dict[str, str]] = []
+    whole: list[Trace] = []
+    for n in range(3):
+        said = [*said, {"role": "user", "content": f"question {n}"}]
+        prompt = (*(whole[-1].prompt_token_ids + whole[-1].token_ids if whole else (1,)), 10 + n)
+        whole.append(make_trace(n=n, at=5.0 * n, prompt=prompt, reply=(20 + n, 30 + n), messages=said))
+        said = [*said, {"role": "assistant", "content": f"answer {n}"}]
+    stored = [whole[0]]
+    for before, trace in pairwise(whole):
+        elder, digest = Outline.of(before), prefixes.digest(codec.encode(stored[-1])[0])
+        outline = Outline.of(trace)
+        stored.append(prefixes.cut(trace, outline, elder, digest, elder.num_tokens_in(outline.prompt)))
+    return stored
+
+
+def orphan(log: InMemoryLog, trace: Trace) -> None:
+    """Lay a trace where it belongs, and among the letters, as ingest leaves it without what it leans on."""
+    lay(log, trace)
+    *_, message = log.replay(TRACES.name)
+    letters.bury(log, GROUP, message, Failure.ORPHANED, f"trace {trace.trace_id}: leans on what is not on the log")
+
+
+def test_orphans_are_put_back_once_all_that_they_lean_on_is_there_and_refused_before(
+    log: InMemoryLog, run: Any, line: list[Trace]
+) -> None:
+    for trace in line[1:]:
+        orphan(log, trace)
+    lay(log, line[0].model_copy(update={"reply_text": "not what it was"}))
+    status, said = run("redrive", "--failure", "orphaned")
+    assert status == 1
+    assert "refused 2: would fail again: what its prefix leans on is still not on the log" in said
+    assert "what its prefix leans on" in run("show", f"{dead_letters(TRACES.name, GROUP)}/0@0")[1]
+    lay(log, line[0])
+    status, said = run("redrive", "--failure", "orphaned")
+    assert (status, said) == (0, f"put back 2 on traces, of {dead_letters(TRACES.name, GROUP)}\n")
+    back = [codec.decode(message.value, message.headers, Trace) for message in log.replay(TRACES.name)]
+    assert [trace.trace_id for trace in back[-2:]] == [trace.trace_id for trace in line[1:]]
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_each_failure_has_its_rule_and_all_but_notes_can_be_chosen(failure: Failure) -> None:
+    assert failure in show._RULES
+    assert (choose.label(failure) in command.FAILURES) is (failure is not Failure.LATE)
+
+
 def test_what_is_parked_is_refused_by_a_command_that_is_too_old_for_it(log: InMemoryLog, run: Any) -> None:
     status, said = run("redrive", "--failure", "newer")
     assert (status, put_back(log)) == (1, [])
@@ -249,7 +308,7 @@ def test_feedback_that_names_what_can_be_no_trace_is_refused(
 
 def test_sessions_are_looked_up_once_and_only_for_feedback_about_nothing_known(log: InMemoryLog) -> None:
     asked: list[int] = []
-    rules = choose.Rules(3, False, lambda: asked.append(1) or frozenset())
+    rules = choose.Rules(3, False, lambda: asked.append(1) or frozenset(), lambda _: False)
     for letter in letters.each(log, parked(FEEDBACK.name, GROUP)):
         rules.would_fail(letter, FEEDBACK)
     assert asked == []
@@ -300,7 +359,7 @@ def test_a_letter_too_large_for_a_record_comes_back_whole(
     leave(claiming, 9, value, headers, Failure.UNREADABLE, "an older reader could not read it")
     wanted = choose.Wanted(place=Place.parse("feedback/0@9"))
     (source, *_) = wanted.sources()
-    plan = command.redriven(claiming, source, wanted, choose.Rules(3, False, frozenset), 1.0)
+    plan = command.redriven(claiming, source, wanted, choose.Rules.of(claiming, 3), 1.0)
     assert (len(plan.chosen), plan.refused) == (1, [])
     (raw,), (back,) = log.replay(FEEDBACK.name), claiming.replay(FEEDBACK.name)
     assert (raw.value, back.value) == (b"", value)
