@@ -10,6 +10,10 @@ network and needs no broker. A shipper thread reads frames in order:
 
 A crash before 4 sends the batch again: same ids, kept once by readers. Over `max_bytes` the newest record is dropped
 and counted: a full spool must not stall a user's request.
+
+What a disk gives back changed is skipped as far as the next whole frame, and counted; its segment is kept beside the
+others as `*.damaged`, the newest `MAX_DAMAGED` of those. A last frame that a crash cut off is no damage: `put` had not
+returned for it.
 """
 
 import json
@@ -18,7 +22,8 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("<II")  # payload bytes, crc32 of the payload
 _MARKER = "shipped.json"
+_META = struct.Struct("<I")  # bytes of topic, key and headers as JSON, at the beginning of the payload
+_META_OPENS = b'["'
+MAX_DAMAGED = 4
 _BATCH = 200
 _FLUSH_S = 30.0
 
@@ -59,6 +67,7 @@ class Spool:
         self._held_bytes = sum(path.stat().st_size for path in self._segments())
         self._file = -1
         self._written = 0
+        self._skips: dict[tuple[str, int], int | None] = {}  # segment, offset of damage -> of the frame behind it
         self.num_dropped = 0
         self.arrived = threading.Event()
         self._next_segment()
@@ -66,7 +75,7 @@ class Spool:
     def put(self, topic: str, key: str, value: bytes, headers: Headers) -> bool:
         """Store one record. `False`: the disk is full or the bound is reached; it was dropped and counted."""
         meta = json.dumps([topic, key, headers]).encode()
-        payload = struct.pack("<I", len(meta)) + meta + value
+        payload = _META.pack(len(meta)) + meta + value
         frame = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
         with self._lock:
             if self._held_bytes + len(frame) > self._max_bytes:
@@ -108,7 +117,40 @@ class Spool:
         for path in self._segments():
             if path.stem < segment:
                 continue
-            yield from _frames(path, offset if path.stem == segment else 0)
+            begin: int | None = offset if path.stem == segment else 0
+            while begin is not None:
+                end = yield from _frames(path, begin)
+                begin = None if end is None else self._skip(path, end)
+
+    def _skip(self, path: Path, offset: int) -> int | None:
+        """Where the next frame begins behind what is none, if there is one. What is skipped is told once."""
+        with self._lock:
+            if int(path.stem) == self._number:  # a frame may have been on its way: it is whole now, or never
+                self._next_segment()
+                return offset
+        place = (path.stem, offset)
+        if place not in self._skips:
+            data = path.read_bytes()[offset:]
+            found = _next_frame(data)
+            self._skips[place] = None if found is None else offset + found
+            told = f"{path.stem}: {len(data) if found is None else found} bytes at {offset} are no record"
+            if found is None and _is_cut(data):
+                logger.warning("spool %s: segment %s: cut off by a crash or a full disk", self._folder, told)
+            else:
+                self._keep(path)
+                with self._lock:
+                    self._drop(f"segment {told}")
+        return self._skips[place]
+
+    def _keep(self, path: Path) -> None:
+        """Give a damaged segment a second name, which stays when it was shipped; the oldest of too many go."""
+        try:
+            with suppress(FileExistsError):
+                path.with_suffix(".damaged").hardlink_to(path)
+            for old in sorted(self._folder.glob("*.damaged"))[:-MAX_DAMAGED]:
+                old.unlink()
+        except OSError as exc:
+            logger.error("spool %s: segment %s is not kept: %s", self._folder, path.stem, exc)
 
     def _marker(self) -> tuple[str, int]:
         try:
@@ -128,6 +170,7 @@ class Spool:
                 path.unlink()
                 with self._lock:
                     self._held_bytes -= size
+        self._skips = {place: found for place, found in self._skips.items() if place[0] >= frame.segment}
 
     def held_bytes(self) -> int:
         """Bytes on disk, shipped or not."""
@@ -137,18 +180,45 @@ class Spool:
         os.close(self._file)
 
 
-def _frames(path: Path, offset: int) -> Iterator[Frame]:
-    """Frames of one segment; a torn last frame, left by a crash, ends it."""
+def _frames(path: Path, offset: int) -> Generator[Frame, None, int | None]:
+    """Frames of one segment from `offset` on. Returns where it goes on with what is no frame; `None`: nowhere."""
     with path.open("rb") as file:
         file.seek(offset)
-        while len(head := file.read(_HEAD.size)) == _HEAD.size:
-            length, crc = _HEAD.unpack(head)
-            payload = file.read(length)
-            if len(payload) < length or zlib.crc32(payload) != crc:
-                return
-            (meta_length,) = struct.unpack_from("<I", payload)
-            topic, key, headers = json.loads(payload[4 : 4 + meta_length])
-            yield Frame(topic, key, payload[4 + meta_length :], headers, path.stem, file.tell())
+        while head := file.read(_HEAD.size):
+            length, crc = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+            is_there = length <= os.fstat(file.fileno()).st_size  # else a damaged length may ask for 4 GiB of memory
+            payload = file.read(length) if is_there else b""
+            if not _is_payload(payload, length, crc):
+                return offset
+            offset = file.tell()
+            (meta_length,) = _META.unpack_from(payload)
+            topic, key, headers = json.loads(payload[_META.size : _META.size + meta_length])
+            yield Frame(topic, key, payload[_META.size + meta_length :], headers, path.stem, offset)
+    return None
+
+
+def _is_payload(data: bytes | memoryview, length: int, crc: int) -> bool:
+    """Whether `data` is what a frame's head says. Zeros, as a disk that lost power leaves them, are not."""
+    return _META.size <= length == len(data) and zlib.crc32(data) == crc
+
+
+def _next_frame(data: bytes) -> int | None:
+    """Where in `data` the first whole frame begins, after what is none at 0."""
+    view, lead = memoryview(data), _HEAD.size + _META.size
+    found = data.find(_META_OPENS, 1 + lead)
+    while found >= 0:
+        at = found - lead
+        length, crc = _HEAD.unpack_from(data, at)
+        begin = at + _HEAD.size
+        if length <= len(data) - begin and _is_payload(view[begin : begin + length], length, crc):
+            return at
+        found = data.find(_META_OPENS, found + 1)
+    return None
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether `data` may be a frame's beginning, and not all of it."""
+    return len(data) < _HEAD.size or _HEAD.size + _HEAD.unpack_from(data)[0] > len(data)
 
 
 class Shipper(threading.Thread):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from infra.errors import LogError
 from infra.lifecycle import Stop
 from ingest.log.memory import InMemoryLog
 from ingest.records.events import Headers
-from serving.spool import Shipper, Spool
+from serving.spool import MAX_DAMAGED, Shipper, Spool
 
 
 def spool(folder: Path, max_bytes: int = 1 << 20, segment_bytes: int = 1 << 12) -> Spool:
@@ -65,6 +66,7 @@ def test_a_torn_last_frame_costs_only_itself(tmp_path: Path) -> None:
     fill(again, 3, 5)
     Shipper(again, lambda: log, Stop()).ship()
     assert values(log) == [b"value 0", b"value 1", b"value 3", b"value 4"]
+    assert again.num_dropped == 0 and damaged(tmp_path) == []
     again.close()
 
 
@@ -77,7 +79,99 @@ def test_a_frame_whose_bytes_changed_on_disk_is_not_shipped(tmp_path: Path) -> N
     again = spool(tmp_path)
     Shipper(again, lambda: log, Stop()).ship()
     assert values(log) == [b"value 0", b"value 1"]
+    assert again.num_dropped == 1
     again.close()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "changed": lambda frame: frame.replace(b"value 1", b"value 7"),
+    "too long": lambda frame: b"\xff" * 4 + frame[4:],
+    "a little longer": lambda frame: bytes([frame[0] + 1]) + frame[1:],
+    "zeros": lambda frame: bytes(len(frame)),
+}
+
+
+def damaged(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.damaged"))
+
+
+def damage(folder: Path, segment: int = 1, how: str = "changed") -> None:
+    """Change the second frame of a segment, which has `value 1`."""
+    path = folder / f"{segment:08d}.spool"
+    data = path.read_bytes()
+    end = data.index(b"value 0") + len(b"value 0")
+    until = data.index(b"value 1") + len(b"value 1")
+    path.write_bytes(data[:end] + DAMAGES[how](data[end:until]) + data[until:])
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_frame_costs_only_itself_is_counted_once_and_its_segment_is_kept(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    fill(held, 0, 4)
+    held.close()
+    damage(tmp_path, how=how)
+    before = (tmp_path / "00000001.spool").read_bytes()
+    again = spool(tmp_path)
+    for _ in range(3):
+        assert len(list(again.pending())) == 3
+    fill(again, 4, 5)
+    Shipper(again, lambda: log, Stop()).ship()
+    assert values(log) == [b"value 0", b"value 2", b"value 3", b"value 4"]
+    assert again.num_dropped == 1
+    (told,) = (one.getMessage() for one in caplog.records if one.levelname == "ERROR")
+    assert "segment 00000001: " in told and "are no record" in told
+    assert not (tmp_path / "00000001.spool").exists()
+    assert (tmp_path / "00000001.damaged").read_bytes() == before
+    again.close()
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_in_the_segment_that_is_written_holds_up_nothing(tmp_path: Path, how: str) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    fill(held, 0, 4)
+    damage(tmp_path, how=how)
+    shipper = Shipper(held, lambda: log, Stop())
+    shipper.ship()
+    fill(held, 4, 6)
+    shipper.ship()
+    assert values(log) == [f"value {n}".encode() for n in (0, 2, 3, 4, 5)]
+    held.close()
+
+
+def test_only_the_newest_damaged_segments_are_kept(tmp_path: Path) -> None:
+    for segment in range(1, MAX_DAMAGED + 3):
+        held = spool(tmp_path)
+        fill(held, 0, 3)
+        held.close()
+        damage(tmp_path, segment)
+    again = spool(tmp_path)
+    assert Shipper(again, InMemoryLog, Stop()).ship() == 2 * (MAX_DAMAGED + 2)
+    assert damaged(tmp_path) == [f"{number:08d}" for number in range(3, MAX_DAMAGED + 3)]
+    again.close()
+
+
+def test_a_frame_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
+    held = spool(tmp_path)
+    fill(held, 0, 2)
+    (segment,) = tmp_path.glob("*.spool")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-3])
+
+    class Writer:
+        """Has the lock while it writes."""
+
+        def __enter__(self) -> None:
+            segment.write_bytes(whole)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    held._lock = Writer()  # type: ignore[assignment]
+    assert [frame.value for frame in held.pending()] == [b"value 0", b"value 1"]
+    assert held.num_dropped == 0 and damaged(tmp_path) == []
+    held.close()
 
 
 def test_a_full_spool_drops_the_newest_and_counts_it(tmp_path: Path) -> None:
@@ -181,6 +275,7 @@ def test_an_unacknowledged_batch_is_sent_again_not_lost(tmp_path: Path) -> None:
 WRITER = """
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from serving.spool import Spool
 held = Spool(Path(sys.argv[1]), 1 << 20, 1 << 12)
