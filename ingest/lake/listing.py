@@ -12,7 +12,7 @@ from ingest.lake.manifest import Table
 from ingest.lake.reading import CONTENT, Reading
 
 COLUMNS = (
-    "at", "trace_id", "session_id", "trajectory_id", "tenant", "user", "kind", "versions", "num_tokens",
+    "at", "trace_id", "session_id", "session_key", "tenant", "user", "kind", "versions", "num_tokens",
     "num_tool_calls", "status", "finish_reason",
 )  # fmt: skip
 
@@ -92,9 +92,9 @@ def with_outcomes(reading: Reading, turns: pl.DataFrame) -> pl.DataFrame:
             fate=pl.lit(None, pl.String), fate_version=pl.lit(None, pl.Int64), reward=pl.lit(None, pl.Float64)
         )
     since = _ends(turns)[0] - _SKEW_S  # a trace ends, and is scored, after it was served, by another clock perhaps
-    ids, sessions = turns["trace_id"].to_list(), turns["trajectory_id"].unique().to_list()
+    ids, sessions = turns["trace_id"].to_list(), turns["session_key"].unique().to_list()
     fates = reading.rows(Table.FATES, reading.files(Table.FATES, since), pl.col("trace_id").is_in(ids))
-    is_own = pl.col("trajectory_id").is_in(sessions)
+    is_own = pl.col("session_key").is_in(sessions)
     rewards = reading.rows(Table.REWARDS, reading.files(Table.REWARDS, since), is_own)
     scored = (
         rewards.select("at", "turns").explode("turns").unnest("turns").sort("at").unique(subset="trace_id", keep="last")

@@ -29,6 +29,7 @@ from ingest.records.events import (
     session_key,
 )
 from ingest.records.packing import TokenIds
+from ingest.sessions.amend import first_id
 from ingest.sessions.chains import whole
 
 _CRASHED = "crashed"  # what a crashed scorer said may quote what it read
@@ -72,6 +73,7 @@ def session_row(trajectory: Trajectory) -> Row:
         "at": trajectory.opened_at,
         "closed_at": trajectory.closed_at,
         "trajectory_id": trajectory.trajectory_id,
+        "first_trajectory_id": first_id(trajectory, [turn.trace_id for turn in trajectory.turns]),
         "session_id": trajectory.session_id,
         "session_key": session_key(trajectory.session_id),
         "parent_session_id": trajectory.parent_session_id,
@@ -197,6 +199,7 @@ def reward_row(reward: Reward) -> Row:
         "at": reward.at,
         "reward_id": reward.reward_id,
         "trajectory_id": reward.trajectory_id,
+        "first_trajectory_id": first_id(reward, reward.trace_ids),
         "session_id": reward.session_id,
         "session_key": session_key(reward.session_id),
         "tenant": reward.tenant,

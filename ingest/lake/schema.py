@@ -33,6 +33,7 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "at": AT,  # when it began
         "closed_at": AT,
         "trajectory_id": pl.String(),
+        "first_trajectory_id": pl.String(),  # of its first revision: the same in all of them
         "session_id": pl.String(),
         "session_key": pl.String(),
         "parent_session_id": pl.String(),
@@ -101,6 +102,7 @@ SCHEMAS: Mapping[Table, Mapping[str, pl.DataType]] = {
         "at": AT,
         "reward_id": pl.String(),
         "trajectory_id": pl.String(),
+        "first_trajectory_id": pl.String(),  # of its trajectory's first revision, as in `sessions`
         "session_id": pl.String(),
         "session_key": pl.String(),
         "tenant": pl.String(),
@@ -149,10 +151,10 @@ class Identity:
 
 
 IDENTITY: Mapping[Table, Identity] = {
-    Table.SESSIONS: Identity(("trajectory_id",), ("revision", "offset")),
+    Table.SESSIONS: Identity(("first_trajectory_id",), ("revision", "offset")),
     Table.TURNS: Identity(("trace_id",), ("revision", "offset")),
     Table.FEEDBACK: Identity(("feedback_id",)),
-    Table.REWARDS: Identity(("trajectory_id", "spec"), ("revision", "at", "offset")),
+    Table.REWARDS: Identity(("first_trajectory_id", "spec"), ("revision", "at", "offset")),
     Table.FATES: Identity(("trace_id",)),
     Table.RELEASES: Identity(("epoch", "release")),
 }
@@ -183,6 +185,13 @@ def _column(name: str, kind: pl.DataType, rows: list[Row]) -> pl.Series:
     if kind == AT:
         return pl.Series(name, [round(row[name] * 1e6) for row in rows], pl.Int64).cast(AT)
     return pl.Series(name, [row[name] for row in rows], kind)
+
+
+def filled(table: Table, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of files that are too old for the column `first_trajectory_id` are each taken for a first revision."""
+    if "first_trajectory_id" not in SCHEMAS[table]:
+        return rows
+    return rows.with_columns(pl.col("first_trajectory_id").fill_null(pl.col("trajectory_id")))
 
 
 def newest(table: Table, rows: pl.LazyFrame) -> pl.LazyFrame:

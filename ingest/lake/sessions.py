@@ -64,7 +64,7 @@ def pick(reading: Reading, filters: Filters, limit: int | None = None, *, is_sam
     outcomes = {
         table: reading.rows(table, reading.files(table, since, None, filters.tenant)).select(columns).collect()
         for table, columns in (
-            (Table.REWARDS, ("trajectory_id", "spec", "revision", "at", "offset")),
+            (Table.REWARDS, ("first_trajectory_id", "spec", "revision", "at", "offset")),
             (Table.FEEDBACK, ("session_key", "at")),
         )
     }
@@ -72,10 +72,10 @@ def pick(reading: Reading, filters: Filters, limit: int | None = None, *, is_sam
 
 
 def _with_outcomes(sessions: pl.DataFrame, rewards: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
-    newest = rewards.sort("revision", "at", "offset").unique("trajectory_id", keep="last")
-    newest = newest.select("trajectory_id", reward_at="at", reward_spec="spec")
+    newest = rewards.sort("revision", "at", "offset").unique("first_trajectory_id", keep="last")
+    newest = newest.select("first_trajectory_id", reward_at="at", reward_spec="spec")
     ends = feedback.group_by("session_key").agg(feedback_from=pl.col("at").min(), feedback_to=pl.col("at").max())
-    joined = sessions.join(newest, on="trajectory_id", how="left", maintain_order="left")
+    joined = sessions.join(newest, on="first_trajectory_id", how="left", maintain_order="left")
     return joined.join(ends, on="session_key", how="left", maintain_order="left")
 
 
@@ -109,16 +109,17 @@ def _whole(reading: Reading, picked: pl.DataFrame) -> list[SessionRows]:
     for row in picked.iter_rows(named=True):
         name = row["trajectory_id"]
         said = tuple(one for one in feedback[row["session_key"]] if _is_about(one[0], row, turns[name]))
-        found.append(SessionRows(row | {"chains": chains[name]}, tuple(turns[name]), said, rewards.get(name)))
+        reward = rewards.get(row["first_trajectory_id"])
+        found.append(SessionRows(row | {"chains": chains[name]}, tuple(turns[name]), said, reward))
     return found
 
 
 def _rewards(reading: Reading, picked: pl.DataFrame) -> dict[str, Values]:
     files = _files(reading, Table.REWARDS, picked["reward_at"], picked["reward_at"])
-    wanted = pl.col("trajectory_id").is_in(picked["trajectory_id"].to_list())
+    wanted = pl.col("session_key").is_in(picked["session_key"].unique().to_list())
     rows = reading.rows(Table.REWARDS, files, wanted).collect()
-    newest = picked.select("trajectory_id", spec="reward_spec")
-    return {row["trajectory_id"]: row for row in rows.join(newest, on=("trajectory_id", "spec")).iter_rows(named=True)}
+    own = rows.join(picked.select("first_trajectory_id", spec="reward_spec"), on=("first_trajectory_id", "spec"))
+    return {row["first_trajectory_id"]: row for row in own.iter_rows(named=True)}
 
 
 def _is_about(feedback: Values, session: Values, turns: list[Opened]) -> bool:

@@ -45,7 +45,7 @@ from ingest.lake.manifest import (
     encode_commit,
     numbers,
 )
-from ingest.lake.schema import SCHEMAS
+from ingest.lake.schema import SCHEMAS, filled
 from ingest.lake.steps import Step, Watch, unwatched
 from ingest.lake.storage import Storage
 
@@ -142,15 +142,17 @@ class Lake:
 
     def scan(self, table: Table, files: Collection[DataFile]) -> pl.LazyFrame:
         """All rows of some files, lazily on a local disk; elsewhere whole files are read here. Columns that a file
-        is too old to have are null. Duplicates and old revisions are in it: see `ingest.lake.schema.newest`."""
+        is too old to have are null, but see `ingest.lake.schema.filled`. Duplicates and old revisions are in it: see
+        `ingest.lake.schema.newest`."""
         schema = pl.Schema(SCHEMAS[table])
         if not files:
             return pl.LazyFrame(schema=schema)
         paths = [file.path for file in files]
         sources: Any = [self.storage.full(path) if self.storage.is_local else self._bytes(path) for path in paths]
-        return pl.scan_parquet(
+        rows = pl.scan_parquet(
             sources, schema=schema, missing_columns="insert", extra_columns="ignore", hive_partitioning=False
         )
+        return filled(table, rows)
 
     def _bytes(self, path: str) -> io.BytesIO:
         data = self.storage.read(path)

@@ -82,7 +82,8 @@ def _told(
     *,
     is_last: bool,
 ) -> SessionTold:
-    scores = sorted((r for r in rewards if r["trajectory_id"] == row["trajectory_id"]), key=lambda r: r["at"])
+    first = row["first_trajectory_id"]
+    scores = sorted((r for r in rewards if r["first_trajectory_id"] == first), key=lambda r: r["at"])
     own = [(turn, content) for turn, content in turns if turn["trajectory_id"] == row["trajectory_id"]]
     newest = {turn["trace_id"]: turn for score in scores for turn in score["turns"]}
     known = {turn["trace_id"] for turn, _ in own}

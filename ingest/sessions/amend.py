@@ -4,11 +4,11 @@ Late feedback waits as long as other records do for those held up with it: what 
 and feedback that was only read before its turn finds the turn.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ingest.log.protocol import Message
-from ingest.records.events import Feedback, Trajectory, key_of
+from ingest.records.events import Feedback, Reward, Trajectory, key_of
 from ingest.sessions.table import Where, in_order, trajectory_id
 
 LateFeedback = tuple[Feedback, Message]
@@ -53,6 +53,12 @@ class Late:
         for key, waiting in list(self._waiting.items()):
             if any((message.topic, message.partition) not in mine for _, message in waiting.feedback.values()):
                 del self._waiting[key]
+
+
+def first_id(of: Trajectory | Reward, trace_ids: Sequence[str]) -> str:
+    """The id of a trajectory's first revision, which all revisions and their rewards have in common. `trace_ids` are
+    its turns, in order."""
+    return of.trajectory_id if of.revision == 1 else trajectory_id(of.session_id, trace_ids, 1)
 
 
 def amended(trajectory: Trajectory, feedback: Iterable[Feedback], now: float) -> Trajectory:

@@ -7,7 +7,7 @@ on the log and on disk, and memberships that the broker ends. `tests/ingest/lake
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ingest.audit.account import Account, Limits
 from ingest.audit.reading import take
 from ingest.lake.content import NoSeal, Vault
 from ingest.lake.manifest import Table
+from ingest.lake.schema import newest
 from ingest.lake.steps import Step
 from ingest.lake.storage import Storage
 from ingest.lake.table import Lake
@@ -45,7 +46,8 @@ class KilledError(BaseException):
 
 @dataclass
 class Found:
-    """What there was, and what became of it. Ids by how often they are found where each should be once."""
+    """What there was, and what became of it. Ids by how often they are found where each should be once; `in_lake`
+    are rows as files have them, `lake_ids` what is read."""
 
     traces: set[str] = field(default_factory=set)
     feedback: set[str] = field(default_factory=set)
@@ -207,13 +209,9 @@ class Chaos:
     # -- the end
 
     def _look(self) -> None:
-        found, newest = self.found, dict[str, Trajectory]()
-        for trajectory in replay(self.log, TRAJECTORIES, Trajectory):
-            root = trajectory.turns[0].trace_id
-            found.num_revised += trajectory.revision > 1
-            if root not in newest or trajectory.revision > newest[root].revision:
-                newest[root] = trajectory
-        for trajectory in newest.values():
+        found = self.found
+        found.num_revised = sum(one.revision > 1 for one in replay(self.log, TRAJECTORIES, Trajectory))
+        for trajectory in self._newest():
             found.in_trajectories.update(turn.trace_id for turn in trajectory.turns)
             found.feedback_ended.update(feedback.feedback_id for feedback in trajectory.feedback)
         lake = Lake(Storage(self.config.ingest.lake.url), lambda: self.now)
@@ -222,16 +220,25 @@ class Chaos:
         for table, key in (keys | {Table.FATES: "trace_id"}).items():
             rows = lake.scan(table, snapshot.of(table)).select("partition", "offset", key).collect()
             found.in_lake[table] = Counter(rows.iter_rows())
-            found.lake_ids[table] = set(rows[key])
+            found.lake_ids[table] = set(newest(table, lake.scan(table, snapshot.of(table))).collect()[key])
         found.account = take(self.log, Limits.of(self.config), self.now)
 
     def late_letters(self) -> dict[str, letters.Failure]:
         """Feedback that ingest noted as too late, by where it lay."""
         return letters.read(self.log, late_letters(FEEDBACK.name, "ingest"))
 
+    def _newest(self) -> Iterable[Trajectory]:
+        """The last revision of each trajectory on the topic."""
+        found = dict[str, Trajectory]()
+        for trajectory in replay(self.log, TRAJECTORIES, Trajectory):
+            root = trajectory.turns[0].trace_id
+            if root not in found or trajectory.revision > found[root].revision:
+                found[root] = trajectory
+        return found.values()
+
     def on_topic(self) -> Iterator[str]:
-        """Ids of trajectories, as often as they lie on their topic."""
-        return (trajectory.trajectory_id for trajectory in replay(self.log, TRAJECTORIES, Trajectory))
+        """Ids of the trajectories on their topic, of each in its last revision."""
+        return (trajectory.trajectory_id for trajectory in self._newest())
 
     def fated(self) -> Counter[str]:
         """How many different fates each trace has."""

@@ -39,6 +39,8 @@ from ingest.records.events import (
     about,
     session_key,
 )
+from ingest.sessions.amend import amended
+from ingest.sessions.table import trajectory_id
 
 SYSTEM = "You are the assistant of a small company. Answer in short sentences, say what you do not know, and use tools."
 TOOLS = '[{"type":"function","function":{"name":"look_up","parameters":{"properties":{"name":{"type":"string"}}}}}]'
@@ -53,6 +55,20 @@ class Played:
     reward: Reward
     fates: tuple[Fate, ...]
     feedback: tuple[Feedback, ...]
+
+
+def changed(played: Played, now: float, value: float = 0.25) -> Played:
+    """What becomes of a session by feedback that comes at `now`: its next revision, and the reward of that."""
+    late = Feedback.model_construct(
+        feedback_id=f"late-{played.trajectory.session_id}-{now}", trace_id=played.trajectory.turns[0].trace_id,
+        session_id=played.trajectory.session_id, tenant=played.trajectory.tenant, user="", redacted={}, name="thumb",
+        value=1.0, comment="", at=now,
+    )  # fmt: skip
+    trajectory = amended(played.trajectory, [late], now)
+    turns = tuple(turn.model_copy(update={"value": value}) for turn in played.reward.turns)
+    made = {"reward_id": f"r-{trajectory.trajectory_id}", "trajectory_id": trajectory.trajectory_id, "turns": turns}
+    made |= {"revision": trajectory.revision, "value": value, "at": now + 5.0}
+    return Played(trajectory, played.reward.model_copy(update=made), played.fates, trajectory.feedback)
 
 
 @cache
@@ -94,7 +110,7 @@ class Traffic:
             segments.append(self._segment(turn.trace_id, start, len(tokens), version))
             turns.append(turn)
         trajectory = Trajectory.model_construct(
-            trajectory_id=f"{session_key(session_id)}{self._number:08x}",
+            trajectory_id=trajectory_id(session_id, [turn.trace_id for turn in turns], 1),
             revision=1,
             partition=0,
             session_id=session_id,

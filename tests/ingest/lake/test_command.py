@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lake_traffic import Played, Traffic
+from lake_traffic import Played, Traffic, changed
 
 from ingest.lake import command
 from ingest.lake.content import Content, Vault
@@ -103,6 +103,66 @@ def test_a_session_reads_as_it_was_said(onstream: Any, capsys: Any, played: Play
     assert places == sorted(places)
     assert any(line.startswith("fate trained in") for line in lines)
     assert "\x1b" not in told
+
+
+@pytest.fixture
+def revised(world: World, onstream: Any, played: Played) -> Played:
+    """Late feedback to the session: its second revision is in the lake, and the reward of that is not yet."""
+    after = changed(played, played.trajectory.closed_at + 50.0)
+    world.put(after.trajectory, after.feedback[-1])
+    return after
+
+
+def test_a_session_with_late_feedback_is_shown_once(
+    onstream: Any, world: World, capsys: Any, played: Played, revised: Played
+) -> None:
+    for value in (played.reward.value, revised.reward.value):
+        assert onstream("show", played.trajectory.session_id) == 0
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert [line for line in lines if line.startswith("ids")] == [
+            f"ids key {lines_key(revised)} · trajectory {revised.trajectory.trajectory_id}"
+        ]
+        assert sum(line.startswith("turn ") for line in lines) == 3
+        assert f"reward {value:.3f} under default@1" in lines
+        world.put(revised.reward)
+
+
+def lines_key(played: Played) -> str:
+    return played.trajectory.turns[0].trace_id.partition("-")[0]
+
+
+def test_a_session_with_late_feedback_counts_once(
+    onstream: Any, world: World, capsys: Any, played: Played, revised: Played
+) -> None:
+    query = f"select avg(value) as mean, count(*) as n from rewards where session_id = '{played.trajectory.session_id}'"
+    for value in (played.reward.value, revised.reward.value):
+        assert onstream("sql", query) == 0
+        assert f"{value:.6g} 1" in " ".join(capsys.readouterr().out.split())
+        world.put(revised.reward)
+
+
+def test_turns_have_the_reward_of_an_earlier_revision_until_the_later_one_is_scored(
+    onstream: Any, world: World, capsys: Any, played: Played, revised: Played
+) -> None:
+    for made in (played.reward, revised.reward):
+        assert onstream("export", "--until", "1970-01-20") == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["reward"] for line in lines] == [turn.value for turn in made.turns]
+        world.put(revised.reward)
+
+
+def test_a_session_with_late_feedback_is_exported_once_with_its_newest_reward(
+    onstream: Any, world: World, capsys: Any, played: Played, revised: Played
+) -> None:
+    for revision in (1, 2):
+        assert onstream("export", "--format", "trajectories", "--until", "1970-01-20") == 0
+        told = capsys.readouterr()
+        (line,) = told.out.splitlines()
+        made = Reward.model_validate_json(line)
+        assert made.trajectory is not None
+        assert (made.revision, made.trajectory.revision, len(made.trajectory.feedback)) == (revision, 2, 2)
+        assert "left out" not in told.err
+        world.put(revised.reward)
 
 
 def test_an_unknown_session_is_named(onstream: Any, capsys: Any) -> None:

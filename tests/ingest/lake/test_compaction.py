@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lake_traffic import changed
 
 from ingest.lake import compaction
 from ingest.lake.compaction import FAN_IN, FULL_ROWS, expired, plan
 from ingest.lake.manifest import Change, Commit, DataFile, Snapshot, Table, day_of
-from ingest.records.events import Trajectory
 
 World = Any
 DAY_S = 86_400.0
@@ -126,14 +126,52 @@ def test_days_out_of_retention_and_no_others_are_dropped(world: World) -> None:
     assert world.another().refresh().files == {}
 
 
-def test_of_a_session_told_twice_the_higher_revision_is_read(world: World, traffic: Any) -> None:
-    (played,) = traffic.sessions(1)
-    amended: Trajectory = played.trajectory.model_copy(update={"closed_at": played.trajectory.closed_at + 50.0})
-    rows = world.files([amended, played.trajectory])
-    newer = world.lake.scan(Table.SESSIONS, [file for file in rows if file.table is Table.SESSIONS]).collect()
-    raised = newer.with_columns(revision=(newer["closed_at"] == newer["closed_at"].max()).cast(int) + 1)
-    raised = raised.cast({"revision": newer.schema["revision"]})
-    group = next(file.group for file in rows if file.table is Table.SESSIONS)
-    world.lake.commit(Change((world.lake.write(group, raised[1:]), world.lake.write(group, raised[:1]))))
-    (session,) = world.reading().rows(Table.SESSIONS).collect().to_dicts()
-    assert (session["revision"], session["closed_at"].timestamp()) == (2, amended.closed_at)
+def told(world: World, table: Table) -> list[tuple[int, float]]:
+    """(revision, value or time of closing) of a table's rows, as they are read."""
+    rows = world.reading().rows(table).collect().to_dicts()
+    return [(row["revision"], row["value"] if "value" in row else row["closed_at"].timestamp()) for row in rows]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_of_a_session_with_late_feedback_the_last_revision_is_read_and_kept(
+    world: World, traffic: Any, order: tuple[int, ...]
+) -> None:
+    (first,) = traffic.sessions(1)
+    second = changed(first, first.trajectory.closed_at + 50.0, value=0.25)
+    third = changed(second, second.trajectory.closed_at + 50.0, value=0.75)
+    for number in order:
+        world.put((first, second, third)[number].trajectory, (first, second, third)[number].reward)
+    sessions, rewards = [(3, third.trajectory.closed_at)], [(3, 0.75)]
+    assert (told(world, Table.SESSIONS), told(world, Table.REWARDS)) == (sessions, rewards)
+    for job in plan(world.lake.refresh().files.values(), NOW * 100):
+        assert compaction.join(world.lake, job)
+    assert (told(world, Table.SESSIONS), told(world, Table.REWARDS)) == (sessions, rewards)
+    kept = world.lake.refresh()
+    assert [sum(file.num_rows for file in kept.of(table)) for table in (Table.SESSIONS, Table.REWARDS)] == [1, 1]
+
+
+def test_two_sessions_of_one_key_stay_two(world: World, traffic: Any) -> None:
+    first, other = traffic.sessions(2)
+    moved = {name: getattr(first.trajectory, name) for name in ("session_id", "tenant", "opened_at")}
+    second = other.trajectory.model_copy(update=moved)
+    world.put(first.trajectory, second, changed(first, second.closed_at).trajectory)
+    rows = world.reading().rows(Table.SESSIONS).collect()
+    assert sorted(rows["revision"]) == [1, 2] and second.trajectory_id in set(rows["trajectory_id"])
+
+
+@pytest.mark.parametrize("is_joined", [False, True])
+def test_a_session_of_a_lake_without_the_first_revisions_name_is_replaced_as_well(
+    world: World, traffic: Any, is_joined: bool
+) -> None:
+    before, also = traffic.sessions(2)
+    old = world.files([before.trajectory, before.reward, also.trajectory, also.reward])
+    bare = [world.lake.scan(file.table, [file]).collect().drop("first_trajectory_id", strict=False) for file in old]
+    written = tuple(world.lake.write(file.group, rows) for file, rows in zip(old, bare, strict=True))
+    world.lake.commit(Change(written))
+    after = changed(before, before.trajectory.closed_at + 50.0)
+    world.put(after.trajectory, after.reward)
+    if is_joined:
+        for job in plan(world.lake.refresh().files.values(), NOW * 100):
+            assert compaction.join(world.lake, job)
+    assert sorted(revision for revision, _ in told(world, Table.SESSIONS)) == [1, 2]
+    assert sorted(revision for revision, _ in told(world, Table.REWARDS)) == [1, 2]

@@ -9,6 +9,7 @@ import pytest
 from lake_traffic import Traffic, sentences
 
 from ingest.records.events import Arm, Assignment, Feedback, Trajectory
+from ingest.sessions.amend import amended
 from rewards import spec
 from rewards.evaluate import evaluate
 
@@ -117,11 +118,31 @@ def test_the_newest_revision_is_scored_and_an_older_reward_is_told(world: World,
     late = Feedback(
         feedback_id="f", trace_id=one.turns[0].trace_id, tenant=one.tenant, value=1.0, at=one.closed_at + 9e5
     )
-    world.put(one.model_copy(update={"revision": 2, "feedback": (late,)}), late)
+    revised = amended(one, [late], one.closed_at + 9e5)
+    world.put(revised, late)
     assert world.backtest(thumbs, "--json") == 0
     told = found(capsys)
+    assert told["num_sessions"] == 1
     assert (shift(told, "thumb")["gained"], shift(told, "thumb")["lost"]) == (1, 0)
     assert told["notes"] == ["1 sessions had feedback after their reward was made: they may change for that"]
+    world.put(evaluate(spec.load(thumbs), revised, revised.closed_at + 1.0))
+    assert world.backtest(thumbs, "--json") == 0
+    told = found(capsys)
+    assert (told["num_sessions"], told["notes"], shift(told, "thumb")["gained"]) == (1, [], 0)
+
+
+def test_a_limit_is_spent_on_no_revision_before_the_last(world: World, thumbs: str, capsys: Any) -> None:
+    one, *others = [one for one in sessions() if not one.feedback][:4]
+    put(world, [one, *others], thumbs)
+    for newest in others:
+        late = Feedback(
+            feedback_id=f"f-{newest.session_id}", trace_id=newest.turns[0].trace_id, tenant=newest.tenant, value=1.0,
+            at=newest.closed_at + 9e5,
+        )  # fmt: skip
+        put(world, [amended(newest, [late], newest.closed_at + 9e5)], thumbs)
+    assert world.backtest(thumbs, "--limit", "4", "--json") == 0
+    told = found(capsys)
+    assert (told["num_sessions"], told["notes"]) == (4, [])
 
 
 def test_feedback_on_a_session_is_that_of_the_trajectory_it_came_to(world: World, thumbs: str, capsys: Any) -> None:
