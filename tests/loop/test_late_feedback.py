@@ -210,15 +210,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 @pytest.mark.parametrize(
-    ("is_thumbed", "before", "after", "fate"),
+    ("is_thumbed", "before", "after", "versions"),
     [
-        (True, 1.0, (0.625 + 1.0) / 2, (FateKind.TRAINED, 2)),  # (thumb 1 + edit 1/4) / 2, and a thumb alone
-        (False, 0.5, 0.25, (FateKind.REFUSED, None)),  # the price of silence; then the edit alone
+        (True, 1.0, (0.625 + 1.0) / 2, [2, 2]),  # (thumb 1 + edit 1/4) / 2, and a thumb alone
+        (False, 0.5, 0.25, [4, None]),  # the price of silence; then the edit alone, which is about the first turn
     ],
 )
 def test_a_signal_two_sessions_and_two_versions_late_trains_once_and_counts_once(
-    world: World, is_thumbed: bool, before: float, after: float, fate: tuple[FateKind, int | None]
+    world: World, is_thumbed: bool, before: float, after: float, versions: list[int | None]
 ) -> None:
+    """A turn that was scored trained at once, and never again; one that was not waits, and trains with the edit."""
     world.serve("first", 0, STABLE)
     world.serve("late", 0, CONTROL, is_thumbed=is_thumbed)
     world.promote(1)
@@ -236,9 +237,12 @@ def test_a_signal_two_sessions_and_two_versions_late_trains_once_and_counts_once
 
     revisions = [one.revision for one in replay(world.log, topics.TRAJECTORIES, Trajectory) if one.session_id == "late"]
     assert revisions == [1, 2]
-    assert [world.fates(trace) for trace in world.traces("late")] == [{fate}] * TURNS
+    fates = [{(FateKind.TRAINED, version)} if version else set() for version in versions]
+    assert [world.fates(trace) for trace in world.traces("late")] == fates
     trained = Counter(world.policy.trained)
-    assert [trained[world.tokens("late", n)[0]] for n in range(TURNS)] == [int(is_thumbed)] * TURNS
+    assert [trained[world.tokens("late", n)[0]] for n in range(TURNS)] == [
+        int(version is not None) for version in versions
+    ]
     assert set(trained.values()) == {1}
     evidence = world.evidence()
     assert set(evidence.champion[0]) == {"first", "late"} and evidence.champion[0]["late"].reward == after
