@@ -7,6 +7,7 @@
     │   ├── ErasedError                       ... because the person it is of was erased: its key is gone
     │   └── NewerError                        a record of a version newer than this process knows: not damaged
     ├── LogError           (ConnectionError)  the event log did not take or give a record in time
+    │   └── UnreleasedError                   ... and nothing was ever released: there is no version to serve
     ├── StoreError         (OSError)          a store is unreadable, or what it holds is damaged
     │   └── SignatureError                    ... a version nobody vouches for: unsigned, altered, or by no known key
     ├── LakeError          (OSError)          the lake is unreadable, or cannot be written now
@@ -44,6 +45,10 @@ class NewerError(RecordError):
 
 class LogError(OnstreamError, ConnectionError):
     """The event log did not accept or return a record in time."""
+
+
+class UnreleasedError(LogError):
+    """The log holds no release yet. What needs one waits, as it does for a broker: `onstream bootstrap` makes it."""
 
 
 class StoreError(OnstreamError, OSError):

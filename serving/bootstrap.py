@@ -3,6 +3,7 @@
 import argparse
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from infra import cli
@@ -18,8 +19,11 @@ from serving.rollout.placement import place
 logger = logging.getLogger(__name__)
 
 
-def bootstrap(config: Config, log: EventLog, store: VersionStore) -> None:
-    """Make what every stage expects to find.
+def bootstrap(config: Config, log: EventLog, store: VersionStore, now: Callable[[], float] = time.time) -> None:
+    """Make what every stage expects to find. `now` is Unix time.
+
+    The first release has it for its epoch, which is above all that a log before this one had, if that was lost: each
+    start of a controller took one. So who went on serving through the loss follows this log.
 
     Raises:
         ConfigError: `model.path` is no Hugging Face folder with safetensors, or another model than was begun with.
@@ -31,16 +35,16 @@ def bootstrap(config: Config, log: EventLog, store: VersionStore) -> None:
     if releases.read(log).stable is not None:
         logger.info("released before; nothing to do")
         return
-    manifest = store.publish(0, model, None, {"from": config.model.name}, {}, time.time())
+    manifest = store.publish(0, model, None, {"from": config.model.name}, {}, now())
     reader.send(log, topics.VERSIONS, "", manifest)
     first = Release(
         release=0,
-        epoch=1,
+        epoch=int(now()),
         kind=ReleaseKind.BOOTSTRAP,
         stable=0,
         engines=place(config.serving.engines, 0, config.serving.rollout),
         reason=f"{config.model.name} is version 0",
-        at=time.time(),
+        at=now(),
     )
     reader.send(log, topics.RELEASES, "", first)
     log.flush(config.log.timeout_s)

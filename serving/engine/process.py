@@ -16,22 +16,20 @@ from starlette.applications import Starlette
 
 from infra import health
 from infra.config import Config, EngineSlot
-from infra.errors import LogError, StartError
+from infra.errors import StartError
 from infra.lifecycle import Pulse, Stop
 from infra.telemetry.providers import PROTOCOL, otlp_traces
 from ingest.log.connect import connect
-from ingest.log.protocol import EventLog
 from ingest.privacy.intake import Intake
-from ingest.store import releases
 from ingest.store.versions import VersionStore
-from serving.engine import cache, control, scoring
+from serving.engine import control, scoring
 from serving.engine.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.engine.cpu import compile_nothing, without_seeds
 from serving.engine.idle import Users, UsersMiddleware
 from serving.engine.loader import Loader
 from serving.engine.recent import Recent
 from serving.engine.vocabulary import Vocabulary
-from serving.engine.wanted import Wanted
+from serving.engine.wanted import Wanted, first_version
 from serving.engine.weights import BACKEND
 from serving.guard import control_token, scoring_token
 from serving.ports import require_free
@@ -42,34 +40,6 @@ _LOOK_S = 0.2
 logger = logging.getLogger(__name__)
 
 
-def version_to_serve(log: EventLog, engine_id: str) -> int:
-    """The version the release log gives this engine; the stable one where it names no engine.
-
-    Raises:
-        StartError: the log holds no release yet.
-    """
-    served = releases.read(log)
-    if served.stable is None:
-        raise StartError(f"engine {engine_id}: nothing was ever released; run `onstream bootstrap` first")
-    return served.engines.get(engine_id, served.stable)
-
-
-def first_version(config: Config, slot: EngineSlot, folder: Path) -> int:
-    """The version to start with: from the log or, while no broker answers, the one this engine served last."""
-    try:
-        log = connect(config, client_id=slot.id)
-        try:
-            return version_to_serve(log, slot.id)
-        finally:
-            log.close()
-    except LogError as exc:
-        version = cache.remembered(folder)
-        if version is None:
-            raise
-        logger.warning("%s; starting with version %d, served last", exc, version)
-        return version
-
-
 async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str) -> None:
     """Serve until SIGTERM. `token` is for the control port, `scorers_token` for the scoring port, if there is one.
 
@@ -77,7 +47,7 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     captured as far as the broker lets it; what is left ships at the next start.
 
     Raises:
-        StartError: a port is taken, or nothing was released.
+        StartError: a port is taken.
         StoreError: the version to start with cannot be fetched.
     """
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
@@ -90,7 +60,8 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
     health.serve(config.health, stop.pulse, lambda: wanted.trouble(loader.serving.version))  # asked once both are there
     store = VersionStore.of(config.store)
     copies = Path(config.store.cache_dir) / slot.id
-    manifest = store.read(first_version(config, slot, copies))
+    open_log = partial(connect, config, client_id=slot.id)
+    manifest = store.read(first_version(open_log, slot.id, copies))
     folder = store.fetch(manifest, copies)
     intake = Intake.of(config)
     spool = Spool(
@@ -98,7 +69,6 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         config.serving.capture.max_spool_bytes,
         config.serving.capture.segment_bytes,
     )
-    open_log = partial(connect, config, client_id=slot.id)
     shipper = Shipper(spool, open_log, stop)
     shipper.start()
     wanted = Wanted(slot.id, manifest.version)

@@ -1,17 +1,57 @@
-"""What the release log gives one engine, followed beside it: is it the version that it serves?"""
+"""What the release log gives one engine: the version that it starts with and, followed beside it, shall serve."""
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
-from infra.errors import NewerError
+from infra.errors import LogError, NewerError, UnreleasedError
 from infra.lifecycle import Stop
 from ingest.log.protocol import EventLog
 from ingest.log.reader import outlast_outages
+from ingest.store import releases
 from ingest.store.releases import ReleaseFollower, Served
+from serving.engine import cache
 
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+
+
+def version_to_serve(log: EventLog, engine_id: str) -> int:
+    """The version the release log gives this engine; the stable one where it names no engine.
+
+    Raises:
+        UnreleasedError: the log holds no release yet.
+    """
+    served = releases.read(log)
+    if served.stable is None:
+        raise UnreleasedError(f"engine {engine_id}: nothing was ever released; it waits for `onstream bootstrap`")
+    return served.engines.get(engine_id, served.stable)
+
+
+def first_version(open_log: Callable[[], EventLog], engine_id: str, folder: Path) -> int:
+    """The version to start with: from the log or, while that says none, the one this engine served last.
+
+    Without either it waits: a new installation's engines start before its first version is there.
+    """
+    found = list[int]()
+
+    def look() -> None:
+        try:
+            log = open_log()
+            try:
+                found.append(version_to_serve(log, engine_id))
+            finally:
+                log.close()
+        except LogError as exc:
+            version = cache.remembered(folder)
+            if version is None:
+                raise
+            logger.warning("%s; starting with version %d, served last", exc, version)
+            found.append(version)
+
+    outlast_outages(Stop(), look)
+    return found[0]
 
 
 class Wanted:

@@ -97,7 +97,7 @@ class Rollout:
         """Replay, then claim the release log with a new epoch.
 
         Raises:
-            ControlError: nothing was ever released.
+            UnreleasedError: nothing was ever released.
         """
         telling.observe(self)
         self._writer.claim(self._config.tick_s)

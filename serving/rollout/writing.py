@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from infra import telemetry
-from infra.errors import ControlError, LogError, OnstreamError
+from infra.errors import LogError, OnstreamError, UnreleasedError
 from infra.lifecycle import Deadline
 from infra.telemetry import names
 from ingest.log import reader, topics
@@ -52,11 +52,11 @@ class Writer:
         """Replay the log, then take it over.
 
         Raises:
-            ControlError: nothing was ever released.
+            UnreleasedError: nothing was ever released.
         """
         head = releases.read(self._log)
         if head.stable is None:
-            raise ControlError("rollout: nothing was ever released; run `onstream bootstrap` first")
+            raise UnreleasedError("rollout: nothing was ever released; it waits for `onstream bootstrap`")
         while (self.served.epoch, self.served.last) < (head.epoch, head.last):
             self._reading.read(timeout_s)
         self.epoch = self.served.epoch + 1

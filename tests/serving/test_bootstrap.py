@@ -1,5 +1,6 @@
 """The first release, and what a start on an older store refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_the_base_model_is_released_once_as_version_0(tmp_path: Path) -> None:
         bootstrap(config, log, store)
     served = releases.read(log)
     assert (served.stable, served.last, store.versions()) == (0, 0, [0])
+
+
+def test_who_ran_through_the_loss_of_the_log_follows_what_is_released_on_a_new_one(tmp_path: Path) -> None:
+    """The log that was lost had an epoch for each start of a controller."""
+    store, config = VersionStore(str(tmp_path / "store")), model(tmp_path / "model")
+    lost, found = InMemoryLog(), InMemoryLog()
+    bootstrap(config, lost, store, now=lambda: 1000.0)
+    bootstrap(config, found, store, now=lambda: 90_000.0)
+    served = replace(releases.read(lost), epoch=1020, last=57, lineage=(0, 3, 7), engines={"stable-0": 7})
+    follower = releases.ReleaseFollower(found, served)
+    assert follower.catch_up() == releases.read(found)
 
 
 def test_another_model_on_the_same_store_is_refused(tmp_path: Path) -> None:

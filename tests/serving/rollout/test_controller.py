@@ -8,7 +8,7 @@ from rollouts import Hand, World
 from told import telling
 
 from infra.config import EngineSlot, GuardrailConfig, RampStep, RolloutConfig
-from infra.errors import ControlError, LogError, NewerError, StoreError
+from infra.errors import LogError, NewerError, StoreError, UnreleasedError
 from infra.telemetry import metrics
 from ingest.log import topics
 from ingest.log.memory import InMemoryLog
@@ -242,7 +242,7 @@ def test_a_controller_without_a_first_release_says_what_to_do(tmp_path: Path) ->
     log = InMemoryLog()
     log.create(topics.specs(1, 60.0))
     rollout = Rollout(log, VersionStore(str(tmp_path)), {}, RolloutConfig(), tmp_path / "evidence.json")
-    with pytest.raises(ControlError, match="run `onstream bootstrap` first"):
+    with pytest.raises(UnreleasedError, match="waits for `onstream bootstrap`"):
         rollout.start()
 
 
