@@ -17,8 +17,10 @@ _ADAPTER = "default"
 _SAMPLES = 16
 
 
-def inject(model: Any, config: LoraConfig, seed: int) -> None:
+def inject(model: Any, config: LoraConfig, seed: int) -> LoraConfig:
     """Put adapters beside the configured layers, the same ones for the same seed, and let nothing else train.
+
+    Returns the configuration with the layers it has come to.
 
     Raises:
         StartError: the model has no such layers.
@@ -35,6 +37,7 @@ def inject(model: Any, config: LoraConfig, seed: int) -> None:
             )
         except ValueError as exc:
             raise StartError(f"trainer.lora.targets: {', '.join(targets)}: {exc}") from exc
+    return config.model_copy(update={"targets": tuple(sorted(targets))})
 
 
 def _linear(model: Any) -> list[str]:

@@ -66,8 +66,8 @@ class Learner:
             except (OSError, ValueError) as exc:
                 raise StartError(f"model {folder}: not loadable by transformers: {exc}") from exc
             self.model = model.eval()  # eval: dropout would break r = pi_theta / mu
-            if self._config.lora is not None:
-                adapters.inject(model, self._config.lora, self._config.seed)
+            own = self._config
+            self._lora = None if own.lora is None else adapters.inject(model, own.lora, own.seed)
             if self._config.recompute_activations:
                 self._recompute(folder)
             self._fingerprint = adapters.fingerprint(model)
@@ -340,12 +340,13 @@ class Learner:
                 {kind: _here(tensor).to("cpu", copy=True).contiguous() for kind, tensor in tensors.items()},
                 int(state.get("step", 0)),
             )
-        return Part(self._ranks.rank, self._ranks.size, held, self._fingerprint)
+        return Part(self._ranks.rank, self._ranks.size, held, self._fingerprint, self._lora)
 
     def restore(self, folder: Place) -> None:
         """Take what `save` wrote, under any number of workers.
 
         Raises:
+            StartError: it was saved under another `trainer.lora`.
             StoreError: a file is missing or does not fit the model.
         """
         found = self._read(folder, (WEIGHT, *MOMENTS))
@@ -359,7 +360,7 @@ class Learner:
     def _read(self, folder: Place, kinds: Sequence[str]) -> dict[str, Held]:
         rows, own = {name: self._rows(param) for name, param in self._trained().items()}, self._ranks
         with own.together(f"learner state {folder}"):
-            return parts.read(Folder(folder), rows, self._fingerprint, kinds, (own.rank, own.size))
+            return parts.read(Folder(folder), rows, self._fingerprint, kinds, (own.rank, own.size), self._lora)
 
     def _state(self, param: torch.Tensor, held: Held) -> dict[str, torch.Tensor]:
         """AdamW's of a parameter."""

@@ -4,9 +4,10 @@
                                         `exp_avg.<name>` and `exp_avg_sq.<name>`; the rank's rows of each
 
 In a part's own header, as JSON: `layout`, for each name [first row, rows of the whole]; `steps`, AdamW's count for each
-name; and `base`, a fingerprint of the frozen weights that adapters are trained on, empty where everything trains. A
-weight is cut along its first axis and nowhere else, so any number of ranks can take what any number wrote. The same
-state gives the same bytes: safetensors writes several entries of a header in any order, so this is one.
+name; `base`, a fingerprint of the frozen weights that adapters are trained on, empty where everything trains; and
+`lora`, `trainer.lora` with the layers it has come to, null where everything trains (older parts lack it). A weight is
+cut along its first axis and nowhere else, so any number of ranks can take what any number wrote. The same state gives
+the same bytes: safetensors writes several entries of a header in any order, so this is one.
 
 Nothing here says that all parts are there: the state that names the folder does, and is written after them.
 """
@@ -21,7 +22,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from infra.errors import StoreError
+from infra.config import LoraConfig
+from infra.errors import OnstreamError, StartError, StoreError
 from infra.storage import Folder
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
@@ -51,6 +53,7 @@ class Part:
     size: int
     held: Mapping[str, Held]
     base: str
+    lora: LoraConfig | None = None
 
     def write(self, folder: Folder) -> None:
         """Durable on return. Raises `StoreError`."""
@@ -59,6 +62,7 @@ class Part:
             "layout": {name: [one.first, one.num_rows] for name, one in self.held.items()},
             "steps": {name: one.step for name, one in self.held.items() if one.step},
             "base": self.base,
+            "lora": _as_told(self.lora),
         }
         with folder.writing(f"part-{self.rank:05d}-of-{self.size:05d}.safetensors") as path:
             save_file(tensors, path, {_ABOUT: json.dumps(about)})
@@ -70,20 +74,25 @@ def read(
     base: str,
     kinds: Sequence[str] = (WEIGHT, *MOMENTS),
     own: tuple[int, int] = (0, 1),
+    lora: LoraConfig | None = None,
 ) -> dict[str, Held]:
     """The rows of each named tensor, from whichever parts have them; `own` is this rank, and of how many.
 
     Raises:
+        StartError: they were written under another `trainer.lora`.
         StoreError: a part is missing, or what they hold does not fit the names, the rows or the `base`.
     """
     found: dict[str, list[tuple[int, Held]]] = {name: [] for name in rows}
     try:
         if _BEFORE[0] in folder.names():
+            _check({"base": ""}, lora)
             return _of_before(folder, rows, kinds)
         for part in _parts(folder, *own):
-            for name, start, held in _of_part(folder, part, rows, base, kinds):
+            for name, start, held in _of_part(folder, part, rows, base, kinds, lora):
                 found[name].append((start, held))
         return {name: _joined(pieces, rows[name]) for name, pieces in found.items()}
+    except OnstreamError:
+        raise
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as exc:
         raise StoreError(f"learner state {folder.place}: not readable for this model: {exc}") from exc
 
@@ -114,12 +123,33 @@ def _parts(folder: Folder, rank: int, size: int) -> list[str]:
     return [found[0] for found in parts if len(parts) != size or int(found[1]) == rank]
 
 
+def _as_told(lora: LoraConfig | None) -> dict[str, Any] | None:
+    return None if lora is None else lora.model_dump(mode="json")
+
+
+def _check(about: Mapping[str, Any], lora: LoraConfig | None) -> None:
+    """Raises `StartError` where a part was written under another `trainer.lora`, as far as it says."""
+    own: Any = _as_told(lora)
+    held: Any = about.get("lora", (own or "adapters") if about["base"] else None)
+    if held == own:
+        return
+    name = ""
+    if held and own:
+        name = next(name for name in own if held[name] != own[name])
+        held, own, name = held[name], own[name], f".{name}"
+    raise StartError(
+        f"trainer.lora{name}: the checkpoint was written with {json.dumps(held)}, configured is {json.dumps(own)}; set "
+        "it back, or begin anew from the stable version with an empty trainer.checkpoint_dir (docs/training.md)"
+    )
+
+
 def _of_part(
-    folder: Folder, part: str, rows: Mapping[str, slice], base: str, wanted: Sequence[str]
+    folder: Folder, part: str, rows: Mapping[str, slice], base: str, wanted: Sequence[str], lora: LoraConfig | None
 ) -> Iterator[tuple[str, int, Held]]:
     """What a part has of the rows: by name, with the first of them."""
     with folder.reading(part) as path, safe_open(path, "pt") as file:
         about = json.loads((file.metadata() or {})[_ABOUT])
+        _check(about, lora)
         if about["base"] != base:
             raise ValueError("its adapters were trained on other weights than are loaded")
         layout: dict[str, list[int]] = about["layout"]

@@ -1,3 +1,4 @@
+import json
 import random
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 import transformers
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from infra.config import LoraConfig, TrainerConfig
 from infra.errors import StartError, StoreError
@@ -70,6 +72,67 @@ def test_a_checkpoint_holds_the_adapters_alone_and_goes_on_over_the_same_weights
     again.load(tmp_path / "other")
     with pytest.raises(StoreError, match="trained on other weights than are loaded"):
         again.restore(tmp_path / "kept")
+
+
+@pytest.mark.parametrize(
+    ("kept", "given", "told"),
+    [
+        (LoraConfig(rank=4, alpha=8.0), LoraConfig(rank=4, alpha=16.0), "lora.alpha: .* with 8.0, configured is 16.0"),
+        (LoraConfig(rank=4, alpha=8.0), LoraConfig(rank=8, alpha=8.0), "lora.rank: .* with 4, configured is 8"),
+        (
+            LoraConfig(targets=("q_proj", "v_proj")),
+            LoraConfig(targets=("v_proj",)),
+            r'lora.targets: .* with \["q_proj", "v_proj"\], configured is \["v_proj"\]',
+        ),
+        (LoraConfig(rank=4, alpha=8.0), None, r'lora: .* with {"rank": 4, .*}, configured is null'),
+        (None, LoraConfig(rank=4, alpha=8.0), r'lora: .* with null, configured is {"rank": 4, .*}'),
+    ],
+)
+def test_a_checkpoint_is_not_taken_by_another_configuration_of_adapters_which_the_error_names(
+    tiny_model: Path,
+    config: TrainerConfig,
+    tmp_path: Path,
+    kept: LoraConfig | None,
+    given: LoraConfig | None,
+    told: str,
+) -> None:
+    Learner(tiny_model, config.model_copy(update={"lora": kept})).save(tmp_path)
+    learner = Learner(tiny_model, config.model_copy(update={"lora": given}))
+    with pytest.raises(StartError, match=rf"trainer\.{told}; set it back, or .* an empty trainer\.checkpoint_dir"):
+        learner.restore(tmp_path)
+
+
+def test_all_layers_by_default_and_by_name_are_the_same_adapters(
+    tiny_model: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    Learner(tiny_model, config).save(tmp_path)
+    names = ("v_proj", "q_proj", "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    Learner(tiny_model, config.model_copy(update={"lora": LoraConfig(rank=4, alpha=8.0, targets=names)})).restore(
+        tmp_path
+    )
+
+
+def as_written_before(folder: Path) -> None:
+    """A part without `lora` in its header."""
+    (path,) = folder.iterdir()
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    del about["lora"]
+    save_file(load_file(path), path, {"about": json.dumps(about)})
+
+
+def test_a_checkpoint_of_before_that_does_not_say_its_rank_is_read_where_it_fits(
+    tiny_model: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    learner = Learner(tiny_model, config)
+    learner.update(BATCH)
+    learner.save(tmp_path)
+    as_written_before(tmp_path)
+    again = Learner(tiny_model, config)
+    again.restore(tmp_path)
+    assert torch.equal(logits(learner.model), logits(again.model))
+    with pytest.raises(StartError, match=r'trainer\.lora: .* with "adapters", configured is null'):
+        Learner(tiny_model, config.model_copy(update={"lora": None})).restore(tmp_path)
 
 
 def test_the_same_seed_begins_with_the_same_adapters(tiny_model: Path, config: TrainerConfig) -> None:
