@@ -112,7 +112,12 @@ class TrainerConfig(Host):
         "train once the trial is decided",
     )
     minibatch_turns: int = Field(64, ge=1, description="turns in one optimiser step")
-    microbatch_tokens: int = Field(2048, ge=16, description="tokens, with padding, in one forward and backward pass")
+    microbatch_tokens: int = Field(
+        2048,
+        ge=16,
+        description="tokens, with padding, in one forward and backward pass; a longer sample has one of its own, and "
+        "what samples of a pass begin with alike, where it is more than half of this, comes on top",
+    )
     packing: Packing = Field(
         Packing.SHARED,
         description="`packed` fills rows' padding, `shared` also computes what samples begin with alike once; `rows` "

@@ -139,7 +139,7 @@ def _parts(samples: Sequence[Sample], minibatch_turns: int) -> list[list[Sample]
 
 
 def _rows(samples: Sequence[Sample], microbatch_tokens: int, packing: Packing) -> Iterator[list[list[Tree]]]:
-    """Microbatches of at most `microbatch_tokens` places; what alone is above the bound is one of its own."""
+    """Microbatches of at most `microbatch_tokens` places; a tree that is above the bound is one of its own."""
     if packing is Packing.ROWS:
         return _padded(samples, microbatch_tokens)
     found = trees(samples, microbatch_tokens) if packing is Packing.SHARED else [Tree.of([one]) for one in samples]

@@ -25,6 +25,13 @@ SmolLM2-135M in bfloat16 on a CPU, 64 places seen in vain cost 0.08 of a token. 
 """
 
 
+LONG_SHARE = 0.5
+"""Of a bound on trees: what all samples of one begin with, where longer, comes on top and is not computed again.
+
+What is shorter leaves as much room for what follows it, so repeating it costs at most about as much again.
+"""
+
+
 @dataclass(frozen=True)
 class Hint:
     """What came after a turn and corrects it: the tokens from its reply's last, which ends it, to the next reply.
@@ -105,21 +112,27 @@ def num_shared(one: tuple[int, ...], other: tuple[int, ...]) -> int:
 
 
 def trees(samples: Iterable[Sample], max_tokens: int) -> list[Tree]:
-    """Samples that begin alike together, as far as that costs less than apart and keeps to `max_tokens` a tree."""
+    """Samples that begin alike together, as far as that costs less than apart and keeps to `max_tokens` a tree.
+
+    A common beginning of more than `LONG_SHARE` of that comes on top.
+    """
     return [Tree.of(group) for group in _groups(sorted(samples, key=lambda sample: sample.token_ids), max_tokens)]
 
 
 def _groups(ordered: Iterable[Sample], max_tokens: int) -> Iterator[list[Sample]]:
     held: list[Sample] = []
-    size = 0
+    size = common = 0
     for sample in ordered:
         shared = num_shared(held[-1].token_ids, sample.token_ids) if held else 0
-        added = len(sample.token_ids) - shared
-        if held and (size + added > max_tokens or shared <= LEAST_SHARED * added):
+        added, left = len(sample.token_ids) - shared, min(common, shared)
+        on_top = left if left > LONG_SHARE * max_tokens else 0
+        if held and (size + added > max_tokens + on_top or shared <= LEAST_SHARED * added):
             yield held
-            held, size, added = [], 0, len(sample.token_ids)
+            held = []
+        if not held:
+            size, added, left = 0, len(sample.token_ids), len(sample.token_ids)
         held.append(sample)
-        size += added
+        size, common = size + added, left
     if held:
         yield held
 

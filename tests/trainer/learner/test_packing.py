@@ -37,6 +37,31 @@ def test_a_group_of_eight_computes_its_prompt_once() -> None:
     assert tree.size == 500 + 8 * 30 and len(tree.samples) == 8
 
 
+@pytest.mark.parametrize("prompt", [1100, 1900, 3000, 8000])
+def test_a_long_prompt_is_computed_once_for_a_group_of_eight(prompt: int) -> None:
+    """Also where it leaves no room for a second reply, or is above the bound itself."""
+    found = rows(trees([run(n + 2, 200, prompt=prompt) for n in range(8)], 2048), 2048)
+    assert [[tree.size for tree in row] for row in found] == [[prompt + 8 * 200]]
+
+
+@pytest.mark.parametrize(("prompt", "sizes"), [(1000, [2000, 2000]), (1100, [3100]), (3000, [5000]), (8000, [10000])])
+def test_a_tree_is_bounded_by_its_prompt_beside_what_it_adds_where_that_is_more_than_half(
+    prompt: int, sizes: list[int]
+) -> None:
+    """Of a prompt of 1000 two trees keep to 2048; above half of it as much stands beside the prompt."""
+    found = trees([run(n + 2, 500, prompt=prompt) for n in range(4)], 2048)
+    assert [tree.size for tree in found] == sizes
+    longer = trees([run(n + 2, 500, prompt=prompt) for n in range(40)], 2048)
+    assert max(tree.size for tree in longer) == sizes[0]
+
+
+def test_a_prompt_that_only_some_of_a_tree_share_gives_the_others_no_room() -> None:
+    """Two that begin with 1100 alike, behind a group whose prompt of 3000 begins so too."""
+    group = [sample(*(1,) * 1100, *(2,) * 1900, *(n + 3,) * 200) for n in range(8)]
+    others = [sample(*(1,) * 1100, *(n + 3,) * 900) for n in range(2)]
+    assert [tree.size for tree in trees([*group, *others], 2048)] == [3000 + 8 * 200, 1100 + 2 * 900]
+
+
 @pytest.mark.parametrize(("prompt", "num_trees"), [(20, 2), (80, 1)])
 def test_what_is_shared_is_left_where_branching_off_costs_more_than_it_saves(prompt: int, num_trees: int) -> None:
     """A system prompt before 600 tokens: of 20 it saves less than 0.08 x 600, of 80 more."""
