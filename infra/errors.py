@@ -9,6 +9,7 @@
     ├── LogError           (ConnectionError)  the event log did not take or give a record in time
     │   └── UnreleasedError                   ... and nothing was ever released: there is no version to serve
     ├── StoreError         (OSError)          a store is unreadable, or what it holds is damaged
+    │   ├── StoreOutageError                  ... it did not take or give a file, and may at another time
     │   └── SignatureError                    ... a version nobody vouches for: unsigned, altered, or by no known key
     ├── LakeError          (OSError)          the lake is unreadable, or cannot be written now
     ├── ControlError       (RuntimeError)     an engine refused or failed a control-plane command
@@ -53,6 +54,10 @@ class UnreleasedError(LogError):
 
 class StoreError(OnstreamError, OSError):
     """A store, of weights or of keys, is unreadable, or what it holds fails verification."""
+
+
+class StoreOutageError(StoreError):
+    """A store did not take or give a file. What it holds is not what is wrong: it may at another time."""
 
 
 class SignatureError(StoreError):

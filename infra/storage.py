@@ -15,7 +15,7 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from infra.errors import ConfigError, StoreError
+from infra.errors import ConfigError, OnstreamError, StoreError, StoreOutageError
 from infra.files import sync
 
 Place = Path | str
@@ -23,7 +23,8 @@ Place = Path | str
 
 
 class Folder:
-    """The files of `place`. Names are relative to it, with `/`; every failure is a `StoreError`."""
+    """The files of `place`. Names are relative to it, with `/`; every failure is a `StoreError`, and a
+    `StoreOutageError` but for what is not there."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -118,15 +119,10 @@ class Folder:
         except StoreError:
             raise
         except OSError as exc:
-            raise StoreError(f"{self.place}/{name}: {what}: {exc}") from exc
+            raise _failure(f"{self.place}/{name}: {what}", exc) from exc
 
-    @contextmanager
-    def _asked(self, name: str, what: str) -> Iterator[None]:
-        """Around a call of fsspec: stores' libraries raise errors of their own kinds."""
-        try:
-            yield
-        except Exception as exc:  # theirs have no class in common
-            raise StoreError(f"{self.place}/{name}: {what}: {exc}") from exc
+    def _asked(self, name: str, what: str) -> contextlib.AbstractContextManager[None]:
+        return asked(f"{self.place}/{name}: {what}")
 
     def send(self, source: Path) -> None:
         """Copy a folder of this machine here."""
@@ -145,6 +141,22 @@ class Folder:
         """A file, or a folder and all below it; what is not there is deleted already."""
         with self._asked(name, "not deleted"), contextlib.suppress(FileNotFoundError):
             self._fs.rm(f"{self._root}/{name}", recursive=True)
+
+
+@contextmanager
+def asked(what: str) -> Iterator[None]:
+    """Around calls of fsspec: stores' libraries raise errors of their own kinds, and here they are `StoreError`s."""
+    try:
+        yield
+    except OnstreamError:
+        raise
+    except Exception as exc:  # theirs have no class in common
+        raise _failure(what, exc) from exc
+
+
+def _failure(what: str, exc: Exception) -> StoreError:
+    kind = StoreError if isinstance(exc, FileNotFoundError) else StoreOutageError
+    return kind(f"{what}: {exc}")
 
 
 @contextmanager

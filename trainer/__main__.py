@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 from infra import cli, telemetry
 from infra.config import Config
+from infra.errors import LogError, StoreOutageError
 
 if TYPE_CHECKING:
     from trainer.loop import Trainer
 
 logger = logging.getLogger(__name__)
+
+OUTAGES = (LogError, StoreOutageError)
+"""What the stage outlasts, with its workers. What is damaged, or does not load, is none: it would be so again."""
 
 
 def main(argv: list[str]) -> int:
@@ -65,7 +69,7 @@ def run(config: Config) -> None:
         running["trainer"].run()
 
     try:
-        outlast_outages(stop, train, pulse=stop.pulse)
+        outlast_outages(stop, train, OUTAGES, stop.pulse)
     except StoppedError as exc:
         logger.info("%s; the batch is read again at the next start", exc)
     finally:

@@ -20,6 +20,7 @@ import fsspec  # type: ignore[import-untyped]
 
 from infra.config import StoreConfig
 from infra.errors import SignatureError, StoreError
+from infra.storage import asked
 from ingest.records.events import FileEntry, Version
 from ingest.store.signing import SIGNATURE, SignatureState, Signed, Signer, Trust, require
 
@@ -78,7 +79,7 @@ class VersionStore:
             if held.digest == manifest.digest:
                 return held
             raise StoreError(f"version {version} exists with digest {held.digest[:12]}, got {manifest.digest[:12]}")
-        try:
+        with asked(f"version {version}: not written to {self._root}"):
             target = f"{self._root}/{manifest.folder}"
             self._fs.makedirs(target, exist_ok=True)
             for entry in files:
@@ -86,8 +87,6 @@ class VersionStore:
             data = manifest.model_dump_json(indent=1).encode()
             self._sign(manifest, data)
             self._put(f"{target}/{MANIFEST}", data)
-        except OSError as exc:
-            raise StoreError(f"version {version}: not written to {self._root}: {exc}") from exc
         return manifest
 
     def sign(self, version: int) -> Signed:
@@ -101,10 +100,8 @@ class VersionStore:
         found = self._trust.look(self._signature(manifest), MANIFEST, data)
         if found.state is SignatureState.INVALID:
             raise SignatureError(f"version {version}: not signed anew: {found.told}")
-        try:
+        with asked(f"version {version}: not signed in {self._root}"):
             self._sign(manifest, data)
-        except OSError as exc:
-            raise StoreError(f"version {version}: not signed in {self._root}: {exc}") from exc
         return self.signed(version)
 
     def signed(self, version: int) -> Signed:
@@ -121,12 +118,11 @@ class VersionStore:
 
     def _signature(self, manifest: Version) -> bytes | None:
         path = f"{self._root}/{manifest.folder}/{SIGNATURE}"
-        try:
-            return bytes(self._fs.cat_file(path))
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            raise StoreError(f"{path}: not readable: {exc}") from exc
+        with asked(f"{path}: not readable"):
+            try:
+                return bytes(self._fs.cat_file(path))
+            except FileNotFoundError:
+                return None
 
     def _put(self, path: str, data: bytes) -> None:
         """Write whole or not at all: a manifest half written must not look like a version."""
@@ -141,7 +137,7 @@ class VersionStore:
         """Whether there is such a version, as far as the store can be asked."""
         try:
             return bool(self._manifests(f"{version:06d}-*"))
-        except OSError:
+        except StoreError:
             return False
 
     def read(self, version: int) -> Version:
@@ -161,10 +157,11 @@ class VersionStore:
         found = self._manifests(f"{version:06d}-*")
         if len(found) != 1:
             raise StoreError(f"version {version}: expected one manifest under {self._root}, found {len(found)}")
-        try:
+        with asked(f"version {version}: manifest {found[0]} is unreadable"):
             data = bytes(self._fs.cat_file(found[0]))
+        try:
             manifest = Version.model_validate_json(data)
-        except (ValueError, OSError) as exc:
+        except ValueError as exc:
             raise StoreError(f"version {version}: manifest {found[0]} is unreadable: {exc}") from exc
         if not found[0].endswith(f"{manifest.folder}/{MANIFEST}"):
             raise StoreError(f"version {version}: manifest {found[0]} is of another version, {manifest.folder}")
@@ -172,7 +169,8 @@ class VersionStore:
 
     def _manifests(self, folder: str) -> list[str]:
         self._fs.invalidate_cache()  # object stores' listings are cached, and other processes publish
-        return list(self._fs.glob(f"{self._root}/versions/{folder}/{MANIFEST}"))
+        with asked(f"{self._root}/versions: not listed"):
+            return list(self._fs.glob(f"{self._root}/versions/{folder}/{MANIFEST}"))
 
     def fetch(self, manifest: Version, into: Path) -> Path:
         """A verified local copy of a version, below `into`; one already there is verified, not copied.
@@ -194,10 +192,8 @@ class VersionStore:
         return target
 
     def _get(self, source: str, target: Path) -> None:
-        try:
+        with asked(f"{source}: not readable"):
             self._fs.get_file(source, str(target))
-        except OSError as exc:
-            raise StoreError(f"{source}: not readable: {exc}") from exc
 
 
 def verify(manifest: Version, folder: Path) -> None:

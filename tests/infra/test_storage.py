@@ -1,9 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import objects  # noqa: F401 - makes the protocol known
 import pytest
 
-from infra.errors import ConfigError, StoreError
+from infra.errors import ConfigError, StoreError, StoreOutageError
 from infra.storage import Folder, Place
 
 
@@ -49,8 +50,24 @@ def test_a_folder_is_sent_and_fetched_whole(place: Place, tmp_path: Path) -> Non
 
 
 def test_what_cannot_be_read_is_a_store_error_that_names_it(place: Place) -> None:
-    with pytest.raises(StoreError, match="at/none: not readable"), Folder(place).reading("none") as path:
+    with pytest.raises(StoreError, match="at/none: not readable") as told, Folder(place).reading("none") as path:
         path.read_bytes()
+    assert not isinstance(told.value, StoreOutageError)  # it will not be there at another time
+
+
+def test_a_store_that_does_not_answer_is_told_from_what_is_not_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> bytes:
+        raise RuntimeError("endpoint not reached")
+
+    folder = Folder(place)
+    folder.make()
+    monkeypatch.setattr(folder._fs, "cat_file", away)
+    with pytest.raises(StoreOutageError, match="at/a: not readable: endpoint not reached"):
+        folder.read("a")
+    with pytest.raises(StoreOutageError, match="at/a: not written: no space"), folder.writing("a"):
+        raise OSError("no space")
 
 
 def test_an_unknown_protocol_is_a_configuration_error() -> None:

@@ -3,6 +3,7 @@
 Whoever imports this knows the protocol; so does a learner's worker, by `KnowingActor`.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,12 @@ class ObjectStore(fsspec.AbstractFileSystem):
         Path(f"{target}~").rename(target)
 
     def get_file(self, rpath: str, lpath: str, **_: Any) -> None:
-        shutil.copyfile(self._strip_protocol(rpath), lpath)
+        """Fails one reader of a folder beside which there is `<its name>.away`."""
+        source = Path(self._strip_protocol(rpath))
+        with contextlib.suppress(FileNotFoundError):
+            source.parent.with_name(f"{source.parent.name}.away").unlink()
+            raise OSError("does not answer")
+        shutil.copyfile(source, lpath)
 
     def rm(self, path: str, recursive: bool = False, **_: Any) -> None:
         root = Path(self._strip_protocol(path))

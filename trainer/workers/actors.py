@@ -63,7 +63,7 @@ class LearnerActor:
 
             store = self._store if rank == 0 else dist.TCPStore(*at, is_master=False)
             ranks = Ranks.join(rank, config.workers, store, config.device)
-        self._learner = Learner(Path(base), config, ranks)
+        self._learner, self._ranks = Learner(Path(base), config, ranks), ranks
 
     def sees(self, file: str) -> bool:
         return Path(file).exists()
@@ -73,7 +73,8 @@ class LearnerActor:
             self._learner.load(folder)
             return
         with TemporaryDirectory(prefix="onstream-") as copy:
-            Folder(folder).fetch(Path(copy))
+            with self._ranks.together(f"model {folder}"):
+                Folder(folder).fetch(Path(copy))
             self._learner.load(Path(copy))
 
     def restore(self, folder: Place) -> None:

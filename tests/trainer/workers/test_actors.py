@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from infra.config import Packing, TrainerConfig
-from infra.errors import StartError, StoreError
+from infra.errors import StartError, StoreError, StoreOutageError
 from infra.lifecycle import Deadline, Stop
 from infra.storage import Folder, Place
 from trainer.learner.batching import Sample, Span, minibatches
@@ -133,6 +133,18 @@ def test_what_one_rank_cannot_read_is_an_error_that_leaves_the_group_whole(two: 
     place.write("part-00001-of-00002.safetensors", b"no such thing")
     with pytest.raises(StoreError, match=r"learner state .*: not readable"):
         two.restore(place.place)
+    assert two.update(BATCH).num_steps == 1
+
+
+def test_a_model_that_does_not_reach_one_rank_is_an_error_that_leaves_the_group_whole(
+    two: Any, tiny_model: Path
+) -> None:
+    place = two._kept.under("model")
+    place.send(tiny_model)
+    two._kept.write("model.away", b"")
+    with pytest.raises(StoreOutageError, match="does not answer"):
+        two._workers.call("load", place.place)
+    two._workers.call("load", place.place)
     assert two.update(BATCH).num_steps == 1
 
 
