@@ -56,12 +56,13 @@ def run(config: Config) -> None:
     stop = Stop()
     health.serve(config.health, stop.pulse)
     running: dict[str, Trainer] = {}
-    told = partial(_status, running)
+    starting: dict[str, object] = {"phase": "starting"}
+    told = partial(_status, running, starting)
     answers.serve(config.trainer.bound, config.trainer.port, {"/status": told}, "trainer.port")
     start_ray(config.trainer)
     stop.heed_signals()  # after Ray, which installs a handler of its own
     log = connect(config, client_id="trainer", member=socket.gethostname())
-    policy = RayPolicy(base, config.trainer, stop)
+    policy = RayPolicy(base, config.trainer, stop, partial(starting.__setitem__, "waits_for"))
     store = VersionStore.of(config.store, publishes=True)
 
     def train() -> None:
@@ -78,9 +79,9 @@ def run(config: Config) -> None:
         ray.shutdown()
 
 
-def _status(running: "Mapping[str, Trainer]") -> tuple[int, Mapping[str, object]]:
+def _status(running: "Mapping[str, Trainer]", starting: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
     """`GET /status` of `trainer.port`: how far the next version is."""
-    return 200, running["trainer"].status if running else {"phase": "starting"}
+    return 200, running["trainer"].status if running else starting
 
 
 if __name__ == "__main__":

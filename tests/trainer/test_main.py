@@ -9,7 +9,7 @@ import pytest
 from infra.errors import StoreError
 from infra.lifecycle import Stop
 from ingest.log.reader import outlast_outages
-from trainer.__main__ import OUTAGES
+from trainer.__main__ import OUTAGES, _status
 from trainer.loop import Trainer
 
 
@@ -44,6 +44,14 @@ def test_a_folder_that_is_no_model_is_one_message_and_no_stack_trace(tmp_path: P
     (tmp_path / "onstream.yaml").write_text(f"model: {{path: {tmp_path}}}\n")
     done = trainer("--config", str(tmp_path / "onstream.yaml"))
     assert done.returncode == 1 and "Traceback" not in done.stderr and "config.json" in done.stderr
+
+
+def test_status_says_what_a_start_waits_for(world: Any) -> None:
+    running: dict[str, Any] = {}
+    starting = {"phase": "starting", "waits_for": "a place"}
+    assert _status(running, starting) == (200, starting)
+    running["trainer"] = world.start()
+    assert _status(running, starting)[1]["phase"] == "waiting for a stable version"
 
 
 def ticks(world: Any) -> None:

@@ -7,7 +7,8 @@ others wait in a collective for good, so whatever ends one ends the stage, which
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
+_TELL_S = 60.0
 _SETTLE_S = 10.0  # a worker's death closes the others' connections: their errors may be told before it is
 _WRITING = "writing"
 
@@ -100,16 +102,26 @@ class LearnerActor:
         return self._learner.update(minibatches)
 
 
-class Workers:
-    """The actors. Calls end early, with `StoppedError`, once `stop` is set."""
+Tell = Callable[[str], None]
+"""Is told what a start waits for, and that with nothing that it does no more."""
 
-    def __init__(self, config: TrainerConfig, stop: Stop) -> None:
+
+class Workers:
+    """The actors. Calls end early, with `StoppedError`, once `stop` is set.
+
+    They wait for their place in a cluster, which may grow, and say so. Raises `StartError` where Ray is this machine's
+    own and has no such place.
+    """
+
+    def __init__(self, config: TrainerConfig, stop: Stop, tell: Tell) -> None:
         self._stop = stop
         needs = {"CPU": float(config.threads)} | ({"GPU": 1.0} if config.device.startswith("cuda") else {})
+        if config.ray_address == "local":
+            _check_place(config.workers, needs)
         self._place = placement_group([needs] * config.workers, strategy="PACK")
         self._actors: list[Any] = []
         try:
-            self._wait_for_place(config.workers, needs)
+            self._wait_for_place(config.workers, needs, tell)
             actor: Callable[..., Any] = ray.remote(
                 num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0.0), concurrency_groups={_WRITING: 1}
             )(LearnerActor)
@@ -120,13 +132,16 @@ class Workers:
             self.close()
             raise
 
-    def _wait_for_place(self, num: int, needs: dict[str, float]) -> None:
-        is_told = False
+    def _wait_for_place(self, num: int, needs: Mapping[str, float], tell: Tell) -> None:
+        tell_at = time.monotonic()
         while not self._place.wait(1.0):
-            if not is_told:
-                logger.info("waits for a place for %d workers with %s each", num, needs)
-                is_told = True
+            if time.monotonic() >= tell_at:
+                tell_at += _TELL_S
+                told = f"a place for {num} workers with {_told(needs)} each, where Ray has {_told(_of_ray(needs))}"
+                logger.warning("waits for %s", told)
+                tell(told)
             self._go_on()
+        tell("")
 
     def open(self, base: Path, config: TrainerConfig) -> None:
         """Let the ranks meet and load the model. Raises `StartError`."""
@@ -171,6 +186,25 @@ class Workers:
             logger.info("the workers' place was not given back: %s", exc)
 
 
+def _check_place(num: int, needs: Mapping[str, float]) -> None:
+    all_needed, has = {name: num * each for name, each in needs.items()}, _of_ray(needs)
+    if any(has[name] < needed for name, needed in all_needed.items()):
+        raise StartError(
+            f"trainer.workers, trainer.threads, trainer.device: {num} workers need {_told(all_needed)}, Ray on this "
+            f"machine has {_told(has)}"
+        )
+
+
+def _of_ray(needs: Mapping[str, float]) -> dict[str, float]:
+    """What there is of what is needed, in use or not."""
+    found = ray.cluster_resources()
+    return {name: found.get(name, 0.0) for name in needs}
+
+
+def _told(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
+
+
 def _failures(refs: Sequence[Any]) -> list[Exception]:
     """What the others raised, as soon as it is known."""
     done = ray.wait(list(refs), num_returns=len(refs), timeout=_SETTLE_S)[0] if refs else []
@@ -210,9 +244,9 @@ class RaySaving:
 class RayPolicy:
     """A `Policy` over `Workers`."""
 
-    def __init__(self, base: Path, config: TrainerConfig, stop: Stop) -> None:
+    def __init__(self, base: Path, config: TrainerConfig, stop: Stop, tell: Tell = lambda _: None) -> None:
         self._kept = Folder(config.checkpoint_dir)
-        self._workers = Workers(config, stop)
+        self._workers = Workers(config, stop, tell)
         self._saving: RaySaving | None = None
         try:
             self._workers.open(base, config)

@@ -180,6 +180,40 @@ def test_a_model_that_cannot_be_loaded_is_a_start_error_and_leaves_no_actor(
     assert not until.passed()
 
 
+def test_workers_that_this_machine_has_no_place_for_are_a_start_error(
+    cluster: None, config: TrainerConfig, tiny_model: Path
+) -> None:
+    from trainer.workers.actors import RayPolicy
+
+    for more, told in ({"device": "cuda"}, "CPU 3, GPU 3, .* CPU 4, GPU 0"), ({"threads": 2}, "CPU 6, .* CPU 4"):
+        with pytest.raises(StartError, match=rf"trainer\.device: 3 workers need {told}"):
+            RayPolicy(tiny_model, config.model_copy(update={"workers": 3, **more}), Stop())
+
+
+def test_workers_that_a_cluster_has_no_place_for_wait_and_say_so_again(
+    cluster: None,
+    config: TrainerConfig,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from trainer.workers import actors
+
+    stop, told = Stop(), list[str]()
+
+    def tell(waits_for: str) -> None:
+        told.append(waits_for)
+        if len(told) == 2:
+            stop.set()
+
+    monkeypatch.setattr(actors, "_TELL_S", 0.0)
+    own = config.model_copy(update={"ray_address": "elsewhere", "device": "cuda"})
+    with pytest.raises(actors.StoppedError):
+        actors.RayPolicy(tiny_model, own, stop, tell)
+    assert told[0] == told[1] == "a place for 1 workers with CPU 1, GPU 1 each, where Ray has CPU 4, GPU 0"
+    assert [record.levelname for record in caplog.records if told[0] in record.message] == ["WARNING"] * 2
+
+
 def test_a_stop_does_not_wait_for_the_learner(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainer.workers.actors import StoppedError
 
