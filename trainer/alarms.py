@@ -13,8 +13,9 @@
 The first that is left is told, in this order: a mismatch explains few effective samples and a KL. verl's limits for
 data of the same version are 0.3 for the ESS and 0.1 for the KL; twice that KL allows turns one promotion of age.
 
-The last three look at the updates before, and speak once there are `min_updates`. Those include discarded ones, so a
-level that is new to stay costs a batch or two and is then taken for granted. Pure.
+The last three look at the updates before, and speak once there are `min_updates`. Those include ones whose turns were
+refused for it, so a level that is new to stay costs some batches and is then taken for granted; and none whose turns
+come again (`trainer.steps`). Pure.
 """
 
 import math
@@ -92,7 +93,7 @@ class Health(_Frozen):
     grad_norm: Running = Running()
 
     def after(self, seen: Measured) -> "Health":
-        """With one update more, published or not."""
+        """With one update more, whatever became of it."""
         reward = self.reward if seen.spec == self.spec else Running()
         return Health(
             spec=seen.spec,

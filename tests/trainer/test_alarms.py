@@ -81,6 +81,14 @@ def test_a_level_that_is_new_to_stay_is_taken_for_granted_within_two_batches() -
     assert raised == [True, False, False, False]
 
 
+@pytest.mark.parametrize(("entropy", "num_batches"), [(2.0, 4), (0.2, 14)])
+def test_an_entropy_that_is_new_to_stay_is_taken_for_granted_later(entropy: float, num_batches: int) -> None:
+    health, seen, num = usual(40), measured(step(entropy=entropy)), 0
+    while alarm(seen, health, BOUNDS) is not None:
+        health, num = health.after(seen), num + 1
+    assert num == num_batches
+
+
 def test_an_alarm_that_is_off_says_nothing_but_no_step_at_all_still_does() -> None:
     off = AlarmsConfig.model_validate(
         {
