@@ -10,7 +10,7 @@ from inboxes import items_of
 from packed import seen_from
 
 from infra.config import TrainerConfig, TrajectoryWeight
-from ingest.records.events import ChatMessage, LinkKind, Reward, TurnKind, TurnReward
+from ingest.records.events import ChatMessage, LinkKind, Reward, TurnKind, TurnReward, about
 from trainer.advantages.baselines import Baselines, Key, Node
 from trainer.advantages.batch import Batch, make_batch
 from trainer.inbox import Item
@@ -55,7 +55,8 @@ def scored(session: Session, reward_of: RewardOf) -> Reward:
     """The session as ingest closes it, each of its turns with a reward of its own."""
     (trajectory,) = close([session])
     turns = tuple(TurnReward(trace_id=turn.trace_id, value=n / 100) for n, turn in enumerate(trajectory.turns))
-    return reward_of(session.name, [1.0]).model_copy(update={"trajectory": trajectory, "turns": turns})
+    made = {"trajectory": trajectory, "turns": turns, **about(trajectory)}
+    return reward_of(session.name, [1.0]).model_copy(update=made)
 
 
 @pytest.mark.parametrize("session", [branched_and_compacted(), *(play(seed, AGENTIC, 12) for seed in range(8))])
