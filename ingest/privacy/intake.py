@@ -5,7 +5,7 @@ A trace is about its user, or its tenant where none is named; feedback with a co
 Feedback without a comment holds nobody's words and is not sealed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from infra.config import Config
@@ -24,7 +24,7 @@ from ingest.records.named import IDS_HEADER, feedback_header, ids_header
 from ingest.records.packing import Logprobs, TokenIds
 
 Pieces = Callable[[Sequence[int]], Sequence[str]]
-"""Token ids -> what each adds to the text."""
+"""Token ids -> what each adds to the text, `APART` where that is none."""
 
 USER_FIELDS = ("user", "safety_identifier")
 _FILLER = 0  # the token that stands for redacted ones; what it spells is nobody's
@@ -63,33 +63,33 @@ class Intake:
         return self._keyring.key_for(subject_of(user, tenant, session)) if self._keyring else None
 
     def redact_trace(self, trace: Trace, pieces: Pieces) -> Trace:
-        """A trace, whole or cut, without private values.
+        """A whole trace without private values; cut it afterwards, or the cut may part a value.
 
         Tokens that spell a private value are all replaced by one token, one for one: positions stay. Their
-        log-probabilities are 0.
+        log-probabilities are 0. Prompt and reply are looked through as one, and for the values of all texts.
         """
-        placeholders = self._placeholders(session_key(trace.session_id))
+        placeholders = _Noting(self._secret.placeholders, session_key(trace.session_id))
         request, found = self._redactor.redact_json(trace.request, placeholders)
         reply, in_reply = self._redactor.redact_text(trace.reply_text, placeholders)
-        prompt_ids, in_prompt = self._redact_tokens(tuple(trace.prompt_token_ids), pieces)
-        token_ids, altered = self._redact_tokens(tuple(trace.token_ids), pieces)
+        num, sampled = len(trace.prompt_token_ids), (*trace.prompt_token_ids, *trace.token_ids)
+        ids, altered = self._redact_tokens(sampled, pieces, placeholders.values)
         counts = found + in_reply
-        if (in_prompt or altered) and not counts:
-            counts["tokens"] = len(in_prompt) + len(altered)
+        if altered and not counts:
+            counts["tokens"] = len(altered)
         if not counts:
             return trace
-        logprobs = list(trace.logprobs)
-        for position in altered:
+        logprobs, altered_of_reply = list(trace.logprobs), [at - num for at in altered if at >= num]
+        for position in altered_of_reply:
             logprobs[position] = 0.0
         return trace.model_copy(
             update={
                 "request": request,
                 "reply_text": reply,
-                "prompt_token_ids": TokenIds(prompt_ids),
-                "token_ids": TokenIds(token_ids),
+                "prompt_token_ids": TokenIds(ids[:num]),
+                "token_ids": TokenIds(ids[num:]),
                 "logprobs": Logprobs(logprobs),
                 "redacted": dict(counts),
-                "is_reply_altered": bool(altered or in_reply),
+                "is_reply_altered": bool(altered_of_reply or in_reply),
             }
         )
 
@@ -117,8 +117,22 @@ class Intake:
     def _placeholders(self, session_key: str) -> Placeholders:
         return Placeholders(self._secret.placeholders, session_key)
 
-    def _redact_tokens(self, token_ids: tuple[int, ...], pieces: Pieces) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return self._redactor.redact_tokens(token_ids, pieces(token_ids), _FILLER)
+    def _redact_tokens(
+        self, token_ids: Sequence[int], pieces: Pieces, values: Collection[str]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._redactor.redact_tokens(token_ids, pieces(token_ids), _FILLER, values)
+
+
+class _Noting(Placeholders):
+    """Placeholders that note which values they stand for."""
+
+    def __init__(self, secret: bytes, session: str) -> None:
+        super().__init__(secret, session)
+        self.values: set[str] = set()
+
+    def of(self, kind: str, value: str) -> str:
+        self.values.add(value)
+        return super().of(kind, value)
 
 
 class _One:

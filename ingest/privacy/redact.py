@@ -1,4 +1,4 @@
-"""Taking private values out of texts, chat requests and token sequences. Pure; configured once, then only called.
+"""Taking private values out of texts, chat requests and token sequences. Configured once, then only called.
 
 1. What is a placeholder already is left alone, and parts the text.
 2. Every finder looks at the parts, set apart from each other; places that overlap become one, of the kind that stands
@@ -11,16 +11,24 @@ So a redacted text stays as it is: the second time, exactly those parts are look
 Which libraries were tried, and why this is none of them: docs/bench/redact.md.
 """
 
+import contextlib
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, TypeVar
 
 from infra.config import Config, PrivacyConfig
 from ingest.privacy import credentials, emails, named, numbers, own, phones, walk
 from ingest.privacy.kinds import Kind, Span
+from ingest.privacy.lately import Lately
+from ingest.privacy.located import located
 from ingest.privacy.placeholders import PLACEHOLDER, Placeholders
 from ingest.privacy.view import Finder, Place, Seen, View
+
+APART = "\0"
+"""The piece of a token that is no text and parts it, as one that begins a message."""
 
 _APART = "\n\0\n"  # no pattern of ours reads over it
 _FINDERS: tuple[tuple[Kind, Finder], ...] = (
@@ -39,25 +47,38 @@ _ANNOUNCING = re.compile(
 # What stands before a value may tell what it is the first time only.
 _REPEATED = (Kind.SECRET, Kind.PHONE, Kind.SSN, Kind.CARD)
 _MIN_REPEATED_CHARS, _MAX_REPEATED = 6, 64  # values of a text: the time stays linear in its length
+_MAX_KNOWN = 1 << 16  # texts, at some 250 bytes each
+
+
+T = TypeVar("T")
 
 
 class Redactor:
-    """Finds private values of the configured kinds. Has no state; safe to share between threads."""
+    """Finds private values of the configured kinds. Safe to share between threads."""
 
-    def __init__(self, kinds: Iterable[Kind], patterns: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, kinds: Iterable[Kind], patterns: Mapping[str, str] | None = None, lately: Lately | None = None
+    ) -> None:
+        """`lately`: what was found is known again, as a session's next turn says again what its turns before said."""
         wanted = frozenset(kinds)
         mine = [(name, own.finder(name, pattern)) for name, pattern in (patterns or {}).items()]
         self._finders: tuple[tuple[str, Finder], ...] = (*mine, *((k, f) for k, f in _FINDERS if k in wanted))
         self._takes_secrets = Kind.SECRET in wanted
         self._takes_data = Kind.DATA in wanted
+        self._lately = lately
 
     @classmethod
     def of(cls, config: PrivacyConfig) -> "Redactor":
         """What the configuration asks for. Raises `ConfigError` for an own pattern that cannot be used."""
-        return cls(map(Kind, config.redact), config.patterns)
+        return cls(map(Kind, config.redact), config.patterns, Lately(_MAX_KNOWN))
 
     def spans(self, text: str, name: str = "") -> tuple[Span, ...]:
         """Private places of `text`, in order and apart from each other. `name` is the field it is the value of."""
+        if self._lately is None:
+            return self._spans(text, name)
+        return self._lately.of(f"{len(name)} {name}{text}", lambda: self._spans(text, name))
+
+    def _spans(self, text: str, name: str) -> tuple[Span, ...]:
         if self._takes_secrets and name and named.is_held_by(name, text) and not PLACEHOLDER.search(text):
             return (Span(0, len(text), Kind.SECRET),)
         said = f"{name}: " if name and _ANNOUNCING.search(name) else ""
@@ -98,12 +119,13 @@ class Redactor:
         return walk.texts(value, redact), counts
 
     def redact_tokens(
-        self, token_ids: Sequence[int], pieces: Sequence[str], filler: int
+        self, token_ids: Sequence[int], pieces: Sequence[str], filler: int, values: Collection[str] = ()
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Put `filler` for every token that has a part in a private value, one for one: positions stay.
 
-        `pieces[i]` is what token `i` adds to the text. A token that is `filler` already parts the text, so choose one
-        that no reply has. Gives the new ids and the positions that changed, ascending.
+        `pieces[i]` is what token `i` adds to the text, or `APART`. A token that is `filler` already parts the text, so
+        choose one that no reply has. `values` are private too, wherever they stand; where one may be there and cannot
+        be located, every token gives way. Gives the new ids and the positions that changed, ascending.
 
         Raises:
             ValueError: there are more or fewer pieces than tokens.
@@ -111,28 +133,27 @@ class Redactor:
         if len(token_ids) != len(pieces):
             raise ValueError(f"redact_tokens: one piece for each token, got {len(pieces)} for {len(token_ids)}")
         altered: set[int] = set()
-        todo = list(_parts(0, len(pieces), ((n, n + 1) for n, token in enumerate(token_ids) if token == filler)))
+        fillers = set(_places_in(tuple(token_ids), filler))
+        apart = sorted(fillers.union(_places_in(pieces, APART)))
+        todo = list(_parts(0, len(pieces), ((n, n + 1) for n in apart)))
         while todo:
             start, end = todo.pop()
-            touched = self._touched(pieces[start:end])
-            altered.update(start + n for n in touched)
-            if touched:
-                todo += _parts(start, end, ((start + n, start + n + 1) for n in touched))
-        ids = tuple(filler if n in altered else token for n, token in enumerate(token_ids))
-        return ids, tuple(sorted(altered))
-
-    def _touched(self, pieces: Sequence[str]) -> list[int]:
-        """Which of the pieces have a part in a private value of their joined text."""
-        spans = self.spans("".join(pieces))
-        touched, at, current = [], 0, 0
-        for n, piece in enumerate(pieces if spans else ()):
-            end = at + len(piece)
-            while current < len(spans) and spans[current].end <= at:
-                current += 1
-            if current < len(spans) and spans[current].start < end and at < spans[current].end:
-                touched.append(n)
-            at = end
-        return touched
+            part = pieces[start:end]
+            spans = self.spans("".join(part))
+            if spans:
+                touched = {start + n for n in _touched(part, [(span.start, span.end) for span in spans])}
+                altered |= touched
+                todo += _parts(start, end, ((n, n + 1) for n in sorted(touched)))
+        if values:
+            places = located("".join(pieces), values)
+            altered.update(range(len(pieces)) if places is None else _touched(pieces, places))
+            altered -= fillers
+        if not altered:
+            return tuple(token_ids), ()
+        ids = list(token_ids)
+        for n in altered:
+            ids[n] = filler
+        return tuple(ids), tuple(sorted(altered))
 
     def _look(self, text: str, parts: Sequence[Place], said: str, seen: Seen) -> list[Span]:
         """What is private in these parts of `text`; `said` goes before the first one if that begins the text."""
@@ -162,6 +183,24 @@ class Redactor:
             else:
                 merged.append((start, end, rank))
         return [Span(start, end, self._finders[rank][0]) for start, end, rank in merged]
+
+
+def _touched(pieces: Sequence[str], places: Iterable[Place]) -> set[int]:
+    """Which of the pieces have a part in these places of their joined text."""
+    ends = list(accumulate(map(len, pieces)))
+    touched: set[int] = set()
+    for start, end in places:
+        touched.update(range(bisect_right(ends, start), bisect_left(ends, end) + 1))
+    return touched
+
+
+def _places_in(sequence: Sequence[T], wanted: T) -> Iterator[int]:
+    """Where it stands in the sequence."""
+    at = -1
+    with contextlib.suppress(ValueError):
+        while True:
+            at = sequence.index(wanted, at + 1)
+            yield at
 
 
 def _repeated(text: str, parts: Sequence[Place], found: Iterable[Span]) -> list[Span]:

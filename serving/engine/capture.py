@@ -170,13 +170,12 @@ class Capture:
         for number, reply in enumerate(exchange.replies.values()):
             if exchange.identity.assignment.group is not None and reply.finish_reason == ABORTED:
                 continue
-            trace = self._trace(exchange, reply, number)
+            trace = self._intake.redact_trace(self._trace(exchange, reply, number), self._pieces)
             self._recent.store(trace, partial(self._write, key))
             telemetry.count(metrics.TRACES_CAPTURED, 1, {names.ARM: trace.assignment.arm.value})
 
     def _write(self, key: DataKey | None, stored: Trace) -> bytes | None:
-        discreet = self._intake.redact_trace(stored, self._pieces)
-        plain, value, headers = self._intake.close_trace(discreet, key)
+        plain, value, headers = self._intake.close_trace(stored, key)
         carried = headers | telemetry.headers_out()
         is_kept = self._spool.put(topics.TRACES.name, session_key(stored.session_id), value, carried)
         return plain if is_kept else None

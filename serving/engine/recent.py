@@ -1,7 +1,7 @@
 """What this engine captured lately, so that a session's next turn is stored without what its turns before hold."""
 
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ingest.records import prefixes
@@ -16,6 +16,7 @@ class _Turn:
     outline: Outline
     digest: str  # of the value it was written as
     since: float  # when the whole trace was captured that its line of prefixes begins with
+    redacted: Mapping[str, int]  # in the whole trace
 
 
 class Recent:
@@ -33,6 +34,7 @@ class Recent:
     def store(self, trace: Trace, write: Callable[[Trace], bytes | None]) -> None:
         """Let `write` write a trace without what the best of its session's turns has, whole where none helps.
 
+        The trace is whole, and redacted already: a cut before that could part a private value.
         `write` returns the value that was written; where none was, no later trace may lean on this one.
         """
         outline = Outline.of(trace)
@@ -44,9 +46,11 @@ class Recent:
         if best is None:
             value, since = write(trace), trace.finished_at
         else:
-            value, since = write(prefixes.cut(trace, outline, best.outline, best.digest, num_tokens)), best.since
+            cut = prefixes.cut(trace, outline, best.outline, best.digest, num_tokens)
+            own = Counter(trace.redacted) - Counter(best.redacted)
+            value, since = write(cut.model_copy(update={"redacted": dict(own)})), best.since
         if value is not None:
-            self._add(trace.session_id, _Turn(outline, prefixes.digest(value), since))
+            self._add(trace.session_id, _Turn(outline, prefixes.digest(value), since, trace.redacted))
 
     def _add(self, session_id: str, turn: _Turn) -> None:
         turns = self._sessions.setdefault(session_id, deque())

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ingest.privacy.redact import APART
+
 
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that this needs."""
@@ -15,7 +17,8 @@ class Vocabulary:
     """Callable: token ids -> what each of them spells on its own.
 
     Decoded alone, a token keeps the space it begins with only in byte-level vocabularies; one that has a part of a
-    character spells the replacement character. Neither hides what redaction looks for: that is made of whole ASCII.
+    character spells the replacement character. Most of what redaction looks for is ASCII, and neither hides that. A
+    special token, as one that ends a message, is no text: it spells `APART`.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -24,6 +27,14 @@ class Vocabulary:
 
     def __call__(self, token_ids: Sequence[int]) -> list[str]:
         known = self._known
-        for token in set(token_ids) - known.keys():
-            known[token] = self._tokenizer.decode([token], skip_special_tokens=False)
-        return [known[token] for token in token_ids]
+        try:
+            return list(map(known.__getitem__, token_ids))
+        except KeyError:
+            for token in set(token_ids) - known.keys():
+                known[token] = self._spelled(token)
+        return list(map(known.__getitem__, token_ids))
+
+    def _spelled(self, token: int) -> str:
+        spelled = self._tokenizer.decode([token], skip_special_tokens=False)
+        is_special = bool(spelled) and not self._tokenizer.decode([token], skip_special_tokens=True)
+        return APART if is_special else spelled

@@ -14,7 +14,7 @@ from infra.config import PrivacyConfig, PrivateKind
 from infra.errors import ConfigError
 from ingest.privacy.kinds import Kind
 from ingest.privacy.placeholders import PLACEHOLDER, Placeholders
-from ingest.privacy.redact import Redactor
+from ingest.privacy.redact import APART, Redactor
 
 EVERYTHING = Redactor(Kind)
 SESSION = Placeholders(b"0123456789abcdef", "session")
@@ -184,6 +184,17 @@ def test_every_token_with_a_part_in_a_private_value_gives_way_and_positions_stay
     ids, altered = EVERYTHING.redact_tokens(range(7), pieces, FILLER)
     assert (ids, altered) == ((0, FILLER, FILLER, FILLER, FILLER, 5, 6), (1, 2, 3, 4))
     assert EVERYTHING.redact_tokens(ids, pieces, FILLER) == (ids, ())
+
+
+def test_a_piece_that_is_no_text_parts_it() -> None:
+    pieces = ["password:", " hunter", APART, "4111 1111", APART, " 1111 1111"]
+    assert EVERYTHING.redact_tokens(range(6), pieces, FILLER)[1] == (1,)
+
+
+def test_values_of_texts_give_way_in_tokens_and_all_does_where_one_may_be_hidden() -> None:
+    pieces = ["I am", " Kang", "aroo81", ", p&amp;ss81"]
+    assert EVERYTHING.redact_tokens(range(4), pieces, FILLER, ["Kangaroo81"])[1] == (1, 2)
+    assert EVERYTHING.redact_tokens([7, FILLER, 7, 7], pieces, FILLER, ["p&ss81"]) == ((FILLER,) * 4, (0, 2, 3))
 
 
 def test_pieces_that_do_not_fit_the_tokens_are_refused() -> None:

@@ -61,6 +61,17 @@ def test_a_prefix_names_its_parents_value_as_it_was_stored(disk: Disk) -> None:
     assert found is not None and found.digest == prefixes.digest(value)
 
 
+def test_a_turn_counts_as_redacted_what_is_not_its_parents(disk: Disk) -> None:
+    recent = Recent(1 << 20, 100.0)
+    for one in (
+        trace(0, (1, 2), redacted={"email": 2}),
+        trace(1, (1, 2, 8, 9, 3), redacted={"email": 3, "card": 1}),
+        trace(2, (1, 2, 8, 9, 3, 8, 9), redacted={"email": 3, "card": 1}),
+    ):
+        recent.store(one, disk.write)
+    assert [disk.stored[f"s-{n}"].redacted for n in range(3)] == [{"email": 2}, {"email": 1, "card": 1}, {}]
+
+
 def test_no_turn_leans_on_another_session(disk: Disk) -> None:
     recent = Recent(1 << 20, 100.0)
     recent.store(trace(0, (1, 2)), disk.write)
