@@ -6,6 +6,7 @@ Feedback without a comment holds nobody's words and is not sealed.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from infra.config import Config
@@ -27,6 +28,7 @@ Pieces = Callable[[Sequence[int]], Sequence[str]]
 """Token ids -> what each adds to the text, `APART` where that is none."""
 
 USER_FIELDS = ("user", "safety_identifier")
+_ID_FIELDS, _MAX_ID = ("prompt", "token_ids"), 2**31 - 1
 _FILLER = 0  # the token that stands for redacted ones; what it spells is nobody's
 
 
@@ -71,11 +73,17 @@ class Intake:
         placeholders = _Noting(self._secret.placeholders, session_key(trace.session_id))
         request, found = self._redactor.redact_json(trace.request, placeholders)
         reply, in_reply = self._redactor.redact_text(trace.reply_text, placeholders)
+        redact = partial(self._redact_tokens, pieces=pieces, values=placeholders.values)
         num, sampled = len(trace.prompt_token_ids), (*trace.prompt_token_ids, *trace.token_ids)
-        ids, altered = self._redact_tokens(sampled, pieces, placeholders.values)
+        ids, altered = redact(sampled)
+
+        def redact_prompt(given: tuple[int, ...]) -> tuple[int, ...]:
+            return ids[:num] if given == sampled[:num] else redact(given)[0]
+
+        with_ids = _with_ids(request, redact_prompt)
         counts = found + in_reply
-        if altered and not counts:
-            counts["tokens"] = len(altered)
+        if (altered or with_ids != request) and not counts:
+            counts["tokens"] = max(1, len(altered))
         if not counts:
             return trace
         logprobs, altered_of_reply = list(trace.logprobs), [at - num for at in altered if at >= num]
@@ -83,7 +91,7 @@ class Intake:
             logprobs[position] = 0.0
         return trace.model_copy(
             update={
-                "request": request,
+                "request": with_ids,
                 "reply_text": reply,
                 "prompt_token_ids": TokenIds(ids[:num]),
                 "token_ids": TokenIds(ids[num:]),
@@ -146,6 +154,19 @@ class _One:
 
     def find(self, subject: str, generation: str) -> DataKey | None:
         return self._key
+
+
+def _with_ids(request: dict[str, Any], redact: Callable[[tuple[int, ...]], tuple[int, ...]]) -> dict[str, Any]:
+    """A request whose prompt is redacted too where it is given as token ids, or as a list of such."""
+
+    def redacted(given: Any) -> Any:
+        if not isinstance(given, list):
+            return given
+        if given and all(isinstance(token, int) and 0 <= token <= _MAX_ID for token in given):
+            return list(redact(tuple(given)))
+        return [redacted(part) for part in given]
+
+    return request | {name: redacted(request[name]) for name in _ID_FIELDS if name in request}
 
 
 def _closed(value: bytes, headers: Headers, key: DataKey | None) -> tuple[bytes, Headers]:

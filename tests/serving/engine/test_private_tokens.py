@@ -50,7 +50,10 @@ class Model:
     def prompt(self, request: dict[str, Any]) -> tuple[int, ...]:
         if "messages" in request:
             return self.ids(self._template.render(messages=request["messages"], add_generation_prompt=True))
-        return self.ids(request["prompt"])
+        prompt = request["prompt"]
+        if isinstance(prompt, str):
+            return self.ids(prompt)
+        return tuple(prompt[0] if isinstance(prompt[0], list) else prompt)
 
 
 class Engine:
@@ -130,6 +133,16 @@ def test_data_is_not_in_the_tokens(engine: Engine, before: str) -> None:
     engine.turn(said(before + BLOB))
     spelled = engine.spelled()[0]
     assert not any(BLOB[at : at + 16] in spelled for at in range(len(BLOB) - 16)) and before in spelled
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_a_prompt_given_as_token_ids_is_redacted_in_the_request(model: Model, engine: Engine, is_batch: bool) -> None:
+    ids = list(model.ids(f"Write to {EMAIL} please"))
+    engine.turn({"prompt": [ids, ids] if is_batch else ids})
+    (trace,) = engine.stored()
+    left = trace.request["prompt"][1] if is_batch else trace.request["prompt"]
+    assert left == list(trace.prompt_token_ids) and trace.redacted
+    assert EMAIL not in model.spelled(left) and "Write to" in model.spelled(left)
 
 
 def test_a_value_that_no_prompt_holds_leaves_the_tokens(model: Model, engine: Engine) -> None:
