@@ -11,8 +11,9 @@ from ingest.privacy.kinds import Span
 class Lately:
     """By texts' digests, not the texts. The text longest unheard goes first. Safe to share between threads."""
 
-    def __init__(self, max_texts: int) -> None:
-        self._max_texts = max_texts
+    def __init__(self, max_items: int) -> None:
+        """`max_items` is how many texts and places in them are known at most."""
+        self._max_items, self._num_items = max_items, 0
         self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -26,7 +27,9 @@ class Lately:
                 return known
         found = look()
         with self._lock:
+            self._num_items += 1 + len(found) if key not in self._known else 0
             self._known[key] = found
-            if len(self._known) > self._max_texts:
-                self._known.popitem(last=False)
+            while self._num_items > self._max_items:
+                _, oldest = self._known.popitem(last=False)
+                self._num_items -= 1 + len(oldest)
         return found

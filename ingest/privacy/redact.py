@@ -47,7 +47,7 @@ _ANNOUNCING = re.compile(
 # What stands before a value may tell what it is the first time only.
 _REPEATED = (Kind.SECRET, Kind.PHONE, Kind.SSN, Kind.CARD)
 _MIN_REPEATED_CHARS, _MAX_REPEATED = 6, 64  # values of a text: the time stays linear in its length
-_MAX_KNOWN = 1 << 16  # texts, at some 250 bytes each
+_MAX_KNOWN = 1 << 16  # texts and places in them, at some 250 bytes each
 
 
 T = TypeVar("T")
