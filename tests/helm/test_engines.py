@@ -51,6 +51,15 @@ def test_an_update_ends_one_pod_before_the_next_starts_or_waits_for_a_person(ren
     assert by_hand == {"type": "OnDelete"}
 
 
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_drain_never_takes_engines_because_a_promotion_makes_all_of_them_unready(
+    rendered: Rendered, arm: str
+) -> None:
+    """They serve users meanwhile: Kubernetes calls them healthy again once they have loaded the version."""
+    budget = one(rendered(), "PodDisruptionBudget", f"engine-{arm}")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "IfHealthyBudget")
+
+
 def annotation(manifests: list[dict], kind: str, ending: str) -> str:  # type: ignore[type-arg]
     return str(one(manifests, kind, ending)["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
 
