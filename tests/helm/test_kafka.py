@@ -24,7 +24,8 @@ def kafka_files(rendered: Rendered, case: str) -> dict[str, SecretKey]:
 
 
 @pytest.mark.parametrize(
-    "name", ["sasl-plain", "keda-sasl", "keda-tls", "tls", "strimzi", "strimzi-tls", "large", "small-team"]
+    "name",
+    ["sasl-plain", "keda-sasl", "keda-tls", "keda-public-tls", "tls", "strimzi", "strimzi-tls", "large", "small-team"],
 )
 def test_every_file_that_the_configuration_names_is_mounted_and_no_other(rendered: Rendered, name: str) -> None:
     security = configuration.load(rendered(name)).log.security

@@ -63,10 +63,13 @@ def test_keda_gets_the_users_name_from_the_container_and_the_rest_from_secrets(r
     assert (trigger["metadata"]["sasl"], trigger["metadata"]["tls"]) == ("scram_sha512", "enable")
 
 
-def test_keda_without_security_authenticates_nowhere(rendered: Rendered) -> None:
-    manifests = rendered("keda")
+@pytest.mark.parametrize(("name", "tls"), [("keda", "disable"), ("keda-public-tls", "enable")])
+def test_keda_authenticates_nowhere_where_brokers_ask_nothing(rendered: Rendered, name: str, tls: str) -> None:
+    manifests = rendered(name)
     assert some(manifests, "TriggerAuthentication") == []
-    assert "authenticationRef" not in one(manifests, "ScaledObject", "rewards")["spec"]["triggers"][0]
+    trigger = one(manifests, "ScaledObject", "rewards")["spec"]["triggers"][0]
+    assert "authenticationRef" not in trigger
+    assert trigger["metadata"]["tls"] == tls
 
 
 def test_rays_token_is_on_and_the_driver_has_it(rendered: Rendered) -> None:

@@ -14,7 +14,7 @@
     sasl: {{ get (dict "PLAIN" "plaintext" "SCRAM-SHA-256" "scram_sha256" "SCRAM-SHA-512" "scram_sha512") $security.mechanism }}
     {{- end }}
     tls: {{ hasSuffix "SSL" $security.protocol | ternary "enable" "disable" }}
-  {{- if ne $security.protocol "PLAINTEXT" }}
+  {{- if include "onstream.kedaAuthenticates" .root }}
   authenticationRef:
     name: {{ include "onstream.fullname" .root }}-kafka
   {{- end }}
@@ -22,6 +22,12 @@
 
 {{- define "onstream.usesKeda" -}}
 {{- if or .Values.ingest.keda.enabled .Values.rewards.keda.enabled (and .Values.lake.enabled .Values.lake.keda.enabled) }}yes{{ end -}}
+{{- end -}}
+
+{{/* Whether KEDA needs anything of a Secret to ask the brokers: TLS by itself does not. */}}
+{{- define "onstream.kedaAuthenticates" -}}
+{{- $security := .Values.kafka.security -}}
+{{- if or (hasPrefix "SASL" $security.protocol) (and (eq $security.protocol "SSL") (or $security.certificateKey $security.caSecret)) }}yes{{ end -}}
 {{- end -}}
 
 {{/* KEDA takes the user's name from the container that it scales; passwords and keys it takes from Secrets. */}}
