@@ -203,7 +203,9 @@ class Spool(Part):
 class PriorityClasses(Part):
     """Serving before learning, when a node is full."""
 
-    create: bool = Field(True, description="make two PriorityClasses named after the release (they are cluster-wide)")
+    create: bool = Field(
+        True, description="make two PriorityClasses named after release and namespace (they are the cluster's)"
+    )
     serving: str = Field("", description="an existing class for engines, router and rollout, where none is made")
     learning: str = Field("", description="an existing class for everything else, where none is made")
 

@@ -84,6 +84,10 @@ BROKEN: list[tuple[Rule, Change]] = [
     (release.names_leave_room, lambda m: one(m, "StatefulSet", "router")["metadata"].update(name="r" * 53)),
     (release.names_leave_room, lambda m: one(m, "Service", "router")["metadata"].update(name="r" * 64)),
     (release.everything_is_in_the_namespace, lambda m: one(m, "Service", "router")["metadata"].pop("namespace")),
+    (
+        release.everything_is_in_the_namespace,
+        lambda m: one(m, "PriorityClass", "serving.ml")["metadata"].update(name="loop-onstream-serving"),
+    ),
     (release.every_pod_has_a_policy, lambda m: without(m, "NetworkPolicy", "ingest")),
     (
         release.every_pod_has_a_policy,

@@ -75,11 +75,16 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* The cluster's, so with the namespace, behind a dot, which no namespace has in it. */}}
+{{- define "onstream.priorityClass" -}}
+{{ include "onstream.fullname" .root }}-{{ .priority }}.{{ .root.Release.Namespace }}
+{{- end -}}
+
 {{/* Where a pod may run: (dict "root" $ "component" "router" "values" .Values.router "priority" "serving"). */}}
 {{- define "onstream.scheduling" -}}
 {{- $named := index .root.Values.priorityClasses .priority -}}
 {{- if .root.Values.priorityClasses.create }}
-priorityClassName: {{ include "onstream.fullname" .root }}-{{ .priority }}
+priorityClassName: {{ include "onstream.priorityClass" . }}
 {{- else if $named }}
 priorityClassName: {{ $named }}
 {{- end }}
