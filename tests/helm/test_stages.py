@@ -29,6 +29,28 @@ def test_a_routers_end_waits_for_replies_in_progress(rendered: Rendered) -> None
     assert spec["terminationGracePeriodSeconds"] == 85
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"log": {"timeout_s": 90.5}, "serving": {"engine": {"drain_s": 100}, "router": {"drain_s": 110}}}],
+    ids=["shipped", "given"],
+)
+def test_a_pod_has_the_time_that_its_process_may_take_to_end(rendered: Rendered, given: dict[str, Any]) -> None:
+    """As docs/processes.md says it."""
+    manifests = rendered(overlay={"config": given})
+    config = configuration.load(manifests)
+    stage_s = 2 * config.log.timeout_s + 5
+    takes_s = {
+        "engine": 2 * config.serving.engine.drain_s + 5,
+        "router": config.serving.router.drain_s + 5,
+        "ingest": stage_s,
+        "lake": stage_s,
+        "rewards": stage_s,
+        "rollout": 15,
+    }
+    given_s = {c.component: c.grace_s for c in containers(manifests) if c.component in takes_s}
+    assert {name for name, s in takes_s.items() if given_s[name] < s + 5} == set()
+
+
 @pytest.mark.parametrize("name", ["rollout", "trainer"])
 def test_what_must_be_one_is_replaced_and_never_doubled(rendered: Rendered, case: str, name: str) -> None:
     spec = one(rendered(case), "Deployment", name)["spec"]

@@ -126,6 +126,13 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
+{{/* How long a stage may take to end: a poll in progress, a flush, 5 s to leave its group, and some
+     more. docs/processes.md has the ends of all processes. */}}
+{{- define "onstream.stageEndSeconds" -}}
+{{- $timeout := dig "log" "timeout_s" 30 .Values.config | ceil | int -}}
+{{- add $timeout $timeout 5 10 -}}
+{{- end -}}
+
 {{/* Resources with GPUs: (dict "root" $ "values" .Values.engines.stable). */}}
 {{- define "onstream.gpuResources" -}}
 {{- $resources := deepCopy .values.resources -}}
