@@ -181,11 +181,11 @@ TRAINER = Row(
         Panel("Gradient norm", "Of the last update.", Unit.NONE, (gauge("max", "onstream_trainer_grad_norm"),)),
         Panel("Loss", "Of the last update.", Unit.NONE, (gauge("max", "onstream_trainer_loss"),)),
         Panel(
-            "Staleness p95",
-            "Promotions that a trained turn's oldest weights lay behind.",
-            Unit.NONE,
-            (Query('namespace:onstream_staleness:p95_1h{namespace=~"$namespace"}', "p95"),),
-            objective=1,
+            "Stale turns",
+            "Of the turns of 6 hours that could have trained, those sampled too many promotions ago.",
+            Unit.SHARE,
+            (Query('namespace:onstream_stale_turns:share_6h{namespace=~"$namespace"}', "stale"),),
+            objective=0.05,
         ),
         Panel(
             "Staleness",

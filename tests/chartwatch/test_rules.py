@@ -9,6 +9,8 @@ import pytest
 from chartwatch import checks, queries, rules
 from chartwatch.rules import Alert
 
+from trainer.eligibility import Reason
+
 
 def test_promtool_accepts_every_rule_and_every_metric_in_them_is_emitted(promtool: Path) -> None:
     assert list(checks.of_rules()) == []
@@ -43,6 +45,10 @@ def test_each_unit_test_has_a_namespace_beside_that_must_stay_silent() -> None:
             shown = {found for one in test["input_series"] for found in re.findall(r'namespace="(\w+)"', one["series"])}
             fires = {one["exp_labels"].get("namespace") for one in test["alert_rule_test"][0]["exp_alerts"]}
             assert shown - fires, test["alert_rule_test"][0]["alertname"]
+
+
+def test_what_is_too_old_is_counted_by_the_trainers_own_word_for_it() -> None:
+    assert f'{{onstream_reason="{Reason.STALE}"}}' in rules.recordings()["namespace:onstream_stale_turns:share_6h"]
 
 
 def test_an_objective_that_is_moved_fails_its_unit_test(promtool: Path, tmp_path: Path) -> None:
