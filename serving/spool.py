@@ -60,7 +60,7 @@ class Spool:
     """Append-only segments in `folder`. One process writes; a new process begins a new segment."""
 
     def __init__(self, folder: Path, max_bytes: int, segment_bytes: int) -> None:
-        self._folder, self._max_bytes, self._segment_bytes = folder, max_bytes, segment_bytes
+        self._folder, self.max_bytes, self._segment_bytes = folder, max_bytes, segment_bytes
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._number = max((int(path.stem) for path in self._segments()), default=0)
@@ -78,8 +78,8 @@ class Spool:
         payload = _META.pack(len(meta)) + meta + value
         frame = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
         with self._lock:
-            if self._held_bytes + len(frame) > self._max_bytes:
-                return self._drop(f"the spool holds its {self._max_bytes} bytes")
+            if self._held_bytes + len(frame) > self.max_bytes:
+                return self._drop(f"the spool holds its {self.max_bytes} bytes")
             if self._written >= self._segment_bytes:
                 self._next_segment()
             try:
@@ -231,6 +231,7 @@ class Shipper(threading.Thread):
 
     def run(self) -> None:
         telemetry.observe(metrics.SPOOL_BYTES, self._spool.held_bytes)
+        telemetry.observe(metrics.SPOOL_LIMIT_BYTES, lambda: self._spool.max_bytes)
         waits = backoff_s(0.2, 10.0)
         while True:
             is_last = self._stop_flag.is_set()

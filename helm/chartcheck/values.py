@@ -196,7 +196,11 @@ class WeightCache(Part):
 class Spool(Part):
     """The disk spool of engines and router, one volume for each pod: what was captured survives pod and broker."""
 
-    size: str = Field("20Gi", description="larger than `serving.capture.max_spool_bytes`, which is 1 GiB unless set")
+    size: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")] = Field(
+        "20Gi",
+        description="nine tenths of it must hold `serving.capture.max_spool_bytes`, which is 1 GiB unless set; "
+        "docs/operate.md says how it grows",
+    )
     storageClass: str = Field("", description="empty: the cluster's default")
 
 

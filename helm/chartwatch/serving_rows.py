@@ -237,7 +237,15 @@ PRIVACY = Row(
                 rate("onstream_traces_unconsented_total", legend="not captured"),
             ),
         ),
-        Panel("Spool", "On disk, by process.", Unit.BYTES, (gauge("max", "onstream_spool_size_bytes", "instance"),)),
+        Panel(
+            "Spool",
+            "On disk, by process, and what it may be.",
+            Unit.BYTES,
+            (
+                gauge("max", "onstream_spool_size_bytes", "instance"),
+                gauge("min", "onstream_spool_limit_bytes", legend="limit"),
+            ),
+        ),
         Panel(
             "Feedback",
             "Taken, come after its session closed, and about nothing known.",

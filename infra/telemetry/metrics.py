@@ -107,6 +107,7 @@ SWAPS_FAILED = _counter("onstream.swap.failed", "{swap}", "loads that were refus
 ENGINE_VERSION = _state("onstream.engine.version", "{version}", "the version that an engine serves", names.ENGINE)
 IN_FLIGHT = _state("onstream.engine.in_flight", "{request}", "users' requests in an engine", names.ENGINE)
 SPOOL_BYTES = _state("onstream.spool.size", "By", "on disk, shipped or not")
+SPOOL_LIMIT_BYTES = _state("onstream.spool.limit", "By", "what the disk spool may hold; beyond it traces are dropped")
 
 # -- the log, in every stage that reads it
 

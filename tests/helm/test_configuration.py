@@ -39,12 +39,12 @@ def test_the_rendered_configuration_loads(rendered: Rendered, case: str) -> None
 def test_whatever_the_values_say_of_the_configuration_is_in_it(rendered: Rendered) -> None:
     given = {
         "log": {"partitions": 7, "retention_s": 604800},
-        "serving": {"capture": {"max_spool_bytes": 68719476736}, "rollout": {"gate": {"margin": 0.01}}},
+        "serving": {"capture": {"max_spool_bytes": 17179869184}, "rollout": {"gate": {"margin": 0.01}}},
         "privacy": {"redact": ["email"], "patterns": {"badge": "B-[0-9]{4}"}},
         "trainer": {"lr": 2.5e-7, "seed": 3},
     }
     loaded = configuration.load(rendered(overlay={"config": given}))
-    assert (loaded.log.partitions, loaded.serving.capture.max_spool_bytes) == (7, 68719476736)
+    assert (loaded.log.partitions, loaded.serving.capture.max_spool_bytes) == (7, 17179869184)
     assert loaded.serving.rollout.gate.margin == 0.01
     assert (loaded.privacy.redact, loaded.privacy.patterns) == (("email",), {"badge": "B-[0-9]{4}"})
     assert (loaded.trainer.lr, loaded.trainer.seed) == (2.5e-7, 3)

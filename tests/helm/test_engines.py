@@ -1,5 +1,7 @@
 """Engine pools: names that the release log addresses, and updates that want no second GPU."""
 
+from typing import Any
+
 import pytest
 from chart_pods import containers
 from chartcheck import configuration
@@ -123,6 +125,24 @@ def test_the_spool_is_on_a_claim_and_weights_are_not(rendered: Rendered) -> None
     assert volume(engine, "cache") == {"emptyDir": {"sizeLimit": "200Gi"}}
     on_node = volume(one(rendered("host-path"), "StatefulSet", "engine-stable"), "cache")
     assert on_node["hostPath"]["path"] == "/mnt/weights"
+
+
+def with_spool(size: str, max_bytes: int) -> dict[str, Any]:
+    return {"spool": {"size": size}, "config": {"serving": {"capture": {"max_spool_bytes": max_bytes}}}}
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [("2Gi", 2 * 1024**3), ("1.5Gi", 1.5 * 1024**3), ("500M", 500e6), ("1T", 1e12), ("9000000", 9e6)]
+)
+def test_a_spool_that_its_volume_cannot_hold_is_refused(rendered: Rendered, size: str, most: float) -> None:
+    rendered(overlay=with_spool(size, int(0.89 * most)))
+    with pytest.raises(ChartError, match=r"spool\.size: .* must hold .*max_spool_bytes"):
+        rendered(overlay=with_spool(size, int(0.91 * most)))
+
+
+def test_the_shipped_spool_is_weighed_too(rendered: Rendered) -> None:
+    with pytest.raises(ChartError, match=r"spool\.size: .* must hold .*max_spool_bytes"):
+        rendered(overlay={"spool": {"size": "1Gi"}})
 
 
 def test_a_part_of_a_gpu_is_asked_for_by_its_own_name_and_by_no_other(rendered: Rendered) -> None:

@@ -122,6 +122,7 @@ def test_what_the_chart_decides_cannot_be_set_beside_it(rendered: Rendered, path
         ({"engines": {"stable": {"replicas": "two"}}}, "/engines/stable/replicas", "got string, want integer"),
         ({"engines": {"stable": {"replicas": 0}}}, "/engines/stable/replicas", "minimum: got 0, want 1"),
         ({"engines": {"updateStrategy": "Recreate"}}, "/engines/updateStrategy", "'OnDelete', 'RollingUpdate'"),
+        ({"spool": {"size": "20 GB"}}, "/spool/size", "does not match pattern"),
         ({"lake": {"enabled": "yes"}}, "/lake/enabled", "got string, want boolean"),
         ({"kafka": {"brokers": ["a:1"]}}, "/kafka/brokers", "got array, want string"),
         ({"images": {"engine": {"digest": "sha256:12"}}}, "/images/engine/digest", "does not match pattern"),

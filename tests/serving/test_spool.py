@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from processes import until
+from told import telling
 
 from infra.errors import LogError
 from infra.lifecycle import Stop
+from infra.telemetry import metrics
 from ingest.log.memory import InMemoryLog
 from ingest.records.events import Headers
 from serving.spool import MAX_DAMAGED, Shipper, Spool
@@ -190,6 +192,18 @@ def test_shipped_segments_leave_the_disk(tmp_path: Path) -> None:
     Shipper(held, InMemoryLog, Stop()).ship()
     assert held.held_bytes() < before
     assert len(list(tmp_path.glob("*.spool"))) <= 2
+    held.close()
+
+
+def test_how_full_a_spool_is_can_be_told_from_its_metrics(tmp_path: Path) -> None:
+    held, stop = spool(tmp_path, max_bytes=5000), Stop()
+    fill(held, 0, 3)
+    with telling() as told:
+        shipper = Shipper(held, InMemoryLog, stop)
+        shipper.start()
+        shipper.finish(10.0)
+        found = told.value(metrics.SPOOL_BYTES), told.value(metrics.SPOOL_LIMIT_BYTES)
+    assert found == (held.held_bytes(), 5000)
     held.close()
 
 

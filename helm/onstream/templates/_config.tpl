@@ -50,7 +50,18 @@ key_file: /etc/onstream/secrets/kafka/key.pem
 {{- end }}
 {{- end -}}
 
+{{/* A file system takes some of its volume for itself. */}}
+{{- define "onstream.spoolFits" -}}
+{{- $most := dig "serving" "capture" "max_spool_bytes" 1073741824 .Values.config -}}
+{{- $unit := regexFind "[A-Za-z]*$" .Values.spool.size -}}
+{{- $factor := get (dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) $unit -}}
+{{- if gt (float64 $most) (mulf 0.9 $factor (trimSuffix $unit .Values.spool.size | float64)) -}}
+{{- fail (printf "spool.size: nine tenths of it must hold config.serving.capture.max_spool_bytes, %.0f, got %s" (float64 $most) .Values.spool.size) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "onstream.owned" -}}
+{{- include "onstream.spoolFits" . -}}
 {{- $fullname := include "onstream.fullname" . -}}
 {{- $store := required "store.uri: name the object store, for example s3://bucket/onstream" .Values.store.uri | trimSuffix "/" -}}
 run_dir: /var/lib/onstream
