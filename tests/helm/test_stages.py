@@ -265,7 +265,8 @@ def test_metrics_that_would_go_nowhere_are_refused(rendered: Rendered) -> None:
 
 def test_pods_send_to_the_releases_own_collector_where_there_is_one(rendered: Rendered) -> None:
     manifests = rendered("collector")
-    senders = [c for c in containers(manifests) if c.component not in ("learner", "collector")]
+    senders = [c for c in containers(manifests) if "OTEL_EXPORTER_OTLP_ENDPOINT" in c.env]
+    assert {c.component for c in senders} == {"engine", "router", "rollout", "ingest", "lake", "rewards", "trainer"}
     assert {c.env["OTEL_EXPORTER_OTLP_ENDPOINT"] for c in senders} == {"http://loop-onstream-collector.ml.svc:4318"}
     assert one(manifests, "Service", "collector")["spec"]["ports"] == [
         {"name": "otlp", "port": 4318, "targetPort": "otlp"}

@@ -167,7 +167,9 @@ readinessProbe:
 - {name: OMP_NUM_THREADS, value: "1"}
 - {name: POLARS_MAX_THREADS, value: "1"}
 {{- end }}
+{{- if not (has .component (list "bootstrap" "test")) }}
 {{- include "onstream.telemetryEnv" .root }}
+{{- end }}
 {{- range $name, $value := .root.Values.store.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}

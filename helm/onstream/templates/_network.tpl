@@ -71,12 +71,17 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* What every process of ours needs: names, the log, the store, telemetry. */}}
-{{- define "onstream.toCommon" -}}
+{{/* What every process of ours needs: names, the log, the store. */}}
+{{- define "onstream.toLogAndStore" -}}
 {{ include "onstream.toDns" . }}
 {{ include "onstream.toOutside" .Values.networkPolicy.kafka }}
 {{ include "onstream.toOutside" .Values.networkPolicy.store }}
 {{- include "onstream.toOutside" .Values.networkPolicy.identity }}
+{{- end -}}
+
+{{/* And what those that run on need: telemetry. */}}
+{{- define "onstream.toCommon" -}}
+{{ include "onstream.toLogAndStore" . }}
 {{- include "onstream.toTelemetry" . }}
 {{- end -}}
 
