@@ -81,9 +81,15 @@ class Model(Part):
 
     name: str = Field("policy", description="the model's name as clients ask for it")
     path: str = Field("/model", description="its folder in the pods that read it (bootstrap, trainer, Ray's workers)")
-    claim: str = Field("", description="a PersistentVolumeClaim that holds it, mounted read-only at `path`")
+    claim: str = Field(
+        "",
+        description="a PersistentVolumeClaim that holds it, mounted read-only at `path` by pods on several nodes: "
+        "ReadOnlyMany or ReadWriteMany",
+    )
     image: str = Field(
-        "", description="or an OCI artefact that holds it (Kubernetes' image volumes); neither: `path` is in the images"
+        "",
+        description="or an OCI artefact that holds it: Kubernetes' feature gate ImageVolume, off unless set before "
+        "1.35; neither: `path` is in the images",
     )
 
 
