@@ -110,6 +110,16 @@ class Keda(Part):
     lagThreshold: Many = Field(100, description="unread messages for each replica")
 
 
+class IngestKeda(Keda):
+    """A KEDA ScaledObject on consumer lag, in which open sessions count: they are committed once they close."""
+
+    lagThreshold: Many = Field(
+        450_000,
+        description="messages not committed for each replica: the traces a second that it shall take, times "
+        "`config.ingest.inactivity_s`; this is 500",
+    )
+
+
 class Stage(Placed):
     """A stage that reads the log in a group."""
 
@@ -122,6 +132,8 @@ class Stage(Placed):
 
 class Ingest(Stage):
     """Closes sessions."""
+
+    keda: IngestKeda = Field(IngestKeda(), description=IngestKeda.__doc__)
 
     resources: Resources = Field(resources("1", "4Gi", "14Gi", cpu_limit="2"), description=_RESOURCES)
 

@@ -51,6 +51,16 @@ def test_a_pod_has_the_time_that_its_process_may_take_to_end(rendered: Rendered,
     assert {name for name, s in takes_s.items() if given_s[name] < s + 5} == set()
 
 
+@pytest.mark.parametrize("given", [{}, {"ingest": {"keda": {"enabled": True}}}], ids=["large", "shipped"])
+def test_open_sessions_alone_ask_for_no_more_of_ingest(rendered: Rendered, given: dict[str, Any]) -> None:
+    """Ingest commits a session once it closes, so what came within its inactivity always counts as lag."""
+    manifests = rendered(overlay=given) if given else rendered("large")
+    config = configuration.load(manifests)
+    scaled = one(manifests, "ScaledObject", "ingest")["spec"]
+    threshold = {int(trigger["metadata"]["lagThreshold"]) for trigger in scaled["triggers"]}
+    assert threshold == {500 * int(config.ingest.inactivity_s)}
+
+
 @pytest.mark.parametrize("name", ["rollout", "trainer"])
 def test_what_must_be_one_is_replaced_and_never_doubled(rendered: Rendered, case: str, name: str) -> None:
     spec = one(rendered(case), "Deployment", name)["spec"]
