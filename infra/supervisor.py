@@ -41,7 +41,7 @@ def specs(config: Config, config_path: Path) -> list[ProcessSpec]:
             slot.id,
             (python, "-m", "serving", "engine", "--id", slot.id, *where),
             ready_url=f"http://{slot.host}:{slot.port}/health",
-            stop_s=config.serving.engine.drain_s + STOP_S,
+            stop_s=2 * config.serving.engine.drain_s + 5.0 + STOP_S,  # replies, captures' way out, vLLM's own
         )
         for slot in config.serving.engines
     ]

@@ -117,6 +117,8 @@ def _trainer(config: Config) -> RenderableType:
     if state is None:
         return f"[red]the trainer does not answer on {own.host}:{own.port}[/]"
     table = Table("", "", title=f"trainer: {state['phase']}", show_header=False)
+    if state.get("waits_for"):
+        table.add_row("waits for", f"[bold]{state['waits_for']}[/]")
     if "turns_collected" not in state:
         return table
     if state.get("mode") == Mode.FROZEN:

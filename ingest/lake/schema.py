@@ -1,7 +1,8 @@
 """The columns of every table. Times are microseconds since 1970 in UTC; content is one sealed column.
 
 `partition` and `offset` are where the record lies on its topic. What anyone wrote, and its tokens, is in `content`
-(`ingest.lake.content`), sealed under `subject`'s key of generation `key_generation`; the other columns hold none of it.
+(`ingest.lake.content`), sealed under `subject`'s key of generation `key_generation`; the other columns hold none of it
+but the names that clients choose, of sessions and of feedback.
 """
 
 from collections.abc import Iterable, Mapping
