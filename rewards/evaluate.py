@@ -96,12 +96,10 @@ def reward(
     outcomes: Mapping[Key, Outcome],
     at: float,
     source: Source | None = None,
-    first: Source | None = None,
 ) -> Reward:
     """The reward of a trajectory, made at `at`, in Unix seconds. What no outcome is given for was not asked.
 
-    `source` is where the trajectory lies; a reward of one that lies nowhere holds it. `first` is where the first reward
-    of its turns lies.
+    `source` is where the trajectory lies; a reward of one that lies nowhere holds it.
     """
     components = tuple(_components(scoring, trajectory, outcomes))
     parts = _parts(scoring, trajectory, components)
@@ -136,7 +134,6 @@ def reward(
         guardrails=_guard(scoring, trajectory),
         source=source,
         trajectory=trajectory if source is None else None,
-        first_reward=first,
         **about(trajectory),
         at=at,
     )

@@ -111,9 +111,15 @@ class Stage:
             self._next[message.topic, message.partition] = message.offset + 1
             if isinstance(record, Trajectory):
                 self._take(record, message)
-            elif isinstance(record, Erased) and self._index.get(_at(message.partition, message.offset)) is None:
+            elif isinstance(record, Erased) and not self._has_reward(message, record):
                 fates.erased(self._log, record.trace_ids, self._clock())
         return len(batch)
+
+    def _has_reward(self, message: Message, erased: Erased) -> bool:
+        """Whether a trajectory whose person was erased has one, or an earlier revision of it: then its traces go on."""
+        names = _at(message.partition, message.offset), _turns_of(erased.trace_ids)
+        written = any(_turns_of(made.trace_ids) == names[1] for _, made in self._written.values())
+        return written or bool(self._index.find(names))
 
     def _follow_assignment(self) -> None:
         """Partitions lost take what waits along; partitions gained may have been another process's."""
@@ -184,15 +190,18 @@ class Stage:
             names.SCORE, about | _told_of(waiting), parent=waiting.headers, of=TRAJECTORIES.name
         ) as span:
             source = Source(partition=waiting.where[1], offset=waiting.offset)
-            first = self._index.get(_turns_of(turn.trace_id for turn in trajectory.turns))
-            placed = first.source if first else None
-            made = reward(self._scoring, trajectory, waiting.outcomes, self._clock(), source, placed)
+            made = reward(self._scoring, trajectory, waiting.outcomes, self._clock(), source)
             telling.show(span, made)
             try:
                 receipt = send(self._log, REWARDS, session_key(trajectory.session_id), made)
                 self._written[made.reward_id] = (receipt, made)
             except RecordError as exc:
-                fates.dead_letter(self._log, trajectory, str(exc), made.at)
+                if trajectory.revision == 1:
+                    fates.dead_letter(self._log, trajectory, str(exc), made.at)
+                else:
+                    logger.warning(
+                        "trajectory %s is not scored again: %s", trajectory.trajectory_id, telemetry.Local(exc)
+                    )
                 return
         telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, about)
         telling.count(made)
@@ -235,14 +244,9 @@ def _told_of(waiting: _Waiting) -> names.Told:
 
 
 def _ids_in(reward: Reward) -> list[str]:
-    """What the index knows a reward by: its id, where its trajectory lies, if that should be erased, and the turns that
-    it is the first of."""
-    found = [reward.reward_id]
-    if reward.source is not None:
-        found.append(_at(reward.source.partition, reward.source.offset))
-    if reward.first_reward is None:
-        found.append(_turns_of(reward.trace_ids))
-    return found
+    """What the index knows a reward by: its id, and its turns and where its trajectory lies, should that be erased."""
+    found = [reward.reward_id, _turns_of(reward.trace_ids)]
+    return found if reward.source is None else [*found, _at(reward.source.partition, reward.source.offset)]
 
 
 def _at(partition: int, offset: int) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ingest.records.events import Fate, FateKind
 from trainer.eligibility import Reason
-from trainer.state import CandidateVersion, Standing, State, Used
+from trainer.state import CandidateVersion, Standing, State, Used, furthest
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ def _back(state: State, to: Standing, used: Sequence[Used], clock: Clock) -> Dec
         "baselines": to.baselines,
         "seen": to.seen,
         "offsets": to.offsets,
+        "passed": furthest(state.passed, state.offsets),
+        "moved": tuple(sorted({*state.moved, *again})),
         "making": None,
         "candidate": None,
         "fallback": None,

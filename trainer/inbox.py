@@ -72,11 +72,12 @@ class Item:
 
 class Inbox:
     """The trainer's view of the rewards topic. `done` are traces that have their fate, or are used and will have it: of
-    those that have it, the last. What comes later about others is known by where their first reward lies.
+    those that have it, the last.
 
-    Where the first reward lies says nothing of two kinds of traces, which have no fate yet: `moved` were taken over by
-    a later revision; `waiting`, by when they were rewarded, were passed without a score, which late feedback may still
-    give them. `began` is where each partition was first read, ever.
+    What comes again, a later revision or what lies before `passed`, was read before: its traces had their say, but for
+    two kinds without a fate. `moved` are owed to a later reward: a revision took them over, or their version is gone.
+    `waiting`, by when they were rewarded, were passed without a score, which late feedback may still give them.
+    `began` is where each partition was first read, ever.
     Text of `tasks` never trains; turns with something redacted only where `trains_altered` says so. Feedback named
     `hinted_by` says of a turn that the next one's prompt corrects it.
     """
@@ -92,12 +93,15 @@ class Inbox:
         hinted_by: str = "",
         moved: Iterable[str] = (),
         waiting: Mapping[str, float] = _NOBODY,
+        passed: Positions | None = None,
     ) -> None:
         self._log, self._tasks, self._trains_altered = log, tasks, trains_altered
         self._hinted_by = hinted_by
         self._next = dict(positions)
         self._known = set(done)
         self.moved, self.waiting = set(moved), dict(waiting)
+        self._passed = dict(passed or {})
+        self._read_until: dict[tuple[str, int], float] = {}
         self.began = dict(began or {})
         self._reader: Reader | None = None
         self._assigned: frozenset[tuple[str, int]] = frozenset()
@@ -125,6 +129,7 @@ class Inbox:
             self.began.setdefault(where, message.offset)
             self._next[where] = message.offset + 1
             if isinstance(record, Reward):
+                self._read_until[where] = record.at
                 self._keep(message, record)
 
     def _seek_new(self) -> frozenset[tuple[str, int]]:
@@ -146,7 +151,7 @@ class Inbox:
         """Hold a reward. A trace that has its fate keeps it; one that is held goes to the reward's latest revision."""
         if reward.revision > 1:
             self._give_up(reward)
-        new = self._new(reward, message.topic)
+        new = self._new(reward, message)
         if len(new) < len(reward.trace_ids):
             logger.info("%s: skipped traces of a reward that came again", place(message))
         if not new:
@@ -179,16 +184,12 @@ class Inbox:
         )
         self.items.append(_stripped(item))
 
-    def _new(self, reward: Reward, topic: str) -> set[str]:
-        """Its traces that are neither held nor used: where the first reward of the same turns lies before all that is
-        held and unread, those that were not used with it."""
+    def _new(self, reward: Reward, message: Message) -> set[str]:
+        """Its traces that are neither held nor used."""
         new = set(reward.trace_ids) - self._known
-        first = reward.first_reward
-        if first is None:
+        if reward.revision == 1 and message.offset >= self._passed.get((message.topic, message.partition), 0):
             return new
-        where = (topic, first.partition)
-        held_from = next((item.offset for item in self.items if item.partition == where), self._next.get(where, 0))
-        return new & (self.moved | self.waiting.keys()) if first.offset < held_from else new
+        return {name for name in new if name in self.moved or name in self.waiting}
 
     def _give_up(self, reward: Reward) -> None:
         """Let go of held traces that an earlier revision brought: `reward` has later feedback about them."""
@@ -244,13 +245,16 @@ class Inbox:
         """Let go of the first items: a checkpoint has used them."""
         del self.items[:num_items]
 
-    def go_back(self, positions: Positions, again: Iterable[str]) -> None:
-        """Read on from `positions`, which lie before all that is held. `again` are traces that may be held once more.
+    def go_back(self, positions: Positions, again: Iterable[str], passed: Positions) -> None:
+        """Read on from `positions`, which lie before all that is held. `again` are traces that may be held once more,
+        `passed` where reading had come to before.
 
         The group is told: after an outage it would begin where it was told last. Raises `LogError`.
         """
         self._known -= {name for item in self.items for name in item.turns}
         self._known.difference_update(again)
+        self.moved.update(again)
+        self._passed = dict(passed)
         self.items.clear()
         self._next = self.began | dict(positions)
         if self._reader is not None:
@@ -263,10 +267,16 @@ class Inbox:
         ends = self._log.ends(topics.REWARDS.name)
         return sum(max(0, ends.get(part, 0) - at) for (_, part), at in self._next.items())
 
-    def remember(self, fated: Iterable[str], used: Iterable[str]) -> None:
-        """Of traces that are not held, know the last that have their fate, and those that will have it."""
-        self._known = {*fated, *used, *(name for item in self.items for name in item.turns)}
-        self.moved.difference_update(fated)
+    def read_until(self, now: float) -> float:
+        """Until when rewards are known, in Unix seconds: of what lies unread nothing is. Raises `LogError`."""
+        ends = self._log.ends(topics.REWARDS.name)
+        behind = [where for where, at in self._next.items() if ends.get(where[1], 0) > at]
+        return min((self._read_until.get(where, -math.inf) for where in behind), default=now)
+
+    def remember(self, told: Iterable[str], done: Iterable[str]) -> None:
+        """Fates were `told`. Of traces that are not held, know those that are `done`, and no others any more."""
+        self._known = {*done, *(name for item in self.items for name in item.turns)}
+        self.moved.difference_update(told)
 
     def expire(self, before: float) -> None:
         """Rule out what is in rewards made earlier: after a restart the log might not give them again."""

@@ -73,6 +73,7 @@ class Keeper:
             config.trainer.loss.hinted_by,
             self.state.moved,
             self.state.waiting,
+            as_positions(self.state.passed),
         )
 
     # -- the learner
@@ -179,7 +180,7 @@ class Keeper:
         """The learner, and reading, return to where the decision says."""
         self._commit(decided.state)
         self.bring_learner()
-        self.inbox.go_back(decided.state.positions, decided.again)
+        self.inbox.go_back(decided.state.positions, decided.again, as_positions(decided.state.passed))
         telling.again(why, len(decided.again))
         self.tell()
 
@@ -191,7 +192,8 @@ class Keeper:
             fates.tell(self._log, owed)
             self._log.flush(self._timeout_s)
             self._commit(self.state.model_copy(update={"fates": ()}))
-            self.inbox.remember(self.state.fated, names_of(self.state.used))
+            told = (name for fate in owed for name in fate.trace_ids)
+            self.inbox.remember(told, (*self.state.fated, *names_of(self.state.used)))
             telling.ended(owed)
 
     def _commit(self, state: State, save: Save | None = None, positions: Positions | None = None) -> None:

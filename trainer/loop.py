@@ -184,9 +184,12 @@ class Trainer:
 
     @property
     def _has_batch(self) -> bool:
-        """Whether the inbox holds an update's turns: as many as it should have, or fewer that have waited long."""
+        """Whether the inbox holds an update's turns: a batch, or fewer that have waited long and are all there are."""
+        if self._is_full:
+            return True
         is_old = self._now() - self._inbox.oldest_at >= self._own.max_batch_age_s
-        return self._is_full or (is_old and self._inbox.num_eligible >= self._own.minibatch_turns)
+        is_some = is_old and self._inbox.num_eligible >= self._own.minibatch_turns
+        return is_some and self._inbox.num_eligible + self._inbox.num_unread() < self._own.batch_turns
 
     def _may_step(self, served: Served) -> bool:
         """Whether turns may train now: for a version that takes some, and knowing whose weights sampled them."""

@@ -21,8 +21,8 @@ from trainer.advantages.baselines import Baselines
 from trainer.alarms import Health
 
 MAX_FATED = 65_536
-"""Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB. Later
-revisions say themselves where the first reward of their turns lies (`trainer.inbox`)."""
+"""Traces remembered, so that a reward that comes again trains nothing: an outage's worth of repetitions, 3 MB. What
+comes later about others is known to come again by its revision, or by where it lies (`trainer.inbox`)."""
 
 MAX_WAITING = 65_536
 """Traces that may wait for late feedback to score them, in the checkpoint too: 4 MB. Beyond, the oldest are refused."""
@@ -120,9 +120,9 @@ class State(_Frozen):
     store's weights of `base`, fresh optimiser). `loaded` is the version whose weights were taken from the store last:
     adapters are changes of them. `fates` are decided but not yet confirmed by the log. `fated` are the
     last traces that were given one, and `seen` the sketches of the prompts that trained last, by tenant: without them a
-    restart would weigh the same turns otherwise. `began` is where each partition was first read, `moved` are traces
-    without a fate that a later reward took over from an earlier one, and `waiting` those that no reward scored yet, by
-    when they were rewarded (`trainer.inbox`).
+    restart would weigh the same turns otherwise. `began` is where each partition was first read, `passed` is
+    where it had been read to before a decision led back. `moved` are traces without a fate that are owed to a later
+    reward, and `waiting` those that no reward scored yet, by when they were rewarded (`trainer.inbox`).
     `health` is what alarms compare the next update with.
     """
 
@@ -134,6 +134,7 @@ class State(_Frozen):
     seen: dict[str, tuple[str, ...]] = {}
     offsets: Offsets = {}
     began: Offsets = {}
+    passed: Offsets = {}
     making: Making | None = None
     candidate: CandidateVersion | None = None
     fallback: Standing | None = None
@@ -194,6 +195,15 @@ class State(_Frozen):
                 "waiting": {name: at for name, at in self.waiting.items() if name not in names},
             },
         )
+
+
+def furthest(one: Offsets, other: Offsets) -> Offsets:
+    """The later of two positions in each partition."""
+    found = {topic: dict(parts) for topic, parts in one.items()}
+    for topic, parts in other.items():
+        own = found.setdefault(topic, {})
+        own.update({part: max(at, own.get(part, at)) for part, at in parts.items()})
+    return found
 
 
 def as_offsets(positions: Positions) -> Offsets:

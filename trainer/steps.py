@@ -137,8 +137,11 @@ class Stepper:
 
     def stop_waiting(self, log_keeps_from: float) -> None:
         """Refuse turns that nobody scored in time, or while the log keeps them."""
-        late_after = max(self._now() - self._config.late_feedback_s, log_keeps_from)
-        names = self._keeper.inbox.stop_waiting(late_after, MAX_WAITING)
+        inbox = self._keeper.inbox
+        if not inbox.waiting:
+            return
+        late_after = inbox.read_until(self._now()) - self._config.late_feedback_s
+        names = inbox.stop_waiting(max(late_after, log_keeps_from), MAX_WAITING)
         if names:
             self._keeper.end(Used(trace_ids=names, kind=UNSCORED.fate, reason=UNSCORED.told))
 

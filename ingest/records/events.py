@@ -367,7 +367,7 @@ class TurnReward(Frozen):
 
 
 class Source(Frozen):
-    """Where a record lies on its topic."""
+    """Where a trajectory lies on its topic."""
 
     partition: int = Field(ge=0)
     offset: int = Field(ge=0)
@@ -378,12 +378,11 @@ class Reward(Record):
 
     It refers to its trajectory by `source` and repeats what the gate and the audit need of it. Records of versions 1
     and 2 hold their `trajectory` instead; `ingest.log.trajectories` reads both. `trace_ids` are its turns, in order;
-    `versions` those that served them; `ended_at` is when its last reply was whole. `first_reward` is where the first
-    reward of the same turns lies, if this is not it: what became of that tells whether they had their say.
+    `versions` those that served them; `ended_at` is when its last reply was whole.
     """
 
     SCHEMA = "reward"
-    VERSION = 6
+    VERSION = 5
 
     reward_id: Name
     trajectory_id: Name
@@ -405,7 +404,6 @@ class Reward(Record):
     guardrails: dict[str, float]
     source: Source | None = None
     trajectory: Trajectory | None = None
-    first_reward: Source | None = None
     at: float
 
     @model_validator(mode="before")

@@ -16,7 +16,7 @@ from ingest.log.reader import replay, send
 from ingest.log.topics import FATES, REWARDS, TRAJECTORIES, dead_letters
 from ingest.log.trajectories import trajectory_of
 from ingest.records import codec
-from ingest.records.events import Fate, FateKind, Feedback, Headers, Reward, Source, Trajectory, Turn, session_key
+from ingest.records.events import Fate, FateKind, Feedback, Headers, Reward, Trajectory, Turn, session_key
 from ingest.records.named import IDS_HEADER, ids_header
 from rewards import spec
 from rewards.desks import Desks
@@ -248,25 +248,6 @@ def test_a_trajectory_that_comes_twice_has_one_reward(world: World, make_session
     assert (len(world.rewards()), world.uncommitted()) == (1, 0)
 
 
-def test_a_later_reward_of_the_same_turns_says_where_their_first_lies(
-    world: World, make_session: MakeTrajectory
-) -> None:
-    """Also after a restart, and of turns that another session lies before."""
-    first = make_session(0, is_quick=True)
-    world.put(make_session(1, is_quick=True), first)
-    stage = world.stage()
-    run(stage)
-    lies = next(one for one in world.log.replay(REWARDS.name) if one.key == session_key("s0"))
-    world.put(first.model_copy(update={"trajectory_id": "j0b", "revision": 2}))
-    run(stage)
-    stage.close()
-    world.put(first.model_copy(update={"trajectory_id": "j0c", "revision": 3}))
-    run(world.stage())
-    told = {made.trajectory_id: made.first_reward for made in world.rewards()}
-    placed = Source(partition=lies.partition, offset=lies.offset)
-    assert told == {"j0": None, "j1": None, "j0b": placed, "j0c": placed}
-
-
 def test_another_spec_scores_what_waited_again(world: World, make_session: MakeTrajectory) -> None:
     world.put(make_session(0), make_session(0, is_quick=True).model_copy(update={"trajectory_id": "j1"}))
     world.patient.is_away = True
@@ -416,6 +397,24 @@ def test_a_trajectory_of_an_erased_user_ends_refused_and_blocks_nothing(
     (fate,) = replay(world.log, FATES, Fate)
     assert (fate.trace_ids, fate.kind, fate.reason) == ((f"{key}-7",), FateKind.REFUSED, "erased")
     assert world.uncommitted() == 0
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_revision_whose_user_was_erased_tells_no_fate_beside_that_of_the_first(
+    world: World, make_trajectory: MakeTrajectory, make_turn: MakeTurn, is_restarted: bool
+) -> None:
+    made = make_trajectory(make_turn(trace_id=f"{session_key('s0')}-7"), trajectory_id="j0", session_id="s0")
+    world.put(made)
+    stage = world.stage()
+    stage.read(0.0)
+    stage.write()
+    if is_restarted:
+        stage.note()
+        stage.close()
+        stage = world.stage()
+    erased(world.log, made.model_copy(update={"trajectory_id": "j0b", "revision": 2}))
+    stage.step(0.0)
+    assert list(replay(world.log, FATES, Fate)) == [] and len(world.rewards()) == 1
 
 
 def test_a_trajectory_that_was_scored_before_its_user_was_erased_gets_no_fate_here(

@@ -83,11 +83,10 @@ def make_reward(
     opened_at: float = 0.0,
     feedback_at: Sequence[float] = (),
     corrected: Sequence[int] = (),
-    first: tuple[int, int] | None = None,
 ) -> Reward:
     """One session, one chain: each turn is three context tokens (1) and a reply of two tokens `token` + turn number.
 
-    Feedback `correction` names the turns `corrected`, by number. `first` is where the first reward of the turns lies.
+    Feedback `correction` names the turns `corrected`, by number.
     `parts` holds (weight, value) by name, for each turn; without it the rewards have none, as in version 1.
     """
     traces = [f"{session_key(session)}-{number}" for number in range(len(rewards))]
@@ -147,7 +146,6 @@ def make_reward(
         has_signal=True,
         guardrails={},
         trajectory=trajectory,
-        first_reward=Source(partition=first[0], offset=first[1]) if first else None,
         **about(trajectory),
         at=at,
     )
@@ -208,7 +206,6 @@ class World:
         self.tasks: TaskIndex | None = None
         self.time = 1000.0
         self._releases = 0
-        self._firsts: dict[str, Source] = {}
         base = folder / "base"
         base.mkdir()
         (base / "model.safetensors").write_text("[]")
@@ -235,10 +232,8 @@ class World:
         assert made.trajectory is not None
         placed = send(self.log, topics.TRAJECTORIES, session_key(session), made.trajectory)
         source = Source(partition=placed.partition, offset=placed.offset)
-        first = self._firsts.get(session)
-        sent = made.model_copy(update={"source": source, "trajectory": None, "first_reward": first})
-        placed = send(self.log, topics.REWARDS, session_key(session), sent)
-        self._firsts.setdefault(session, Source(partition=placed.partition, offset=placed.offset))
+        sent = made.model_copy(update={"source": source, "trajectory": None})
+        send(self.log, topics.REWARDS, session_key(session), sent)
         return made
 
     def fill(self, name: str, sessions: int = 4, **fields: Any) -> list[Reward]:

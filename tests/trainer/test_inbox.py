@@ -38,13 +38,9 @@ def open_inbox(log: InMemoryLog) -> Iterator[Callable[..., Inbox]]:
 
 @pytest.fixture
 def put(log: InMemoryLog, reward_of: RewardOf) -> Callable[..., Reward]:
-    """As the rewards stage does: a later reward of a session says where the first lies."""
-    firsts: dict[str, tuple[int, int]] = {}
-
     def put_(session: str, rewards: list[float | None], **fields: Any) -> Reward:
-        reward = reward_of(session, rewards, first=firsts.get(session), **fields)
-        placed = send(log, topics.REWARDS, session_key(session), reward)
-        firsts.setdefault(session, (placed.partition, placed.offset))
+        reward = reward_of(session, rewards, **fields)
+        send(log, topics.REWARDS, session_key(session), reward)
         return reward
 
     return put_
@@ -187,7 +183,7 @@ def test_a_revision_takes_over_what_an_earlier_one_holds_though_the_first_was_le
 def test_what_is_neither_held_nor_said_to_be_done_is_forgotten(
     log: InMemoryLog, open_inbox: Callable[..., Inbox], reward_of: RewardOf
 ) -> None:
-    """Both are bounded, so memory is. The rewards are of a release that did not say where the first one lies."""
+    """Both are bounded, so memory is. Where nothing led back, a first revision does not come again so late."""
     inbox, reward = open_inbox(), reward_of("s", [1.0])
     num_held = []
     for done in (reward.trace_ids, ()):
@@ -195,7 +191,7 @@ def test_what_is_neither_held_nor_said_to_be_done_is_forgotten(
         inbox.poll(0.0)
         num_held.append(len(inbox.items))
         inbox.drop(1)
-        inbox.remember(done, ())
+        inbox.remember((), done)
     send(log, topics.REWARDS, session_key("s"), reward)
     inbox.poll(0.0)
     assert (*num_held, len(inbox.items)) == (1, 0, 1)
@@ -209,10 +205,11 @@ def test_what_was_used_in_vain_is_read_again_and_what_has_its_fate_is_not(
     inbox.poll(0.0)
     told = next(iter(inbox.items[0].turns))
     before = inbox.positions_after(0)
-    used = [next(iter(item.turns)) for item in inbox.items[:5]]
+    used, after = [next(iter(item.turns)) for item in inbox.items[:5]], inbox.positions_after(5)
     inbox.drop(5)
     put("later", [1.0])
-    inbox.go_back(before, [name for name in used if name != told])
+    inbox.remember([told], ())
+    inbox.go_back(before, [name for name in used if name != told], after)
     assert inbox.items == [] and inbox.num_unread() == 10
     inbox.poll(0.0)
     assert len(inbox.items) == 9 and set(sessions(inbox)) >= {*names} - {told} and told not in sessions(inbox)
@@ -235,7 +232,7 @@ def test_reading_goes_back_to_where_a_partition_was_first_read_and_not_to_its_be
         began = inbox.began
         inbox = open_inbox(began, (), began)
         inbox.poll(0.0)
-    inbox.go_back({}, new)
+    inbox.go_back({}, new, {})
     assert (inbox.num_unread(), log.lag(GROUP, [topics.REWARDS.name])) == (6, {topics.REWARDS.name: 6})
     inbox.poll(0.0)
     assert sessions(inbox) == sorted(new) and not set(old) & set(sessions(inbox))
@@ -249,7 +246,7 @@ def test_an_inbox_that_left_its_group_goes_back_when_it_joins_again(
     inbox.poll(0.0)
     inbox.commit(inbox.positions_after(4))
     inbox.close()
-    inbox.go_back({}, names)
+    inbox.go_back({}, names, inbox.positions_after(4))
     inbox.poll(0.0)
     log.restart()  # the group's positions are where it would begin
     for _ in range(3):

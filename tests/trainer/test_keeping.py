@@ -42,7 +42,7 @@ def test_once_fates_are_told_the_inbox_remembers_no_more_of_them_than_the_checkp
 ) -> None:
     remembered = []
     monkeypatch.setattr("trainer.state.MAX_FATED", 2)
-    monkeypatch.setattr(Inbox, "remember", lambda _self, fated, used: remembered.append((fated, used)))
+    monkeypatch.setattr(Inbox, "remember", lambda _self, told, done: remembered.append((list(told), done)))
     world = make_world()
     world.bootstrap()
     told = world.fill("a")
@@ -51,4 +51,6 @@ def test_once_fates_are_told_the_inbox_remembers_no_more_of_them_than_the_checkp
         trainer.tick()
     world.decide(1, TrialState.PROMOTED, stable=1)
     trainer.tick()
-    assert len(told) == 4 and remembered == [(trainer.state.fated, ())] and len(trainer.state.fated) == 2
+    ((names, done),) = remembered
+    assert sorted(names) == sorted(reward.trace_ids[0] for reward in told)
+    assert done == trainer.state.fated and len(done) == 2

@@ -6,6 +6,7 @@ import pytest
 
 from infra.errors import StoreError, TransitionError
 from ingest.log import topics
+from ingest.log.memory import InMemorySubscription
 from ingest.log.protocol import Message
 from ingest.log.reader import replay
 from ingest.records import codec
@@ -436,6 +437,18 @@ def test_turns_that_have_waited_long_train_though_they_are_fewer_than_a_batch(
     assert len(world.published()) == trains
     if trains:
         assert sorted(world.weights(1)) == world.tokens("a", sessions=num)
+
+
+def test_an_old_backlog_trains_in_whole_batches(make_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(batch_turns=8, minibatch_turns=2)
+    world.bootstrap()
+    for name in "abcd":
+        world.fill(name)
+    world.time += world.config.trainer.max_batch_age_s
+    poll = InMemorySubscription.poll
+    monkeypatch.setattr(InMemorySubscription, "poll", lambda one, wait_s, _most=0: poll(one, wait_s, 3))
+    run(world.start(), 16)
+    assert world.policy.moments == 2
 
 
 def test_an_alarm_stops_the_publish_and_the_learner_goes_back(world: World) -> None:

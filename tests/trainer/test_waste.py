@@ -93,6 +93,47 @@ def test_what_waits_on_the_log_longer_than_that_keeps_it_has_a_fate(
     assert sum(map(len, world.fates().values())) == len(waiting)
 
 
+def test_a_rejection_gives_no_second_fate_to_turns_that_were_refused_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than fates are remembered, and reading goes back to before them."""
+    monkeypatch.setattr("trainer.state.MAX_FATED", 8)
+    monkeypatch.setattr("trainer.steps.MAX_WAITING", 2)
+    trainer = on_trial(world)
+    world.fill("b")
+    run(trainer)
+    for number in range(12):
+        world.reward(f"silent{number}", [None])
+        world.time += SETTLE_S
+        run(trainer, 2)
+    assert len(world.fates()) > 8
+    world.decide(1, TrialState.REJECTED)
+    for _ in range(6):
+        world.time += SETTLE_S
+        run(trainer, 3)
+    assert {len(fates) for fates in world.fates().values()} == {1}
+
+
+def test_feedback_that_came_in_time_scores_its_turn_though_the_trainer_reads_it_late(make_world: Any) -> None:
+    world = make_world(max_version_turns=4, max_staleness=4)
+    trainer = on_trial(world)
+    silent = world.reward("silent", [None], token=9000)
+    world.fill("b")
+    run(trainer, 2)
+    world.fill("c")
+    run(trainer, 2)  # the version takes no more, and the inbox is full
+    world.time += 3600.0
+    world.reward("silent", [0.8], token=9000, revision=2)
+    world.time += world.config.trainer.late_feedback_s
+    run(trainer, 2)
+    assert world.fates() == {}
+    for version, name in enumerate("defg", 1):
+        world.decide(version, TrialState.PROMOTED, stable=version)
+        world.fill(name, version=version)
+        run(trainer)
+    assert world.fate(silent).kind is FateKind.TRAINED
+
+
 @pytest.mark.parametrize(("least", "expected"), [(4, [0, 1, 2]), (5, [0, 1])])
 def test_what_was_made_meanwhile_is_published_once_it_holds_what_a_version_must(
     make_world: Any, least: int, expected: list[int]
