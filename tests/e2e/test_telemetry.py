@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from otlp import Node, Span, below
@@ -39,16 +40,18 @@ TO_THE_REWARD = {step for step in STEPS if step[0] in ("onstream-ingest", "onstr
 @pytest.fixture(scope="module")
 def sessions(system: System) -> dict[str, str]:
     """Trace id -> session of users who talked and thumbed; ingest was killed when it had read that and closed none."""
-    found = {}
-    for _ in range(SESSIONS):
-        session = f"{TYPED}-{secrets.token_hex(4)}"
+
+    def talk(session: str) -> str:
         reply = system.chat(f"Say {TYPED}.", session=session, headers={"tracestate": f"who={TYPED}"})
         system.thumb(reply["id"], 1.0)
-        found[reply["id"].removeprefix("chatcmpl-")] = session
-    last = list(found)[-1]
-    system.until(lambda: last in {one.trace_id for one in system.records(topics.TRACES)}, 30.0, "the last trace")
+        return str(reply["id"]).removeprefix("chatcmpl-")
+
+    names = [f"{TYPED}-{secrets.token_hex(4)}" for _ in range(SESSIONS)]
+    with ThreadPoolExecutor(SESSIONS) as pool:  # at once: a session closes some seconds after its last word
+        found = dict(zip(pool.map(talk, names), names, strict=True))
+    system.until(lambda: found.keys() <= {one.trace_id for one in system.records(topics.TRACES)}, 30.0, "their traces")
     system.kill("ingest")
-    assert last not in closed(system), "ingest had closed the session before it was killed"
+    assert not found.keys() & closed(system), "ingest had closed a session before it was killed"
     system.until(lambda: found.keys() <= closed(system), 60.0, "another ingest closes them all")
     return found
 
