@@ -199,9 +199,8 @@ class Stage:
                 if trajectory.revision == 1:
                     fates.dead_letter(self._log, trajectory, str(exc), made.at)
                 else:
-                    logger.warning(
-                        "trajectory %s is not scored again: %s", trajectory.trajectory_id, telemetry.Local(exc)
-                    )
+                    why = telemetry.Local(str(exc))
+                    logger.warning("trajectory %s is not scored again: %s", trajectory.trajectory_id, why)
                 return
         telemetry.record(metrics.PROCESS_DURATION, time.monotonic() - begun, about)
         telling.count(made)

@@ -23,7 +23,6 @@ Fates that wait for no decision are owed by the checkpoint of the step that used
 
 import shutil
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 from infra.config import Config
 from infra.storage import Place
@@ -38,8 +37,6 @@ from trainer.inbox import Inbox
 from trainer.learner.update import Policy
 from trainer.publish import publish
 from trainer.state import CandidateVersion, Making, State, Used, as_offsets, as_positions, names_of
-
-_NOBODY: Mapping[str, float] = MappingProxyType({})
 
 
 class Keeper:
@@ -114,7 +111,8 @@ class Keeper:
         used: tuple[Used, ...],
         making: Making | None,
         save: Save | None = None,
-        waiting: Mapping[str, float] = _NOBODY,
+        *,
+        waiting: Mapping[str, float],
         **changes: object,
     ) -> None:
         """The first items of the inbox have been used, for `making` or, without one, for good, but for what of them is

@@ -347,8 +347,11 @@ def test_an_unreadable_trajectory_goes_to_the_dead_letters_and_blocks_nothing(
     assert (len(world.rewards()), world.uncommitted()) == (1, 0)
 
 
-def test_a_reward_too_large_for_the_log_gives_its_traces_a_fate(
-    make_world: MakeWorld, make_trajectory: MakeTrajectory
+@pytest.mark.parametrize(
+    ("revision", "expected"), [(1, [(("t0",), FateKind.DEAD_LETTERED, "rewards: too large")]), (2, [])]
+)
+def test_a_reward_too_large_for_the_log_gives_its_traces_a_fate_unless_they_had_one_before(
+    make_world: MakeWorld, make_trajectory: MakeTrajectory, revision: int, expected: list[tuple[object, ...]]
 ) -> None:
     class Narrow(InMemoryLog):
         def append(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
@@ -357,10 +360,9 @@ def test_a_reward_too_large_for_the_log_gives_its_traces_a_fate(
             super().append(topic, key, value, headers)
 
     world = make_world(Narrow())
-    world.put(make_trajectory())
+    world.put(make_trajectory(revision=revision))
     world.stage().step(0.0)
-    (fate,) = replay(world.log, FATES, Fate)
-    assert (fate.trace_ids, fate.kind, fate.reason) == (("t0",), FateKind.DEAD_LETTERED, "rewards: too large")
+    assert [(one.trace_ids, one.kind, one.reason) for one in replay(world.log, FATES, Fate)] == expected
     assert world.uncommitted() == 0
 
 
