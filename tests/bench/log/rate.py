@@ -127,10 +127,11 @@ def stage(config: Config, name: str, num_workers: int) -> Watched:
     lifecycle.collect_rarely()
     running = assemble.Assembler(watched, config, lambda: time.time() + skipped_s, MAX_MESSAGES)
     num_messages = watched.gather(len(READ) * config.log.partitions // num_workers)
-    while watched.read < num_messages or len(running.table):
+    while watched.read < num_messages:
         running.step()
-        if watched.read >= num_messages:
-            skipped_s = settle_s(config.ingest) + 1.0
+    skipped_s = settle_s(config.ingest) + 1.0
+    while len(running.table):
+        running.step(timeout_s=0.0)  # nothing more is coming
     return watched
 
 
