@@ -7,6 +7,7 @@ as resources and scopes are. A test holds both to the same request.
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -37,25 +38,25 @@ def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
         if place is None:
             request.MergeFrom(encode_spans([span]))
             place = places[origin] = request.resource_spans[-1].scope_spans[0]
-        elif not (_is_plain(span) and _put(place, span)):
+        elif not _put(place, span):
             place.spans.MergeFrom(encode_spans([span]).resource_spans[0].scope_spans[0].spans)
     return request
 
 
-def _is_plain(span: ReadableSpan) -> bool:
-    if span.events or span.links or span.status.description:
-        return False
-    return all(type(one) in _FIELDS for one in (span.attributes or {}).values())
-
-
 def _put(place: ScopeSpans, span: ReadableSpan) -> bool:
-    """Whether it could be; an attribute that OTLP cannot hold is the library's to leave out."""
-    context, parent = span.context, span.parent
+    """Whether it could be; what is not plain, and an attribute that OTLP cannot hold, is the library's to see to."""
+    context, parent, status = span.context, span.parent, span.status
+    if span.events or span.links or status.description:
+        return False
+    try:
+        attributes = b"".join([_attribute(name, told) for name, told in (span.attributes or {}).items()])
+    except (KeyError, TypeError, ValueError):
+        return False
     assert context is not None
     put = place.spans.add(
         trace_id=context.trace_id.to_bytes(16, "big"),
         span_id=context.span_id.to_bytes(8, "big"),
-        trace_state=context.trace_state.to_header(),
+        trace_state=context.trace_state.to_header() if context.trace_state else "",
         parent_span_id=parent.span_id.to_bytes(8, "big") if parent else b"",
         name=span.name,
         kind=_KINDS[span.kind],
@@ -64,16 +65,18 @@ def _put(place: ScopeSpans, span: ReadableSpan) -> bool:
         dropped_attributes_count=span.dropped_attributes,
         flags=_REMOTE if parent and parent.is_remote else _HERE,
     )
-    put.status.code = span.status.status_code.value
-    add = put.attributes.add
-    try:
-        for name, told in (span.attributes or {}).items():
-            value: Any = add(key=name).value
-            setattr(value, _FIELDS[type(told)], told)
-    except ValueError:
-        del place.spans[-1]
-        return False
+    put.status.code = status.status_code.value
+    put.MergeFromString(attributes)
     return True
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _attribute(name: str, told: Any) -> bytes:
+    """A span of one attribute and nothing else: spans that are put behind one another are one with all of it."""
+    one = Encoded()
+    setattr(one.attributes.add(key=name).value, _FIELDS[type(told)], told)
+    found: bytes = one.SerializeToString()
+    return found
 
 
 class Exporter(OTLPSpanExporter):

@@ -3,10 +3,13 @@
 While telemetry is off, `count`, `record`, `gauge` and `observe` look at one name and return.
 """
 
+import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import set_span_in_context
 from opentelemetry.util.types import AttributeValue
@@ -18,6 +21,7 @@ from infra.telemetry.spans import Around, around
 Labels = Mapping[str, AttributeValue]
 Read = Callable[[], float | Iterable[tuple[float, Labels]]]
 """What a state is now: one number, or one for each set of labels."""
+_EXEMPLARS_EVERY_S = 1.0
 
 
 class Instruments:
@@ -26,6 +30,7 @@ class Instruments:
     def __init__(self, meter: Meter, later: Later) -> None:
         self.later = later
         self.states: dict[str, Read] = {}
+        self._next_exemplars: dict[tuple[object, ...], float] = {}
         self._made: dict[str, Any] = {metric.name: self._make(meter, metric) for metric in METRICS}
 
     def _make(self, meter: Meter, metric: Metric) -> Any:
@@ -49,7 +54,18 @@ class Instruments:
     def put(self, about: tuple[Metric, float, Labels | None, Around | None]) -> None:
         """A histogram's metric, a value, its labels and the span that it was seen in."""
         metric, value, labels, span = about
-        self._made[metric.name].record(value, labels, None if span is None else set_span_in_context(span))
+        seen_in = None if span is None else self._exemplar(metric, value, labels, span)
+        self._made[metric.name].record(value, labels, seen_in)
+
+    def _exemplar(self, metric: Metric, value: float, labels: Labels | None, span: Around) -> Context | None:
+        """A value's span, for one value of a bucket in a second: readers keep the last, and trying costs half as much
+        again."""
+        bucket = metric.name, bisect_left(metric.buckets, value), *(labels or {}).values()
+        now = time.monotonic()
+        if now < self._next_exemplars.get(bucket, 0.0) or not span.get_span_context().trace_flags.sampled:
+            return None
+        self._next_exemplars[bucket] = now + _EXEMPLARS_EVERY_S
+        return set_span_in_context(span)
 
     def _ask(self, name: str, _options: CallbackOptions) -> list[Observation]:
         self.later.flush()  # a reader asks for states before it takes what histograms hold

@@ -14,7 +14,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from told import Told
 
 from infra import telemetry
-from infra.telemetry import metrics, names, spans
+from infra.telemetry import instruments, metrics, names, spans
 from infra.telemetry.logs import OtlpHandler
 from infra.telemetry.recording import Tracer
 
@@ -73,6 +73,27 @@ def test_a_values_exemplar_is_of_the_span_that_it_was_seen_in(told: Told) -> Non
     (exemplar,) = told.value(metrics.FIRST_BYTE).exemplars
     found = request.get_span_context()
     assert (exemplar.value, exemplar.trace_id, exemplar.span_id) == (0.02, found.trace_id, found.span_id)
+
+
+def test_of_a_bucket_one_value_in_a_second_has_an_exemplar_and_each_bucket_has_its_own(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(instruments.time, "monotonic", lambda: now)
+
+    def exemplars(*values: float) -> list[float]:
+        for value in values:
+            with telemetry.span(names.REQUEST, of="POST /"):
+                telemetry.record(metrics.FIRST_BYTE, value, {names.ENGINE: "stable-0"})
+        return sorted(one.value for one in told.value(metrics.FIRST_BYTE).exemplars)
+
+    with telemetry.span(names.SCORE, parent={"traceparent": f"{PARENT}-00"}, of="x"):
+        telemetry.record(metrics.FIRST_BYTE, 0.014, {names.ENGINE: "stable-0"})  # its span is not kept
+    assert exemplars(0.015, 0.016, 90.0) == [0.015, 90.0]
+    now += 0.9
+    assert exemplars(0.017) == []
+    now += 0.2
+    assert exemplars(0.018) == [0.018]
 
 
 def test_a_generator_that_is_closed_from_elsewhere_leaves_what_is_around_the_others(told: Told) -> None:
