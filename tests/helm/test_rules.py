@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chartcheck import policies, scan, schemas
+from chartcheck import policies, scan, schemas, tools
 from chartcheck.policies import Rule, pods, release
-from chartcheck.render import Manifest
+from chartcheck.render import Manifest, name_of
 from charts import Rendered, container, one
 
 Change = Callable[[list[Manifest]], Any]
@@ -147,11 +147,32 @@ def test_a_field_that_an_operator_does_not_know_is_a_fault(
     assert schemas.faults(broken) != []
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "change"),
+    [
+        ("keda-tls", "ScaledObject", lambda m: m["spec"]["triggers"][0]["metadata"].update(lagThreshold=100)),
+        ("keda-tls", "TriggerAuthentication", lambda m: m["spec"]["secretTargetRef"][0].pop("key")),
+        ("strimzi", "KafkaUser", lambda m: m["spec"]["authentication"].update(type="scram-sha-256")),
+        ("strimzi", "KafkaTopic", lambda m: m["spec"].update(partitions="4")),
+        ("monitoring", "PodMonitor", lambda m: m["spec"]["podMetricsEndpoints"][0].update(interval="30")),
+        ("monitoring", "PrometheusRule", lambda m: m["spec"]["groups"][0]["rules"][0].pop("expr")),
+    ],
+)
+def test_what_an_operators_own_schema_refuses_is_a_fault(
+    rendered: Rendered, name: str, kind: str, change: Callable[[Manifest], Any]
+) -> None:
+    broken = copy.deepcopy(next(manifest for manifest in rendered(name) if manifest["kind"] == kind))
+    assert schemas.operators_faults([broken]) == []
+    change(broken)
+    (fault,) = schemas.operators_faults([broken])
+    assert fault.startswith(name_of(broken))
+
+
 def test_every_kind_that_is_rendered_has_a_schema(rendered: Rendered, case: str) -> None:
-    operators = {
-        m["kind"] for m in rendered(case) if "." in m["apiVersion"].split("/")[0] and "k8s.io" not in m["apiVersion"]
-    }
-    assert {kind for kind in operators if not schemas.crd(kind)} <= set()
+    groups = {m["kind"]: m["apiVersion"].split("/")[0] for m in rendered(case)}
+    operators = {kind: group for kind, group in groups.items() if "." in group and "k8s.io" not in group}
+    assert [kind for kind in operators if not schemas.crd(kind)] == []
+    assert set(operators.values()) <= {*tools.OPERATORS, "ray.io"}
 
 
 @pytest.mark.parametrize("path", sorted(schemas.CRDS.glob("*.json")), ids=lambda path: path.stem)
