@@ -46,6 +46,27 @@ class Decision(StrEnum):
     EXPIRED = "expired"
 
 
+class End(StrEnum):
+    """What became of a version."""
+
+    FIRST = "first"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled back"
+    EXPIRED = "expired"
+    ON_TRIAL = "on trial"
+    WAITS = "no trial yet"
+
+
+_ENDS: Mapping[TrialState, End] = {
+    TrialState.PROMOTED: End.PROMOTED,
+    TrialState.REJECTED: End.REJECTED,
+    TrialState.ROLLED_BACK: End.ROLLED_BACK,
+    TrialState.EXPIRED: End.EXPIRED,
+    **dict.fromkeys(UNDECIDED, End.ON_TRIAL),
+}
+
+
 @dataclass(frozen=True)
 class Served:
     """What shall be served now, and what led to it.
@@ -103,6 +124,12 @@ class Served:
         if state is TrialState.EXPIRED:
             return Decision.EXPIRED
         return Decision.UNDECIDED if state in UNDECIDED else Decision.REJECTED
+
+    def end(self, version: int) -> End:
+        """What became of `version`, for people."""
+        if version in self.trials:
+            return _ENDS[self.trials[version]]
+        return End.FIRST if version in self.lineage else End.WAITS
 
     def age(self, version: int) -> int | None:
         """Promotions between `version` and stable; `None` for a version outside the lineage."""

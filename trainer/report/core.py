@@ -4,37 +4,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
-from ingest.records.events import FateKind, TrialState, Version
-from ingest.store.releases import UNDECIDED, Served
+from ingest.records.events import FateKind, Version
+from ingest.store.releases import End, Served
 from trainer.eligibility import Reason
 
 WASTED = frozenset(
     one.value for one in (Reason.STALE, Reason.REJECTED_WEIGHTS, Reason.DISCARDED, Reason.EXPIRED, Reason.GONE)
 )
 """Reasons of turns that could have trained. The others tell of turns that never could."""
-
-
-class End(StrEnum):
-    """What became of a version."""
-
-    FIRST = "first"
-    PROMOTED = "promoted"
-    REJECTED = "rejected"
-    ROLLED_BACK = "rolled back"
-    EXPIRED = "expired"
-    ON_TRIAL = "on trial"
-    WAITS = "no trial yet"
-
-
-_ENDS: Mapping[TrialState, End] = {
-    TrialState.PROMOTED: End.PROMOTED,
-    TrialState.REJECTED: End.REJECTED,
-    TrialState.ROLLED_BACK: End.ROLLED_BACK,
-    TrialState.EXPIRED: End.EXPIRED,
-    **dict.fromkeys(UNDECIDED, End.ON_TRIAL),
-}
 
 
 @dataclass(frozen=True)
@@ -100,13 +78,6 @@ class Report:
         return sum(num for reason, num in self.ended.items() if reason in WASTED)
 
 
-def end_of(version: int, served: Served) -> End:
-    """What the release log says of it."""
-    if version in served.trials:
-        return _ENDS[served.trials[version]]
-    return End.FIRST if version in served.lineage else End.WAITS
-
-
 def report(manifests: Iterable[Version], served: Served, ended: Iterable[Ended], source: str) -> Report:
     """The whole. A trace that did not train counts for the version that was made next."""
     known = sorted(manifests, key=lambda one: one.version)
@@ -120,7 +91,7 @@ def report(manifests: Iterable[Version], served: Served, ended: Iterable[Ended],
             version=version.version,
             parent=version.parent,
             at=version.created_at,
-            end=end_of(version.version, served),
+            end=served.end(version.version),
             used=int(version.lineage.get("num_turns", len(version.lineage.get("trace_ids", ())))),
             ended=others[place],
             metrics=version.metrics,

@@ -10,8 +10,9 @@ from itertools import islice
 
 from infra import page, plots
 from infra.config import AlarmsConfig
+from ingest.store.releases import End
 from trainer.report import show
-from trainer.report.core import End, Report, VersionTold
+from trainer.report.core import Report, VersionTold
 
 _WIDTH, _HEIGHT, _FOOT, _HEAD, _LEFT, _RIGHT = 700, 170, 36, 8, 52, 190
 _FULL = _LEFT + _WIDTH + _RIGHT

@@ -10,7 +10,7 @@ from ingest.log.reader import send
 from ingest.log.topics import RELEASES
 from ingest.records.events import Arm, Release, ReleaseKind, TrialState
 from ingest.store import releases
-from ingest.store.releases import Decision, ReleaseFollower, Served
+from ingest.store.releases import Decision, End, ReleaseFollower, Served
 
 
 def release(number: int, kind: ReleaseKind = ReleaseKind.TRIAL, epoch: int = 1, **fields: object) -> Release:
@@ -95,6 +95,20 @@ def test_a_trial_that_goes_on_is_undecided(state: TrialState) -> None:
 
 def test_a_version_no_release_names_is_undecided() -> None:
     assert releases.fold([BOOTSTRAP]).decision(1) is Decision.UNDECIDED
+
+
+def test_what_became_of_a_version_is_its_trials_last_state_and_the_first_had_none() -> None:
+    trials = {state: number for number, state in enumerate(TrialState, start=1)}
+    ended = [release(number, state=state, candidate=number) for state, number in trials.items()]
+    served = releases.fold([BOOTSTRAP, *ended])
+    assert {state: served.end(number) for state, number in trials.items()} == {
+        **dict.fromkeys(releases.UNDECIDED, End.ON_TRIAL),
+        TrialState.PROMOTED: End.PROMOTED,
+        TrialState.REJECTED: End.REJECTED,
+        TrialState.ROLLED_BACK: End.ROLLED_BACK,
+        TrialState.EXPIRED: End.EXPIRED,
+    }
+    assert (served.end(0), served.end(99)) == (End.FIRST, End.WAITS)
 
 
 def test_age_counts_promotions() -> None:

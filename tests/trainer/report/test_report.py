@@ -19,9 +19,10 @@ from ingest.lake.table import Lake
 from ingest.log import topics
 from ingest.log.reader import replay
 from ingest.records.events import Fate, FateKind, TrialState
+from ingest.store.releases import End
 from trainer.eligibility import Reason
 from trainer.report import command, page, reading, show
-from trainer.report.core import End, Ended, Report, VersionTold, report
+from trainer.report.core import Ended, Report, VersionTold, report
 
 World = Any
 
