@@ -1,21 +1,19 @@
 """`onstream erase --user NAME`: see `ingest.erase.erasure`."""
 
 import argparse
-import json
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from infra import broker, cli, telemetry
-from infra.config import Config
+from infra import cli
 from infra.errors import ConfigError
-from ingest.erase.erasure import Kept, Touched
+
+if TYPE_CHECKING:  # pydantic, polars and rich are imported by what needs them: `--help` does not
+    from infra.config import Config
+    from ingest.erase.erasure import Kept
 
 
 def main(argv: list[str]) -> int:
-    """The command."""
+    """The command. Exit status 1 where the user is erased and something of the weight store could not be read."""
     about = "Erase a user: what they typed cannot be read any more, wherever it lies. There is no way back."
     parser = argparse.ArgumentParser(prog="onstream erase", description=about)
     cli.add_config(parser)
@@ -23,32 +21,35 @@ def main(argv: list[str]) -> int:
     who.add_argument("--user", metavar="NAME", help="as clients name them")
     who.add_argument("--pseudonym", metavar="HEX", help="as traces name them")
     parser.add_argument("--tenant", default="default", help="whose user that is (default: default)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--json", action="store_true", help="one JSON object, with every trace's id, instead of tables")
     args = parser.parse_args(argv)
 
-    def run(config: Config) -> int:
+    def run(config: "Config") -> int:
+        from infra import broker, telemetry
+        from ingest.erase import show
         from ingest.erase.erasure import erase
         from ingest.log.connect import as_it_lies
-        from ingest.privacy import secret
         from ingest.privacy.keys import KeyStore
-        from ingest.privacy.pseudonyms import user_pseudonym
+        from ingest.store.versions import VersionStore
 
         telemetry.setup("erase", is_brief=True)
-        _require_tenant(config, args.tenant)
-        user = args.pseudonym or user_pseudonym(secret.load(config.privacy, config.run_dir), args.tenant, args.user)
+        user = _named(config, args.tenant, args.user) if args.pseudonym is None else args.pseudonym
         broker.require_running(config.log)
         log = as_it_lies(config, client_id="erase")
         try:
-            found = erase(log, KeyStore.of(config), user, lambda: _in_lake(config, user))
+            found = erase(
+                log, KeyStore.of(config), user, VersionStore(config.store.url), lambda: _in_lake(config, user)
+            )
         finally:
             log.close()
-        print(_json(user, found)) if args.json else _show(user, found, config.privacy.key_cache_s)
-        return 0
+        print(show.as_json(user, found)) if args.json else show.on_screen(user, found, config.privacy.key_cache_s)
+        return 1 if found.unread else 0
 
     return cli.guarded(args.config, run, verbose=False)
 
 
-def _in_lake(config: Config, user: str) -> Iterable[Kept]:
+def _in_lake(config: "Config", user: str) -> Iterable["Kept"]:
+    from ingest.erase.erasure import Kept
     from ingest.lake.storage import Storage
     from ingest.lake.table import Lake
     from ingest.lake.touched import touched
@@ -56,42 +57,12 @@ def _in_lake(config: Config, user: str) -> Iterable[Kept]:
     return (Kept(*told) for told in touched(Lake(Storage(config.ingest.lake.url)), user))
 
 
-def _require_tenant(config: Config, tenant: str) -> None:
+def _named(config: "Config", tenant: str, user: str) -> str:
+    """The pseudonym of who is named so."""
+    from ingest.privacy import secret
+    from ingest.privacy.pseudonyms import user_pseudonym
+
     known = {"default", *config.serving.router.api_keys.values()}
     if tenant not in known:
         raise ConfigError(f"--tenant: must be one of the configuration's, {', '.join(sorted(known))}, got {tenant!r}")
-
-
-def _json(user: str, found: Touched) -> str:
-    return json.dumps(
-        {
-            "user": user,
-            "keys": found.num_keys,
-            "sessions": len(found.sessions),
-            "traces": sorted(found.traces),
-            "by_fate": dict(sorted(found.by_fate.items())),
-            "versions": {str(version): num for version, num in sorted(found.versions.items())},
-        }
-    )
-
-
-def _show(user: str, found: Touched, cache_s: float) -> None:
-    console = Console(soft_wrap=True)
-    table = Table("what", "how many", title=f"user {escape(user)} is erased")
-    table.columns[1].justify = "right"
-    for what, num in (
-        ("keys removed", found.num_keys),
-        ("sessions", len(found.sessions)),
-        ("traces, on the log or in the lake", len(found.traces)),
-        *((f"  {fate}", num) for fate, num in sorted(found.by_fate.items())),
-        *((f"  trained into version {version}", num) for version, num in sorted(found.versions.items())),
-    ):
-        table.add_row(what, str(num))
-    console.print(table)
-    if not found.num_keys:
-        console.print("There was no key: nothing of theirs was ever sealed, or they were erased before.")
-    console.print(f"Running processes forget the keys within {cache_s:g} s.")
-    if found.versions:
-        console.print(
-            "Versions trained on these traces are not changed by this: whether they stay is for you to decide."
-        )
+    return user_pseudonym(secret.load(config.privacy, config.run_dir), tenant, user)

@@ -4,11 +4,13 @@
                   every copy of those; processes that run forget the keys within `privacy.key_cache_s`
     2. look       which sessions and traces on the log and in the lake are theirs: that can be told without a key
     3. sessions   the keys of those sessions are erased, under which comments of nobody named were sealed
-    4. tell       what became of those traces, and the versions that were trained on them
+    4. tell       what became of those traces, and the versions that were trained on them, decided or not: manifests
+                  name their traces, fates name the version once it is decided
 
 A crash after any step is made good by erasing again: what is erased stays so, and the headers stay readable. Traces
-that have no fate yet get `refused: erased` from the stage that meets them next. A version that was trained on them is
-not changed by this: it is named, so that whoever decides on it can.
+that have no fate yet get `refused: erased` from the stage that meets them next, but for those that the trainer took
+into a version before: erasing again names that once it is published. A version that was trained on them is not changed
+by this: it is named, so that whoever decides on it can.
 """
 
 from collections import Counter
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field
 from infra import telemetry
 from infra.errors import RecordError
 from infra.telemetry import metrics
+from ingest.lineage.core import Learnt
+from ingest.lineage.reading import learnt
 from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import FATES, FEEDBACK, TRACES, TRAJECTORIES
 from ingest.privacy.keys import KeyStore
@@ -26,8 +30,9 @@ from ingest.records import codec
 from ingest.records.codec import SEALED_HEADER
 from ingest.records.events import Fate
 from ingest.records.named import trace_ids_in
+from ingest.store.versions import VersionStore
 
-_IN_FLIGHT = "no fate yet"
+NO_FATE = "no fate yet"
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,29 @@ class Kept:
 
 @dataclass
 class Touched:
-    """What there is of a user. `by_fate` counts traces by how they ended, `versions` those trained, by version.
+    """What there is of a user. `by_fate` counts traces by how they ended; `versions` have some of them in them.
 
-    `num_keys` are keys that this erasure removed: none, where it had been done before.
+    `unread` says what of the weight store could not be read, a sentence each: where there is any, a version may be
+    missing. `num_keys` are keys that this erasure removed: none, where it had been done before.
     """
 
     sessions: set[str] = field(default_factory=set)
     traces: set[str] = field(default_factory=set)
     by_fate: Counter[str] = field(default_factory=Counter)
-    versions: Counter[int] = field(default_factory=Counter)
+    versions: tuple[Learnt, ...] = ()
+    unread: tuple[str, ...] = ()
     num_keys: int = 0
 
 
-def erase(log: EventLog, keys: KeyStore, user: str, kept: Callable[[], Iterable[Kept]] = tuple) -> Touched:
+def erase(
+    log: EventLog, keys: KeyStore, user: str, store: VersionStore, kept: Callable[[], Iterable[Kept]] = tuple
+) -> Touched:
     """Erase the user of that pseudonym. `log` gives records as they lie, sealed; `kept` tells of the lake's.
 
     Raises:
         StoreError: the keys do not answer; some may be erased.
-        LogError: the log does not; the user's keys are erased, and what they touched is not told.
+        LogError, NewerError, LakeError: log or lake cannot be read; the user's keys are erased, and what they touched
+            is not told.
     """
     subject = subject_of(user, "")
     found = Touched(num_keys=keys.erase(subject))
@@ -74,7 +84,8 @@ def erase(log: EventLog, keys: KeyStore, user: str, kept: Callable[[], Iterable[
     for session in sorted(found.sessions):
         found.num_keys += keys.erase(subject_of("", "", session))
     telemetry.count(metrics.KEYS_ERASED, found.num_keys)
-    _tell_fates(log, found, {name: (one.fate, one.version) for name, one in told.items()})
+    fated = _tell_fates(log, found, {name: (one.fate, one.version) for name, one in told.items()})
+    found.versions, found.unread = learnt(fated, log, store)
     return found
 
 
@@ -85,7 +96,10 @@ def _about(messages: Iterable[Message], subject: str) -> Iterator[Message]:
             yield message
 
 
-def _tell_fates(log: EventLog, found: Touched, ended: dict[str, tuple[str | None, int | None]]) -> None:
+def _tell_fates(
+    log: EventLog, found: Touched, ended: dict[str, tuple[str | None, int | None]]
+) -> dict[str, int | None]:
+    """Each trace with the version that its fate names, if that names one."""
     for message in log.replay(FATES.name):
         if message.key in found.sessions:
             try:
@@ -93,8 +107,8 @@ def _tell_fates(log: EventLog, found: Touched, ended: dict[str, tuple[str | None
             except RecordError:
                 continue
             ended |= dict.fromkeys(fate.trace_ids, (fate.kind.value, fate.version))
+    fated: dict[str, int | None] = {}
     for trace_id in found.traces:
-        kind, version = ended.get(trace_id, (None, None))
-        found.by_fate[kind or _IN_FLIGHT] += 1
-        if version is not None:
-            found.versions[version] += 1
+        kind, fated[trace_id] = ended.get(trace_id, (None, None))
+        found.by_fate[kind or NO_FATE] += 1
+    return fated

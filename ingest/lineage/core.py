@@ -1,5 +1,6 @@
 """What manifests, releases and fates say together about a version or a trace, as values."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +16,7 @@ from ingest.records.events import (
     Version,
     key_of,
 )
-from ingest.store.releases import Served, decides
+from ingest.store.releases import End, Served, decides
 from ingest.store.signing import Signed
 
 Times = tuple[float, float]
@@ -62,6 +63,30 @@ class Serving:
     version: int
     role: Role
     engines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where traces went: `trained` maps each version that learnt from some to those, `versions` are these versions and
+    all that descend from one of them, by number."""
+
+    trained: Mapping[int, Collection[str]]
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A version with traces of somebody in it, and what it is now.
+
+    `trace_ids` are those that it was trained on; none where it descends from a version that was. `is_stored` is `None`
+    where the store could not be asked.
+    """
+
+    version: int
+    trace_ids: tuple[str, ...]
+    end: End
+    serving: Serving
+    is_stored: bool | None
 
 
 @dataclass(frozen=True)
@@ -162,13 +187,32 @@ def parents_of(version: Version, manifests: Mapping[int, Version]) -> tuple[tupl
     return tuple(found), ""
 
 
-def descendants_of(roots: Collection[int], manifests: Mapping[int, Version]) -> tuple[int, ...]:
-    """Those versions, and all that descend from one of them, by number."""
+def descendants_of(roots: Collection[int], parents: Mapping[int, int | None]) -> tuple[int, ...]:
+    """Those versions, and all that descend from one of them, by number. `parents` maps a version to its parent."""
     found = set(roots)
-    for number in sorted(manifests):
-        if manifests[number].parent in found:
+    for number in sorted(parents):
+        if parents[number] in found:
             found.add(number)
     return tuple(sorted(found))
+
+
+def spread(fated: Mapping[str, int | None], manifests: Iterable[Version]) -> Spread:
+    """Where traces went. `fated` maps each to the version that its fate names, if that names one.
+
+    A manifest names its traces from its publication on, for as long as it exists; a fate names the version once that is
+    decided, for as long as the log and the lake keep it: either will do. Where a version has two manifests both count,
+    with the later one's parent. They are taken one after the other, and none is kept.
+    """
+    trained: defaultdict[int, set[str]] = defaultdict(set)
+    parents: dict[int, int | None] = {}
+    for trace_id, number in fated.items():
+        if number is not None:
+            trained[number].add(trace_id)
+    for version in manifests:
+        parents[version.version] = version.parent
+        if used := fated.keys() & data_of(version).trace_ids:
+            trained[version.version] |= used
+    return Spread(trained, descendants_of(trained, parents))
 
 
 def decisions_about(version: int, releases: Iterable[Release]) -> tuple[Release, ...]:
@@ -198,13 +242,8 @@ def serving_of(version: int, served: Served) -> Serving:
     return Serving(version, roles.get(version, Role.NONE), engines)
 
 
-def footprint(
-    trace_id: str, seen: Seen, fate: Fate | None, manifests: Mapping[int, Version], served: Served
-) -> Footprint:
-    """What the trace has become part of. A manifest names its traces for as long as it exists, a fate as long as the
-    log and the lake keep it: either will do."""
-    trained = {number for number, one in manifests.items() if trace_id in one.lineage.get("trace_ids", ())}
-    if fate is not None and fate.version is not None:
-        trained.add(fate.version)
-    serving = tuple(serving_of(number, served) for number in descendants_of(trained, manifests))
-    return Footprint(trace_id, seen, fate, tuple(sorted(trained)), serving)
+def footprint(trace_id: str, seen: Seen, fate: Fate | None, manifests: Iterable[Version], served: Served) -> Footprint:
+    """What the trace has become part of."""
+    found = spread({trace_id: fate.version if fate else None}, manifests)
+    serving = tuple(serving_of(number, served) for number in found.versions)
+    return Footprint(trace_id, seen, fate, tuple(sorted(found.trained)), serving)

@@ -1,18 +1,20 @@
 """What store, log and lake have of a version or a trace. Content is not opened, but for whether it could be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from infra.errors import ErasedError, RecordError, StoreError
 from ingest.lineage.core import (
     Ancestry,
     Footprint,
+    Learnt,
     Seen,
     data_of,
     decisions_about,
     footprint,
     parents_of,
     serving_of,
+    spread,
 )
 from ingest.log.protocol import EventLog
 from ingest.log.reader import replay
@@ -55,6 +57,56 @@ def _stored(store: VersionStore) -> dict[int, Version]:
     return {number: store.read(number) for number in store.versions()}
 
 
+def learnt(
+    fated: Mapping[str, int | None], log: EventLog, store: VersionStore
+) -> tuple[tuple[Learnt, ...], tuple[str, ...]]:
+    """The versions that have some of these traces in them, by number, from manifests that are read one after the other;
+    and what of the store could not be read, a sentence each. `fated` is as for `core.spread`.
+
+    Raises:
+        LogError: the log is away.
+    """
+    unread: list[str] = []
+    stored = _listed(store, unread)
+    found = spread(fated, _each(log, store, stored or (), unread))
+    served = releases.read(log)
+    told = (
+        Learnt(
+            number,
+            tuple(sorted(found.trained.get(number, ()))),
+            served.end(number),
+            serving_of(number, served),
+            None if stored is None else number in stored,
+        )
+        for number in found.versions
+    )
+    return tuple(told), tuple(unread)
+
+
+def _listed(store: VersionStore, unread: list[str]) -> list[int] | None:
+    try:
+        return store.versions()
+    except StoreError as exc:
+        unread.append(f"{exc}; versions are told as they were announced on the log")
+        return None
+
+
+def _each(log: EventLog, store: VersionStore, stored: Iterable[int], unread: list[str]) -> Iterator[Version]:
+    """Every manifest there is, as it was announced and as it is stored."""
+    announced = set[int]()
+    for version in replay(log, VERSIONS, Version):
+        announced.add(version.version)
+        yield version
+    for number in stored:
+        try:
+            manifest = store.read(number)
+        except StoreError as exc:
+            rest = "told as it was announced on the log" if number in announced else "what trained it is not known"
+            unread.append(f"{exc}; {rest}")
+            continue
+        yield manifest
+
+
 def ancestry(version: int, log: EventLog, store: VersionStore) -> Ancestry:
     """A version's story. Raises `StoreError` for a version that there never was, and as `manifests` does."""
     announced, stored = _announced(log), _stored(store)
@@ -88,7 +140,7 @@ def trace(
             fate = fate or row.fate
             if seen is Seen.NOWHERE:
                 seen = Seen.READABLE if row.is_readable else Seen.ERASED
-    return footprint(trace_id, seen, fate, manifests(log, store), releases.read(log))
+    return footprint(trace_id, seen, fate, manifests(log, store).values(), releases.read(log))
 
 
 def _on_log(trace_id: str, key: str, log: EventLog) -> Seen:

@@ -13,7 +13,7 @@ from ingest.lineage.core import Ancestry, Data, Footprint, Role, Serving, Times,
 from ingest.records.events import Release, Version
 from ingest.store.releases import decided_by
 
-_GONE = "removed from the store"
+GONE = "removed from the store"
 _EXCHANGED = "its manifest is not the one that was announced on the log"
 
 
@@ -29,7 +29,7 @@ def footprint(found: Footprint) -> RenderableType:
         return Group(*told)
     table = Table("version", "", "serves now", title="versions with it in them")
     for one in found.serving:
-        table.add_row(str(one.version), "trained on it" if one.version in found.trained else "descends", _serves(one))
+        table.add_row(str(one.version), "trained on it" if one.version in found.trained else "descends", serves(one))
     return Group(*told, table)
 
 
@@ -44,7 +44,7 @@ def _tree(found: Ancestry) -> Tree:
 
 def _label(version: Version, found: Ancestry) -> str:
     signed = found.signed.get(version.version)
-    state = signed.state.value if signed else _GONE
+    state = signed.state.value if signed else GONE
     state += f"; {_EXCHANGED}" if version.version in found.exchanged else ""
     made = f"{_at(version.created_at)}  trained on {_made_of(data_of(version))}"
     return escape(f"version {version.version}  {version.digest[:12]}  {made}  signature: {state}")
@@ -54,8 +54,8 @@ def _about(found: Ancestry) -> Table:
     data, signed = found.data, found.signed.get(found.version.version)
     table = Table("", "", title=f"version {found.version.version}", show_header=False)
     for what, told in (
-        ("serves now", _serves(found.serving)),
-        ("signature", signed.told if signed else _GONE),
+        ("serves now", serves(found.serving)),
+        ("signature", signed.told if signed else GONE),
         ("trained on", _made_of(data)),
         ("reward spec", data.spec or "-"),
         ("sessions began", _between(data.sessions_at)),
@@ -96,7 +96,8 @@ def _decisions(found: Ancestry) -> list[RenderableType]:
     return [table, numbers]
 
 
-def _serves(one: Serving) -> str:
+def serves(one: Serving) -> str:
+    """Where a version serves now."""
     where = f" on {', '.join(one.engines)}" if one.engines else ""
     return one.role.value + where if one.role is not Role.NONE or one.engines else Role.NONE.value
 
@@ -120,7 +121,7 @@ def ancestry_json(found: Ancestry) -> str:
             "ends_early": found.ends_early,
             "exchanged": list(found.exchanged),
             "releases": [_release_json(one) for one in found.decisions],
-            "serving": _serving_json(found.serving),
+            "serving": serving_json(found.serving),
         }
     )
 
@@ -134,7 +135,7 @@ def footprint_json(found: Footprint) -> str:
             "seen": found.seen.value,
             "fate": found.fate.model_dump(mode="json", exclude={"trace_ids"}) if found.fate else None,
             "trained": list(found.trained),
-            "serving": [_serving_json(one) for one in found.serving],
+            "serving": [serving_json(one) for one in found.serving],
         }
     )
 
@@ -164,5 +165,6 @@ def _release_json(release: Release) -> dict[str, Any]:
     }
 
 
-def _serving_json(one: Serving) -> dict[str, Any]:
+def serving_json(one: Serving) -> dict[str, Any]:
+    """The same for programs."""
     return {"version": one.version, "role": one.role.value, "engines": list(one.engines)}

@@ -1,5 +1,6 @@
 """Erasing a user: nothing of theirs can be read any more, and every trace of theirs still has one fate."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from intakes import SECRET, intake
 
 from infra.config import Config, IngestConfig, LogConfig, ModelConfig
-from infra.errors import ErasedError, LogError
+from infra.errors import ErasedError, LogError, StoreError
 from ingest.erase.erasure import Kept, Touched, erase
 from ingest.lake.batch import Batch
 from ingest.lake.content import NoSeal, Vault
@@ -17,17 +18,43 @@ from ingest.lake.rows import rows_of
 from ingest.lake.storage import Storage
 from ingest.lake.table import Lake
 from ingest.lake.touched import touched
+from ingest.lineage.core import Role
 from ingest.log import fates
 from ingest.log.index import index_path
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
-from ingest.log.reader import replay
-from ingest.log.topics import ALL, FATES, FEEDBACK, TRACES, TRAJECTORIES, dead_letters, late_letters
+from ingest.log.reader import replay, send
+from ingest.log.topics import (
+    ALL,
+    FATES,
+    FEEDBACK,
+    RELEASES,
+    TRACES,
+    TRAJECTORIES,
+    VERSIONS,
+    dead_letters,
+    late_letters,
+)
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.sealed_log import SealedLog, opened
 from ingest.records import codec
-from ingest.records.events import SESSION_END, Fate, FateKind, Feedback, Trace, Trajectory, key_of, session_key
+from ingest.records.events import (
+    SESSION_END,
+    Fate,
+    FateKind,
+    Feedback,
+    Release,
+    ReleaseKind,
+    Trace,
+    Trajectory,
+    TrialState,
+    Version,
+    key_of,
+    session_key,
+)
 from ingest.sessions.assemble import Assembler
+from ingest.store.releases import End
+from ingest.store.versions import VersionStore
 
 MakeTrace = Callable[..., Trace]
 MakeFeedback = Callable[..., Feedback]
@@ -44,6 +71,7 @@ class World:
         self.keys = self.fresh_keys()
         self.log = SealedLog(self.inner, self.keys)
         self.intake = intake(keyring=self.keys)
+        self.store, self.num_releases = VersionStore(str(folder / "store")), 0
         self.config = Config(
             run_dir=str(folder),
             model=ModelConfig(path="unused"),
@@ -74,7 +102,34 @@ class World:
             stage.step(0.0)
 
     def erase(self, user: str = ANNA) -> Touched:
-        return erase(self.inner, self.keys, user)
+        return erase(self.inner, self.keys, user, self.store)
+
+    def publish(self, number: int, parent: Version | None, *traces: Trace, is_announced: bool = True) -> Version:
+        """A version trained on these traces: in the store, and on the log where it is announced."""
+        weights = self.folder / "weights"
+        weights.mkdir(exist_ok=True)
+        (weights / "model.safetensors").write_text(str(number))
+        made_of = {"trace_ids": [trace.trace_id for trace in traces]}
+        made = self.store.publish(number, weights, parent, made_of, {}, at=float(number))
+        if is_announced:
+            send(self.log, VERSIONS, "", made)
+        return made
+
+    def release(self, stable: int, candidate: int | None = None, state: TrialState | None = None) -> None:
+        on_trial = state is TrialState.CANARY
+        given = Release(
+            release=self.num_releases,
+            epoch=1,
+            kind=ReleaseKind.TRIAL if state else ReleaseKind.BOOTSTRAP,
+            stable=stable,
+            candidate=candidate,
+            state=state,
+            engines={"stable-0": stable} | ({"candidate-0": candidate} if candidate and on_trial else {}),
+            reason="",
+            at=0.0,
+        )
+        self.num_releases += 1
+        send(self.log, RELEASES, "", given)
 
     def lying(self) -> list[Message]:
         """Every message of every topic, as it lies."""
@@ -101,6 +156,10 @@ def said(make_trace: MakeTrace) -> MakeTrace:
         return make_trace(session, n, user=user, messages=[{"role": "user", "content": WORDS}], **fields)
 
     return make
+
+
+def trained_in(found: Touched) -> dict[int, set[str]]:
+    return {one.version: set(one.trace_ids) for one in found.versions}
 
 
 def is_readable(message: Message, keys: KeyStore) -> bool:
@@ -143,7 +202,116 @@ def test_what_an_erased_user_had_touched_is_told(world: World, said: MakeTrace, 
     found = world.erase()
     assert found.traces == {trace.trace_id for trace in mine}
     assert (found.sessions, found.num_keys) == ({session_key("s")}, 2)
-    assert (found.by_fate, found.versions) == ({"trained": 2, "no fate yet": 1}, {7: 2})
+    assert found.by_fate == {"trained": 2, "no fate yet": 1}
+    assert trained_in(found) == {7: {mine[0].trace_id, mine[1].trace_id}}
+
+
+def test_a_version_on_trial_or_just_published_is_named_though_no_fate_tells_of_it(
+    world: World, said: MakeTrace
+) -> None:
+    mine = [said(ANNA, "s", n, at=float(n)) for n in range(3)]
+    world.put(*mine, other := said(BOB, "t"))
+    first = world.publish(0, None)
+    candidate = world.publish(1, first, mine[0], mine[1], other)
+    world.publish(2, candidate, mine[2], is_announced=False)
+    world.publish(3, first, other)
+    world.release(0)
+    world.release(0, 1, TrialState.CANARY)
+    found = world.erase()
+    assert [(one.version, one.end, one.serving.role, one.serving.engines) for one in found.versions] == [
+        (1, End.ON_TRIAL, Role.CANDIDATE, ("candidate-0",)),
+        (2, End.WAITS, Role.NONE, ()),
+    ]
+    assert trained_in(found) == {1: {mine[0].trace_id, mine[1].trace_id}, 2: {mine[2].trace_id}}
+    assert (found.by_fate, found.unread) == ({"no fate yet": 3}, ())
+
+
+@pytest.mark.parametrize(
+    ("state", "stable", "end", "role"),
+    [
+        (TrialState.PROMOTED, 1, End.PROMOTED, Role.STABLE),
+        (TrialState.REJECTED, 0, End.REJECTED, Role.NONE),
+        (TrialState.EXPIRED, 0, End.EXPIRED, Role.NONE),
+    ],
+)
+def test_a_version_is_named_with_what_became_of_it(
+    world: World, said: MakeTrace, state: TrialState, stable: int, end: End, role: Role
+) -> None:
+    world.put(trace := said())
+    world.publish(1, world.publish(0, None), trace)
+    world.release(0)
+    world.release(stable, 1, state)
+    (told,) = world.erase().versions
+    assert (told.version, told.end, told.serving.role, told.is_stored) == (1, end, role, True)
+
+
+def test_versions_that_descend_from_a_trained_one_are_named_apart(world: World, said: MakeTrace) -> None:
+    world.put(trace := said(), other := said(BOB, "t"))
+    first = world.publish(0, None)
+    world.publish(2, world.publish(1, first, trace), other)
+    world.publish(3, first, other)
+    found = world.erase()
+    assert [(one.version, one.trace_ids) for one in found.versions] == [(1, (trace.trace_id,)), (2, ())]
+
+
+def test_a_version_that_was_removed_from_the_store_is_told_from_the_log(world: World, said: MakeTrace) -> None:
+    world.put(trace := said())
+    gone = world.publish(1, world.publish(0, None), trace)
+    (world.folder / "store" / gone.folder / "manifest.json").unlink()
+    (told,) = world.erase().versions
+    assert (told.version, told.is_stored) == (1, False)
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_manifest_that_cannot_be_read_is_told_and_hides_no_other_version(
+    world: World, said: MakeTrace, is_announced: bool
+) -> None:
+    world.put(trace := said())
+    first = world.publish(0, None)
+    damaged = world.publish(1, first, trace, is_announced=is_announced)
+    world.publish(2, first, trace, is_announced=False)
+    (world.folder / "store" / damaged.folder / "manifest.json").write_text("{}")
+    found = world.erase()
+    assert [one.version for one in found.versions] == ([1, 2] if is_announced else [2])
+    (told,) = found.unread
+    assert told.startswith("version 1: manifest ")
+    assert told.endswith("told as it was announced on the log" if is_announced else "what trained it is not known")
+
+
+def test_a_store_that_cannot_be_listed_is_told_after_the_erasure(
+    world: World, said: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put(trace := said())
+    world.publish(1, world.publish(0, None), trace)
+
+    def fails(*_: object) -> None:
+        raise StoreError("store: not listed")
+
+    monkeypatch.setattr(world.store, "versions", fails)
+    found = world.erase()
+    assert not any(is_readable(message, world.fresh_keys()) for message in world.inner.replay(TRACES.name))
+    assert [(one.version, one.is_stored) for one in found.versions] == [(1, None)]
+    assert found.unread == ("store: not listed; versions are told as they were announced on the log",)
+
+
+def test_of_many_manifests_only_the_one_that_is_read_is_held_and_the_one_before(
+    world: World, said: MakeTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put(trace := said())
+    parent = world.publish(0, None)
+    for number in range(1, 6):
+        parent = world.publish(number, parent, trace)
+    del parent
+    read, given, held = world.store.read, list[weakref.ref[Version]](), list[int]()
+
+    def counted(number: int) -> Version:
+        given.append(weakref.ref(manifest := read(number)))
+        held.append(sum(one() is not None for one in given))
+        return manifest
+
+    monkeypatch.setattr(world.store, "read", counted)
+    assert len(world.erase().versions) == 5
+    assert len(held) == 6 and max(held) <= 2
 
 
 def test_erasing_twice_tells_the_same_and_removes_no_more(world: World, said: MakeTrace) -> None:
@@ -298,6 +466,6 @@ def test_what_only_the_lake_remembers_is_told_too(world: World, said: MakeTrace,
         batch.add(tuple(rows_of(record, 0, 0, Vault(NoSeal()))))
     lake.commit(Change(batch.write(lake)))
     emptied = InMemoryLog()
-    found = erase(emptied, world.keys, ANNA, lambda: [Kept(*told) for told in touched(lake, ANNA)])
+    found = erase(emptied, world.keys, ANNA, world.store, lambda: [Kept(*told) for told in touched(lake, ANNA)])
     assert (found.traces, found.sessions) == ({trace.trace_id}, {session_key("s")})
-    assert (found.by_fate, found.versions) == ({"trained": 1}, {4: 1})
+    assert (found.by_fate, trained_in(found)) == ({"trained": 1}, {4: {trace.trace_id}})

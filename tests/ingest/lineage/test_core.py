@@ -14,6 +14,7 @@ from ingest.lineage.core import (
     footprint,
     parents_of,
     serving_of,
+    spread,
 )
 from ingest.records.events import Fate, FateKind, Release, ReleaseKind, TrialState, Version
 from ingest.store import releases
@@ -69,9 +70,9 @@ def test_a_version_that_names_a_later_one_its_parent_ends_the_line() -> None:
 
 
 def test_descendants_are_of_every_generation_and_of_no_sibling() -> None:
-    known = by_number(version(0), version(1, 0), version(2, 0), version(3, 1), version(4, 3), version(5, 2))
-    assert descendants_of([1], known) == (1, 3, 4)
-    assert descendants_of([], known) == ()
+    parents = {0: None, 1: 0, 2: 0, 3: 1, 4: 3, 5: 2}
+    assert descendants_of([1], parents) == (1, 3, 4)
+    assert descendants_of([], parents) == ()
 
 
 def test_data_counts_each_session_once() -> None:
@@ -144,12 +145,31 @@ TRACE = f"{SESSION}-x"
 KNOWN = by_number(version(0), version(1, 0, (TRACE,)), version(2, 1), version(3, 0))
 
 
+def test_traces_are_in_all_versions_that_name_one_or_that_a_fate_names_and_in_what_descends() -> None:
+    theirs = {f"{SESSION}-{n}": None for n in range(3)} | {f"{SESSION}-told": 7}
+    other = version(4, 2, ("1" * 16 + "-0",))
+    line = (
+        version(0),
+        version(1, 0, (f"{SESSION}-0", f"{SESSION}-9")),
+        version(2, 1, (f"{SESSION}-1", f"{SESSION}-2")),
+    )
+    found = spread(theirs, iter((*line, version(3, 0, ("2" * 16 + "-0",)), other)))
+    assert found.trained == {1: {f"{SESSION}-0"}, 2: {f"{SESSION}-1", f"{SESSION}-2"}, 7: {f"{SESSION}-told"}}
+    assert found.versions == (1, 2, 4, 7)
+
+
+def test_a_version_whose_manifest_was_exchanged_has_the_traces_of_both() -> None:
+    announced, stored = version(1, 0, (f"{SESSION}-0",)), version(1, 0, (f"{SESSION}-1",))
+    found = spread(dict.fromkeys((f"{SESSION}-0", f"{SESSION}-1")), [announced, stored])
+    assert found.trained == {1: {f"{SESSION}-0", f"{SESSION}-1"}}
+
+
 def fate(kind: FateKind, number: int | None = None, reason: str = "why") -> Fate:
     return Fate(trace_ids=(TRACE,), kind=kind, version=number, reason=reason, at=0.0)
 
 
 def test_a_trace_is_in_the_version_it_trained_and_in_all_that_descend_from_it() -> None:
-    found = footprint(TRACE, Seen.READABLE, fate(FateKind.TRAINED, 1), KNOWN, served())
+    found = footprint(TRACE, Seen.READABLE, fate(FateKind.TRAINED, 1), KNOWN.values(), served())
     assert found.trained == (1,)
     assert [(one.version, one.role) for one in found.serving] == [(1, Role.CANDIDATE), (2, Role.NONE)]
     assert found.told == "It trained version 1."
@@ -161,7 +181,7 @@ def test_a_trace_is_in_the_version_it_trained_and_in_all_that_descend_from_it() 
     ids=["manifest", "fate"],
 )
 def test_a_manifest_or_a_fate_alone_tells_what_a_trace_trained(known: dict[int, Version], told: Fate | None) -> None:
-    found = footprint(TRACE, Seen.NOWHERE, told, known, served())
+    found = footprint(TRACE, Seen.NOWHERE, told, known.values(), served())
     assert (found.trained, [one.version for one in found.serving]) == ((1,), [1, 2])
 
 
@@ -175,11 +195,11 @@ def test_a_manifest_or_a_fate_alone_tells_what_a_trace_trained(known: dict[int, 
     ],
 )
 def test_a_trace_that_trained_nothing_says_why(seen: Seen, ended: Fate | None, told: str) -> None:
-    found = footprint(f"{SESSION}-y", seen, ended, KNOWN, served())
+    found = footprint(f"{SESSION}-y", seen, ended, KNOWN.values(), served())
     assert found.trained == () == found.serving
     assert told in found.told
 
 
 def test_an_erased_trace_still_tells_what_it_trained() -> None:
-    found = footprint(TRACE, Seen.ERASED, None, KNOWN, served())
+    found = footprint(TRACE, Seen.ERASED, None, KNOWN.values(), served())
     assert found.told.startswith("It trained version 1. Whom it is of was erased")
