@@ -29,6 +29,7 @@ from ingest.privacy.pseudonyms import subject_of
 from ingest.records import codec
 from ingest.records.codec import SEALED_HEADER
 from ingest.records.events import Fate
+from ingest.records.ids import is_session_key
 from ingest.records.named import trace_ids_in
 from ingest.store.versions import VersionStore
 
@@ -75,7 +76,8 @@ def erase(
     found = Touched(num_keys=keys.erase(subject))
     for topic in (TRACES, FEEDBACK, TRAJECTORIES):
         for message in _about(log.replay(topic.name), subject):
-            found.sessions.add(message.key)
+            if is_session_key(message.key):
+                found.sessions.add(message.key)
             if topic is not FEEDBACK:
                 found.traces.update(trace_ids_in(message.key, message.headers))
     told = {one.trace_id: one for one in kept()}

@@ -340,6 +340,16 @@ def test_an_erasure_that_could_not_look_has_erased_and_can_be_repeated(
     assert not any(is_readable(message, world.fresh_keys()) for message in world.lying())
 
 
+@pytest.mark.parametrize("about", ["message #3", "chat", "-"])
+def test_what_a_user_said_of_something_that_is_no_trace_keeps_nothing_from_being_erased(
+    world: World, said: MakeTrace, make_feedback: MakeFeedback, about: str
+) -> None:
+    of_nobody = make_feedback(1, session_id="s", comment=WORDS)
+    world.put(said(), of_nobody, make_feedback(2, trace_id=about, user=ANNA, comment=WORDS))
+    assert world.erase().sessions == {session_key("s")}
+    assert not any(is_readable(message, world.fresh_keys()) for message in world.lying())
+
+
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_session_that_is_open_when_its_user_is_erased_ends_refused(
     world: World, said: MakeTrace, is_restarted: bool
