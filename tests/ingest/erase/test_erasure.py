@@ -15,6 +15,7 @@ from ingest.lake.batch import Batch
 from ingest.lake.content import NoSeal, Vault
 from ingest.lake.manifest import Change
 from ingest.lake.rows import rows_of
+from ingest.lake.sealing import Keys
 from ingest.lake.storage import Storage
 from ingest.lake.table import Lake
 from ingest.lake.touched import touched
@@ -479,3 +480,17 @@ def test_what_only_the_lake_remembers_is_told_too(world: World, said: MakeTrace,
     found = erase(emptied, world.keys, ANNA, world.store, lambda: [Kept(*told) for told in touched(lake, ANNA)])
     assert (found.traces, found.sessions) == ({trace.trace_id}, {session_key("s")})
     assert (found.by_fate, trained_in(found)) == ({"trained": 1}, {4: {trace.trace_id}})
+
+
+def test_of_a_session_of_two_users_the_lake_tells_to_both(world: World, said: MakeTrace, tmp_path: Path) -> None:
+    traces = [said(ANNA, "s", 0, at=0.0), said(BOB, "s", 1, at=5.0)]
+    world.put(*traces)
+    world.run(world.stage(), until=100.0)
+    (message,) = world.log.replay(TRAJECTORIES.name)
+    record = codec.decode(message.value, message.headers, Trajectory)
+    lake, batch = Lake(Storage(str(tmp_path / "lake"))), Batch()
+    batch.add(tuple(rows_of(record, 0, 0, Vault(Keys(world.keys)), message.headers[codec.SUBJECT_HEADER])))
+    lake.commit(Change(batch.write(lake)))
+    for user in (ANNA, BOB):
+        assert {told[:2] for told in touched(lake, user)} == {(session_key("s"), one.trace_id) for one in traces}
+    assert list(touched(lake, "c" * 32)) == []
