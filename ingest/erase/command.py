@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         from ingest.store.versions import VersionStore
 
         telemetry.setup("erase", is_brief=True)
-        user = _named(config, args.tenant, args.user) if args.pseudonym is None else args.pseudonym
+        user = _named(config, args.tenant, args.user) if args.pseudonym is None else _pseudonym(args.pseudonym)
         broker.require_running(config.log)
         log = as_it_lies(config, client_id="erase")
         try:
@@ -58,11 +58,21 @@ def _in_lake(config: "Config", user: str) -> Iterable["Kept"]:
 
 
 def _named(config: "Config", tenant: str, user: str) -> str:
-    """The pseudonym of who is named so."""
+    """The pseudonym of who is named so: a name that is nobody's would erase nothing, and look like an erasure."""
     from ingest.privacy import secret
     from ingest.privacy.pseudonyms import user_pseudonym
 
     known = {"default", *config.serving.router.api_keys.values()}
     if tenant not in known:
         raise ConfigError(f"--tenant: must be one of the configuration's, {', '.join(sorted(known))}, got {tenant!r}")
+    if not user:
+        raise ConfigError(f"--user: must name somebody, got {user!r}")
     return user_pseudonym(secret.load(config.privacy, config.run_dir), tenant, user)
+
+
+def _pseudonym(given: str) -> str:
+    from ingest.privacy.pseudonyms import is_pseudonym
+
+    if not is_pseudonym(given):
+        raise ConfigError(f"--pseudonym: must be 32 hex digits, as traces name their user, got {given!r}")
+    return given

@@ -19,6 +19,11 @@ def user_pseudonym(secret: Secret, tenant: str, user: str) -> str:
     return hmac.digest(secret.pseudonyms, named, "sha256").hex()[:_HEX_DIGITS]
 
 
+def is_pseudonym(name: str) -> bool:
+    """Whether it may be what `user_pseudonym` makes of somebody."""
+    return len(name) == _HEX_DIGITS and set(name) <= set("0123456789abcdef")
+
+
 def subject_of(user: str, tenant: str, session: str | None = None) -> str:
     """Under whose key a record is sealed: the user's (a pseudonym); where none is named the session's, if its key is
     given (for a comment), else the tenant's. The prefix keeps the three kinds apart."""

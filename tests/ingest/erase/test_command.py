@@ -119,3 +119,18 @@ def test_a_manifest_that_cannot_be_read_is_printed_and_makes_the_status_1(world:
     assert "user " + ANNA + " is erased" in said and "Not read: version 1: manifest" in said
     status, said, _ = run("--pseudonym", ANNA, "--json")
     assert status == 1 and json.loads(said)["unread"][0].startswith("version 1: manifest")
+
+
+@pytest.mark.parametrize(
+    ("who", "rule"),
+    [
+        (("--user", ""), "--user: must name somebody"),
+        (("--pseudonym", ""), "--pseudonym: must be 32 hex digits"),
+        (("--pseudonym", "anna"), "--pseudonym: must be 32 hex digits"),
+        (("--user", "anna", "--tenant", "nobody"), "--tenant: must be one of the configuration's"),
+    ],
+)
+def test_what_names_nobody_is_refused_and_not_said_to_be_erased(run: Any, who: tuple[str, ...], rule: str) -> None:
+    status, said, complaint = run(*who)
+    assert (status, said) == (1, "")
+    assert rule in complaint
