@@ -130,8 +130,9 @@ class VersionStore:
         self._fs.mv(f"{path}.part", path)
 
     def versions(self) -> list[int]:
-        """Numbers of all versions, ascending."""
-        return sorted(int(path.rsplit("/", 2)[1].partition("-")[0]) for path in self._manifests("*"))
+        """Numbers of all versions, ascending. Folders that are named otherwise are none of ours."""
+        numbers = (path.rsplit("/", 2)[1].partition("-")[0] for path in self._manifests("*-*"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def has(self, version: int) -> bool:
         """Whether there is such a version, as far as the store can be asked."""

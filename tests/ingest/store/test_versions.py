@@ -1,5 +1,6 @@
 """The weight store: a version exists once its manifest can be read, and is what its manifest says."""
 
+import shutil
 import uuid
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_a_folder_without_a_manifest_is_no_version_and_publishing_completes_it(w
     manifest = publish(store, weights)
     assert store.versions() == [1]
     store.fetch(manifest, tmp_path / "cache")
+
+
+def test_a_folder_that_somebody_copied_aside_is_no_version(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    kept = tmp_path / "store" / publish(store, weights).folder
+    for name in ("old", f"old-{kept.name}"):
+        shutil.copytree(kept, kept.with_name(name))
+    assert store.versions() == [1]
 
 
 def test_a_manifest_half_written_is_no_version(weights: Path, tmp_path: Path) -> None:
