@@ -53,7 +53,7 @@ class Side(StrEnum):
 
 
 TARGETS = {"router_ratio_on": (">=", 0.97), "engine_ratio_on": (">=", 0.99)}
-ROUTER_ROUNDS, ROUTER_BLOCK_S = 30, 2.0
+ROUTER_ROUNDS, ROUTER_BLOCK_S = 120, 1.0
 SATURATED_ROUNDS, SATURATED_BLOCK_S, SATURATED_USERS = 10, 3.0, 16
 ENGINE_ROUNDS, ENGINE_REQUESTS, ENGINE_USERS, REPLY_TOKENS = 32, 24, 8, 48
 SUPPORT = Path(__file__).parents[1] / "support"
