@@ -176,6 +176,8 @@ class VersionStore:
     def fetch(self, manifest: Version, into: Path) -> Path:
         """A verified local copy of a version, below `into`; one already there is verified, not copied.
 
+        Its manifest and signature lie with it: put back below `versions/` of a store that was lost, it is the version.
+
         Raises:
             StoreError: a file is missing or its content differs from the manifest.
         """
@@ -187,6 +189,9 @@ class VersionStore:
             for entry in manifest.files:
                 self._get(f"{self._root}/{manifest.folder}/{entry.name}", part / entry.name)
             verify(manifest, part)
+            self._get(f"{self._root}/{manifest.folder}/{MANIFEST}", part / MANIFEST)
+            if (signature := self._signature(manifest)) is not None:
+                (part / SIGNATURE).write_bytes(signature)
             part.rename(target)
         else:
             verify(manifest, target)

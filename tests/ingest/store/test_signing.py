@@ -1,6 +1,7 @@
 """Signed versions: what nobody vouches for is refused where a signature is required, and others' tools agree."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,6 +75,17 @@ def publish(store: VersionStore, folder: Path, version: int = 1, lineage: str = 
 
 def folder_of(tmp_path: Path, manifest: Version) -> Path:
     return tmp_path / "store" / manifest.folder
+
+
+def test_a_copy_of_an_engine_put_back_into_a_store_that_was_lost_is_the_signed_version_again(
+    opened: Opened, keys: Keys, weights: Path, tmp_path: Path
+) -> None:
+    manifest, store = publish(opened(keys.private, keys.public), weights), opened(None, keys.public)
+    copy = store.fetch(manifest, tmp_path / "cache")
+    shutil.rmtree(tmp_path / "store")
+    shutil.copytree(copy, folder_of(tmp_path, manifest))
+    assert store.read(1) == manifest
+    store.fetch(manifest, tmp_path / "another")
 
 
 def test_a_signed_version_is_read_by_who_requires_it(opened: Opened, keys: Keys, weights: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_published_version_is_listed_read_and_fetched_as_it_was(
     assert store.read(1) == manifest
     assert [(file.name, file.bytes) for file in manifest.files] == [("config.json", 18), ("model.safetensors", 2048)]
     fetched = store.fetch(manifest, tmp_path / "cache")
-    assert {path.name: path.read_bytes() for path in fetched.iterdir()} == {
+    assert {path.name: path.read_bytes() for path in fetched.iterdir() if path.name != MANIFEST} == {
         path.name: path.read_bytes() for path in weights.iterdir()
     }
 
@@ -156,4 +156,4 @@ def test_a_fetch_that_was_interrupted_is_begun_anew(store: VersionStore, weights
     left.mkdir(parents=True)
     (left / "stray").write_bytes(b"half")
     fetched = store.fetch(manifest, tmp_path / "cache")
-    assert {path.name for path in fetched.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in fetched.iterdir()} == {"config.json", "model.safetensors", MANIFEST}
