@@ -145,7 +145,8 @@ class Store(Part):
     """Where versions, lake, large values and users' sealed keys lie: an object store that all pods reach."""
 
     uri: str = Field(
-        "", description="an fsspec URL, for example s3://bucket/onstream; below it lie store/, lake/, keys/; required"
+        "",
+        description="an fsspec URL, for example s3://bucket/onstream; below it lie store/, lake/, keys/, trainer/; required",
     )
     secret: str = Field(
         "",
