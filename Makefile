@@ -58,7 +58,7 @@ $(VENV)/.bench: $(STAMP)
 	@uv pip install --quiet --python $(BIN)/python $(TORCH) --override overrides.txt -e '.[cpu,demo,dev,bench]'
 	@touch $@
 
-bench: $(VENV)/.bench .onstream/model  ## benchmarks, each with sides compared in one run (NAME=swap ARGS=--help)
+bench: $(VENV)/.bench .onstream/model  ## benchmarks, each with sides compared in one run (NAME=gate ARGS=--help)
 	@for file in tests/bench/bench_$(or $(NAME),*).py; do $(BIN)/python $$file $(ARGS) || exit 1; done
 
 pins: | $(STAMP)  ## write anew what images are built from, images/constraints-*.txt

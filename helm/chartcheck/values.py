@@ -146,7 +146,8 @@ class Store(Part):
 
     uri: str = Field(
         "",
-        description="an fsspec URL, for example s3://bucket/onstream; below it lie store/, lake/, keys/, trainer/; required",
+        description="an fsspec URL, for example s3://bucket/onstream; below it lie store/, lake/, keys/, trainer/; "
+        "required",
     )
     secret: str = Field(
         "",

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from chartwatch import checks, queries, rules
+from chartwatch.boards import ROWS
 from chartwatch.rules import Alert
 
+from ingest.log.letters import Failure
 from trainer.eligibility import Reason
 
 
@@ -34,6 +36,15 @@ def test_names_of_alerts_are_distinct_and_say_whose_they_are() -> None:
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
     sections = {anchor for anchor in rules.runbook() if anchor.startswith("onstream-")}
     assert sections == {alert.anchor for alert in rules.alerts()}
+
+
+def test_the_runbook_sends_nobody_to_a_panel_that_there_is_not() -> None:
+    names = set(re.findall(r"`([A-Z][a-zA-Z ]+)`", (rules.ROOT / rules.RUNBOOK).read_text().partition("## Alerts")[2]))
+    others = {
+        "Onstream",
+        *(failure.value for failure in Failure),
+    }  # the dashboard's own, and what alerts tell of letters
+    assert names - others <= {panel.title for row in ROWS for panel in row.panels}
 
 
 def test_each_unit_test_has_a_namespace_beside_that_must_stay_silent() -> None:
