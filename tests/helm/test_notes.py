@@ -1,11 +1,13 @@
-"""What `helm install` tells: commands that work as they stand."""
+"""What `helm install` tells, and pages: commands that work as they stand."""
 
 import os
+import re
 import subprocess
 
 import pytest
 from chartcheck import render
-from chartcheck.tools import CHART, helm
+from chartcheck.tools import CHART, ROOT, helm
+from charts import Rendered
 
 
 def notes(name: str) -> str:
@@ -34,3 +36,12 @@ def test_pods_that_a_person_replaces_are_waited_for_without_a_rollout() -> None:
     told = notes("large")
     assert "rollout status" not in told
     assert "kubectl -n ml wait --for=condition=Ready --timeout=3600s pod -l app.kubernetes.io/instance=loop," in told
+
+
+@pytest.mark.parametrize("page", ["deploy", "operate", "rollout"])
+def test_what_a_page_names_for_kubectl_is_made_by_a_release_called_loop(page: str, rendered: Rendered) -> None:
+    kinds = {"deploy": "Deployment", "statefulset": "StatefulSet", "svc": "Service"}
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    named = {(kinds[kind], name) for kind, name in re.findall(r"\b(deploy|statefulset|svc)/(loop-[a-z-]+)", text)}
+    assert named
+    assert named <= {(one["kind"], one["metadata"]["name"]) for one in rendered("small-team")}
