@@ -6,10 +6,11 @@ network and needs no broker. A shipper thread reads frames in order:
     1. read      a batch of frames, from the marker on
     2. append    each to the log
     3. flush     the log acknowledges them
-    4. mark      the marker file is replaced; segments wholly before it are deleted
+    4. mark      segments wholly before the last frame are deleted, and the marker file is replaced
 
-A crash before 4 sends the batch again: same ids, kept once by readers. Over `max_bytes` the newest record is dropped
-and counted: a full spool must not stall a user's request.
+A crash before the end of 4 sends the batch again: same ids, kept once by readers. Over `max_bytes` the newest record is
+dropped and counted: a full spool must not stall a user's request. A disk that has no room for the marker gets some when
+segments are deleted: shipping goes on without it.
 
 What a disk gives back changed is skipped as far as the next whole frame, and counted; its segment is kept beside the
 others as `*.damaged`, the newest `MAX_DAMAGED` of those. A last frame that a crash cut off is no damage: `put` had not
@@ -63,7 +64,8 @@ class Spool:
         self._folder, self.max_bytes, self._segment_bytes = folder, max_bytes, segment_bytes
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._number = max((int(path.stem) for path in self._segments()), default=0)
+        self._shipped = self._marked()  # segment, and the offset in it
+        self._number = max(int(stem) for stem in (self._shipped[0] or "0", *(path.stem for path in self._segments())))
         self._held_bytes = sum(path.stat().st_size for path in self._segments())
         self._file = -1
         self._written = 0
@@ -113,7 +115,7 @@ class Spool:
 
     def pending(self) -> Iterator[Frame]:
         """Frames after the marker, oldest first, to the end of what is written now."""
-        segment, offset = self._marker()
+        segment, offset = self._shipped
         for path in self._segments():
             if path.stem < segment:
                 continue
@@ -132,6 +134,8 @@ class Spool:
         if place not in self._skips:
             data = path.read_bytes()[offset:]
             found = _next_frame(data)
+            if found == 0:  # it was on its way, and the next segment has begun since
+                return offset
             self._skips[place] = None if found is None else offset + found
             told = f"{path.stem}: {len(data) if found is None else found} bytes at {offset} are no record"
             if found is None and _is_cut(data):
@@ -152,18 +156,20 @@ class Spool:
         except OSError as exc:
             logger.error("spool %s: segment %s is not kept: %s", self._folder, path.stem, exc)
 
-    def _marker(self) -> tuple[str, int]:
+    def _marked(self) -> tuple[str, int]:
+        """What the process before had shipped; nothing where its marker is damaged, as power loss may leave it."""
         try:
             marker = json.loads((self._folder / _MARKER).read_text())
+            return f"{int(marker['segment']):08d}", int(marker["offset"])
         except FileNotFoundError:
             return "", 0
-        return marker["segment"], marker["offset"]
+        except (ValueError, KeyError, TypeError) as exc:
+            logger.error("spool %s: %s is damaged, all that lies here is sent again: %s", self._folder, _MARKER, exc)
+            return "", 0
 
     def mark(self, frame: Frame) -> None:
         """Everything up to and with `frame` is on the log."""
-        part = self._folder / f"{_MARKER}.part"
-        part.write_text(json.dumps({"segment": frame.segment, "offset": frame.end}))
-        part.replace(self._folder / _MARKER)
+        self._shipped = frame.segment, frame.end
         for path in self._segments():
             if path.stem < frame.segment:
                 size = path.stat().st_size
@@ -171,6 +177,12 @@ class Spool:
                 with self._lock:
                     self._held_bytes -= size
         self._skips = {place: found for place, found in self._skips.items() if place[0] >= frame.segment}
+        part = self._folder / f"{_MARKER}.part"
+        try:
+            part.write_text(json.dumps({"segment": frame.segment, "offset": frame.end}))
+            part.replace(self._folder / _MARKER)
+        except OSError as exc:
+            logger.error("spool %s: not marked, a restart sends this again: %s", self._folder, exc)
 
     def held_bytes(self) -> int:
         """Bytes on disk, shipped or not."""
@@ -203,9 +215,9 @@ def _is_payload(data: bytes | memoryview, length: int, crc: int) -> bool:
 
 
 def _next_frame(data: bytes) -> int | None:
-    """Where in `data` the first whole frame begins, after what is none at 0."""
+    """Where in `data` the first whole frame begins."""
     view, lead = memoryview(data), _HEAD.size + _META.size
-    found = data.find(_META_OPENS, 1 + lead)
+    found = data.find(_META_OPENS, lead)
     while found >= 0:
         at = found - lead
         length, crc = _HEAD.unpack_from(data, at)
@@ -238,7 +250,7 @@ class Shipper(threading.Thread):
             try:
                 self.ship()
                 waits = backoff_s(0.2, 10.0)
-            except LogError as exc:
+            except (LogError, OSError) as exc:  # also a disk that cannot be read now: nobody else would ship
                 logger.warning("spool: %d bytes wait for the event log: %s", self._spool.held_bytes(), exc)
                 if self._stop_flag.wait(next(waits)):
                     break

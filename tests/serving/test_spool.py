@@ -176,6 +176,31 @@ def test_a_frame_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
     held.close()
 
 
+def test_a_frame_that_was_being_written_when_the_next_segment_began_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, skip = spool(tmp_path, segment_bytes=1), Spool._skip
+    fill(held, 0, 1)
+    (segment,) = tmp_path.glob("*.spool")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-3])
+
+    def late(self: Spool, path: Path, offset: int) -> int | None:
+        segment.write_bytes(whole)
+        if held._number == 1:
+            fill(held, 1, 2)
+        return skip(self, path, offset)
+
+    monkeypatch.setattr(Spool, "_skip", late)
+    log = InMemoryLog()
+    shipper = Shipper(held, lambda: log, Stop())
+    shipper.ship()
+    shipper.ship()
+    assert values(log) == [b"value 0", b"value 1"]
+    assert held.num_dropped == 0 and damaged(tmp_path) == []
+    held.close()
+
+
 def test_a_full_spool_drops_the_newest_and_counts_it(tmp_path: Path) -> None:
     held = spool(tmp_path, max_bytes=300)
     taken = [held.put("traces", "k", b"x" * 40, {}) for _ in range(10)]
@@ -192,6 +217,68 @@ def test_shipped_segments_leave_the_disk(tmp_path: Path) -> None:
     Shipper(held, InMemoryLog, Stop()).ship()
     assert held.held_bytes() < before
     assert len(list(tmp_path.glob("*.spool"))) <= 2
+    held.close()
+
+
+def test_a_disk_that_takes_no_marker_stops_no_shipping_and_is_emptied(tmp_path: Path) -> None:
+    held, log, stop = spool(tmp_path, segment_bytes=200), InMemoryLog(), Stop()
+    (tmp_path / "shipped.json.part").mkdir()  # as where the disk is full
+    shipper = Shipper(held, lambda: log, stop)
+    shipper.start()
+    for n in range(20):
+        fill(held, n, n + 1)
+        until(lambda n=n: len(values(log)) == n + 1)
+    shipper.finish(10.0)
+    assert values(log) == [f"value {n}".encode() for n in range(20)]
+    assert len(list(tmp_path.glob("*.spool"))) == 1
+    held.close()
+
+
+def test_a_disk_that_cannot_be_read_for_a_moment_does_not_end_the_shipper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, log, failures, real = spool(tmp_path), InMemoryLog(), [OSError(5, "Input/output error")], Spool.pending
+
+    def pending(self: Spool) -> object:
+        if failures:
+            raise failures.pop()
+        return real(self)
+
+    monkeypatch.setattr(Spool, "pending", pending)
+    shipper = Shipper(held, lambda: log, Stop())
+    fill(held, 0, 1)
+    shipper.start()
+    until(lambda: values(log) == [b"value 0"])
+    shipper.finish(10.0)
+    held.close()
+
+
+@pytest.mark.parametrize("marker", ["", "[]", '{"segment": "00000001"}'])
+def test_a_damaged_marker_costs_nothing_but_sending_again(tmp_path: Path, marker: str) -> None:
+    held, log = spool(tmp_path), InMemoryLog()
+    fill(held, 0, 2)
+    Shipper(held, lambda: log, Stop()).ship()
+    held.close()
+    (tmp_path / "shipped.json").write_text(marker)
+    again = spool(tmp_path)
+    fill(again, 2, 3)
+    Shipper(again, lambda: log, Stop()).ship()
+    assert values(log) == [b"value 0", b"value 1", b"value 0", b"value 1", b"value 2"]
+    again.close()
+
+
+def test_what_is_put_after_segments_were_removed_by_hand_is_shipped(tmp_path: Path) -> None:
+    for n in range(3):
+        held, log = spool(tmp_path), InMemoryLog()
+        fill(held, n, n + 1)
+        Shipper(held, lambda log=log: log, Stop()).ship()
+        held.close()
+    for path in tmp_path.glob("*.spool"):
+        path.unlink()
+    held = spool(tmp_path)
+    fill(held, 3, 4)
+    Shipper(held, lambda: log, Stop()).ship()
+    assert values(log)[-1] == b"value 3"
     held.close()
 
 
