@@ -1,8 +1,9 @@
 """The one writer of the release log, and what the log says.
 
 A writer claims the log with an epoch above all that it holds. A release of its own is in force once it was read back
-from the log with no newer epoch before it: until then nothing is done about it, so of two controllers at once at most
-one acts. What is known here is the log's replay and nothing else.
+from the log with no newer epoch before it, and nobody else's in its place: two that claim one epoch at the same moment
+both find the first of the claims. Until then nothing is done about it, so of two controllers at once at most one acts.
+What is known here is the log's replay and nothing else.
 """
 
 import logging
@@ -40,6 +41,7 @@ class Writer:
         self.begun: Release | None = None
         self.blocks = Blocks()
         self.epoch = 0  # of this writer; none before it claimed one
+        self._sent: Release | None = None  # until it was read back
         reading.on_release = self._take
 
     @property
@@ -73,6 +75,7 @@ class Writer:
         release = Release.model_validate(
             {"release": self.served.last + 1, "kind": kind, "reason": reason, "at": self._now(), **fields}
         )
+        self._sent = release
         with telemetry.span(names.DECIDE, _about(release), parent=self._context_of(release)):
             reader.send(self._log, topics.RELEASES, "", release)
             self._log.flush(_FLUSH_S)
@@ -86,10 +89,14 @@ class Writer:
             if deadline.passed():
                 raise LogError(f"release {release.release}: written, but not read back within {_FLUSH_S:.0f} s")
             self._reading.read(_LOOK_S)
+        self._sent = None
 
     def _take(self, release: Release) -> None:
         if self.epoch and release.epoch > self.epoch:
             raise FencedError(f"epoch {release.epoch} writes releases now; this process had {self.epoch}")
+        sent = self._sent
+        if sent and (release.epoch, release.release) == (sent.epoch, sent.release) and _marks(release) != _marks(sent):
+            raise FencedError(f"epoch {release.epoch} was claimed by another process at the same time")
         before = self.served
         self.served = releases.advance(before, release)
         if self.served is not before:
@@ -104,6 +111,11 @@ class Writer:
         if version is None or telemetry.current().is_recording():
             return None
         return self._reading.contexts.get(version)
+
+
+def _marks(release: Release) -> tuple[float, str, str]:
+    """What tells a release from another writer's of the same number: when, and what for."""
+    return release.at, release.kind, release.reason
 
 
 def _about(release: Release) -> names.Told:

@@ -14,6 +14,7 @@ from ingest.log import topics
 from ingest.log.protocol import Message
 from ingest.records.events import ReleaseKind, Reward, TrialState, Version
 from serving.rollout.commands import Command, Do
+from serving.rollout.controller import Rollout
 from serving.rollout.evidence import Standing, Verdict
 from serving.rollout.writing import FencedError
 
@@ -169,6 +170,26 @@ def test_a_release_is_acted_on_once_it_was_read_back_and_not_before(tmp_path: Pa
         for _ in range(5):
             older.tick()
     assert world.served.state is None and world.hands["c"].loads == []
+
+
+def test_of_two_controllers_that_claim_the_log_at_the_same_moment_one_gives_up(tmp_path: Path) -> None:
+    world = prepare(tmp_path)
+    real, begun, first = world.log.append, [], list[Rollout]()
+
+    def append(topic: str, key: str, value: bytes, headers: dict[str, str]) -> Message:
+        """Both have read the same head by now; another one's claim comes first."""
+        if not begun:
+            begun.append(True)
+            world.now += 0.001
+            first.append(world.restarted())
+        return real(topic, key, value, headers)
+
+    world.log.append = append  # type: ignore[method-assign]
+    with pytest.raises(FencedError, match="was claimed by another process at the same time"):
+        world.restarted()
+    first[0].tick()
+    assert world.served.epoch == first[0].served.epoch
+    assert first[0].served.state is TrialState.EVALUATING
 
 
 @pytest.mark.parametrize("jump_s", [-1e6, 1e6])
