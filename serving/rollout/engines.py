@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 _LOAD_S = 600.0
 _ASK_S = 5.0
 _PROBE_S = 60.0
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,26 @@ class EngineControl:
     def status(self) -> EngineStatus | None:
         """`None`: the engine does not answer, being dead or still starting."""
         try:
-            body = self._control.get("/status").raise_for_status().json()
-        except httpx.HTTPError:
+            body = _body(self._control.get("/status").raise_for_status())
+            return EngineStatus(body["version"], body["in_flight"], tuple(body.get("held", ())))
+        except (httpx.HTTPError, KeyError):
             return None
-        return EngineStatus(body["version"], body["in_flight"], tuple(body.get("held", ())))
 
     def load(self, version: int, epoch: int) -> dict[str, float]:
         """Swap to `version`, as the writer with this epoch says; what it took: `fetch_s`, `pause_s`.
 
         Raises:
             ControlError: the engine refused, with its reason; it serves what it served.
-            httpx.TransportError: the engine died on the way.
+            httpx.TransportError: the engine died on the way, or something else answered for it.
         """
         told = telemetry.headers_out()
         answer = self._control.post("/load", json={"version": version, "epoch": epoch}, headers=told, timeout=_LOAD_S)
-        body = answer.json()
-        if answer.is_error:
-            raise ControlError(f"{self.slot.id}: {body.get('error', answer.status_code)}")
+        body = _body(answer)
+        if "error" in body:
+            raise ControlError(f"{self.slot.id}: {body['error']}")
+        if not body.keys() >= {"fetch_s", "pause_s"}:
+            told_us = f"{self.slot.id}: a load was answered with {answer.status_code} {answer.text[:_SHOWN]!r}"
+            raise httpx.RemoteProtocolError(told_us, request=answer.request)
         return {"fetch_s": body["fetch_s"], "pause_s": body["pause_s"]}
 
     def hold(self, versions: Sequence[int]) -> None:
@@ -78,9 +83,18 @@ class EngineControl:
         """
         body = {"model": self._model, "prompt": "Hello", "max_tokens": 4, "temperature": 0}
         answer = self._users.post("/v1/completions", json=body, headers={headers.CONSENT: "no"})
-        if answer.is_error or not answer.json()["choices"]:
+        if answer.is_error or not _body(answer).get("choices"):
             raise ControlError(f"{self.slot.id}: a probe completion failed with {answer.status_code}")
 
     def close(self) -> None:
         self._control.close()
         self._users.close()
+
+
+def _body(answer: httpx.Response) -> dict[str, Any]:
+    """What an answer says in JSON; nothing where that is no object: a proxy or a server that failed may answer too."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
