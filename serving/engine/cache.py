@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import StoreError
+from infra.files import replace_text
 from ingest.records.events import Version
 from ingest.store.versions import VersionStore
 
@@ -92,7 +93,7 @@ class Cache:
     def remember(self, version: int) -> None:
         """Note the version served last, for a start without the broker."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "serving").write_text(str(version))
+        replace_text(self._folder / "serving", str(version))
 
 
 def remembered(folder: Path) -> int | None:
@@ -118,15 +119,18 @@ def check_finite(folder: Path, version: int) -> None:
     """Read every weight once.
 
     Raises:
-        StoreError: names the first tensor with a NaN or an infinity.
+        StoreError: names the first tensor with a NaN or an infinity, or the first file that holds no tensors.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                if not _is_finite(file.get_tensor(name)):
-                    raise StoreError(f"version {version}: {name} holds a NaN or an infinity")
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                    if not _is_finite(file.get_tensor(name)):
+                        raise StoreError(f"version {version}: {name} holds a NaN or an infinity")
+        except SafetensorError as exc:
+            raise StoreError(f"version {version}: {path.name} is no safetensors file: {exc}") from exc
 
 
 def _is_finite(tensor: Any) -> bool:

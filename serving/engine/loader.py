@@ -80,7 +80,7 @@ class Loader:
             fetched = time.monotonic()
             await self._swap(manifest, folder, engine, capture)
             swap = Swap(version, manifest.digest, fetched - begun, time.monotonic() - fetched)
-            self._cache.remember(version)
+            await asyncio.to_thread(self._cache.remember, version)
             await asyncio.to_thread(self._cache.evict, version)
             return swap
 

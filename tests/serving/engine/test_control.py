@@ -148,6 +148,18 @@ async def test_weights_that_are_not_finite_never_pause_the_engine(bench: Bench) 
     assert bench.engine.calls == []
 
 
+async def test_a_file_that_holds_no_tensors_never_pauses_the_engine(bench: Bench) -> None:
+    made = bench.folder / "made-by-hand"
+    made.mkdir()
+    (made / "tokenizer.json").write_text("{}")
+    (made / "model.safetensors").write_bytes(b"no tensors")
+    bench.store.publish(4, made, bench.store.read(3), {}, {}, time.time())
+    answer = await bench.load(4)
+    assert answer.status_code == 409
+    assert "version 4: model.safetensors is no safetensors file" in answer.json()["error"]
+    assert bench.engine.calls == []
+
+
 async def test_another_tokenizer_never_pauses_the_engine(bench: Bench) -> None:
     bench.publish(4, torch.ones(2, 2), words='{"a": 1}')
     answer = await bench.load(4)
@@ -243,6 +255,21 @@ async def test_what_cannot_be_held_is_not_said_to_be(bench: Bench) -> None:
     bench.publish(4, torch.tensor([float("nan")]))
     await holding(bench, 4, 9, 1)
     assert await held(bench) == [1]
+
+
+async def test_a_kill_while_it_is_noted_what_serves_leaves_the_note_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await bench.load(1)).status_code == 200
+
+    def cut(path: Path, _text: str) -> None:
+        path.open("w").close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", cut)
+    with pytest.raises(KeyboardInterrupt):
+        bench.loader._cache.remember(2)
+    assert cache.remembered(bench.folder / "cache") == 1
 
 
 async def test_a_load_that_an_older_writer_asks_for_is_not_done(bench: Bench) -> None:
