@@ -38,7 +38,8 @@ def freeze(baselines: Mapping[str, Baseline]) -> dict[str, float]:
 
 def thaw(numbers: Mapping[str, float]) -> dict[str, Baseline]:
     """Baselines from a release's numbers."""
-    names = {key.split(".")[1] for key in numbers if key.startswith("champion.")}
+    held = (key.removeprefix("champion.") for key in numbers if key.startswith("champion."))
+    names = {key.rpartition(".")[0] for key in held}
     return {name: Baseline(numbers[f"champion.{name}.mean"], numbers[f"champion.{name}.variance"]) for name in names}
 
 

@@ -15,6 +15,8 @@ from ingest.log.memory import InMemoryLog
 from ingest.records.events import FEEDBACK_AT, Arm, Assignment, ReleaseKind, TrialState, Version
 from ingest.store.versions import VersionStore
 from serving.rollout.controller import Rollout
+from serving.rollout.evidence import Baseline
+from serving.rollout.moves import freeze, thaw
 from serving.rollout.writing import FencedError, Writer
 
 
@@ -88,6 +90,11 @@ def test_of_many_engines_some_are_swapped_at_a_time_and_announced_together(world
     announced = [r for r in world.released if r.kind is ReleaseKind.ANNOUNCED and "c" not in r.engines]
     assert [len(r.engines) for r in announced] == [2] * 16
     assert len({name for r in announced for name in r.engines}) == 32
+
+
+def test_baselines_come_back_from_a_release_whatever_guardrails_are_called() -> None:
+    baselines = {"reward": Baseline(0.5, 0.25), "acme.rate": Baseline(0.25, 0.125)}
+    assert thaw(freeze(baselines)) == baselines
 
 
 def test_an_engine_that_refuses_a_version_keeps_no_other_from_it(world: World) -> None:
