@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
@@ -40,6 +41,7 @@ from serving.spool import Spool
 logger = logging.getLogger(__name__)
 
 ABORTED = "abort"
+_A_BEAM = re.compile(r"-beam-\d+$")  # vLLM's search asks for one token a beam at a time: nobody sampled its reply
 _MAX_BODY = 16 << 20
 _KEY_WAIT_S = 0.05  # at most, and only for a reply that took less than a look at the keys
 
@@ -52,7 +54,7 @@ class Reply:
 
     prompt_token_ids: tuple[int, ...]
     sampling: Sampling
-    started_version: int
+    started: tuple[int, int]  # version and epoch
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
@@ -111,17 +113,25 @@ class Capture:
         async def captured(
             prompt: Any, sampling_params: Any, request_id: str, **rest: Any
         ) -> AsyncGenerator[Any, None]:
-            exchange = _current.get()
+            exchange = None if _A_BEAM.search(request_id) else _current.get()
             if exchange is not None and sampling_params.logprobs is None:
                 sampling_params.logprobs = 0
             outputs = generate(self._salted(prompt), sampling_params, request_id, **rest)
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
-                    if exchange is not None:
-                        self._observe(exchange, request_id, sampling_params, output)
+                    if exchange is not None and not exchange.is_closed:
+                        self._try_to_observe(exchange, request_id, sampling_params, output)
                     yield output
 
         return captured
+
+    def _try_to_observe(self, exchange: Exchange, request_id: str, params: Any, output: Any) -> None:
+        try:
+            self._observe(exchange, request_id, params, output)
+        except Exception:  # what vLLM gives may be of another form one day: that costs the trace, and no reply
+            exchange.is_closed = True
+            logger.exception("capture: trace %s lost", exchange.identity.trace_id)
+            telemetry.count(metrics.TRACES_DROPPED)
 
     def _salted(self, prompt: Any) -> Any:
         if not isinstance(prompt, dict):
@@ -134,7 +144,7 @@ class Capture:
             reply = exchange.replies.get((request_id, part.index))
             if reply is None:
                 sampling = Sampling(temperature=params.temperature, top_p=params.top_p, max_tokens=params.max_tokens)
-                reply = Reply(tuple(output.prompt_token_ids or ()), sampling, self.version)
+                reply = Reply(tuple(output.prompt_token_ids or ()), sampling, (self.version, self.epoch))
                 exchange.replies[request_id, part.index] = reply
             if is_delta and reply.first_at is None and part.token_ids:
                 reply.first_at = time.monotonic()
@@ -210,8 +220,8 @@ class Capture:
         )
 
     def _span_of_aborted(self, reply: Reply) -> tuple[VersionSpan, ...]:
-        """vLLM gives spans with the last output only; a reply cut off within one version has one span all the same."""
-        if not reply.token_ids or reply.started_version != self.version:
+        """vLLM gives spans with the last output only; a reply cut off before any swap has one span all the same."""
+        if not reply.token_ids or reply.started != (self.version, self.epoch):
             return ()
         return (VersionSpan(version=self.version, start=0, end=len(reply.token_ids)),)
 

@@ -17,8 +17,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from told import telling
 
 from infra.errors import StoreError
+from infra.telemetry import metrics
 from ingest.privacy.intake import Intake
 from ingest.privacy.keys import KeyStore
 from ingest.privacy.kinds import Kind
@@ -234,6 +236,51 @@ async def test_an_aborted_reply_that_lived_through_a_swap_claims_no_weights(serv
     with pytest.raises(asyncio.CancelledError):
         await request
     assert server.traces[0].spans == ()
+
+
+async def test_an_aborted_reply_that_lived_through_a_swap_there_and_back_claims_no_weights(server: Server) -> None:
+    request = await server.hang_after(2)
+    server.capture.epoch += 2
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert server.traces[0].spans == ()
+
+
+async def test_the_steps_of_a_beam_search_are_nobodys_replies(server: Server) -> None:
+    async def search(_request: Request) -> Response:
+        kind = SimpleNamespace(name="FINAL_ONLY")
+        params = SimpleNamespace(logprobs=4, output_kind=kind, temperature=0.0, top_p=1.0, max_tokens=1)
+        texts = []
+        for step in range(3):
+            for beam in range(2):
+                async for found in server.generate({"prompt_token_ids": [1, 2]}, params, f"x-{step}-beam-{beam}"):
+                    texts.append(found.outputs[0].text)
+        return JSONResponse({"text": texts})
+
+    server.app = CaptureMiddleware(
+        Starlette(routes=[Route("/v1/chat/completions", search, methods=["POST"])]), server.capture
+    )
+    answer = await server.post({"use_beam_search": True}, IDENTITY)
+    assert len(answer.json()["text"]) == 6
+    assert server.traces == []
+
+
+async def test_an_output_that_capture_does_not_understand_costs_the_trace_and_not_the_reply(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def odd(_prompt: Any, _params: Any, _request_id: str) -> AsyncIterator[Any]:
+        whole = output(TOKENS, finished=True)
+        whole.outputs[0].logprobs = None
+        yield whole
+
+    server.generate = server.capture.wrap(odd)
+    with telling() as told:
+        answer = await server.post({}, IDENTITY)
+        assert told.value(metrics.TRACES_DROPPED) == 1
+    assert answer.json() == {"text": ["<11><12><13><14>"]}
+    assert server.traces == []
+    assert f"trace {IDENTITY.trace_id} lost" in caplog.text
 
 
 async def test_a_replay_of_the_lane_that_was_given_up_leaves_no_trace(server: Server) -> None:
