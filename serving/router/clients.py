@@ -79,9 +79,18 @@ def _session_name(request: Request, header: str) -> str | None:
     return name or None
 
 
+def user_named(request: Request) -> str:
+    """Who the header USER says, in UTF-8 as a body would say it: the same user has one pseudonym. Else in Latin-1."""
+    named = request.headers.get(headers.USER, "")
+    try:
+        return named.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return named
+
+
 def _user(request: Request, body: bytes) -> str:
     """Who a client says that its user is; a body is only read where it may say so."""
-    named = request.headers.get(headers.USER)
+    named = user_named(request)
     if named or not _NAMES_USER.search(body):
         return named or ""
     try:

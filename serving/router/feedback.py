@@ -20,8 +20,7 @@ from ingest.log import topics
 from ingest.privacy.intake import Intake
 from ingest.records.events import Feedback, Headers, key_of, session_key
 from ingest.records.ids import trace_of
-from serving import headers
-from serving.router.clients import Clients
+from serving.router.clients import Clients, user_named
 from serving.router.refusals import Refused, read_body
 from serving.spool import Spool
 
@@ -92,7 +91,7 @@ class FeedbackDesk:
                 trace_id=trace,
                 session_id=session,
                 tenant=tenant,
-                user=self._intake.pseudonym(tenant, request.headers.get(headers.USER) or given.user or ""),
+                user=self._intake.pseudonym(tenant, user_named(request) or given.user or ""),
                 name=given.name,
                 value=given.value,
                 comment=given.comment,

@@ -281,6 +281,19 @@ async def test_a_user_is_a_pseudonym_from_the_router_on(
     assert not any("anna" in value for value in seen.values())
 
 
+async def test_a_user_has_one_pseudonym_however_named(keyring: KeyStore, front: MakeFront, upstream: Upstream) -> None:
+    by_header = {headers.USER: "J\u00fcrgen".encode()}
+    async with upstream.serving():
+        door = await front(upstream)
+        await door.client.post("/v1/chat/completions", json={}, headers=by_header)
+        await door.client.post("/v1/chat/completions", json={}, headers={headers.USER: "J\u00fcrgen".encode("latin-1")})
+        await door.client.post("/v1/chat/completions", json={"user": "J\u00fcrgen"})
+        await door.client.post("/v1/feedback", json={"session": "s", "value": 1}, headers=by_header)
+    (record,) = feedback_on(door, keyring)
+    named = user_pseudonym(SECRET, "default", "J\u00fcrgen")
+    assert {record.user, *(seen[headers.PSEUDONYM] for seen in upstream.seen)} == {named}
+
+
 @pytest.mark.parametrize(
     "body", [b'{"messages": [{"role": "user", "content": "\\"user\\": x"}]}', b'{"user": 7}', b"[1]"]
 )
