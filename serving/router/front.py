@@ -10,8 +10,10 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from enum import StrEnum
+from typing import Any
+from urllib.parse import unquote
 
 import aiohttp
 from starlette.applications import Starlette
@@ -46,6 +48,7 @@ _HOP_BY_HOP = frozenset(
 _NOT_ON = _HOP_BY_HOP | {*headers.FROM_ROUTER, headers.USER, "authorization", "accept-encoding"}
 _NOT_TRACED_ON = _NOT_ON | OWN_WORDS
 _TRY_ANOTHER = frozenset({500, 502, 503, 504})
+_FAILED_AT_IT = 500
 _PROBE_EVERY_S = 1.0
 
 
@@ -57,11 +60,17 @@ class Failed(StrEnum):
     BROKEN_STREAM = "stream broken"
 
 
+class _FailedAtIt(aiohttp.ClientError):
+    """An engine answered that it failed. That may be the request's doing, which every engine then fails at: whether it
+    is down, its probe tells."""
+
+
 class Router:
     """One router process. `served` is replaced by whoever follows the release log."""
 
     def __init__(self, slots: Mapping[str, EngineSlot], config: RouterConfig, spool: Spool, intake: Intake) -> None:
         self._slots, self._config, self._spool = slots, config, spool
+        self._stables = frozenset(name for name, slot in slots.items() if slot.arm == "stable")
         self._clients = Clients(config, intake)
         self.served = Served()
         self.health = Health()
@@ -92,9 +101,12 @@ class Router:
             await self._session.close()
 
     async def probe(self) -> None:
-        """Ask every engine for its health, for ever."""
+        """Ask every engine for its health, for ever; one that hangs holds up no other's."""
+        await asyncio.gather(*(self._keep_probing(slot) for slot in self._slots.values()))
+
+    async def _keep_probing(self, slot: EngineSlot) -> None:
         while True:
-            await asyncio.gather(*(self._probe(slot) for slot in self._slots.values()))
+            await self._probe(slot)
             await asyncio.sleep(_PROBE_EVERY_S)
 
     async def _probe(self, slot: EngineSlot) -> None:
@@ -121,6 +133,7 @@ class Router:
         """`/v1/*`: to an engine and back."""
         self.counts["requests"] += 1
         try:
+            _require_below_v1(request)
             tenant = self._clients.tenant(request)
             session = session_of(request)
             body = await read_body(request)
@@ -131,7 +144,7 @@ class Router:
             return Response(status_code=499)
         self._given[identity.assignment.arm] += 1
         _tell(identity)
-        answer = await self._serve(request, identity, body)
+        answer = await _unless_gone(request, self._serve(request, identity, body))
         answer.headers[headers.SESSION] = session
         return answer
 
@@ -143,13 +156,16 @@ class Router:
         last = "no engine answers"
         tried = 0
         while True:
-            engines = order(identity.session_id, identity.assignment, self.served, tuple(self._slots), self.health)
+            engines = order(
+                identity.session_id, identity.assignment, self.served, tuple(self._slots), self.health, self._stables
+            )
             for name in engines:
                 try:
                     return await self._attempt(self._slots[name], request, identity, body, is_last=deadline.passed())
                 except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:
                     last = f"{name} {_told(exc)}"
-                    self._note(name, is_up=False)
+                    if not isinstance(exc, _FailedAtIt):
+                        self._note(name, is_up=False)
                 tried += 1
                 telemetry.current().set_attribute(names.RETRIES, tried)
                 self.counts["retries"] += 1
@@ -180,7 +196,8 @@ class Router:
         )
         try:
             if answer.status in _TRY_ANOTHER and not is_last:
-                raise aiohttp.ClientError(f"answered {answer.status}: {(await answer.text())[:200]}")
+                failed = _FailedAtIt if answer.status == _FAILED_AT_IT else aiohttp.ClientError
+                raise failed(f"answered {answer.status}: {(await answer.text())[:200]}")
             self._is_starting = False
             telemetry.current().set_attribute(names.ENGINE, slot.id)
             back = _returned(answer, identity)
@@ -264,6 +281,30 @@ class _Stream(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         with contextlib.suppress(aiohttp.ClientError):
             await super().stream_response(send)
+
+
+async def _unless_gone(request: Request, serving: Coroutine[Any, Any, Response]) -> Response:
+    """The answer, unless its client goes before it has begun: then the engine is let go, and no other is tried."""
+    work, gone = asyncio.ensure_future(serving), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else Response(status_code=499)
+    finally:
+        for future in (work, gone):
+            future.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    """Return once the client of a request that was read whole has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _require_below_v1(request: Request) -> None:
+    """Raises `Refused` for a path that leads elsewhere on an engine, once it is put together with the engine's URL."""
+    if ".." in unquote(request.url.path).split("/"):
+        raise Refused(404, "a path must not hold '..'")
 
 
 def _tell(identity: Identity) -> None:

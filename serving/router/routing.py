@@ -1,7 +1,7 @@
 """Which arm a session gets and which engines may take its request: pure decisions over what was released."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from ingest.records.events import Arm, Assignment, TrialState
@@ -64,21 +64,29 @@ def coin(session_id: str, salt: str) -> float:
     return int.from_bytes(digest) / 2**64
 
 
-def pool(served: Served, arm: Arm, engines: Iterable[str]) -> tuple[str, ...]:
-    """Engines that shall serve an arm's version; all of them while nothing was heard of a release."""
+def pool(served: Served, arm: Arm, engines: Iterable[str], stables: Collection[str] = ()) -> tuple[str, ...]:
+    """Engines that shall serve an arm's version. While nothing was heard of a release, those that stable's engines are
+    by the configuration, `stables`: another may serve what nobody has checked yet. All of them without any."""
+    if served.stable is None and stables:
+        return tuple(name for name in engines if name in stables)
     version = {Arm.STABLE: served.stable, Arm.CANDIDATE: served.candidate, Arm.HOLDBACK: served.holdback}[arm]
     return tuple(name for name in engines if version is None or served.engines.get(name) == version)
 
 
 def order(
-    session_id: str, assignment: Assignment, served: Served, engines: tuple[str, ...], health: Health
+    session_id: str,
+    assignment: Assignment,
+    served: Served,
+    engines: tuple[str, ...],
+    health: Health,
+    stables: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Engines to try, best first: the session's arm before the other, those that answer before those that do not.
 
     Within an arm the order is a rendezvous hash of the session, so a conversation stays where its prefix is cached
     and moves only when that engine is down. The other arm is last: users are served even when a whole pool is gone.
     """
-    mine = set(pool(served, assignment.arm, engines))
+    mine = set(pool(served, assignment.arm, engines, stables))
 
     def rank(name: str) -> tuple[bool, bool, bytes]:
         return not health.is_up(name), name not in mine, _weight(session_id, name)

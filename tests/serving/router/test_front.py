@@ -1,5 +1,6 @@
 """The front door over real sockets: pass-through, retries, identity, feedback."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -9,6 +10,8 @@ import httpx
 import pytest
 from intakes import SECRET
 from ports import free_port
+from starlette.requests import Request
+from starlette.responses import Response
 from upstreams import Front, MakeFront, Upstream, serving
 
 from infra.errors import StoreError
@@ -69,6 +72,95 @@ async def test_an_engine_that_answers_500_is_left_for_another_under_the_same_tra
     tried = {seen[headers.TRACE] for seen in broken.seen}
     assert tried
     assert tried <= {seen[headers.TRACE] for seen in good.seen}
+
+
+async def test_until_the_router_knows_what_is_released_no_user_meets_a_candidates_engine(front: MakeFront) -> None:
+    stable, candidate = Upstream(), Upstream()
+    async with stable.serving(), candidate.serving():
+        door = await front(stable, candidate)
+        door.router._stables = frozenset({"e0"})
+        for n in range(12):
+            assert (await door.chat(**{headers.SESSION: f"s{n}"})).status_code == 200
+    assert (len(stable.seen), len(candidate.seen)) == (12, 0)
+
+
+async def test_a_request_that_every_engine_fails_at_takes_no_engine_from_others(front: MakeFront) -> None:
+    first, second = Upstream(), Upstream()
+    first.fails_with = second.fails_with = 500
+    async with first.serving(), second.serving():
+        door = await front(first, second)
+        door.router._is_starting = False
+        assert (await door.chat()).status_code == 500
+        assert door.router.trouble == "" and door.router.health.down == set()
+
+
+async def test_an_engine_behind_a_proxy_that_does_not_reach_it_is_down(front: MakeFront) -> None:
+    away, good = Upstream(), Upstream()
+    away.fails_with = 503
+    async with away.serving(), good.serving():
+        door = await front(away, good)
+        answers = [await door.chat(**{headers.SESSION: f"s{n}"}) for n in range(12)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert door.router.health.down == {"e0"}
+
+
+async def test_an_engine_that_hangs_when_probed_keeps_no_other_from_being_up_again(front: MakeFront) -> None:
+    hanging, other, end = Upstream(), Upstream(), asyncio.Event()
+
+    async def hang(_request: Request) -> Response:
+        await end.wait()
+        return Response()
+
+    hanging.health = hang  # type: ignore[method-assign]
+    other.fails_with = 503
+    async with hanging.serving(), other.serving():
+        door = await front(hanging, other)
+        probing = asyncio.create_task(door.router.probe())
+        try:
+            async with asyncio.timeout(5.0):
+                while "e1" not in door.router.health.down:  # noqa: ASYNC110 - health has no event
+                    await asyncio.sleep(0.01)
+                other.fails_with = None
+                while "e1" in door.router.health.down:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            end.set()
+            probing.cancel()
+
+
+async def test_an_engine_is_let_go_when_its_client_leaves_before_the_reply(front: MakeFront) -> None:
+    engine, begun, let_go = Upstream(), asyncio.Event(), asyncio.Event()
+
+    async def answers_never(request: Request) -> Response:
+        await request.body()
+        begun.set()
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        let_go.set()
+        return Response()
+
+    engine.chat = answers_never  # type: ignore[method-assign]
+    port = free_port()
+    async with engine.serving(), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        door = await front(engine)
+        async with serving(door.router.application(), port):
+            asked = asyncio.create_task(client.post("/v1/chat/completions", json={}))
+            await begun.wait()
+            asked.cancel()
+            try:
+                await asyncio.wait_for(let_go.wait(), 5.0)
+            finally:
+                await door.router.close()
+    assert door.router.counts["retries"] == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/%2e%2e/health", "/v1/%252e%252e/health", "/v1/models/%2e%2e/%2e./health"])
+async def test_no_path_leads_out_of_what_users_may_ask(front: MakeFront, upstream: Upstream, path: str) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        answer = await door.client.get(path)
+    assert answer.status_code == 404
+    assert "must not hold '..'" in answer.json()["error"]["message"]
 
 
 async def test_a_request_that_the_engine_refuses_is_not_retried(front: MakeFront) -> None:

@@ -73,6 +73,18 @@ def test_before_any_release_every_engine_may_serve() -> None:
     assert pool(Served(), Arm.STABLE, ENGINES) == ENGINES
 
 
+def test_a_router_that_knows_of_no_release_yet_asks_stables_engines_first() -> None:
+    stables = {"a", "b"}
+    firsts = {order(f"s{n}", Assignment(), Served(), ENGINES, Health(), stables)[0] for n in range(50)}
+    assert firsts == stables
+    assert order("s1", Assignment(), Served(), ENGINES, Health(stables), stables)[0] == "c", (
+        "users are served all the same"
+    )
+    idle = replace(SERVED, state=TrialState.REJECTED, engines=dict.fromkeys(ENGINES, 0))
+    firsts = {order(f"s{n}", Assignment(), idle, ENGINES, Health(), stables)[0] for n in range(50)}
+    assert firsts == set(ENGINES)
+
+
 def test_a_session_goes_to_its_own_arm_first_and_stays_on_one_engine() -> None:
     firsts = {f"s{n}": order(f"s{n}", STABLE, SERVED, ENGINES, Health())[0] for n in range(100)}
     assert set(firsts.values()) == {"a", "b"}
