@@ -1,8 +1,9 @@
 """The front door: session-sticky arms, streaming pass-through, and retries before the first byte.
 
 A request is read whole, given an identity and an arm, and sent to the best engine. Until the first byte of the reply
-has gone out, a failed engine costs the user nothing but time: the request goes to the next one, under the same trace
-id. Replies pass through as they come; the router never parses them.
+has gone out, a failed engine costs the user nothing but time: the request goes to the next one. Each attempt has a
+trace id of its own: what an engine captured before it failed is no part of the reply that the user gets. Replies pass
+through as they come; the router never parses them.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote
@@ -160,6 +162,9 @@ class Router:
                 identity.session_id, identity.assignment, self.served, tuple(self._slots), self.health, self._stables
             )
             for name in engines:
+                if tried:
+                    identity = replace(identity, trace_id=headers.new_trace(identity.session_id))
+                    _tell(identity)
                 try:
                     return await self._attempt(self._slots[name], request, identity, body, is_last=deadline.passed())
                 except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:

@@ -62,7 +62,7 @@ async def test_a_dead_engine_costs_the_user_nothing_while_another_lives(front: M
     assert door.router.health.down == {"e0"}
 
 
-async def test_an_engine_that_answers_500_is_left_for_another_under_the_same_trace(front: MakeFront) -> None:
+async def test_an_engine_that_answers_500_is_left_for_another_under_a_trace_of_its_own(front: MakeFront) -> None:
     broken, good = Upstream(), Upstream()
     broken.fails_with = 500
     async with broken.serving(), good.serving():
@@ -71,7 +71,9 @@ async def test_an_engine_that_answers_500_is_left_for_another_under_the_same_tra
     assert {answer.status_code for answer in answers} == {200}
     tried = {seen[headers.TRACE] for seen in broken.seen}
     assert tried
-    assert tried <= {seen[headers.TRACE] for seen in good.seen}
+    assert tried.isdisjoint(seen[headers.TRACE] for seen in good.seen), "ingest keeps the first trace of an id"
+    assert [answer.headers[headers.TRACE] for answer in answers] == [seen[headers.TRACE] for seen in good.seen]
+    assert [seen[headers.SESSION] for seen in good.seen] == [f"s{n}" for n in range(12)]
 
 
 async def test_until_the_router_knows_what_is_released_no_user_meets_a_candidates_engine(front: MakeFront) -> None:
