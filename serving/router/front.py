@@ -27,7 +27,7 @@ from starlette.types import Send
 
 from infra import telemetry
 from infra.config import EngineSlot, RouterConfig
-from infra.lifecycle import Deadline
+from infra.lifecycle import Deadline, backoff_s
 from infra.telemetry import metrics, names
 from ingest.privacy.intake import Intake
 from ingest.records.events import Arm, Assignment
@@ -51,6 +51,8 @@ _NOT_ON = _HOP_BY_HOP | {*headers.FROM_ROUTER, headers.USER, "authorization", "a
 _NOT_TRACED_ON = _NOT_ON | OWN_WORDS
 _TRY_ANOTHER = frozenset({500, 502, 503, 504})
 _FAILED_AT_IT = 500
+_AGAIN_S = 0.2
+_FAILED_AGAIN_S = 4.0  # each attempt that failed in the middle of its work may leave a trace
 _PROBE_EVERY_S = 1.0
 
 
@@ -157,7 +159,9 @@ class Router:
         deadline = Deadline.after(self._config.retry_for_s)
         last = "no engine answers"
         tried = 0
+        waits = backoff_s(_AGAIN_S, _FAILED_AGAIN_S)
         while True:
+            wait_s = _AGAIN_S
             engines = order(
                 identity.session_id, identity.assignment, self.served, tuple(self._slots), self.health, self._stables
             )
@@ -171,6 +175,8 @@ class Router:
                     last = f"{name} {_told(exc)}"
                     if not isinstance(exc, _FailedAtIt):
                         self._note(name, is_up=False)
+                    elif wait_s == _AGAIN_S:
+                        wait_s = next(waits)
                 tried += 1
                 telemetry.current().set_attribute(names.RETRIES, tried)
                 self.counts["retries"] += 1
@@ -180,7 +186,7 @@ class Router:
                 return Refused(503, "the engines are starting: GET /health answers 200 once one is up").response()
             if deadline.passed():
                 break
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(min(wait_s, deadline.left_s()))
         self.counts["failed"] += 1
         telemetry.count(metrics.FAILED, 1, {names.CAUSE: Failed.NO_ENGINE.value})
         logger.error("trace %s failed after %d attempts: %s", identity.trace_id, tried, last)

@@ -96,6 +96,17 @@ async def test_a_request_that_every_engine_fails_at_takes_no_engine_from_others(
         assert door.router.trouble == "" and door.router.health.down == set()
 
 
+async def test_a_request_that_engines_fail_at_is_asked_again_less_and_less_often(
+    front: MakeFront, upstream: Upstream
+) -> None:
+    upstream.fails_with = 500
+    async with upstream.serving():
+        door = await front(upstream, retry_for_s=3.0)
+        door.router._is_starting = False
+        assert (await door.chat()).status_code == 500
+    assert len(upstream.seen) <= 6, "15 times, were it asked every fifth of a second"
+
+
 async def test_an_engine_behind_a_proxy_that_does_not_reach_it_is_down(front: MakeFront) -> None:
     away, good = Upstream(), Upstream()
     away.fails_with = 503
