@@ -122,7 +122,8 @@ def make_batch(
     shares = [share.times(compared.importance.get(number, 1.0)) for number, share in enumerate(shares)]
     counts, pulls = _counts(shares, alike, owners, config)
     of_single = [0.0 if number in compared.values else count for number, count in enumerate(counts)]
-    found = advantages(baselines, columns, len(turns), config.baselines, of_single) if any(of_single) else of_single
+    of = _trajectories(owned)
+    found = advantages(baselines, columns, len(turns), config.baselines, of_single, of) if any(of_single) else of_single
     values = [compared.values.get(number, x) for number, x in enumerate(found)]
     hint = config.loss.hint_weight * config.loss.max_hint_gap
     sizes = [abs(x) + (hint if turn.is_corrected else 0.0) for turn, x in zip(turns, values, strict=True)]
@@ -154,6 +155,12 @@ def _in_groups(owned: Sequence[tuple[Item, EligibleTurn]]) -> InGroups:
         found.append(grouped(item.group, numbers, [turn.parts for turn in item.eligible], item.spec))
     groups = [one for one in found if one is not None]
     return in_groups(groups, len(found) - len(groups))
+
+
+def _trajectories(owned: Iterable[tuple[Item, EligibleTurn]]) -> list[int]:
+    """A number of its own for each trajectory, by turn."""
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(id(item), len(numbers)) for item, _ in owned]
 
 
 @dataclass(frozen=True)

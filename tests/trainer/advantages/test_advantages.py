@@ -94,8 +94,44 @@ def test_an_empty_batch_has_no_advantages() -> None:
     assert advantages(Baselines(), [], 0) == []
 
 
-def test_a_turn_that_is_the_whole_batch_has_advantage_zero() -> None:
+def test_a_turn_that_is_the_whole_batch_is_zero_where_its_parts_are_new() -> None:
     assert advantages(Baselines(), [column("thumb", [0], [1.0]), column("recall", [0], [0.2])], 1) == [0.0]
+
+
+@pytest.mark.parametrize(("reward", "advantage"), [(1.0, 1 / sqrt(0.21) * 0.3), (0.0, -0.7 / sqrt(0.21)), (0.7, 0.0)])
+def test_a_turn_that_is_the_whole_batch_is_measured_by_what_its_key_earned_before(
+    reward: float, advantage: float
+) -> None:
+    # b = .7: the deviation is sqrt(.7 * .3), whatever the part's weight
+    for weight in (1.0, 0.25):
+        found = advantages(tops(thumb=0.7), [column("thumb", [0], [reward], weight)], 1)
+        assert found == pytest.approx([advantage])
+
+
+def test_parts_of_a_lone_turn_are_averaged_by_their_weights() -> None:
+    # (1 - .5) / .5 = 1 and (.5 - .8) / .4 = -.75: (1 + .5 * -.75) / 1.5
+    expected = tops(thumb=0.5, tone=0.8)
+    found = advantages(expected, [column("thumb", [0], [1.0]), column("tone", [0], [0.5], weight=0.5)], 1)
+    assert found == pytest.approx([(1.0 - 0.375) / 1.5])
+
+
+def test_what_was_always_alike_makes_no_lone_turn_pull_more_than_four_deviations() -> None:
+    assert advantages(tops(thumb=1.0), [column("thumb", [0], [0.0])], 1) == pytest.approx([-4.0])
+
+
+def test_turns_of_one_trajectory_are_not_measured_against_each_other_alone() -> None:
+    of_one = [column("thumb", range(3), [1.0, 1.0, 1.0])]
+    assert advantages_of(tops(thumb=0.5), of_one, 3, OWN, None, [7, 7, 7]) == pytest.approx([1.0] * 3)
+    of_two = [column("thumb", range(3), [1.0, 1.0, 0.0])]
+    found = advantages_of(tops(thumb=0.5), of_two, 3, OWN, None, [7, 7, 8])
+    assert found == pytest.approx(whiten([0.5, 0.5, -0.5]), abs=1e-4)
+
+
+def test_a_known_part_that_one_turn_alone_has_is_measured_by_what_it_earned_before() -> None:
+    # thumb whitens to 1, -1, 1, -1 ; recall (1 - .5) / .5 = 1 for the third ; sums 1, -1, 2, -1
+    columns = [column("thumb", range(4), [1.0, 0.0, 1.0, 0.0]), column("recall", [2], [1.0])]
+    found = advantages(tops(thumb=0.5, recall=0.5), columns, 4)
+    assert found == pytest.approx(whiten([1.0, -1.0, 2.0, -1.0]), abs=1e-4)
 
 
 def test_with_one_part_a_turn_is_its_surprise_whitened_once_whatever_the_weight() -> None:
@@ -127,7 +163,7 @@ def test_a_part_that_a_turn_lacks_says_neither_good_nor_bad() -> None:
     assert found == pytest.approx([x / sqrt(2.5) for x in (2.0, -2.0, 1.0, -1.0)], abs=1e-4)
 
 
-def test_a_part_that_one_turn_alone_has_moves_nothing_in_this_batch() -> None:
+def test_a_new_part_that_one_turn_alone_has_moves_nothing_in_this_batch() -> None:
     thumb = column("thumb", range(4), [1.0, 0.0, 1.0, 0.0])
     both = advantages(Baselines(), [thumb, column("recall", [2], [0.9])], 4)
     assert both == advantages(Baselines(), [thumb], 4)
