@@ -13,7 +13,8 @@ that has annealed away is gone, not small. The session's value is the mean over 
 Side turns are served, never trained: they get none.
 
 A replay has no user: scorers that need one are not asked of it, and what nothing scored is unscored whatever silence is
-worth. A user's turn that may be replayed also tells its parts without those scorers, so that both can be compared.
+worth. The turn of a user's session that may be replayed also tells its parts as a replay has them, so that both can be
+compared: without those scorers, and without credit, for a replay ends its conversation.
 """
 
 import logging
@@ -34,6 +35,7 @@ from ingest.records.events import (
     about,
     content_id,
 )
+from ingest.sessions.resettable import resettable
 from rewards import credit
 from rewards.scorers import AnyScorer, BatchScorer, Outcome, Scored, Scorer, Unscored, kinds_of, needs_user
 from rewards.spec import ComponentSpec, Scoring
@@ -124,7 +126,7 @@ def reward(
                 kind=turn.kind,
                 value=silent if values[turn.trace_id] is None else values[turn.trace_id],
                 parts=parts[turn.trace_id],
-                alone=alone,
+                alone=alone.get(turn.trace_id),
             )
             for turn in trajectory.turns
             if turn.trace_id in values
@@ -185,14 +187,19 @@ def _is_replay(trajectory: Trajectory) -> bool:
     return trajectory.assignment is not None and trajectory.assignment.replay_of is not None
 
 
-def _alone(scoring: Scoring, trajectory: Trajectory, components: Sequence[Component]) -> tuple[Part, ...] | None:
-    """The parts of a turn that may be replayed, without scorers that need a user: of a session's only turn."""
-    if len(trajectory.turns) != 1 or trajectory.held_out or _is_replay(trajectory):
-        return None
+def _alone(scoring: Scoring, trajectory: Trajectory, components: Sequence[Component]) -> dict[str, tuple[Part, ...]]:
+    """By trace id, the parts of the turn that may be replayed, if one may: its own scores that need no user."""
+    turn = resettable(trajectory)
+    if turn is None:
+        return {}
     named = zip(scoring.spec.components, scoring.components, strict=True)
     left_out = {part.name for part, scorer in named if needs_user(scorer)}
-    found = _parts(scoring, trajectory, [one for one in components if one.name not in left_out])
-    return found.get(trajectory.turns[0].trace_id)
+    own = {
+        one.name: one.value
+        for one in components
+        if one.trace_id == turn.trace_id and one.value is not None and one.name not in left_out
+    }
+    return {turn.trace_id: _parts_of(scoring.spec.components, turn, own)}
 
 
 def _parts_of(specs: Sequence[ComponentSpec], turn: Turn, values: Mapping[str, float]) -> tuple[Part, ...]:

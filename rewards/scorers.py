@@ -7,7 +7,7 @@ guardrail from a reward component.
 
 A scorer that is only about turns of some kind says so: `kinds: ClassVar = frozenset({TurnKind.SUMMARY})`. Without it,
 it is asked about main and summary turns; nobody is asked about side turns. One that scores what a user did or did not
-do says `needs_user: ClassVar = True`: of a replay, which no user ever saw, it is not asked.
+do, or reads any later turn, says `needs_user: ClassVar = True`: of a replay, which no user ever saw, it is not asked.
 """
 
 import dataclasses

@@ -64,7 +64,8 @@ class VersionSpan(Frozen):
 class Group(Frozen):
     """The answers to one prompt that the replay lane asks for: `size` of them, all turns of one session.
 
-    `propensity` is the probability with which the lane chose the prompt, as its trace, the anchor, turned out.
+    `propensity` is the probability with which the lane chose the prompt, as its trace, the anchor, turned out; of
+    several turns of a session any could have been its anchor, which this does not count.
     `anchor` is what components that need no user gave that trace under the reward spec `spec`, by component.
     """
 
@@ -356,14 +357,16 @@ class TurnReward(Frozen):
 
     The trainer normalises each part on its own before it sums them, so it reads `parts`; records of version 1 have
     none, and their `value` is the only part. `alone` are the parts as they would be without what only a user could
-    say, which a replay of the turn's prompt can be compared by.
+    say, and without credit, which a replay of the turn's prompt can be compared by.
     """
 
     trace_id: str
     kind: TurnKind = TurnKind.MAIN
     value: float | None
     parts: tuple[Part, ...] = ()
-    alone: tuple[Part, ...] | None = Field(None, description="none: not told, as where a session had several turns")
+    alone: tuple[Part, ...] | None = Field(
+        None, description="none: it cannot be asked again, or another turn of its session is"
+    )
 
 
 class Source(Frozen):

@@ -33,6 +33,7 @@ from ingest.records.events import (
     Trajectory,
     TrialState,
     key_of,
+    session_key,
 )
 from ingest.sessions.assemble import Assembler
 from ingest.store.versions import VersionStore
@@ -111,6 +112,14 @@ class Taught:
         (folder / "model.safetensors").write_text("[1]")
 
 
+def said_before(number: int) -> list[dict[str, str]]:
+    """The messages of turn `number` of a session in which every answer was the same."""
+    said = [{"role": "user", "content": "question 0"}]
+    for n in range(1, number + 1):
+        said += [{"role": "assistant", "content": LONG}, {"role": "user", "content": f"question {n}"}]
+    return said
+
+
 class World:
     """The log and the stages, by hand."""
 
@@ -146,6 +155,15 @@ class World:
                 messages = [{"role": "user", "content": f"question {number}"}]
                 body = {"model": "small", "messages": messages, "user": "u", "seed": 7, "stream": False, **more}
                 whose = of_user(f"s-{number}", f"user-{number}") | ({} if consents else {headers.CONSENT: "no"})
+                (await client.post(url, json=body, headers=whose)).raise_for_status()
+
+    async def talk_on(self, num_turns: int) -> None:
+        """A user has one session of several turns."""
+        url = f"http://127.0.0.1:{self.engine.slot.port}/v1/chat/completions"
+        async with httpx.AsyncClient() as client:
+            for number in range(num_turns):
+                body = {"model": "small", "messages": said_before(number), "stream": False}
+                whose = of_user("s-long", "user-0") | {headers.TRACE: f"{session_key('s-long')}-{number}"}
                 (await client.post(url, json=body, headers=whose)).raise_for_status()
 
     def flow(self, waits_s: float) -> None:
@@ -322,11 +340,42 @@ async def test_of_who_was_erased_meanwhile_nothing_is_asked(world: World, monkey
     assert {body["messages"][-1]["content"] for body in world.engine.replays} == {"question 0", "question 2"}
 
 
-@pytest.mark.parametrize("more", [{"temperature": 0}, {"tools": [{"type": "function", "function": {"name": "f"}}]}])
-async def test_what_chance_does_not_answer_or_a_tool_may_is_not_asked_again(world: World, more: dict[str, Any]) -> None:
-    await world.talk(1, **more)
+async def test_what_chance_does_not_answer_is_not_asked_again(world: World) -> None:
+    await world.talk(1, temperature=0)
     world.flow(waits_s=100.0)
     assert await world.ended() == {End.GONE: 1} and world.engine.replays == []
+
+
+async def test_what_a_tool_may_answer_is_not_drawn_and_costs_no_budget(world: World) -> None:
+    await world.talk(1, tools=[{"type": "function", "function": {"name": "f"}}])
+    world.flow(waits_s=100.0)
+    assert world.lane.picks.take(0, world.now) is None
+
+
+async def test_a_session_of_several_turns_is_set_back_to_one_of_them_and_goes_no_further(world: World) -> None:
+    await world.talk_on(num_turns=4)
+    world.engine.num = SIZE
+    world.flow(waits_s=100.0)
+    await world.replay()
+    world.flow(waits_s=0.0)
+    traces = world.traces()
+    replays = [trace for trace in traces.values() if trace.assignment.replay_of]
+    (anchor,) = {str(trace.assignment.replay_of) for trace in replays}
+    number = int(anchor.rsplit("-", 1)[1])
+    assert number > 0  # its trace holds but its own message
+    assert [body["messages"] for body in world.engine.replays] == [said_before(number)] * SIZE
+    (group,) = world.rewards()
+    assert [turn.value for turn in group.turns] == [1.0, 0.0, 0.0]
+
+    inbox = Inbox(world.log, {}, ())
+    for _ in range(2):
+        inbox.poll(0.0)
+    inbox.close()
+    batch = make_batch(inbox.items, Baselines(), world.config.trainer, step=0)
+    assert batch.groups == {Shape.COMPARED: 1, Shape.ALIKE: 0, Shape.ALONE: 0}
+    assert [turn.trace_id for turn in batch.turns if turn.trace_id in batch.replays] == list(group.trace_ids)
+    # an anchor of 1, which counts 1: 1 - 1 / 3, 0 - 2 / 3, 0 - 2 / 3, whose squares are alike
+    assert [batch.advantages[name] for name in group.trace_ids] == pytest.approx([1.0, -1.0, -1.0], abs=1e-4)
 
 
 async def test_an_engine_that_is_busy_or_stumbles_is_asked_again_until_the_group_is_whole(world: World) -> None:

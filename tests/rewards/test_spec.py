@@ -122,8 +122,24 @@ def test_a_turn_alone_in_its_session_tells_what_it_is_worth_without_its_user(
 def test_what_will_not_be_replayed_does_not_tell_what_it_is_worth_alone(
     make_turn: MakeTurn, make_trajectory: MakeTrajectory
 ) -> None:
-    for one in (make_trajectory(make_turn(0), make_turn(1)), make_trajectory(held_out=True)):
+    for one in (make_trajectory(make_turn(0, tools="[{}]"), make_turn(1)), make_trajectory(held_out=True)):
         assert {turn.alone for turn in evaluate(scoring(THUMB, SHORT), one, at=0.0).turns} == {None}
+
+
+def test_of_several_turns_one_tells_what_a_replay_of_it_would_earn_which_is_the_end_of_its_conversation(
+    make_turn: MakeTurn, make_trajectory: MakeTrajectory, make_thumb: MakeThumb
+) -> None:
+    """Whatever credit makes of later turns' scores."""
+    long = "one two three four five six"
+    for replies in (("two words", "two words", long), (long, long, "two words")):
+        turns = [make_turn(n, reply=reply, parent=f"t{n - 1}" if n else None) for n, reply in enumerate(replies)]
+        session = make_trajectory(*turns, feedback=(make_thumb(0.0),))
+        spec = scoring(THUMB, SHORT | {"credit": "chain"})
+        told = [turn for turn in evaluate(spec, session, at=0.0).turns if turn.alone is not None]
+        (one,) = [turn for turn in turns if turn.trace_id == told[0].trace_id]
+        replay = make_trajectory(one, assignment=Assignment(replay_of="k-0", group=Group(size=2, propensity=0.1)))
+        assert len(told) == 1 and one is not turns[-1]
+        assert [turn.parts for turn in evaluate(spec, replay, at=0.0).turns] == [told[0].alone]
 
 
 def test_side_turns_take_no_part(make_turn: MakeTurn, make_trajectory: MakeTrajectory) -> None:

@@ -7,10 +7,11 @@ from infra.errors import ErasedError
 from ingest.log.protocol import EventLog
 from ingest.log.trajectories import trajectory_at
 from ingest.records.events import Arm, Assignment, Group, Trajectory, TurnKind
+from ingest.sessions.resettable import resettable
 from serving import headers
 from serving.headers import Identity
 from serving.rollout.lane.picking import Anchor
-from serving.rollout.replay.prompts import HTTP_OK, Prompt, request_of
+from serving.rollout.replay.prompts import Prompt, request_of
 
 _TOOLS = ("tools", "functions")
 _SAME_AGAIN = "seed"
@@ -29,8 +30,8 @@ class Asked:
 def read(log: EventLog, anchor: Anchor, model: str) -> Asked | None:
     """The request as its user made it, without a seed: the same length, temperature and all.
 
-    `None` where it can be read no longer, as of somebody who was erased, or must not be asked again: it offers or used
-    tools, had something redacted, failed, or was to be answered without any chance.
+    `None` where it can be read no longer, as of somebody who was erased, or must not be asked again: its session cannot
+    be set back to it (`ingest.sessions.resettable`), or it was to be answered without any chance.
 
     Raises:
         LogError: the log does not answer.
@@ -50,14 +51,10 @@ def read(log: EventLog, anchor: Anchor, model: str) -> Asked | None:
 
 
 def _prompt(trajectory: Trajectory, anchor: Anchor) -> Prompt | None:
-    if [turn.trace_id for turn in trajectory.turns] != [anchor.trace_id] or trajectory.held_out:
+    turn = resettable(trajectory)
+    if turn is None or turn.trace_id != anchor.trace_id or turn.offset is None or trajectory.partition is None:
         return None
-    (turn,) = trajectory.turns
-    if turn.kind is not TurnKind.MAIN or turn.status != HTTP_OK or turn.is_altered or turn.tools or turn.tool_calls:
-        return None
-    if turn.offset is None or trajectory.partition is None or any(message.tool_calls for message in turn.messages):
-        return None
-    offsets = {turn.trace_id: turn.offset}
+    offsets = {each.trace_id: each.offset for each in trajectory.turns if each.offset is not None}
     return Prompt(turn.trace_id, trajectory.tenant, trajectory.user, trajectory.consent, trajectory.partition, offsets)
 
 

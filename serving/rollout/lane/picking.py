@@ -1,7 +1,8 @@
 """Which prompts are asked again. Pure.
 
-A prompt can be: its session was one turn, may train, was scored by something that needs no user, and was answered by
-the version that is stable now, so that its answer and its replays are of one policy. It is drawn with propensity
+A prompt can be: its session may train and be set back to it (`ingest.sessions.resettable`, which names one turn of a
+session), it was scored by something that needs no user, and all of the session was answered by the version that is
+stable now, so that its answer and its replays are of one policy. It is drawn with propensity
 
     q = share x max(FLOOR, 2 sqrt(p (1 - p))),    p = (its own outcome + its tenant's mean before it) / 2
 
@@ -20,7 +21,7 @@ from hashlib import blake2b
 from math import fsum, sqrt
 
 from infra.config import LaneConfig
-from ingest.records.events import Arm, Part, Reward, Source, TurnKind
+from ingest.records.events import Arm, Part, Reward, Source
 
 SALT = "onstream replay lane"
 FLOOR = 0.2
@@ -36,7 +37,7 @@ class Draw(StrEnum):
 
     DRAWN = "drawn"
     NOT_DRAWN = "not drawn"
-    NOT_ONE_TURN = "not a session of one turn"
+    NOT_RESETTABLE = "no turn that its session can be set back to"
     NEEDS_USER = "scored by users alone"
     NEVER_TRAINS = "held out, a replay or revised"
     OTHER_VERSION = "answered by another version"
@@ -92,14 +93,14 @@ class Picks:
 
     def offer(self, reward: Reward, stable: int | None) -> Draw:
         """Look at one more reward, and keep its prompt if it is drawn."""
-        alone = _alone(reward, stable)
-        if isinstance(alone, Draw):
-            return alone
+        found = _alone(reward, stable)
+        if isinstance(found, Draw):
+            return found
+        trace_id, alone = found
         outcome = fsum(part.weight * part.value for part in alone) / fsum(part.weight for part in alone)
         mean = self._expected.setdefault(reward.tenant, _Mean())
         q = propensity(outcome, mean.value, self.config.share)
         mean.add(outcome)
-        (trace_id,) = reward.trace_ids
         if coin(trace_id) >= q:
             return Draw.NOT_DRAWN
         assert reward.source is not None
@@ -127,13 +128,15 @@ class Picks:
         return None
 
 
-def _alone(reward: Reward, stable: int | None) -> tuple[Part, ...] | Draw:
-    """What a prompt's replays can be compared by, or why it is not asked again."""
+def _alone(reward: Reward, stable: int | None) -> tuple[str, tuple[Part, ...]] | Draw:
+    """The turn that can be asked again and what its replays can be compared by, or why there is none."""
     given = reward.assignment
     if reward.held_out or reward.revision > 1 or given is None or given.replay_of is not None:
         return Draw.NEVER_TRAINS
-    if len(reward.trace_ids) != 1 or len(reward.turns) != 1 or reward.turns[0].kind is not TurnKind.MAIN:
-        return Draw.NOT_ONE_TURN
     if reward.versions != (stable,) or given.arm is not Arm.STABLE:
         return Draw.OTHER_VERSION
-    return reward.turns[0].alone or Draw.NEEDS_USER
+    told = [(turn.trace_id, turn.alone) for turn in reward.turns if turn.alone is not None]
+    if not told:
+        return Draw.NOT_RESETTABLE
+    trace_id, alone = told[0]
+    return (trace_id, alone) if alone else Draw.NEEDS_USER

@@ -1,25 +1,32 @@
 """What of an anchor is asked again, and what never is."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from replayed import trace, trajectory, turn
+from replayed import hold_out, trace, trajectory, turn
 
 from ingest.log import reader, topics
 from ingest.log.memory import InMemoryLog
-from ingest.records.events import ChatMessage, Consent, Source, ToolCall, TurnKind, session_key
+from ingest.records.events import ChatMessage, Consent, Source, ToolCall, Trajectory, TurnKind, session_key
+from ingest.sessions.resettable import resettable
 from serving.rollout.lane import anchors
 from serving.rollout.lane.picking import Anchor
 
 CALLED = ToolCall(name="read", arguments="{}")
 
 
+def a_log() -> InMemoryLog:
+    log = InMemoryLog()
+    log.create(topics.specs(partitions=1, retention_s=1e9))
+    return log
+
+
 def asked(
     request: dict[str, Any] | None = None, of_turn: dict[str, Any] | None = None, **of_session: Any
 ) -> anchors.Asked | None:
     """What is read of a session of one turn, which lies on a log."""
-    log = InMemoryLog()
-    log.create(topics.specs(partitions=1, retention_s=1e9))
+    log = a_log()
     whole = trace("s")
     whole = whole.model_copy(update={"request": whole.request | (request or {})})
     receipt = reader.send(log, topics.TRACES, session_key("s"), whole)
@@ -61,13 +68,28 @@ def test_a_request_for_no_chance_or_for_tools_is_not_made_again(request_: dict[s
     assert asked(request_) is None
 
 
+def test_a_later_turn_is_asked_with_all_that_was_said_before_it_though_its_trace_holds_the_rest_alone() -> None:
+    log = a_log()
+    whole = hold_out(log, "later", num_turns=5, held_out=False)
+    (made,) = reader.replay(log, topics.TRAJECTORIES, Trajectory)
+    turn = resettable(made)
+    assert turn is not None
+    number = [one.trace_id for one in whole].index(turn.trace_id)
+    assert number > 0
+    anchor = Anchor(turn.trace_id, Source(partition=0, offset=0), 0, {"brevity": 0.5}, "x@1", 0.25, "user u", 0.0)
+    found = anchors.read(log, anchor, "m")
+    assert found is not None and found.body["messages"] == whole[number].request["messages"]
+    assert len(found.body["messages"]) == number + 1
+    others = [replace(anchor, trace_id=one.trace_id) for one in whole if one.trace_id != turn.trace_id]
+    assert [anchors.read(log, other, "m") for other in others] == [None] * 4
+
+
 def test_a_session_that_is_held_out_by_now_is_not_asked_again() -> None:
     assert asked(held_out=True) is None
 
 
 def test_what_the_log_keeps_no_longer_is_not_asked_again() -> None:
-    log = InMemoryLog()
-    log.create(topics.specs(partitions=1, retention_s=1e9))
+    log = a_log()
     gone = Anchor("k-0", Source(partition=0, offset=7), 0, {}, "x@1", 0.25, "user u", 0.0)
     assert anchors.read(log, gone, "m") is None
 

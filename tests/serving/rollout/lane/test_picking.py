@@ -77,14 +77,14 @@ def test_a_share_of_the_prompts_is_drawn_the_same_by_everybody() -> None:
         ({"assignment": None}, Draw.NEVER_TRAINS),
         ({"assignment": Assignment(trial=1, replay_of="k-9")}, Draw.NEVER_TRAINS),
         ({"assignment": Assignment(replay_of="k-9", group=Group(size=2, propensity=0.1))}, Draw.NEVER_TRAINS),
-        ({"trace_ids": ("k-0", "k-1"), "turns": (turn("k-0"), turn("k-1"))}, Draw.NOT_ONE_TURN),
-        ({"trace_ids": ("k-0", "side")}, Draw.NOT_ONE_TURN),
-        ({"turns": (turn(kind=TurnKind.SUMMARY),)}, Draw.NOT_ONE_TURN),
+        ({"trace_ids": ("k-0", "k-1"), "turns": (turn("k-0"), turn("k-1"))}, Draw.NOT_RESETTABLE),
+        ({"turns": (turn(kind=TurnKind.SUMMARY),)}, Draw.NOT_RESETTABLE),
         ({"versions": (2,)}, Draw.OTHER_VERSION),
         ({"versions": (2, 3)}, Draw.OTHER_VERSION),
         ({"assignment": Assignment(arm=Arm.CANDIDATE, trial=3)}, Draw.OTHER_VERSION),
         ({"turns": (turn(alone=()),)}, Draw.NEEDS_USER),
-        ({"turns": (turn(),)}, Draw.NEEDS_USER),
+        ({"turns": (turn(),)}, Draw.NOT_RESETTABLE),
+        ({"trace_ids": ("k-0", "k-1"), "turns": (turn("k-0"), turn("k-1", alone=()))}, Draw.NEEDS_USER),
     ],
 )
 def test_what_cannot_be_compared_or_must_not_train_is_not_asked_again(fields: dict[str, Any], draw: Draw) -> None:
@@ -98,6 +98,16 @@ def test_an_anchor_carries_what_needs_no_user_and_nothing_else() -> None:
     assert picks.offer(reward(value=0.5), 3) is Draw.DRAWN
     anchor = picks.take(3, 101.0)
     assert anchor is not None and (dict(anchor.parts), anchor.spec) == ({"brevity": 0.5}, "x@1")
+
+
+def test_of_a_session_of_several_turns_the_one_that_may_be_asked_again_is_drawn() -> None:
+    picks = Picks(ALL)
+    alone = (Part(name="brevity", weight=1.0, value=0.25),)
+    turns = (turn("k-0"), turn("k-1", alone=alone), turn("k-2", kind=TurnKind.SUMMARY))
+    assert picks.offer(reward(trace_ids=("k-0", "k-1", "side", "k-2"), turns=turns), 3) is Draw.DRAWN
+    anchor = picks.take(3, 101.0)
+    assert anchor is not None and (anchor.trace_id, dict(anchor.parts)) == ("k-1", {"brevity": 0.25})
+    assert picks.take(3, 101.0) is None
 
 
 def test_the_newest_is_asked_first_and_each_once() -> None:
