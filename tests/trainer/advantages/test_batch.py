@@ -156,6 +156,36 @@ def test_the_turns_of_a_trajectory_count_one_together_however_many_they_are(rewa
             assert sum(batch.fairness.counts[:2]) == pytest.approx(batch.fairness.counts[2])
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("weight", [TrajectoryWeight.TURNS, TrajectoryWeight.TOKENS])
+def test_any_trajectories_count_alike_together_and_turning_one_into_many_turns_moves_no_other(
+    reward_of: RewardOf, seed: int, weight: TrajectoryWeight
+) -> None:
+    rng = random.Random(seed)
+    config = CONFIG.model_copy(
+        update={"trajectory_weight": weight, "near_duplicate_from": 1.0, "max_user_share": 1.0, "max_tenant_share": 1.0}
+    )
+    values = [rng.random() for _ in range(8)]
+    found = []
+    for _ in range(2):
+        lengths = [rng.randint(1, 9) for _ in values]
+        rewards = [
+            reward_of(f"s{n}", [value] * num, token=100 * (n + 1))
+            for n, (value, num) in enumerate(zip(values, lengths, strict=True))
+        ]
+        batch = batch_of(items_of(*rewards), config=config)
+        numbers = [turn.trace_id.rsplit("-", 1)[0] for turn in batch.turns]
+        counts: dict[str, float] = dict.fromkeys(numbers, 0.0)
+        pulls: dict[str, float] = dict.fromkeys(numbers, 0.0)
+        for turn, name, count in zip(batch.turns, numbers, batch.fairness.counts, strict=True):
+            counts[name] += count
+            pulls[name] += batch.advantages[turn.trace_id]
+        assert list(counts.values()) == pytest.approx([max(counts.values())] * len(values))
+        found.append([pull / max(map(abs, pulls.values())) for pull in pulls.values()])
+    # turns here are of two tokens each, so a trajectory pulls as its outcome is worth, however many turns it took
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
 def test_a_long_trajectory_says_no_more_than_a_short_one_of_what_is_normal(reward_of: RewardOf) -> None:
     """Eight turns of 1 and one of 0: the part's mean is a half, so both are as far from it."""
     batch = batch_of(items_of(reward_of("s1", [1.0] * 8), reward_of("s2", [0.0])))
