@@ -106,6 +106,7 @@ def _decide(log: InMemoryLog, trainer: Trainer) -> None:
     if candidate is None or not candidate.is_published or not (is_full or _is_read(log, trainer)):
         return
     if candidate.version not in {release.candidate for release in replay(log, topics.RELEASES, Release)}:
+        trainer._keeper.settle()  # a kill must not take back what the decision waited for
         state, stable = DECIDED.get(candidate.version, (TrialState.PROMOTED, candidate.version))
         _release(log, candidate=candidate.version, state=state, stable=stable)
 
