@@ -131,13 +131,13 @@ class VersionStore:
 
     def versions(self) -> list[int]:
         """Numbers of all versions, ascending. Folders that are named otherwise are none of ours."""
-        numbers = (path.rsplit("/", 2)[1].partition("-")[0] for path in self._manifests("*-*"))
+        numbers = (path.rsplit("/", 2)[1].partition("-")[0] for path in self._glob(f"*-*/{MANIFEST}"))
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def has(self, version: int) -> bool:
         """Whether there is such a version, as far as the store can be asked."""
         try:
-            return bool(self._manifests(f"{version:06d}-*"))
+            return bool(self._manifests(version))
         except StoreError:
             return False
 
@@ -155,7 +155,7 @@ class VersionStore:
 
     def _manifest(self, version: int) -> tuple[Version, bytes]:
         """A manifest, and the bytes that say it."""
-        found = self._manifests(f"{version:06d}-*")
+        found = self._manifests(version)
         if len(found) != 1:
             raise StoreError(f"version {version}: expected one manifest under {self._root}, found {len(found)}")
         with asked(f"version {version}: manifest {found[0]} is unreadable"):
@@ -168,10 +168,16 @@ class VersionStore:
             raise StoreError(f"version {version}: manifest {found[0]} is of another version, {manifest.folder}")
         return manifest, data
 
-    def _manifests(self, folder: str) -> list[str]:
+    def _manifests(self, version: int) -> list[str]:
+        """Of one version, without a look into the folders of all others."""
+        folders = self._glob(f"{version:06d}-*")
+        with asked(f"{self._root}/versions: not listed"):
+            return [path for one in folders for path in self._fs.ls(one, detail=False) if path.endswith(f"/{MANIFEST}")]
+
+    def _glob(self, what: str) -> list[str]:
         self._fs.invalidate_cache()  # object stores' listings are cached, and other processes publish
         with asked(f"{self._root}/versions: not listed"):
-            return list(self._fs.glob(f"{self._root}/versions/{folder}/{MANIFEST}"))
+            return list(self._fs.glob(f"{self._root}/versions/{what}"))
 
     def fetch(self, manifest: Version, into: Path) -> Path:
         """A verified local copy of a version, below `into`; one already there is verified, not copied.

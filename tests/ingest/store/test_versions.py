@@ -53,6 +53,18 @@ def test_a_manifest_names_its_parent_and_its_lineage(store: VersionStore, weight
     assert store.versions() == [1, 2]
 
 
+def test_a_version_is_found_without_a_look_into_the_folders_of_others(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    for version in (1, 2, 3):
+        publish(store, weights, version)
+    listed, own = set[str](), store._fs.ls
+    monkeypatch.setattr(store._fs, "ls", lambda path, **how: listed.add(Path(path).name[:8]) or own(path, **how))
+    assert store.read(2).version == 2
+    assert listed == {"versions", "000002-" + store.read(2).digest[:1]}
+
+
 def test_versions_are_listed_by_number_and_not_by_name(store: VersionStore, weights: Path) -> None:
     for version in (1_000_000, 2, 10):
         publish(store, weights, version)
