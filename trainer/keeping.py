@@ -40,7 +40,8 @@ from trainer.state import CandidateVersion, Making, State, Used, as_offsets, as_
 
 
 class Keeper:
-    """What outlives a process, and its doings. `now` is Unix time, `tasks` must never train."""
+    """What outlives a process, and its doings. `now` is Unix time, `tasks` must never train. `known` is what the next
+    checkpoint says of the release log."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Keeper:
         self._begun: Commit | None = None
         self._read_to: Positions | None = None
         self.state = self._checkpoints.read() or State()
+        self.known = self.state.known
         self.inbox = Inbox(
             log,
             self.state.positions,
@@ -199,6 +201,7 @@ class Keeper:
         self.settle()
         if state.stable_learner is None:
             state = state.model_copy(update={"loaded": state.base})
+        state = state.model_copy(update={"known": self.known})
         self._begun, self._read_to = self._checkpoints.begin(state, save), positions
         self.state = self._begun.state
         self.settle_if_ready()

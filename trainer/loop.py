@@ -59,7 +59,8 @@ class Trainer:
         self._inbox = self._keeper.inbox
         self._steps = Stepper(self._keeper, policy, config.trainer, now)
         self.phase = Phase.WAITING
-        self._releases = ReleaseFollower(log)
+        known = self._keeper.known
+        self._releases = ReleaseFollower(log, known=known if known and known.is_of(log) else None)
         self._settle_at = now() + SETTLE_S
         self.status: Mapping[str, object] = {"phase": self.phase.value}
         telemetry.observe(measured.TURNS_COLLECTED, lambda: self._inbox.num_eligible)
@@ -99,7 +100,9 @@ class Trainer:
     def tick(self) -> None:
         """Follow the release log, read, take a step when there are turns for one, and publish when it is time."""
         self._keeper.settle_if_ready()
-        self._follow(self._releases.poll(0.0))
+        served = self._releases.poll(0.0)
+        self._keeper.known = self._releases.known
+        self._follow(served)
         self._publish_owed(self._releases.served)
         if not self._can_step:
             self._read()

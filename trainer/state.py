@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from ingest.log.protocol import Positions
 from ingest.records.events import Fate, FateKind
+from ingest.store.releases import Known
 from trainer.advantages.baselines import Baselines
 from trainer.alarms import Health
 
@@ -123,7 +124,7 @@ class State(_Frozen):
     restart would weigh the same turns otherwise. `began` is where each partition was first read, `passed` is
     where it had been read to before a decision led back. `moved` are traces without a fate that are owed to a later
     reward, and `waiting` those that no reward scored yet, by when they were rewarded (`trainer.inbox`).
-    `health` is what alarms compare the next update with.
+    `health` is what alarms compare the next update with. `known` is what was read of the release log.
     """
 
     step: int = 0
@@ -144,6 +145,7 @@ class State(_Frozen):
     waiting: dict[str, float] = {}
     mean_reward: float | None = None
     health: Health = Health()
+    known: Known | None = None
 
     @model_validator(mode="before")
     @classmethod

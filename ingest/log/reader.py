@@ -183,8 +183,8 @@ class Follower:
         """The records of `read`."""
         return [record for record, _ in self.read(timeout_s, max_messages)]
 
-    def read(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Record, Headers]]:
-        """What came since the last call, as far as the first record that is too new, with its message's headers.
+    def read(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Record, Message]]:
+        """What came since the last call, as far as the first record that is too new, each with its message.
 
         Raises:
             LogError: the log is away; make a new follower then.
@@ -192,7 +192,7 @@ class Follower:
         """
         if self._newer is not None:
             raise self._newer
-        found: list[tuple[Record, Headers]] = []
+        found: list[tuple[Record, Message]] = []
         polled = self._subscription.poll(timeout_s, max_messages)
         sought = self._seek()
         for message in polled:
@@ -202,7 +202,7 @@ class Follower:
             self.positions[where] = message.offset + 1
             try:
                 record = codec.decode(message.value, message.headers, self._kinds[message.topic])
-                found.append((record, message.headers))
+                found.append((record, message))
             except NewerError as exc:
                 self._newer = too_old(message, exc)
                 if not found:

@@ -8,10 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
-from ingest.log.protocol import EventLog
+from pydantic import BaseModel, ConfigDict, field_serializer
+
+from infra.errors import RecordError
+from ingest.log.protocol import EventLog, Positions
 from ingest.log.reader import Follower, replay
 from ingest.log.topics import RELEASES
+from ingest.records import codec
 from ingest.records.events import Arm, Mode, Release, ReleaseKind, TrialState
 
 UNDECIDED = frozenset(
@@ -185,18 +190,57 @@ def _stand_on(lineage: list[int], stable: int) -> None:
         lineage.append(stable)
 
 
-def read(log: EventLog) -> Served:
-    """What the log says now, from all of its entries. Raises `LogError`."""
-    return fold(replay(log, RELEASES, Release))
+Mark = tuple[int, int, float]
+"""What tells an entry from any other, on any log: its epoch, its number and when it was written."""
+
+
+class Known(BaseModel):
+    """What a log says before its entry at `offset`, the next after the one that `after` marks. It is kept, so that a
+    restart reads on from there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    served: Served
+    offset: int
+    after: Mark
+
+    @field_serializer("served")
+    def _plain(self, served: Served) -> dict[str, Any]:
+        return vars(served) | {"engines": dict(served.engines), "trials": dict(served.trials)}
+
+    @property
+    def positions(self) -> Positions:
+        return {(RELEASES.name, 0): self.offset}
+
+    def is_of(self, log: EventLog) -> bool:
+        """Whether it was kept of this log, and not of one that is lost. Raises `LogError`."""
+        message = log.fetch(RELEASES.name, 0, self.offset - 1)
+        try:
+            return message is not None and mark(codec.decode(message.value, message.headers, Release)) == self.after
+        except RecordError:
+            return False
+
+
+def mark(release: Release) -> Mark:
+    return release.epoch, release.release, release.at
+
+
+def read(log: EventLog, known: Known | None = None) -> Served:
+    """What the log says now, from all of its entries, or those since what is `known` of it. Raises `LogError`."""
+    if known is None:
+        return fold(replay(log, RELEASES, Release))
+    return fold(replay(log, RELEASES, Release, known.positions), known.served)
 
 
 class ReleaseFollower:
-    """Follows the log in no group, from what is `known`. `poll` costs only what is new; `catch_up` is current."""
+    """Follows the log in no group: all of it, where `served` is what was known before, or from where what is `known` of
+    it ends. `poll` costs only what is new; `catch_up` is current."""
 
-    def __init__(self, log: EventLog, known: Served | None = None) -> None:
+    def __init__(self, log: EventLog, served: Served | None = None, known: Known | None = None) -> None:
         self._log = log
-        self._follower = Follower(log, [RELEASES])
-        self.served = known or Served()
+        self._follower = Follower(log, [RELEASES], known.positions if known else None)
+        self.known = known
+        self.served = known.served if known else served or Served()
 
     def catch_up(self) -> Served:
         """Everything on the log at the time of the call: what `poll` has not read yet. Raises `LogError`."""
@@ -205,8 +249,11 @@ class ReleaseFollower:
 
     def poll(self, timeout_s: float) -> Served:
         """With what arrived since. Raises `LogError` when the log is away: make a new follower then."""
-        found = self._follower.poll(timeout_s)
-        self.served = fold((record for record in found if isinstance(record, Release)), self.served)
+        found = [(one, at.offset) for one, at in self._follower.read(timeout_s) if isinstance(one, Release)]
+        if found:
+            self.served = fold((release for release, _ in found), self.served)
+            last, offset = found[-1]
+            self.known = Known(served=self.served, offset=offset + 1, after=mark(last))
         return self.served
 
     def close(self) -> None:

@@ -2,9 +2,9 @@
 
 A tick goes: read what is new (versions, rewards, releases), carry out what operators asked for, or else move the trial
 or the watch one step if it is ready, then reconcile every engine with the log. A command that comes in ends the wait of
-a tick at once. Nothing else is state: a restart replays `releases`, takes the evidence as it was kept and what
-`rewards` has beyond it, and stands where the process before it stood. A step is written before it is acted on, so a
-crash in between is made good by reconciling.
+a tick at once. Nothing else is state: a restart replays `releases` from where the candidate's life began, takes the
+evidence as it was kept and what `rewards` has beyond it, and stands where the process before it stood. Where nothing
+was kept it replays all. A step is written before it is acted on, so a crash in between is made good by reconciling.
 """
 
 import time
@@ -31,6 +31,7 @@ from serving.rollout.judged import Judged
 from serving.rollout.moves import By, Moves
 from serving.rollout.placement import changed
 from serving.rollout.reading import Reading
+from serving.rollout.remembering import recall, remember
 from serving.rollout.stages import CheckMaker
 from serving.rollout.trials import Trials
 from serving.rollout.turning import Turning
@@ -65,9 +66,11 @@ class Rollout:
         self.desk = desk or Desk()
         self._taught_at: float | None = None  # while a promoted version loads: its feedback's time
         taken = {(topics.REWARDS.name, part): offset for part, offset in self.evidence.positions.items()}
-        self._reading = Reading(log, taken)
+        self._kept_releases = evidence_file.with_name("releases.json")
+        before = recall(self._kept_releases, log)
+        self._reading = Reading(log, {**taken, **(before.positions if before else {})})
         self._reading.on_reward = self._rewarded
-        self._writer = Writer(log, self._reading, now)
+        self._writer = Writer(log, self._reading, now, before.known if before else None)
         pulse = pulse or Pulse()
         self._fleet = Fleet(engines, self._writer, self._reading.contexts, pulse, lambda: self.desk.is_called)
         self._moves = Moves(self._writer, self._fleet, config)
@@ -209,6 +212,8 @@ class Rollout:
         positions = self._reading.positions.items()
         self.evidence.positions = {part: offset for (topic, part), offset in positions if topic == topics.REWARDS.name}
         evidence.keep(self.evidence, self._file)
+        if self._writer.known is not None:
+            remember(self._kept_releases, self._writer.known, self._reading.versions_from(self.served))
 
     def close(self) -> None:
         self._trials.checking.close()

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from infra import telemetry
 from ingest.log import reader, topics
-from ingest.log.protocol import EventLog, Positions
+from ingest.log.protocol import EventLog, Message, Positions
 from ingest.records.events import FEEDBACK_AT, Headers, Release, Reward, Version
+from ingest.store.releases import Decision, Served
 
 
 class Reading:
@@ -16,24 +17,26 @@ class Reading:
         self.contexts: dict[int, Headers] = {}  # of versions: the trace context that each was published in
         self.feedback_at: dict[int, float] = {}  # of versions: when the feedback that each learnt from was given
         self.on_reward: Callable[[Reward], None] = lambda _reward: None
-        self.on_release: Callable[[Release], None] = lambda _release: None
+        self.on_release: Callable[[Release, int], None] = lambda _release, _offset: None
+        self._offsets: dict[int, int] = {}  # of versions: where each lies
         self._follower = reader.Follower(log, (topics.VERSIONS, topics.REWARDS, topics.RELEASES), begin)
 
     def read(self, timeout_s: float) -> int:
         """Take what is new; how many records that were. Raises `LogError` and `NewerError`."""
         records = self._follower.read(timeout_s)
-        for record, headers in records:
+        for record, message in records:
             if isinstance(record, Reward):
                 self.on_reward(record)
             elif isinstance(record, Release):
-                self.on_release(record)
+                self.on_release(record, message.offset)
             elif isinstance(record, Version):
-                self._published(record, headers)
+                self._published(record, message)
         return len(records)
 
-    def _published(self, version: Version, headers: Headers) -> None:
+    def _published(self, version: Version, message: Message) -> None:
         self.waiting[version.version] = version
-        self.contexts[version.version] = telemetry.context_in(headers)
+        self._offsets[version.version] = message.offset
+        self.contexts[version.version] = telemetry.context_in(message.headers)
         if FEEDBACK_AT in version.metrics:
             self.feedback_at[version.version] = version.metrics[FEEDBACK_AT]
 
@@ -41,6 +44,11 @@ class Reading:
     def positions(self) -> Mapping[tuple[str, int], int]:
         """Where it reads on."""
         return self._follower.positions
+
+    def versions_from(self, served: Served) -> int:
+        """The offset from which on all versions lie that nothing was decided about."""
+        undecided = (number for number in self.waiting if served.decision(number) is Decision.UNDECIDED)
+        return min(map(self._offsets.__getitem__, undecided), default=self.positions.get((topics.VERSIONS.name, 0), 0))
 
     def close(self) -> None:
         self._follower.close()

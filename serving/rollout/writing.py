@@ -17,7 +17,7 @@ from ingest.log import reader, topics
 from ingest.log.protocol import EventLog
 from ingest.records.events import Headers, Release, ReleaseKind
 from ingest.store import releases
-from ingest.store.releases import Served
+from ingest.store.releases import Known, Mark, Served, mark
 from serving.rollout.placement.blocks import Blocks
 from serving.rollout.reading import Reading
 
@@ -33,11 +33,15 @@ class FencedError(OnstreamError, RuntimeError):
 
 class Writer:
     """`served` is what the log says; `begun` the release with which the state that it is in began; `blocks` are those
-    of the candidate, where arms take turns."""
+    of the candidate, where arms take turns. `known` is what the log said before that candidate: from there all of this
+    can be told again."""
 
-    def __init__(self, log: EventLog, reading: Reading, now: Callable[[], float]) -> None:
+    def __init__(self, log: EventLog, reading: Reading, now: Callable[[], float], known: Known | None = None) -> None:
+        """With what was `known` before, from where `reading` begins."""
         self._log, self._reading, self._now = log, reading, now
-        self.served = Served()
+        self.known = known
+        self.served = known.served if known else Served()
+        self._last: Mark | None = known.after if known else None
         self.begun: Release | None = None
         self.blocks = Blocks()
         self.epoch = 0  # of this writer; none before it claimed one
@@ -56,7 +60,7 @@ class Writer:
         Raises:
             UnreleasedError: nothing was ever released.
         """
-        head = releases.read(self._log)
+        head = releases.read(self._log, self.known)
         if head.stable is None:
             raise UnreleasedError("rollout: nothing was ever released; it waits for `onstream bootstrap`")
         while (self.served.epoch, self.served.last) < (head.epoch, head.last):
@@ -91,7 +95,7 @@ class Writer:
             self._reading.read(_LOOK_S)
         self._sent = None
 
-    def _take(self, release: Release) -> None:
+    def _take(self, release: Release, offset: int) -> None:
         if self.epoch and release.epoch > self.epoch:
             raise FencedError(f"epoch {release.epoch} writes releases now; this process had {self.epoch}")
         sent = self._sent
@@ -103,6 +107,9 @@ class Writer:
             self.blocks.take(self.served, release)
         if (self.served.candidate, self.served.state) != (before.candidate, before.state):
             self.begun = release
+        if self.served.candidate != before.candidate and self._last is not None:
+            self.known = Known(served=before, offset=offset, after=self._last)
+        self._last = mark(release)
 
     def _context_of(self, release: Release) -> Headers | None:
         """The trace of the version that a release is about; inside a span, that."""

@@ -10,7 +10,7 @@ from ingest.log.reader import send
 from ingest.log.topics import RELEASES
 from ingest.records.events import Arm, Release, ReleaseKind, TrialState
 from ingest.store import releases
-from ingest.store.releases import Decision, End, ReleaseFollower, Served
+from ingest.store.releases import Decision, End, Known, ReleaseFollower, Served
 
 
 def release(number: int, kind: ReleaseKind = ReleaseKind.TRIAL, epoch: int = 1, **fields: object) -> Release:
@@ -167,6 +167,48 @@ def test_what_was_polled_is_not_replayed_to_catch_up() -> None:
     send(log, RELEASES, "", release(51, state=TrialState.CANARY, candidate=1))
     assert follower.catch_up() == releases.fold([release(51, state=TrialState.CANARY, candidate=1)])
     assert log.num == 1
+
+
+def log_of(*entries: Release) -> Counting:
+    log = Counting()
+    for entry in entries:
+        send(log, RELEASES, "", entry)
+    return log
+
+
+def kept(log: InMemoryLog) -> Known:
+    """What a follower knows once it has read all, as it comes back from where it was kept."""
+    follower = ReleaseFollower(log)
+    follower.poll(0.0)
+    assert follower.known is not None
+    return Known.model_validate_json(follower.known.model_dump_json())
+
+
+def test_what_is_known_of_a_log_is_not_read_again() -> None:
+    log = log_of(BOOTSTRAP, CANARY, PROMOTED)
+    known = kept(log)
+    send(log, RELEASES, "", ROLLED_BACK)
+    now = releases.fold([BOOTSTRAP, CANARY, PROMOTED, ROLLED_BACK])
+    assert (releases.read(log, known), ReleaseFollower(log, known=known).catch_up(), log.num) == (now, now, 2)
+    log.forget(RELEASES.name, 0, 3)
+    follower = ReleaseFollower(log, known=known)
+    assert [follower.poll(0.0) for _ in range(2)][1] == now
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [(), (BOOTSTRAP,), (BOOTSTRAP, CANARY.model_copy(update={"at": 7.0})), (BOOTSTRAP, PROMOTED)],
+    ids=["empty", "shorter", "another entry", "another number"],
+)
+def test_what_is_known_of_a_log_that_is_lost_is_not_of_the_next(entries: tuple[Release, ...]) -> None:
+    known = kept(log_of(BOOTSTRAP, CANARY))
+    assert known.is_of(log_of(BOOTSTRAP, CANARY, PROMOTED)) and not known.is_of(log_of(*entries))
+
+
+def test_a_log_that_cannot_be_read_where_what_is_known_ends_is_another() -> None:
+    known, log = kept(log_of(BOOTSTRAP, CANARY)), log_of(BOOTSTRAP)
+    log.append(RELEASES.name, "", b"{}", {"schema": "release/2"})
+    assert not known.is_of(log)
 
 
 def test_whose_turn_it_is_stands_in_what_the_engines_shall_serve() -> None:

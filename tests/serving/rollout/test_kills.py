@@ -105,7 +105,12 @@ def killed(folder: Path, at: int) -> tuple[World, Fuse]:
     return world, fuse
 
 
-def test_a_kill_at_any_moment_changes_no_decision(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep_every_s", [30.0, 0.0])
+def test_a_kill_at_any_moment_changes_no_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_every_s: float
+) -> None:
+    monkeypatch.setattr("serving.rollout.controller._KEEP_EVERY_S", keep_every_s)
+    monkeypatch.setattr("os.fsync", lambda _handle: None)
     for at in itertools.count(1):
         world, fuse = killed(tmp_path / str(at), at)
         assert told(world) == STORY, fuse.name
