@@ -4,7 +4,8 @@
               `log/size.py`
     rate      the stage against a loop that polls and decodes the same messages, in turns; see `log/rate.py`
     memory    a stage that holds 50,000 open sessions; see `log/memory.py`
-    restart   with 10,000 and with 1,000,000 sessions done before; see `log/restart.py`
+    restart   with 10,000 and with 1,000,000 sessions done before: ingest, rewards, trainer and controller; see
+              `log/restart.py`
 
 `bench_log.py bytes` measures one part and prints its figures alone. Sessions are drawn, the same each time.
 """
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).with_name("scale")))
 sys.path.insert(0, str(Path(__file__).with_name("log")))
 
 import bench
@@ -31,12 +33,14 @@ PARTS: dict[str, tuple[Callable[[Callable[[], None]], Figures], int]] = {
     "bytes": (size.compare, len(size.TURNS)),
     "rate": (rate.compare, len(rate.SIDES) * rate.ROUNDS),
     "memory": (memory.measure, 1),
-    "restart": (restart.compare, len(restart.STAGES) * len(restart.SIZES) * (restart.ROUNDS + 1)),
+    "restart": (restart.compare, len(restart.STAGES + restart.OTHERS) * len(restart.SIZES) * (restart.ROUNDS + 1)),
 }
 TARGETS = {
     "bytes_ratio_20": ("<=", 1 / 6),
     "rate_ratio": (">=", 0.5),
     "restart_ratio": ("<=", 1.5),
+    "restart_trainer_ratio": ("<=", 1.5),
+    "restart_rollout_ratio": ("<=", 1.5),
 }
 
 

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
+from still import StillPolicy
 from told import Told, telling
 from upstreams import serving
 
@@ -42,8 +43,6 @@ from serving.rollout.controller import Rollout
 from serving.rollout.engines import EngineStatus
 from serving.router.front import Router
 from serving.spool import Shipper, Spool
-from trainer.learner.batching import Minibatch
-from trainer.learner.update import StepMetrics, UpdateMetrics
 from trainer.loop import Trainer
 from trainer.publish import publish
 
@@ -54,25 +53,6 @@ CONTENT = "what-a-user-typed"
 
 class KilledError(BaseException):
     """Stands for kill -9: nothing catches it."""
-
-
-class StillPolicy:
-    """A learner whose weights stay as they are."""
-
-    def load(self, folder: Path) -> None: ...
-
-    def restore(self, folder: Path) -> None: ...
-
-    def save(self, folder: Path) -> None: ...
-
-    def anchor(self, folder: Path | None) -> None: ...
-
-    def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
-        return UpdateMetrics.of([StepMetrics(False, 0.1, 1.0, 0.01, 1.0, 0.9, 0.1, 10)])
-
-    def export(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_text("[1]")
 
 
 @dataclass

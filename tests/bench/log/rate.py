@@ -183,10 +183,10 @@ def running_broker(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
             process.wait()
 
 
-def come_to_rest(process: psutil.Process) -> None:
+def come_to_rest(process: psutil.Process, quiet_s: int = QUIET_S) -> None:
     """Return once the broker has done next to nothing for some seconds."""
     quiet, until = 0, time.monotonic() + LOUD_S
-    while quiet < QUIET_S:
+    while quiet < quiet_s:
         quiet = quiet + 1 if process.cpu_percent(1.0) < QUIET_SHARE * 100 else 0
         assert time.monotonic() < until, f"the broker does not come to rest within {LOUD_S:g} s"
 

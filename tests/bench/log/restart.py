@@ -1,9 +1,14 @@
 """How long a stage takes from its process's start until it has its partitions and stands where it stood.
 
-With 10,000 and with 1,000,000 sessions done before it. The index is the real file with all their ids, and is put out of
-the machine's cache of files before each start; process, broker, group and consumers are real. Of the topic that the
-index copies only the numbers are: the log here says that its partitions end where a million records would end them,
-and gives none, for there is none behind the index's position. A stage that asked for one of them would fail.
+With 10,000 and with 1,000,000 sessions done before it. Process, broker, group and consumers are real, and so are files,
+which are put out of the machine's cache before each start.
+
+    ingest, rewards    the index is the real file with all their ids. Of the topic that it copies only the numbers are:
+                       the log here says that its partitions end where a million records would end them, and gives none,
+                       for there is none behind the index's position. A stage that asked for one of them would fail
+    trainer, rollout   checkpoint, manifests, evidence, and what is on the log: see `past.py`. The learner holds no
+                       weights and engines only say what they serve: neither knows of sessions. Neither waits for what
+                       does not come as long as it would: that would hide what grows
 """
 
 import json
@@ -15,7 +20,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +30,8 @@ from typing import Any
 SIZES = (10_000, 1_000_000)
 NUM_TURNS, ROUNDS = 3, 5
 STAGES = ("ingest", "rewards")
+OTHERS = ("trainer", "rollout")
+WAIT_S, QUIET_S = 0.01, 2
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,13 @@ def start(which: str, folder: str, brokers: str, num: int) -> float:
     from ingest.log.kafka_log import KafkaLog
 
     config = Config.model_validate({"run_dir": folder, "model": {"path": "."}, "log": {"brokers": brokers}})
+    if which in OTHERS:
+        return start_trainer(config) if which == "trainer" else start_rollout(config)
     topic = topics.TRAJECTORIES if which == "ingest" else topics.REWARDS
+    behind = num // config.log.partitions
     log = KafkaLog(config.log, client_id=which, member=socket.gethostname())
     lifecycle.collect_rarely()
-    stage = _stage(which, Behind(log, topic.name, num), config)
+    stage = _stage(which, Behind(log, topic.name, behind), config)
     while not stage._assigned:
         stage.step()
     for step in ("close_ended", "write"):
@@ -95,6 +106,64 @@ def _stage(which: str, log: Any, config: Any) -> Any:
             pass
 
     return Stage(log, config, load(""), Nobody())
+
+
+def start_trainer(config: Any) -> float:
+    """Up to its partitions, and all of the release log."""
+    from still import StillPolicy
+
+    from infra.lifecycle import Stop
+    from ingest.log import topics
+    from ingest.log.connect import connect
+    from ingest.store.versions import VersionStore
+    from trainer import loop
+
+    loop.POLL_S = WAIT_S
+    log = connect(config, client_id="trainer", member=socket.gethostname())
+    trainer = loop.Trainer(config, log, VersionStore.of(config.store, publishes=True), StillPolicy(), Stop())
+    begun = trainer.state
+    trainer.recover()
+    while not trainer._inbox._assigned or _unread(log, trainer._releases._follower.positions, topics.RELEASES):
+        trainer.tick()
+    over = time.time()
+    assert trainer.state == begun and not trainer._inbox.items and not trainer._inbox.num_unread()
+    assert trainer.status["candidate"] == trainer._releases.served.on_trial is not None
+    trainer.close()
+    log.close()
+    return over
+
+
+def start_rollout(config: Any) -> float:
+    """Up to its claim, all of the release log and of the versions, and a look at the trial."""
+    from past import ON_TRIAL
+    from rollouts import Hand
+
+    from ingest.log import topics
+    from ingest.log.connect import connect
+    from ingest.store.versions import VersionStore
+    from serving.rollout.controller import Rollout
+
+    own = config.serving.rollout.model_copy(update={"tick_s": WAIT_S})
+    log = connect(config, client_id="rollout")
+    hands = {slot.id: Hand(slot) for slot in config.serving.engines}
+    kept = Path(config.run_dir) / "rollout" / "evidence.json"
+    rollout = Rollout(log, VersionStore.of(config.store), hands, own, kept)  # type: ignore[arg-type]
+    rollout.start()
+    for name, hand in hands.items():
+        hand.version = rollout.served.engines[name]
+    rollout.tick()
+    while _unread(log, rollout._reading.positions, topics.RELEASES, topics.VERSIONS, topics.REWARDS):
+        rollout.tick()
+    over = time.time()
+    assert rollout.standing is not None and rollout.standing.num_units == ON_TRIAL
+    assert rollout.served.on_trial in rollout._reading.waiting
+    rollout.close()
+    log.close()
+    return over
+
+
+def _unread(log: Any, positions: Mapping[tuple[str, int], int], *asked: Any) -> bool:
+    return any(positions.get((one.name, part), 0) < end for one in asked for part, end in log.ends(one.name).items())
 
 
 # -- what lies behind it
@@ -136,15 +205,21 @@ def _rows(
         yield from ((name, n % partitions, n // partitions, now) for n, name in enumerate(names))
 
 
-def _let_go(path: Path) -> None:
-    """Put a file out of the machine's cache."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def _let_go(folder: Path) -> None:
+    """Put what lies in a folder out of the machine's cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def compare(advance: Callable[[], None], rounds: int = ROUNDS) -> dict[str, float | None]:
     """Seconds to start with few and many sessions behind, medians, and what the many cost."""
+    return _with_an_index(advance, rounds) | _with_a_past(advance, rounds)
+
+
+def _with_an_index(advance: Callable[[], None], rounds: int) -> dict[str, float | None]:
     from rate import configured, running_broker
 
     from ingest.log import topics
@@ -160,26 +235,62 @@ def compare(advance: Callable[[], None], rounds: int = ROUNDS) -> dict[str, floa
             paths = {num: Path(given) / str(num) / "index" / f"{which}.sqlite" for num in SIZES}
             for num, path in paths.items():
                 make_index(path, which, num, config.log.partitions)
-            seconds: dict[int, list[float]] = {num: [] for num in SIZES}
-            for number in range(rounds + 1):
-                for num in SIZES if number % 2 else reversed(SIZES):
-                    took = _timed(which, paths[num], brokers, num // config.log.partitions)
-                    if number:  # the first makes the group and warms what both have in common
-                        seconds[num].append(took)
-                    advance()
-            few, many = (statistics.median(seconds[num]) for num in SIZES)
+            folders = {num: (path.parents[1], brokers) for num, path in paths.items()}
             name = "restart" if which == "ingest" else f"restart_{which}"
-            figures |= {f"{name}_s_{num}": round(statistics.median(seconds[num]), 3) for num in SIZES}
-            figures |= {f"{name}_ratio": round(many / few, 3)}
+            figures |= _timed(which, name, folders, rounds, lambda _: advance())
             figures |= {f"{name}_index_mib": round(paths[SIZES[-1]].stat().st_size / 2**20)}
             for path in paths.values():
                 path.unlink()
     return figures
 
 
-def _timed(which: str, index: Path, brokers: str, num: int) -> float:
-    _let_go(index)
-    command = [sys.executable, __file__, which, str(index.parents[1]), brokers, str(num)]
+def _with_a_past(advance: Callable[[], None], rounds: int) -> dict[str, float | None]:
+    """A broker for each size: its log has all that is kept for ever. One that holds much rewrites it after a start that
+    wrote to it, beside the next one, and is left to come to rest."""
+    import past
+    from rate import come_to_rest, configured, running_broker
+
+    figures: dict[str, float | None] = {}
+    with TemporaryDirectory() as given, ExitStack() as stack:
+        folders, processes = {}, {}
+        for num in SIZES:
+            folder = Path(given) / str(num)
+            folder.mkdir()
+            brokers, processes[num] = stack.enter_context(running_broker(folder))
+            folders[num] = folder / "run", brokers
+            figures[f"restart_releases_{num}"] = past.make(configured(*folders[num]), num)
+            come_to_rest(processes[num], QUIET_S)
+
+        def done(num: int) -> None:
+            if num == SIZES[-1]:
+                come_to_rest(processes[num], QUIET_S)
+            advance()
+
+        for which in OTHERS:
+            figures |= _timed(which, f"restart_{which}", folders, rounds, done)
+    return figures
+
+
+def _timed(
+    which: str, name: str, folders: Mapping[int, tuple[Path, str]], rounds: int, done: Callable[[int], None]
+) -> dict[str, float | None]:
+    """In turns. `folders` are a run's, with the brokers of its log, by how many sessions lie behind; with these each
+    start is `done`."""
+    seconds: dict[int, list[float]] = {num: [] for num in SIZES}
+    for number in range(rounds + 1):
+        for num in SIZES if number % 2 else reversed(SIZES):
+            took = _once(which, *folders[num], num)
+            if number:  # the first makes the group and warms what both have in common
+                seconds[num].append(took)
+            done(num)
+    few, many = (statistics.median(seconds[num]) for num in SIZES)
+    figures: dict[str, float | None] = {f"{name}_s_{num}": round(statistics.median(seconds[num]), 3) for num in SIZES}
+    return figures | {f"{name}_ratio": round(many / few, 3)}
+
+
+def _once(which: str, folder: Path, brokers: str, num: int) -> float:
+    _let_go(folder)
+    command = [sys.executable, __file__, which, str(folder), brokers, str(num)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     begun = time.time()
     answer = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
