@@ -179,8 +179,8 @@ class KafkaLog:
                     self._outbox = None
             outbox.close()
 
-    def subscribe(self, topics: Iterable[str], group: str | None) -> KafkaSubscription:
-        """Join `group`, or read all partitions alone.
+    def subscribe(self, topics: Iterable[str], group: str | None, begin: Positions | None = None) -> KafkaSubscription:
+        """Join `group`, or read all partitions alone, from `begin` on in those that it names.
 
         Topics that do not exist yet are read once they do.
 
@@ -189,7 +189,7 @@ class KafkaLog:
         """
         if group is not None and self._config.local:
             self._remove_dead(group)
-        return KafkaSubscription(self._clients, tuple(topics), group, self._member)
+        return KafkaSubscription(self._clients, tuple(topics), group, self._member, begin)
 
     def _remove_dead(self, group: str) -> None:
         """Take dead processes of this machine out of `group`: their partitions would have no reader."""

@@ -30,7 +30,14 @@ class KafkaSubscription:
     consumer that has lost its broker, or stands still with records ahead, raises instead of waiting in silence.
     """
 
-    def __init__(self, clients: KafkaClients, topics: tuple[str, ...], group: str | None, member: str | None) -> None:
+    def __init__(
+        self,
+        clients: KafkaClients,
+        topics: tuple[str, ...],
+        group: str | None,
+        member: str | None,
+        begin: Positions | None = None,
+    ) -> None:
         self._clients, self._topics, self._group = clients, topics, group
         self._who = f"group {group}" if group else f"reader of {', '.join(topics)}"
         self._timeout_s = clients.config.timeout_s
@@ -51,6 +58,7 @@ class KafkaSubscription:
         self._next_probe = time.monotonic() + self._probe_s
         self._num_probed = 0
         self._next_look = 0.0
+        self._begin = dict(begin or {})
         if group is None:
             self._look()
         else:
@@ -58,14 +66,16 @@ class KafkaSubscription:
             self._consumer.subscribe(list(topics), on_assign=self._hear_assigned, on_revoke=lost, on_lost=lost)
 
     def _look(self) -> None:
-        """Begin to read partitions that are new, at their oldest message."""
+        """Begin to read partitions that are new, where that is said, or at their oldest message."""
         try:
             held = self._consumer.list_topics(timeout=self._probe_s).topics
         except KafkaException:  # the watch tells
             held = {}
         places = {(name, number) for name in self._topics if name in held for number in held[name].partitions}
         if new := sorted(places - self.assignment()):
-            self._consumer.incremental_assign([TopicPartition(*where, OFFSET_BEGINNING) for where in new])
+            self._consumer.incremental_assign(
+                [TopicPartition(*where, self._begin.get(where, OFFSET_BEGINNING)) for where in new]
+            )
             self._assigned |= set(new)
         is_whole = all(name in held for name in self._topics)
         self._next_look = time.monotonic() + (_LOOK_S if is_whole else _MISSING_S)

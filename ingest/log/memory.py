@@ -61,8 +61,13 @@ class InMemoryLog:
     def flush(self, timeout_s: float) -> None:
         """Appends are durable at once, as far as memory is."""
 
-    def subscribe(self, topics: Iterable[str], group: str | None) -> "InMemorySubscription":
-        return InMemorySubscription(self._shared, tuple(topics), group or f"alone-{uuid.uuid4().hex}")
+    def subscribe(
+        self, topics: Iterable[str], group: str | None, begin: Positions | None = None
+    ) -> "InMemorySubscription":
+        found = InMemorySubscription(self._shared, tuple(topics), group or f"alone-{uuid.uuid4().hex}")
+        if group is None:
+            found.seek(begin or {})
+        return found
 
     def replay(
         self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None

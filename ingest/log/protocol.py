@@ -77,11 +77,11 @@ class EventLog(Protocol):
         """Return once all that was appended is durable. Raises `LogError` otherwise, and then what was not
         acknowledged must be appended again."""
 
-    def subscribe(self, topics: Iterable[str], group: str | None) -> Subscription:
+    def subscribe(self, topics: Iterable[str], group: str | None, begin: Positions | None = None) -> Subscription:
         """Join `group`, beginning at the oldest message where it has no committed position.
 
-        `None` joins no group: such a reader has all partitions to itself, begins at the oldest message and cannot
-        commit.
+        `None` joins no group: such a reader has all partitions to itself, begins at the oldest message, or in those
+        that `begin` names there, and cannot commit.
         """
 
     def replay(

@@ -174,9 +174,8 @@ class Follower:
 
     def __init__(self, log: EventLog, topics: Iterable[Topic], begin: Positions | None = None) -> None:
         self._kinds = {topic.name: topic.record for topic in topics}
-        self._subscription = log.subscribe(self._kinds, None)
-        self._begin = dict(begin or {})
-        self.positions: dict[tuple[str, int], int] = dict(self._begin)
+        self._subscription = log.subscribe(self._kinds, None, begin)
+        self.positions: dict[tuple[str, int], int] = dict(begin or {})
         self._newer: NewerError | None = None
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[Record]:
@@ -193,13 +192,8 @@ class Follower:
         if self._newer is not None:
             raise self._newer
         found: list[tuple[Record, Message]] = []
-        polled = self._subscription.poll(timeout_s, max_messages)
-        sought = self._seek()
-        for message in polled:
-            where = (message.topic, message.partition)
-            if where in sought:
-                continue
-            self.positions[where] = message.offset + 1
+        for message in self._subscription.poll(timeout_s, max_messages):
+            self.positions[message.topic, message.partition] = message.offset + 1
             try:
                 record = codec.decode(message.value, message.headers, self._kinds[message.topic])
                 found.append((record, message))
@@ -211,13 +205,6 @@ class Follower:
             except RecordError as exc:
                 logger.warning("%s: skipped: %s", place(message), exc)
         return found
-
-    def _seek(self) -> frozenset[tuple[str, int]]:
-        """Go to where it shall begin, in partitions assigned by now. What they brought before that is not wanted."""
-        assigned = self._subscription.assignment() & self._begin.keys() if self._begin else frozenset()
-        if assigned:
-            self._subscription.seek({where: self._begin.pop(where) for where in assigned})
-        return assigned
 
     def close(self) -> None:
         self._subscription.close()

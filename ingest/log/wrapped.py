@@ -35,8 +35,8 @@ class WrappedLog:
     def flush(self, timeout_s: float) -> None:
         self.inner.flush(timeout_s)
 
-    def subscribe(self, topics: Iterable[str], group: str | None) -> Subscription:
-        return _WrappedSubscription(self.inner.subscribe(topics, group), self)
+    def subscribe(self, topics: Iterable[str], group: str | None, begin: Positions | None = None) -> Subscription:
+        return _WrappedSubscription(self.inner.subscribe(topics, group, begin), self)
 
     def replay(
         self, topic: str, begin: Positions | None = None, partitions: Collection[int] | None = None

@@ -165,6 +165,20 @@ def test_a_reader_without_a_group_has_every_partition_beside_any_other(log: Even
         reader.close()
 
 
+def test_a_reader_without_a_group_begins_where_it_is_told_and_elsewhere_at_the_oldest(
+    log: EventLog, topic: str
+) -> None:
+    fill(log, topic, 40, keys=20)
+    everything = list(log.replay(topic))
+    lengths = Counter(message.partition for message in everything)
+    begin = {(topic, number): lengths[number] // 2 for number in lengths if number != min(lengths)}
+    expected = {(one.partition, one.offset) for one in everything if one.offset >= begin.get((topic, one.partition), 0)}
+    reader = log.subscribe([topic], None, begin)
+    assert {(one.partition, one.offset) for one in take(reader, len(expected))} == expected
+    assert reader.poll(0.0) == []
+    reader.close()
+
+
 def test_replay_ends_at_the_newest_message_of_the_time_of_the_call(log: EventLog, topic: str) -> None:
     sent = fill(log, topic, 10)
     replayed = log.replay(topic)
