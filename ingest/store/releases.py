@@ -222,6 +222,7 @@ class Known(BaseModel):
 
 
 def mark(release: Release) -> Mark:
+    """An entry's own."""
     return release.epoch, release.release, release.at
 
 

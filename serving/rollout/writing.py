@@ -99,7 +99,7 @@ class Writer:
         if self.epoch and release.epoch > self.epoch:
             raise FencedError(f"epoch {release.epoch} writes releases now; this process had {self.epoch}")
         sent = self._sent
-        if sent and (release.epoch, release.release) == (sent.epoch, sent.release) and _marks(release) != _marks(sent):
+        if sent and (release.epoch, release.release) == (sent.epoch, sent.release) and _words(release) != _words(sent):
             raise FencedError(f"epoch {release.epoch} was claimed by another process at the same time")
         before = self.served
         self.served = releases.advance(before, release)
@@ -120,8 +120,8 @@ class Writer:
         return self._reading.contexts.get(version)
 
 
-def _marks(release: Release) -> tuple[float, str, str]:
-    """What tells a release from another writer's of the same number: when, and what for."""
+def _words(release: Release) -> tuple[float, str, str]:
+    """What tells a release from another writer's of the same epoch and number: when, and what for."""
     return release.at, release.kind, release.reason
 
 

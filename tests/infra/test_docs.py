@@ -47,21 +47,24 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return ""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_command_that_is_shown_is_one(
-    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands find no configuration, and no token."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(config.CONTROL_TOKEN_VAR, raising=False)
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_that_is_shown_is_one(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {" ".join(words): told for words in shown(page) if (told := refusal(words, capsys))} == {}
 
 
+@pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_command_that_is_named_is_one_and_has_what_it_is_named_with(
-    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(config.CONTROL_TOKEN_VAR, raising=False)
     found = [words for words in named(page) if words and words[0] != "--help"]
     assert {words[0] for words in found} <= COMMANDS.keys()
     told = {" ".join(words): refusal(words, capsys) for words in found if len(words) > 1}
