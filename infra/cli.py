@@ -14,6 +14,8 @@ from infra import lifecycle
 from infra.errors import OnstreamError
 
 if TYPE_CHECKING:  # pydantic is imported by what reads a configuration: `--help` does not
+    from rich.console import Console
+
     from infra.config import Config
 
 GROUP = "onstream.commands"
@@ -42,6 +44,14 @@ def _load(point: EntryPoint) -> Callable[[list[str]], int]:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Every command and process takes the configuration the same way."""
     parser.add_argument("--config", "-c", default=DEFAULT_CONFIG, help="the configuration file (%(default)s)")
+
+
+def console(width: int = 120) -> "Console":
+    """Where a command prints its tables: `width` columns where it cannot ask a terminal, in place of rich's 80."""
+    from rich.console import Console
+
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=width)
 
 
 def guarded(path: str, run: "Callable[[Config], int | None]", verbose: bool = True) -> int:

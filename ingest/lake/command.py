@@ -13,12 +13,11 @@ from infra import cli
 from infra.errors import ConfigError
 
 if TYPE_CHECKING:  # pydantic, polars and rich are imported by what needs them: `--help` does not
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from infra.config import Config
     from ingest.lake.reading import Reading
 
-PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
 _STDOUT = "-"
 
 
@@ -165,7 +164,7 @@ def _put(lines: Iterator[str], file: IO[str]) -> int:
 def _sql(config: "Config", args: argparse.Namespace) -> int:
     from ingest.lake import query, screen
 
-    for part in screen.frame(query.sql(_reading(config), args.query), args.limit, _console().width):
+    for part in screen.frame(query.sql(_reading(config), args.query), args.limit, cli.console().width):
         _print(part)
     return 0
 
@@ -177,12 +176,4 @@ def _reading(config: "Config") -> "Reading":
 
 
 def _print(part: "RenderableType") -> None:
-    _console().print(part)
-
-
-def _console() -> "Console":
-    """As wide as the terminal, and no wider than reads well in a pipe."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    cli.console().print(part)

@@ -18,7 +18,6 @@ from ingest.log.places import Place
 from ingest.log.protocol import EventLog
 from ingest.log.redrive import Redriver
 
-PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
 FAILURES = {label(failure): failure for failure in set(Failure) - {Failure.LATE}}
 _MOST_PLACES = 3
 
@@ -93,7 +92,7 @@ def _list(log: EventLog, args: argparse.Namespace, _config: Config) -> int:
     if args.json:
         print(json.dumps({"letters": [heap.as_dict() for heap in found]}))
     elif found:
-        console = _console()
+        console = cli.console()
         console.print(show.listing(found, time.time(), console.width))
     else:
         print(f"no letters: nothing lies in any of {', '.join(source.name for source in SHOWN)}")
@@ -165,8 +164,3 @@ def _progress() -> Progress:
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)

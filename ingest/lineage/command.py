@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # pydantic, polars and rich are imported by what needs them: 
     from ingest.log.protocol import EventLog
     from ingest.store.versions import VersionStore
 
-_PIPED_WIDTH = 160  # rich takes 80 where it cannot ask a terminal
+_PIPED_WIDTH = 160
 
 
 def main(argv: list[str]) -> int:
@@ -96,10 +96,8 @@ def _in_lake(config: "Config", trace_id: str) -> "InLake | None":
 
 
 def _print(told: object) -> None:
-    from rich.console import Console
 
     if isinstance(told, str):
         print(told)
         return
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)).print(told)
+    cli.console(_PIPED_WIDTH).print(told)

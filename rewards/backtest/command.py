@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # polars, numpy and rich are imported by what needs them: `--
     from rewards.backtest.compare import Comparing
     from rewards.backtest.rescore import Again, Engines, Rescoring
 
-PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
 BAR_STEP = 32  # sessions
 
 
@@ -193,8 +192,6 @@ def _scored(
 
 
 def _tell(args: argparse.Namespace, found: "Comparing", left: Left) -> int:
-    from rich.console import Console
-
     from rewards.backtest import page, show
 
     result = found.result()
@@ -207,9 +204,7 @@ def _tell(args: argparse.Namespace, found: "Comparing", left: Left) -> int:
     if args.json:
         print(result.model_copy(update={"notes": tuple(notes)}).model_dump_json())
         return 0
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
+    console = cli.console()
     for part in show.report(result, against, notes):
         console.print(part)
     if args.html:

@@ -4,8 +4,6 @@ import argparse
 import sys
 import time
 
-from rich.console import Console
-
 from infra import broker, cli
 from infra.config import Config
 from ingest.log.protocol import EventLog
@@ -14,7 +12,7 @@ from ingest.sessions.history import Compaction
 from rewards.session import find, show, view
 from rewards.summary.kept import inventory
 
-PIPED_WIDTH = 100  # rich takes 80 where it cannot ask a terminal
+PIPED_WIDTH = 100
 
 
 def main(argv: list[str]) -> int:
@@ -74,8 +72,6 @@ def findings(trajectory: Trajectory, cut: Compaction) -> view.Findings:
 
 def to_screen(found: view.SessionView, is_full: bool) -> None:
     """Print for people: as wide as the terminal, and no wider than reads well in a pipe."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
+    console = cli.console(PIPED_WIDTH)
     for part in show.session(found, is_full):
         console.print(part)

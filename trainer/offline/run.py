@@ -22,6 +22,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from infra import cli
 from infra.config import Config, LossKind, TrainerConfig
 from infra.errors import ConfigError
 from ingest.sessions import contamination
@@ -35,7 +36,6 @@ from trainer.offline.reading import Line, Screening, Source, newest_of
 from trainer.offline.training import Step, Training, imitating, with_method
 from trainer.settings import digest_of, learning_settings
 
-PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
 CHATS, ABOUT = ".chat.jsonl", ".training.json"
 NOT_CHOSEN = "not of the best trajectories"
 
@@ -178,9 +178,7 @@ def _run(training: Training, reader: _Reader, epochs: int) -> None:
 
 
 def _tell(training: Training, screening: Screening) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPED_WIDTH)
+    console = cli.console()
     for part in show.tables(training.steps, screening.refused, screening.num_repeated):
         console.print(part)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # pydantic, polars and rich are imported by what needs them: 
     from infra.config import Config
     from trainer.report.core import Report
 
-_PIPED_WIDTH = 160  # rich takes 80 where it cannot ask a terminal
+_PIPED_WIDTH = 160
 
 
 def main(argv: list[str]) -> int:
@@ -41,7 +41,6 @@ def main(argv: list[str]) -> int:
 
 def tell(config: "Config", told: "Report", args: argparse.Namespace) -> int:
     """Write and print. Raises `ConfigError` where the page cannot be written, `StoreError` where there is nothing."""
-    from rich.console import Console
 
     from infra.errors import ConfigError, StoreError
     from trainer.report import page, show
@@ -56,9 +55,7 @@ def tell(config: "Config", told: "Report", args: argparse.Namespace) -> int:
     if args.json:
         print(show.as_json(told))
         return 0
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPED_WIDTH)
+    console = cli.console(_PIPED_WIDTH)
     for part in show.tables(told):
         console.print(part)
     if args.html:

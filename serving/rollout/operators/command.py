@@ -19,7 +19,7 @@ from infra.times import moment
 
 if TYPE_CHECKING:  # pydantic, httpx and rich are imported by what needs them: `--help` does not
     from pydantic import BaseModel
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from serving.rollout.operators.client import Controller
 
@@ -27,7 +27,6 @@ Do = Callable[["Controller", argparse.Namespace], int]
 Told = TypeVar("Told", bound="BaseModel")
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
-PIPED_WIDTH = 120  # rich takes 80 where it cannot ask a terminal
 
 _CHANGES = {
     "pause": "no trial begins and nothing is promoted; harm is acted on still",
@@ -209,7 +208,7 @@ def _explain(controller: "Controller", args: argparse.Namespace) -> int:
     if args.json:
         print(told.model_dump_json())
         return DONE
-    _print(screen.story(told, time.time(), _console().width))
+    _print(screen.story(told, time.time(), cli.console().width))
     if args.html:
         print(f"written to {args.html}", file=sys.stderr)
     return DONE
@@ -238,13 +237,6 @@ def _write(path: str, text: str) -> None:
 
 
 def _print(parts: "Iterable[RenderableType]") -> None:
-    console = _console()
+    console = cli.console()
     for part in parts:
         console.print(part)
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
