@@ -20,7 +20,7 @@ from infra.errors import LogError, StartError
 from ingest.log import letters, redrive, topics
 from ingest.log.letters import Failure
 from ingest.log.protocol import EventLog
-from ingest.records.events import Mode
+from ingest.records.events import Mode, Version
 from ingest.sessions.assemble import GROUP
 from ingest.store import releases
 from ingest.store.versions import VersionStore
@@ -173,7 +173,7 @@ def versions(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     def run(config: Config) -> None:
-        table = Table("version", "digest", "parent", "turns", "reward", "one user has", "published")
+        table = Table("version", "digest", "parent", "weights", "turns", "reward", "one user has", "published")
         store = VersionStore(config.store.url)
         for number in store.versions():
             held = store.read(number)
@@ -182,14 +182,21 @@ def versions(argv: list[str]) -> int:
                 str(number),
                 held.digest[:12],
                 "-" if held.parent is None else str(held.parent),
+                _weights(held),
                 str(held.lineage.get("num_turns", "-")),
                 "-" if reward is None else f"{reward:.3f}",
                 _largest_user(held.metrics),
                 time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.created_at)),
             )
-        Console().print(table)
+        cli.console().print(table)
 
     return cli.guarded(args.config, run, verbose=False)
+
+
+def _weights(version: Version) -> str:
+    """What its files take, and of what they are a change."""
+    size = f"{sum(file.bytes for file in version.files) / 1e6:,.1f} MB"
+    return size if version.base is None else f"{size} over {version.base}"
 
 
 def _largest_user(metrics: Mapping[str, float]) -> str:

@@ -162,7 +162,8 @@ class Keeper:
         self.settle()
         candidate = self.state.candidate
         assert candidate is not None
-        publish(candidate, self._policy, self._store, self._log, self._folder / "export")
+        base = self.state.loaded if self._has_adapters else None
+        publish(candidate, self._policy, self._store, self._log, self._folder / "export", base)
         self._log.flush(self._timeout_s)
         published = candidate.model_copy(update={"is_published": True})
         self._commit(self.state.model_copy(update={"candidate": published}))

@@ -3,7 +3,7 @@
 Each step may be repeated: the learner exports the same bytes, the store keeps what it has, and a second record of
 the same version says nothing new. A crash after 2 and before 3 is made good by repeating all of it.
 
-    1. export       the learner's weights, into an empty folder
+    1. export       the learner's weights, or adapters, into an empty folder
     2. store        files, then the manifest: from here the version exists
     3. record       on `versions`; durable after the caller's flush
 """
@@ -23,8 +23,17 @@ from trainer.settings import digest_of
 from trainer.state import CandidateVersion
 
 
-def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, log: EventLog, folder: Path) -> Version:
+def publish(
+    candidate: CandidateVersion,
+    policy: Policy,
+    store: VersionStore,
+    log: EventLog,
+    folder: Path,
+    base: int | None = None,
+) -> Version:
     """Publish `candidate` from the weights that `policy` holds; `folder` is scratch space.
+
+    With a `base` it is the adapters alone, over that version, which `policy` loaded.
 
     Raises:
         StoreError: the store cannot be written, or the number is taken by other content.
@@ -32,7 +41,10 @@ def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, lo
     about = {names.VERSION: candidate.version}
     with telemetry.span(names.PUBLISH, about, parent=candidate.context, links=candidate.contexts):
         shutil.rmtree(folder, ignore_errors=True)
-        policy.export(folder)
+        if base is None:
+            policy.export(folder)
+        else:
+            policy.export_adapters(folder)
         manifest = store.publish(
             candidate.version,
             folder,
@@ -46,6 +58,7 @@ def publish(candidate: CandidateVersion, policy: Policy, store: VersionStore, lo
             },
             candidate.metrics,
             candidate.at,
+            None if base is None else store.read(base),
         )
         shutil.rmtree(folder)
         send(log, VERSIONS, "", manifest)

@@ -56,6 +56,7 @@ def _about(found: Ancestry) -> Table:
     for what, told in (
         ("serves now", serves(found.serving)),
         ("signature", signed.told if signed else GONE),
+        ("weights", "whole" if found.version.base is None else f"adapters over version {found.version.base}"),
         ("trained on", _made_of(data)),
         ("reward spec", data.spec or "-"),
         ("sessions began", _between(data.sessions_at)),
@@ -145,6 +146,7 @@ def _version_json(version: Version, found: Ancestry) -> dict[str, Any]:
     return {
         "version": version.version,
         "digest": version.digest,
+        "base": version.base,
         "created_at": version.created_at,
         "signature": {"state": signed.state.value, "key": signed.key, "told": signed.told} if signed else None,
         "num_turns": len(data.trace_ids),

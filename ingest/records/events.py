@@ -455,18 +455,32 @@ class FileEntry(Frozen):
 
 
 class Version(Record):
-    """A version's manifest: it exists in the store once this can be read there."""
+    """A version's manifest: it exists in the store once this can be read there.
+
+    Where it names a `base`, its files are adapters of that version's weights: `ingest.store.adapters`.
+    """
 
     SCHEMA = "version"
+    VERSION = 2
 
     version: int = Field(ge=0)
     digest: str
     parent: int | None
     parent_digest: str | None
+    base: int | None = None
+    base_digest: str | None = None
     files: tuple[FileEntry, ...]
     lineage: dict[str, Any]
     metrics: dict[str, float]
     created_at: float
+
+    @model_validator(mode="after")
+    def _a_base_came_before(self) -> "Version":
+        if (self.base is None) != (self.base_digest is None):
+            raise ValueError(f"a base has a digest, got base {self.base} with {self.base_digest}")
+        if self.base is not None and self.base >= self.version:
+            raise ValueError(f"the base of version {self.version} came before it, got {self.base}")
+        return self
 
     @property
     def folder(self) -> str:

@@ -9,6 +9,9 @@ The order of a publication, and what a crash after each step leaves:
 
 The signature is of the manifest's bytes and lies there before it does: no reader ever meets a version whose signature
 is still to come.
+
+A version's files are the layout itself or, where its manifest names a base, adapters of that version's weights
+(`ingest.store.adapters`). A copy is the layout in either case, those adapters in a folder of their own in it.
 """
 
 import hashlib
@@ -17,15 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
+from pydantic import TypeAdapter, ValidationError
 
 from infra.config import StoreConfig
 from infra.errors import SignatureError, StoreError
 from infra.storage import asked
 from ingest.records.events import FileEntry, Version
+from ingest.store import adapters
 from ingest.store.signing import SIGNATURE, SignatureState, Signed, Signer, Trust, require
 
 MANIFEST = "manifest.json"
-_OURS = frozenset({MANIFEST, SIGNATURE})  # of a folder that is a version's already
+ADAPTER, MERGED = "adapter", "merged.json"
+"""In the copy of a version with a base: the folder of its own files, and what came of them and the base."""
+_OURS = frozenset({MANIFEST, SIGNATURE, MERGED})  # of a folder that is a version's already
+_ENTRIES = TypeAdapter(tuple[FileEntry, ...])
 _CHUNK = 1 << 20
 
 
@@ -57,18 +65,23 @@ class VersionStore:
         lineage: dict[str, Any],
         metrics: dict[str, float],
         at: float,
+        base: Version | None = None,
     ) -> Version:
         """Store the files of `folder` as `version`. Publishing the same content again changes nothing.
+
+        With a `base` they are adapters of that version's weights.
 
         Raises:
             StoreError: the number is taken by other content, or the store cannot be written.
         """
-        files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name not in _OURS)
+        files = _entries(folder)
         manifest = Version(
             version=version,
-            digest=_digest(files),
+            digest=_digest(files, base),
             parent=parent.version if parent else None,
             parent_digest=parent.digest if parent else None,
+            base=base.version if base else None,
+            base_digest=base.digest if base else None,
             files=files,
             lineage=lineage,
             metrics=metrics,
@@ -84,7 +97,7 @@ class VersionStore:
             self._fs.makedirs(target, exist_ok=True)
             for entry in files:
                 self._fs.put_file(str(folder / entry.name), f"{target}/{entry.name}")
-            data = manifest.model_dump_json(indent=1).encode()
+            data = manifest.model_dump_json(indent=1, exclude_defaults=True).encode()
             self._sign(manifest, data)
             self._put(f"{target}/{MANIFEST}", data)
         return manifest
@@ -179,28 +192,59 @@ class VersionStore:
         with asked(f"{self._root}/versions: not listed"):
             return list(self._fs.glob(f"{self._root}/versions/{what}"))
 
-    def fetch(self, manifest: Version, into: Path) -> Path:
-        """A verified local copy of a version, below `into`; one already there is verified, not copied.
-
-        Its manifest and signature lie with it: put back below `versions/` of a store that was lost, it is the version.
+    def made_of(self, manifest: Version) -> list[Version]:
+        """The version, its base, that one's base, and so on; the last one is whole.
 
         Raises:
-            StoreError: a file is missing or its content differs from the manifest.
+            StoreError: a base is not there, or another than the one that was changed.
+        """
+        found = [manifest]
+        while found[-1].base is not None:
+            found.append(self._base(found[-1]))
+        return found
+
+    def _base(self, manifest: Version) -> Version:
+        assert manifest.base is not None and manifest.base_digest is not None
+        try:
+            base = self.read(manifest.base)
+        except StoreError as exc:
+            raise type(exc)(f"version {manifest.version}: its base, {exc}") from exc
+        if base.digest != manifest.base_digest:
+            raise StoreError(
+                f"version {manifest.version}: its base, version {base.version}, must have digest "
+                f"{manifest.base_digest[:12]}, got {base.digest[:12]}"
+            )
+        return base
+
+    def fetch(self, manifest: Version, into: Path) -> Path:
+        """A verified local copy of a version, below `into`, in the Hugging Face layout; one already there is verified,
+        not copied. Of a version with a base, the base's copy is made there first.
+
+        Its manifest and signature lie with its own files: put back below `versions/` of a store that was lost, their
+        folder is the version.
+
+        Raises:
+            StoreError: a file is missing or its content differs from the manifest, or so it is with a base.
         """
         target = into / manifest.folder.rsplit("/", 1)[1]
-        if not target.exists():
-            part = target.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            for entry in manifest.files:
-                self._get(f"{self._root}/{manifest.folder}/{entry.name}", part / entry.name)
-            verify(manifest, part)
-            self._get(f"{self._root}/{manifest.folder}/{MANIFEST}", part / MANIFEST)
-            if (signature := self._signature(manifest)) is not None:
-                (part / SIGNATURE).write_bytes(signature)
-            part.rename(target)
-        else:
-            verify(manifest, target)
+        if target.exists():
+            _verify_copy(manifest, target)
+            return target
+        base = None if manifest.base is None else self.fetch(self._base(manifest), into)
+        part = target.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        own = _own(manifest, part)
+        own.mkdir(parents=True)
+        for entry in manifest.files:
+            self._get(f"{self._root}/{manifest.folder}/{entry.name}", own / entry.name)
+        verify(manifest, own)
+        self._get(f"{self._root}/{manifest.folder}/{MANIFEST}", own / MANIFEST)
+        if (signature := self._signature(manifest)) is not None:
+            (own / SIGNATURE).write_bytes(signature)
+        if base is not None:
+            adapters.merge(_files(base), own, part)
+            (part / MERGED).write_bytes(_ENTRIES.dump_json(_entries(part)))
+        part.rename(target)
         return target
 
     def _get(self, source: str, target: Path) -> None:
@@ -214,16 +258,43 @@ def verify(manifest: Version, folder: Path) -> None:
     Raises:
         StoreError: names the first file that is missing or differs.
     """
-    for expected in manifest.files:
+    _verify(manifest.version, manifest.files, folder)
+
+
+def _verify_copy(manifest: Version, folder: Path) -> None:
+    verify(manifest, _own(manifest, folder))
+    if manifest.base is not None:
+        try:
+            merged = _ENTRIES.validate_json((folder / MERGED).read_bytes())
+        except (OSError, ValidationError) as exc:
+            raise StoreError(f"version {manifest.version}: {folder / MERGED} is unreadable: {exc}") from exc
+        _verify(manifest.version, merged, folder)
+
+
+def _verify(version: int, files: tuple[FileEntry, ...], folder: Path) -> None:
+    for expected in files:
         path = folder / expected.name
         if not path.is_file():
-            raise StoreError(f"version {manifest.version}: {expected.name} is missing from {folder}")
+            raise StoreError(f"version {version}: {expected.name} is missing from {folder}")
         found = _entry(path)
         if found != expected:
             raise StoreError(
-                f"version {manifest.version}: {expected.name} must have sha256 {expected.sha256[:12]} and "
+                f"version {version}: {expected.name} must have sha256 {expected.sha256[:12]} and "
                 f"{expected.bytes} bytes, got {found.sha256[:12]} and {found.bytes}"
             )
+
+
+def _own(manifest: Version, copy: Path) -> Path:
+    """Where in a copy the version's own files lie."""
+    return copy if manifest.base is None else copy / ADAPTER
+
+
+def _entries(folder: Path) -> tuple[FileEntry, ...]:
+    return tuple(_entry(path) for path in _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _OURS)
 
 
 def _entry(path: Path) -> FileEntry:
@@ -234,5 +305,6 @@ def _entry(path: Path) -> FileEntry:
     return FileEntry(name=path.name, bytes=path.stat().st_size, sha256=digest.hexdigest())
 
 
-def _digest(files: tuple[FileEntry, ...]) -> str:
-    return hashlib.sha256("\n".join(f"{file.sha256}  {file.name}" for file in files).encode()).hexdigest()
+def _digest(files: tuple[FileEntry, ...], base: Version | None) -> str:
+    lines = [f"{file.sha256}  {file.name}" for file in files] + ([f"{base.digest}  base"] if base else [])
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -3,7 +3,7 @@
 A version is fetched once: sizes and digests verified, weights finite, and the tokenizer the one that this engine was
 started with, which a swap of weights does not replace. From then on this process takes it as it lies,
 so that going back to the version before costs no more than the swap. What serves, and what the rollout wants held, is
-never evicted.
+never evicted, nor is what those are adapters of.
 """
 
 import logging
@@ -31,7 +31,9 @@ class Cache:
 
     def __init__(self, store: VersionStore, folder: Path, keep: int, serving: Version) -> None:
         """`serving` was fetched and verified just now."""
-        self._store, self._folder, self._keep, self._first = store, folder, keep, serving
+        self._store, self._folder, self._keep = store, folder, keep
+        self._made_of = {serving.version: store.made_of(serving)}
+        self._first = self._made_of[serving.version][-1]
         self._fetching = threading.Lock()
         self._known = {serving.version: (serving, folder / serving.folder.rsplit("/", 1)[1])}
         self._wanted: frozenset[int] = frozenset()
@@ -57,7 +59,8 @@ class Cache:
             if (held := self.copy(version)) is not None:
                 return held
             manifest = self._store.read(version)
-            require_same_tokenizer(manifest, self._first)
+            self._made_of[version] = self._store.made_of(manifest)
+            require_same_tokenizer(self._made_of[version][-1], self._first)
             folder = self._store.fetch(manifest, self._folder)
             check_finite(folder, version)
             self._known[version] = (manifest, folder)
@@ -81,7 +84,8 @@ class Cache:
             return
         try:
             folders = sorted(self._folder.glob("*-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-            needed = {f"{number:06d}" for number in (serving, *self._wanted)}
+            held = (one for number in (serving, *self._wanted) for one in self._made_of.get(number, ()))
+            needed = {f"{number:06d}" for number in (serving, *self._wanted, *(one.version for one in held))}
             for folder in folders[self._keep :]:
                 if folder.name.partition("-")[0] not in needed:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -306,10 +306,17 @@ def busy(system: System) -> list[str]:
     return [engine for engine in system.slots if system.control(engine, "GET", "/status").json()["in_flight"]]
 
 
+def held(system: System, engine: str) -> list[int]:
+    return list(system.control(engine, "GET", "/status").json()["held"])
+
+
 def test_a_swap_keeps_requests_in_flight_and_every_token_knows_its_weights(system: System) -> None:
-    """With the controller away, so that this test alone says what the engine serves."""
+    """With the controller away, so that this test alone says what the engine serves. What it swaps to are adapters."""
     with system.frozen("rollout"):
-        shifted = system.publish_shifted(0.02)
+        shifted = system.publish_adapters(0.02)
+        for slot in system.slots:
+            system.control(slot, "POST", "/hold", json={"versions": [0, shifted.version]})
+        system.until(lambda: all(shifted.version in held(system, slot) for slot in system.slots), 60.0, "it is held")
         told: list[tuple[str, list[float]]] = []
         long = {"max_tokens": 120, "ignore_eos": True, "temperature": 1.0}
         talk = threading.Thread(target=lambda: told.append(stream(system, "across", "Tell me a long story.", **long)))

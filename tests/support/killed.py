@@ -51,28 +51,34 @@ class DiskLog(InMemoryLog):
         return super().append(topic, key, value, headers)
 
 
-def config_of(folder: Path, workers: int) -> Config:
+def config_of(folder: Path, workers: int, **more: Any) -> Config:
     own = {
         "workers": workers, "threads": 1, "dtype": "float32", "lr": 1e-4, "packing": Packing.PACKED,
         "batch_turns": 4, "minibatch_turns": 2, "microbatch_tokens": 16, "max_version_turns": MAX_TURNS,
-        "min_version_turns": 4, "max_staleness": 100, "max_version_kl": 100.0, "max_user_share": 1.0,
+        "min_version_turns": 4, "max_staleness": 100, "max_version_kl": 100.0, "max_user_share": 1.0, **more,
     }  # fmt: skip
     return Config.model_validate({"run_dir": str(folder), "model": {"path": str(folder / "base")}, "trainer": own})
 
 
 def set_up(folder: Path, make_reward: Callable[..., Any]) -> None:
-    """The model, version 0, its release, and all that users will ever say."""
+    """The model, version 0, its release, and all that users will say."""
     import tiny_model
-    import transformers
 
     tiny_model.write(folder / "base")
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base")
-    log, make = DiskLog(folder / "log"), random.Random(0)
+    log = DiskLog(folder / "log")
     VersionStore(str(folder / "store")).publish(0, folder / "base", None, {}, {}, 0.0)
-    _release(log, kind=ReleaseKind.BOOTSTRAP)
-    for number in range(NUM_SESSIONS):
+    release(log, kind=ReleaseKind.BOOTSTRAP)
+    say_more(log, "s", NUM_SESSIONS, folder / "base", make_reward)
+
+
+def say_more(log: InMemoryLog, name: str, num: int, weights: Path, make_reward: Callable[..., Any]) -> None:
+    """Sessions that a model served."""
+    import transformers
+
+    model, make = transformers.AutoModelForCausalLM.from_pretrained(weights), random.Random(0)
+    for number in range(num):
         logged = {0: {"logprobs": _logps(model, [1, 1, 1, 10 + number, 10 + number])}}
-        made = make_reward(f"s{number}", [make.random()], token=10 + number, segment_changes=logged)
+        made = make_reward(f"{name}{number}", [make.random()], token=10 + number, segment_changes=logged)
         placed = send(log, topics.TRAJECTORIES, session_key(made.session_id), made.trajectory)
         source = Source(partition=placed.partition, offset=placed.offset)
         sent = made.model_copy(update={"source": source, "trajectory": None})
@@ -88,7 +94,7 @@ def _logps(model: Any, ids: list[int]) -> tuple[float, ...]:
     return tuple(float(logps[place - 1, ids[place]]) for place in (len(ids) - 2, len(ids) - 1))
 
 
-def _release(log: InMemoryLog, **fields: Any) -> None:
+def release(log: InMemoryLog, **fields: Any) -> None:
     number = sum(1 for _ in replay(log, topics.RELEASES, Release))
     release = {"release": number, "epoch": 1, "kind": ReleaseKind.TRIAL, "stable": 0, "reason": "test", "at": 0.0}
     send(log, topics.RELEASES, "", Release.model_validate({**release, **fields}))
@@ -108,7 +114,7 @@ def _decide(log: InMemoryLog, trainer: Trainer) -> None:
     if candidate.version not in {release.candidate for release in replay(log, topics.RELEASES, Release)}:
         trainer._keeper.settle()  # a kill must not take back what the decision waited for
         state, stable = DECIDED.get(candidate.version, (TrialState.PROMOTED, candidate.version))
-        _release(log, candidate=candidate.version, state=state, stable=stable)
+        release(log, candidate=candidate.version, state=state, stable=stable)
 
 
 def say(what: str) -> None:
@@ -151,15 +157,19 @@ def main(folder: Path, workers: int) -> None:
     config, stop = config_of(folder, max(1, workers)), Stop()
     log = DiskLog(folder / "log")
     policy = Told(_on_ray(config, stop) if workers else _here(config))
-    trainer = Trainer(config, log, VersionStore(str(folder / "store")), policy, stop, now=lambda: 1000.0)
+    play(log, Trainer(config, log, VersionStore(str(folder / "store")), policy, stop, now=lambda: 1000.0))
+    say("end")
+    os._exit(0)  # Ray's own way out takes seconds
+
+
+def play(log: InMemoryLog, trainer: Trainer) -> None:
+    """The story, from where it is to its end."""
     trainer.recover()
     while trainer.state.candidate or trainer.state.making or not _is_read(log, trainer):
         say("tick")
         trainer.tick()
         _decide(log, trainer)
     trainer._keeper.settle()
-    say("end")
-    os._exit(0)  # Ray's own way out takes seconds
 
 
 if __name__ == "__main__":

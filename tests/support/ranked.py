@@ -109,3 +109,10 @@ def exported(model: Path, config: TrainerConfig, folder: Path, begin: Path | Non
     if begin is not None:
         one.restore(begin)
     export(one.model, model, Folder(folder), one._ranks, file_bytes)
+
+
+def exported_adapters(model: Path, config: TrainerConfig, folder: Path, begin: Path) -> None:
+    """Those alone, from the state in `begin`."""
+    one = learner(model, config)
+    one.restore(begin)
+    one.export_adapters(folder)

@@ -30,6 +30,8 @@ from ingest.log import reader, topics
 from ingest.log.connect import connect
 from ingest.log.protocol import EventLog
 from ingest.records.events import Record, Version
+from ingest.store import adapters
+from ingest.store.adapters import Adapter
 from ingest.store.versions import VersionStore
 
 MODEL = "smollm2"
@@ -258,6 +260,28 @@ class System:
                 weights[name] = (wide + scale * wide.std() * torch.randn_like(wide)).to(weight.dtype)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         version = self.store.publish(number, folder, above, {"trace_ids": []}, {}, time.time())
+        self.send(topics.VERSIONS, version)
+        return version
+
+    def publish_adapters(self, scale: float) -> Version:
+        """A version that changes matrices of version 0 by products of rank 4, of `scale` of their own spread."""
+        import torch
+        from safetensors.torch import load_file
+
+        base, number = self.store.read(0), self.store.versions()[-1] + 1
+        torch.manual_seed(number)
+        changes = {}
+        for name, weight in load_file(Path(self.config.store.url) / base.folder / "model.safetensors").items():
+            if name.endswith("_proj.weight"):
+                low, high = torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
+                changes[name] = Adapter(
+                    low, high * scale * weight.float().std() / 2
+                )  # a sum of 4 products spreads by 2
+        folder = self.folder / f"made-{number}"
+        folder.mkdir()
+        for name, data in adapters.files(changes, rank=4, alpha=4.0).items():
+            (folder / name).write_bytes(data)
+        version = self.store.publish(number, folder, base, {"trace_ids": []}, {}, time.time(), base)
         self.send(topics.VERSIONS, version)
         return version
 

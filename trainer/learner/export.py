@@ -1,4 +1,4 @@
-"""A learner's weights as a version: the Hugging Face layout, in bfloat16, file by file.
+"""A learner's weights as a version: the Hugging Face layout, in bfloat16, file by file; or its adapters alone.
 
 Ranks gather one tensor at a time, and the first of them holds the tensors of one file: what no device holds, no node's
 memory has to. The same weights give the same bytes, from any number of ranks.
@@ -7,7 +7,7 @@ memory has to. The same weights give the same bytes, from any number of ranks.
 import copy
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from infra.config import LoraConfig
 from infra.storage import Folder
-from trainer.learner.adapters import merged
+from ingest.store.adapters import Adapter, files
+from trainer.learner.adapters import adapter_of, merged
 from trainer.learner.ranks import Ranks
 
 FILE_BYTES = 2 << 30
@@ -49,6 +51,24 @@ def export(model: Any, base: Path, folder: Folder, ranks: Ranks, file_bytes: int
                 index = {"metadata": {"total_size": num_bytes}, "weight_map": dict(sorted(weight_map.items()))}
                 folder.write("model.safetensors.index.json", json.dumps(index, indent=2).encode())
             _write_small(model, base, folder)
+
+
+def export_adapters(model: Any, stored: Mapping[str, str], lora: LoraConfig, folder: Folder, ranks: Ranks) -> None:
+    """Adapters in peft's layout, in float32; `stored` is the name of each layer's weight in the base's files. All ranks
+    take part.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    found = {}
+    for layer, name in stored.items():
+        adapter = adapter_of(model.get_submodule(layer))
+        if ranks.rank == 0:
+            found[name] = Adapter(adapter.low.cpu().contiguous(), adapter.high.cpu().contiguous())
+    with ranks.together(f"export to {folder.place}"):
+        if ranks.rank == 0:
+            for name, data in files(found, lora.rank, lora.alpha).items():
+                folder.write(name, data)
 
 
 def _files(model: Any, file_bytes: int) -> list[list[str]]:

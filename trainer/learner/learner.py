@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from infra.config import Correction, Packing, TrainerConfig
+from infra.config import Correction, LoraConfig, Packing, TrainerConfig
 from infra.errors import StartError
 from infra.storage import Folder, Place
 from trainer.learner import adapters, parts
 from trainer.learner.attention import PIECEWISE, seen_in, windows
 from trainer.learner.batching import Microbatch, Minibatch, Sample, Span, minibatches
 from trainer.learner.entropy import sampled_entropy
-from trainer.learner.export import export
+from trainer.learner.export import export, export_adapters
 from trainer.learner.hints import Lesson, lesson
 from trainer.learner.logps import chunked_logps
 from trainer.learner.loss_inputs import LossInputs, PolicyLoss
@@ -67,7 +67,9 @@ class Learner:
                 raise StartError(f"model {folder}: not loadable by transformers: {exc}") from exc
             self.model = model.eval()  # eval: dropout would break r = pi_theta / mu
             own = self._config
-            self._lora = None if own.lora is None else adapters.inject(model, own.lora, own.seed)
+            self._lora: LoraConfig | None = None
+            if own.lora is not None:
+                self._lora, self._stored = adapters.inject(model, own.lora, own.seed)
             if self._config.recompute_activations:
                 self._recompute(folder)
             self._fingerprint = adapters.fingerprint(model)
@@ -376,6 +378,11 @@ class Learner:
     def export(self, folder: Place) -> None:
         """bfloat16 safetensors and configuration, with the base folder's tokenizer and other small files."""
         export(self.model, self._base, Folder(folder), self._ranks)
+
+    def export_adapters(self, folder: Place) -> None:
+        """Of a learner of adapters, those alone: a change of the weights that it loaded."""
+        assert self._lora is not None
+        export_adapters(self.model, self._stored, self._lora, Folder(folder), self._ranks)
 
 
 def _within(compute: Callable[..., Any], *args: Any) -> Any:

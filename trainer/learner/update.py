@@ -144,3 +144,6 @@ class Policy(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write the weights in the Hugging Face layout; the same weights give the same bytes."""
+
+    def export_adapters(self, folder: Path) -> None:
+        """Of a learner of adapters: write those alone, in peft's layout; the same ones give the same bytes."""

@@ -95,6 +95,9 @@ class LearnerActor:
     def export(self, folder: Place) -> None:
         self._learner.export(folder)
 
+    def export_adapters(self, folder: Place) -> None:
+        self._learner.export_adapters(folder)
+
     def anchor(self, folder: Place | None) -> None:
         self._learner.anchor(folder)
 
@@ -302,6 +305,10 @@ class RayPolicy:
     def export(self, folder: Path) -> None:
         with self._taken(folder) as there:
             self._workers.call("export", there)
+
+    def export_adapters(self, folder: Path) -> None:
+        with self._taken(folder) as there:
+            self._workers.call("export_adapters", there)
 
     def update(self, minibatches: Sequence[Minibatch]) -> UpdateMetrics:
         metrics: UpdateMetrics = self._workers.call("update", ray.put(minibatches))[0]

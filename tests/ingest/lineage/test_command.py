@@ -1,6 +1,7 @@
 """`onstream lineage`, on a store, a log and a lake as stages leave them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,18 @@ def test_on_a_screen_stands_who_decided_why_and_on_what(run: Any) -> None:
         "1 turn of 1 session",
     ):
         assert told in said
+
+
+def test_of_adapters_stands_what_they_change(world: World, run: Any) -> None:
+    _, whole, _ = run("0")
+    assert re.search(r"weights +. whole", whole)
+    folder = world.folder / "adapters"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    world.store.publish(3, folder, world.store.read(1), {}, {}, 3.0, world.store.read(0))
+    _, said, _ = run("3")
+    assert re.search(r"weights +. adapters over version 0", said)
+    assert json.loads(run("3", "--json")[1])["base"] == 0
 
 
 def test_a_version_that_there_never_was_is_one_line(run: Any) -> None:

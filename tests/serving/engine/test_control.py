@@ -11,9 +11,11 @@ import httpx
 import pytest
 import torch
 from intakes import intake, spelled
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from infra.errors import StoreError
+from ingest.store import adapters
+from ingest.store.adapters import Adapter
 from ingest.store.versions import VersionStore
 from serving.engine import cache, control, loader
 from serving.engine.capture import Capture
@@ -70,8 +72,18 @@ class Bench:
         made = self.folder / f"made-{number}"
         made.mkdir()
         (made / "tokenizer.json").write_text(words)
-        save_file({"w": weight}, made / "model.safetensors")
+        save_file({"w.weight": weight}, made / "model.safetensors")
         self.store.publish(number, made, self.store.read(number - 1) if number else None, {}, {}, time.time())
+
+    def publish_adapters(self, number: int, base: int) -> None:
+        """1 more than its base, in all weights."""
+        made = self.folder / f"made-{number}"
+        made.mkdir()
+        change = Adapter(torch.ones(1, 2), torch.ones(2, 1))
+        for name, data in adapters.files({"w.weight": change}, rank=1, alpha=1.0).items():
+            (made / name).write_bytes(data)
+        above = self.store.read(base)
+        self.store.publish(number, made, above, {}, {}, time.time(), above)
 
     async def call(self, method: str, path: str, token: str = TOKEN, **kwargs: Any) -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://e0") as client:
@@ -144,7 +156,7 @@ async def test_weights_that_are_not_finite_never_pause_the_engine(bench: Bench) 
     bench.publish(4, torch.tensor([[1.0, float("nan")]]))
     answer = await bench.load(4)
     assert answer.status_code == 409
-    assert "w holds a NaN or an infinity" in answer.json()["error"]
+    assert "w.weight holds a NaN or an infinity" in answer.json()["error"]
     assert bench.engine.calls == []
 
 
@@ -208,6 +220,26 @@ async def test_the_cache_keeps_what_serves_and_the_one_to_go_back_to(bench: Benc
         await bench.load(version)
     kept = {folder.name[:6] for folder in (bench.folder / "cache").glob("*-*")}
     assert kept == {"000002", "000003"}
+
+
+async def test_adapters_are_loaded_merged_and_what_they_change_is_kept(bench: Bench) -> None:
+    bench.publish_adapters(4, base=1)
+    bench.publish_adapters(5, base=4)
+    for version in (2, 5):
+        assert (await bench.load(version)).status_code == 200
+    copy = bench.folder / "cache" / bench.engine.loaded[-1]
+    assert load_file(copy / "model.safetensors")["w.weight"].tolist() == [[3.0, 3.0], [3.0, 3.0]]
+    kept = {folder.name[:6] for folder in (bench.folder / "cache").glob("*-*")}
+    assert kept == {"000001", "000004", "000005"}
+
+
+async def test_another_tokenizer_of_an_adapters_base_never_pauses_the_engine(bench: Bench) -> None:
+    bench.publish(4, torch.ones(2, 2), words='{"a": 1}')
+    bench.publish_adapters(5, base=4)
+    answer = await bench.load(5)
+    assert answer.status_code == 409
+    assert "version 4: its tokenizer.json must be that of version 0" in answer.json()["error"]
+    assert bench.engine.calls == []
 
 
 async def test_loading_what_is_served_already_is_no_error(bench: Bench) -> None:

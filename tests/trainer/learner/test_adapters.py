@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from infra.config import LoraConfig, TrainerConfig
 from infra.errors import StartError, StoreError
+from ingest.store.versions import VersionStore
 from trainer.learner.batching import Sample, Span, minibatches
 from trainer.learner.learner import Learner
 
@@ -40,7 +41,7 @@ def test_adapters_begin_as_nothing_and_then_train_alone(tiny_model: Path, config
     assert not torch.equal(logits(learner.model), logits(plain))
 
 
-def test_a_version_is_merged_and_gives_what_the_learner_gives(
+def test_what_is_exported_whole_is_merged_and_gives_what_the_learner_gives(
     tiny_model: Path, config: TrainerConfig, tmp_path: Path
 ) -> None:
     learner = Learner(tiny_model, config)
@@ -53,6 +54,70 @@ def test_a_version_is_merged_and_gives_what_the_learner_gives(
     assert float((logits(loaded) - logits(learner.model)).abs().max()) < 0.1  # bfloat16
     plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
     assert float((logits(loaded) - logits(plain)).abs().max()) > 0.5
+
+
+class Versions:
+    """Version 0, and version 1 as a learner of its adapters leaves it."""
+
+    def __init__(self, folder: Path, base: Path, learner: Learner) -> None:
+        self.store, self.folder = VersionStore(str(folder / "store")), folder
+        self.first = self.store.publish(0, base, None, {}, {}, 0.0)
+        learner.export_adapters(folder / "adapters")
+        self.second = self.store.publish(1, folder / "adapters", self.first, {}, {}, 0.0, self.first)
+
+    def fetch(self) -> Path:
+        return self.store.fetch(self.second, self.folder / "cache")
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: held for path in folder.glob("*.safetensors") for name, held in load_file(path).items()}
+
+
+@pytest.fixture
+def filed(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model as versions are filed, in bfloat16 and several files."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "filed", max_shard_size=20_000)
+    return tmp_path / "filed"
+
+
+def test_a_version_is_the_adapters_alone_and_is_fetched_to_the_bit_as_the_learner_would_export_it_whole(
+    filed: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    learner = Learner(filed, config)
+    learner.update(BATCH * 3)
+    learner.export(tmp_path / "whole")
+    versions = Versions(tmp_path, filed, learner)
+    found, expected = tensors(versions.fetch()), tensors(tmp_path / "whole")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    changed = {name for name, held in tensors(filed).items() if not torch.equal(held, found[name])}
+    assert changed == {name for name in found if "_proj." in name}
+    assert {file.name for file in versions.second.files} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_a_version_of_adapters_is_what_peft_loads_over_its_base(
+    tiny_model: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    learner = Learner(tiny_model, config)
+    learner.update(BATCH * 3)
+    learner.export_adapters(tmp_path)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    assert torch.equal(logits(PeftModel.from_pretrained(plain, tmp_path)), logits(learner.model))
+
+
+def test_a_learner_goes_on_from_a_version_of_adapters_as_from_a_whole_one(
+    filed: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    learner = Learner(filed, config)
+    learner.update(BATCH)
+    learner.export(tmp_path / "whole")
+    first, second = (Learner(filed, config) for _ in range(2))
+    first.load(tmp_path / "whole")
+    second.load(Versions(tmp_path, filed, learner).fetch())
+    assert torch.equal(logits(first.model), logits(second.model))
 
 
 def test_a_checkpoint_holds_the_adapters_alone_and_goes_on_over_the_same_weights_only(
@@ -148,6 +213,31 @@ def test_layers_that_a_model_does_not_have_are_refused(tiny_model: Path, config:
     wrong = config.model_copy(update={"lora": LoraConfig(targets=("no_such",))})
     with pytest.raises(StartError, match=r"trainer\.lora\.targets: no_such"):
         Learner(tiny_model, wrong)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_layer_whose_change_no_version_could_say_is_refused_at_the_start(
+    tiny_model: Path, config: TrainerConfig, target: str
+) -> None:
+    """The head has the embedding's weight, and an embedding is no linear layer."""
+    wrong = config.model_copy(update={"lora": LoraConfig(targets=("q_proj", target))})
+    told = rf"trainer\.lora\.targets: (model\.)?{target}: it is no linear layer with a weight of its own"
+    with pytest.raises(StartError, match=told):
+        Learner(tiny_model, wrong)
+
+
+def test_a_layer_that_files_have_in_another_form_is_refused_at_the_start(
+    tiny_model: Path, config: TrainerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As experts, whose files have one weight for each."""
+
+    def as_filed(_: object, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: weight.T if "down_proj" in name else weight for name, weight in weights.items()}
+
+    monkeypatch.setattr("trainer.learner.adapters.revert_weight_conversion", as_filed)
+    told = r"model\.layers\.0\.mlp\.down_proj: the model's files have its weight in another form"
+    with pytest.raises(StartError, match=told):
+        Learner(tiny_model, config)
 
 
 def test_adapters_train_alike_where_activations_are_computed_again(tiny_model: Path, config: TrainerConfig) -> None:

@@ -139,6 +139,16 @@ def test_a_version_of_two_ranks_is_to_the_byte_that_of_one_and_loads(
         assert all(torch.equal(named[name], torch.from_numpy(weights[name]).bfloat16()) for name in named)
 
 
+def test_adapters_of_two_ranks_are_to_the_byte_those_of_one(two: Ranked, tiny_model: Path, tmp_path: Path) -> None:
+    config, kept, one, other = own(lora=LoraConfig(rank=4)), tmp_path / "kept", tmp_path / "one", tmp_path / "other"
+    ranked.trained(tiny_model, config, BATCH, None, kept)
+    ranked.exported_adapters(tiny_model, config, one, kept)
+    two.run(ranked.exported_adapters, tiny_model, config, other, kept)
+    files = {path.name: path.read_bytes() for path in one.iterdir()}
+    assert set(files) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert files == {path.name: path.read_bytes() for path in other.iterdir()}
+
+
 def test_what_one_rank_cannot_read_fails_on_both_and_neither_waits_for_ever(
     two: Ranked, tiny_model: Path, tmp_path: Path
 ) -> None:
