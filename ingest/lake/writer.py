@@ -193,6 +193,7 @@ class Writer:
 
 def run(log: EventLog, lake: Lake, vault: Vault, config: Config, stop: Stop) -> None:
     """Write until `stop` is set, and then what is in memory. Raises `LogError` or `LakeError`; call again to go on."""
+    telemetry.count(metrics.LAKE_ROWS, 0)  # who has committed nothing says so, too
     stage = Writer(log, lake, vault, config)
     try:
         while not stop.is_set():

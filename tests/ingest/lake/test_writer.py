@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 from lake_traffic import Played, Traffic
+from told import telling
 
 from infra.config import Config, IngestConfig, LakeConfig, ModelConfig
 from infra.errors import LakeError, LogError
 from infra.lifecycle import Stop
+from infra.telemetry import metrics
 from ingest.lake.manifest import Table
 from ingest.lake.table import Lake
 from ingest.lake.writer import GROUP, JOIN_EVERY_S, SWEEP_EVERY_S, TOPICS, Writer, run
@@ -307,3 +309,20 @@ def test_a_lake_that_is_away_is_waited_for(stage: Stage) -> None:
 
     outlast_outages(stop, attempt, (LakeError,))
     assert len(tries) == 2
+
+
+def test_a_lake_that_is_away_from_the_first_says_that_it_holds_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A counter that nobody ever counted with would be absent, and no rule could compare with it."""
+
+    def fail() -> None:
+        raise LakeError("lake: not there")
+
+    lake = stage.world.another()
+    monkeypatch.setattr(lake, "refresh", fail)
+    stage.put(*Traffic(1).sessions(2))
+    with telling() as told:
+        with pytest.raises(LakeError):
+            run(stage.log, lake, stage.world.vault, stage.config, Stop())
+        assert told.value(metrics.LAKE_ROWS) == 0
