@@ -15,6 +15,7 @@ A version's files are the layout itself or, where its manifest names a base, ada
 """
 
 import hashlib
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,18 @@ import fsspec  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
 
 from infra.config import StoreConfig
-from infra.errors import SignatureError, StoreError
+from infra.errors import SignatureError, StoreError, StoreOutageError
 from infra.storage import asked
 from ingest.records.events import FileEntry, Version
 from ingest.store import adapters
 from ingest.store.signing import SIGNATURE, SignatureState, Signed, Signer, Trust, require
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 ADAPTER, MERGED = "adapter", "merged.json"
 """In the copy of a version with a base: the folder of its own files, and what came of them and the base."""
+PART = ".part"
 _OURS = frozenset({MANIFEST, SIGNATURE, MERGED})  # of a folder that is a version's already
 _ENTRIES = TypeAdapter(tuple[FileEntry, ...])
 _CHUNK = 1 << 20
@@ -41,21 +45,28 @@ class VersionStore:
     """Versions under `url`, any fsspec URL or a local path.
 
     With a `signer` it signs what it publishes; where a signature `is_required` it gives no version that `trust` does
-    not hold to be signed.
+    not hold to be signed. `copies` is a folder that was fetched into: what it has is read where the store has it no
+    more, or does not answer.
     """
 
     def __init__(
-        self, url: str, signer: Signer | None = None, trust: Trust | None = None, is_required: bool = False
+        self,
+        url: str,
+        signer: Signer | None = None,
+        trust: Trust | None = None,
+        is_required: bool = False,
+        copies: Path | None = None,
     ) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
         self._signer, self._trust, self._is_required = signer, trust or Trust(), is_required
+        self._copies = copies
 
     @classmethod
-    def of(cls, config: StoreConfig, publishes: bool = False) -> "VersionStore":
+    def of(cls, config: StoreConfig, publishes: bool = False, copies: Path | None = None) -> "VersionStore":
         """The store of the configuration, for one who reads it, or who `publishes` too. Raises `ConfigError`."""
         signing = config.signing
         signer = Signer.of(signing) if publishes else None
-        return cls(config.url, signer, Trust.of(signing), signing.required)
+        return cls(config.url, signer, Trust.of(signing), signing.required, copies)
 
     def publish(
         self,
@@ -125,22 +136,26 @@ class VersionStore:
     def _sign(self, manifest: Version, data: bytes) -> None:
         if self._signer is None:
             return
-        folder = manifest.folder
         digests = {file.name: file.sha256 for file in manifest.files} | {MANIFEST: hashlib.sha256(data).hexdigest()}
-        self._put(f"{self._root}/{folder}/{SIGNATURE}", self._signer.sign(folder.rsplit("/", 1)[1], digests))
+        self._put(f"{self._root}/{manifest.folder}/{SIGNATURE}", self._signer.sign(_name(manifest), digests))
 
     def _signature(self, manifest: Version) -> bytes | None:
         path = f"{self._root}/{manifest.folder}/{SIGNATURE}"
-        with asked(f"{path}: not readable"):
-            try:
+        copied = None if self._copies is None else _own(manifest, self._copies / _name(manifest)) / SIGNATURE
+        try:
+            with asked(f"{path}: not readable"):
                 return bytes(self._fs.cat_file(path))
-            except FileNotFoundError:
-                return None
+        except StoreError as exc:
+            if copied is not None and copied.exists():
+                return copied.read_bytes()
+            if isinstance(exc, StoreOutageError):
+                raise
+            return None
 
     def _put(self, path: str, data: bytes) -> None:
         """Write whole or not at all: a manifest half written must not look like a version."""
-        self._fs.pipe_file(f"{path}.part", data)
-        self._fs.mv(f"{path}.part", path)
+        self._fs.pipe_file(f"{path}{PART}", data)
+        self._fs.mv(f"{path}{PART}", path)
 
     def versions(self) -> list[int]:
         """Numbers of all versions, ascending. Folders that are named otherwise are none of ours."""
@@ -168,18 +183,39 @@ class VersionStore:
 
     def _manifest(self, version: int) -> tuple[Version, bytes]:
         """A manifest, and the bytes that say it."""
-        found = self._manifests(version)
-        if len(found) != 1:
-            raise StoreError(f"version {version}: expected one manifest under {self._root}, found {len(found)}")
-        with asked(f"version {version}: manifest {found[0]} is unreadable"):
-            data = bytes(self._fs.cat_file(found[0]))
+        where, data = self._written(version)
         try:
             manifest = Version.model_validate_json(data)
         except ValueError as exc:
-            raise StoreError(f"version {version}: manifest {found[0]} is unreadable: {exc}") from exc
-        if not found[0].endswith(f"{manifest.folder}/{MANIFEST}"):
-            raise StoreError(f"version {version}: manifest {found[0]} is of another version, {manifest.folder}")
+            raise StoreError(f"version {version}: manifest {where} is unreadable: {exc}") from exc
+        if _name(manifest) not in Path(where).parts[-3:]:
+            raise StoreError(f"version {version}: manifest {where} is of another version, {manifest.folder}")
         return manifest, data
+
+    def _written(self, version: int) -> tuple[str, bytes]:
+        """Where a manifest lies, and its bytes."""
+        try:
+            found = self._manifests(version)
+            if len(found) == 1:
+                with asked(f"version {version}: manifest {found[0]} is unreadable"):
+                    return found[0], bytes(self._fs.cat_file(found[0]))
+            told = f"version {version}: expected one manifest under {self._root}, found {len(found)}"
+            failure = StoreError(told)
+        except StoreOutageError as exc:
+            found, failure = [], exc
+        copied = self._copied(version)
+        if found or not copied:
+            raise failure
+        logger.warning("%s; this machine's copy is taken", failure)
+        return str(copied[0]), copied[0].read_bytes()
+
+    def _copied(self, version: int) -> list[Path]:
+        """Manifests of copies."""
+        if self._copies is None:
+            return []
+        folders = [one for one in sorted(self._copies.glob(f"{version:06d}-*")) if one.suffix != PART]
+        places = [place / MANIFEST for one in folders for place in (one, one / ADAPTER)]
+        return [place for place in places if place.is_file()]
 
     def _manifests(self, version: int) -> list[str]:
         """Of one version, without a look into the folders of all others."""
@@ -226,12 +262,12 @@ class VersionStore:
         Raises:
             StoreError: a file is missing or its content differs from the manifest, or so it is with a base.
         """
-        target = into / manifest.folder.rsplit("/", 1)[1]
+        target = into / _name(manifest)
         if target.exists():
             _verify_copy(manifest, target)
             return target
         base = None if manifest.base is None else self.fetch(self._base(manifest), into)
-        part = target.with_suffix(".part")
+        part = target.with_suffix(PART)
         shutil.rmtree(part, ignore_errors=True)
         own = _own(manifest, part)
         own.mkdir(parents=True)
@@ -282,6 +318,11 @@ def _verify(version: int, files: tuple[FileEntry, ...], folder: Path) -> None:
                 f"version {version}: {expected.name} must have sha256 {expected.sha256[:12]} and "
                 f"{expected.bytes} bytes, got {found.sha256[:12]} and {found.bytes}"
             )
+
+
+def _name(manifest: Version) -> str:
+    """Of a version's folder, in the store and among copies."""
+    return manifest.folder.rsplit("/", 1)[1]
 
 
 def _own(manifest: Version, copy: Path) -> Path:

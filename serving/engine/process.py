@@ -58,8 +58,8 @@ async def serve(config: Config, slot: EngineSlot, token: str, scorers_token: str
         require_free(host, port, slot.id)
     stop = Stop()
     health.serve(config.health, stop.pulse, lambda: wanted.trouble(loader.serving.version))  # asked once both are there
-    store = VersionStore.of(config.store)
     copies = Path(config.store.cache_dir) / slot.id
+    store = VersionStore.of(config.store, copies=copies)
     open_log = partial(connect, config, client_id=slot.id)
     manifest = store.read(first_version(open_log, slot.id, copies))
     folder = store.fetch(manifest, copies)

@@ -341,17 +341,19 @@ def answers(system: System, engine: str) -> list[str]:
 
 
 def test_an_engine_swapped_to_a_version_and_one_started_on_it_answer_alike(system: System) -> None:
-    """The version published above goes on trial; then its engine is killed, and starts afresh on what the log says."""
+    """The version published above goes on trial; then its engine is killed, and starts afresh on what the log says, of
+    its own copy: the store is away."""
     with ExitStack() as held:
         with system.traffic() as users:
             system.until(lambda: system.rollout().get("state") == "canary", 150.0, "a trial")
-            held.enter_context(system.frozen("rollout"))
+            for stage in ("rollout", "trainer"):
+                held.enter_context(system.frozen(stage))
         version = system.version_of("candidate-0")
         assert version != 0
         # asked while nobody else asks: in bfloat16 a reply depends in its last bits on what shares its batch
         swapped = answers(system, "candidate-0")
         assert swapped != answers(system, "stable-0")
-        with system.traffic() as others:
+        with system.traffic() as others, system.without_store():
             system.kill("candidate-0")
             system.wait_ready("candidate-0")
         assert system.version_of("candidate-0") == version

@@ -238,6 +238,16 @@ class System:
         finally:
             os.kill(pid, signal.SIGCONT)
 
+    @contextmanager
+    def without_store(self) -> Iterator[None]:
+        """The store is away for the length of a block."""
+        store = Path(self.config.store.url)
+        away = store.rename(store.with_name("away"))
+        try:
+            yield
+        finally:
+            away.rename(store)
+
     def wait_ready(self, name: str, seconds: float = 200.0) -> None:
         process = self.supervisor.processes[name]
         self.until(lambda: process.state is ProcessState.READY, seconds, f"{name} is ready")

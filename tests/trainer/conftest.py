@@ -189,6 +189,8 @@ class TokenPolicy:
         (folder / "model.safetensors").write_text(json.dumps(self.weights))
         (folder / "config.json").write_text("{}")
 
+    export_adapters = export
+
 
 class World:
     """What outlives the trainer: the log, the store, its folder. `start` is a process's start, `kill` its end."""

@@ -101,12 +101,14 @@ def test_it_is_summed_in_more_than_the_weights_digits_and_rounded_once() -> None
     assert torch.equal(adapters.added(weight, adapter, 0.3), exact.bfloat16())
 
 
-def test_what_was_fetched_needs_neither_base_nor_store(world: World) -> None:
-    version = world.publish(1, world.first)
+def test_what_was_fetched_needs_no_store_and_to_be_verified_no_base(world: World) -> None:
+    version, cache = world.publish(1, world.first), world.folder / "cache"
     copy = world.fetch(version)
     shutil.rmtree(world.folder / "store")
-    shutil.rmtree(copy.parent / Path(world.first.folder).name)
-    assert world.fetch(version) == copy
+    store = VersionStore(str(world.folder / "store"), copies=cache)
+    assert store.made_of(store.read(1)) == [version, world.first]
+    shutil.rmtree(cache / Path(world.first.folder).name)
+    assert store.fetch(version, cache) == copy
 
 
 def test_a_copys_own_files_put_back_into_a_lost_store_are_the_version(world: World) -> None:

@@ -88,6 +88,20 @@ def test_a_copy_of_an_engine_put_back_into_a_store_that_was_lost_is_the_signed_v
     store.fetch(manifest, tmp_path / "another")
 
 
+def test_a_copys_signature_counts_where_the_store_is_gone_and_a_copy_without_one_is_refused(
+    opened: Opened, keys: Keys, weights: Path, tmp_path: Path
+) -> None:
+    manifest, copies = publish(opened(keys.private, keys.public), weights), tmp_path / "cache"
+    copy = opened(None, keys.public).fetch(manifest, copies)
+    signing = SigningConfig(public_key_files=(str(keys.public),), required=True)
+    config = StoreConfig(url=str(tmp_path / "store"), cache_dir=str(copies), signing=signing)
+    shutil.rmtree(tmp_path / "store")
+    assert VersionStore.of(config, copies=copies).read(1) == manifest
+    (copy / SIGNATURE).unlink()
+    with pytest.raises(SignatureError, match=r"version 1: its signature is required, and it is not signed"):
+        VersionStore.of(config, copies=copies).read(1)
+
+
 def test_a_signed_version_is_read_by_who_requires_it(opened: Opened, keys: Keys, weights: Path) -> None:
     manifest = publish(opened(keys.private, keys.public), weights)
     reader = opened(None, keys.public)

@@ -155,6 +155,40 @@ def test_a_damaged_copy_in_the_cache_is_refused(damage: str, weights: Path, tmp_
         store.fetch(manifest, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_copy_stands_in_for_a_store_that_lost_the_version_or_does_not_answer(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_away: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    writer, copies = VersionStore(str(tmp_path / "store")), tmp_path / "cache"
+    manifest = publish(writer, weights)
+    store = VersionStore(str(tmp_path / "store"), copies=copies)
+    copy = store.fetch(manifest, copies)
+    if is_away:
+        for name in ("glob", "ls", "cat_file", "get_file"):
+            monkeypatch.setattr(store._fs, name, fail)
+    else:
+        shutil.rmtree(tmp_path / "store" / manifest.folder)
+    assert store.read(1) == manifest
+    assert store.fetch(manifest, copies) == copy
+    with pytest.raises(StoreError, match="no route to host" if is_away else "expected one manifest"):
+        VersionStore(str(tmp_path / "store")).read(1)
+    shutil.move(copy, copy.with_suffix(".part"))  # as a fetch that was interrupted leaves it
+    with pytest.raises(StoreError, match="no route to host" if is_away else "expected one manifest"):
+        store.read(1)
+
+
+def test_a_copy_is_not_asked_where_the_store_has_two_of_a_version(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"), copies=tmp_path / "cache")
+    kept = tmp_path / "store" / publish(store, weights).folder
+    store.fetch(store.read(1), tmp_path / "cache")
+    shutil.copytree(kept, kept.with_name(f"{kept.name}-by-hand"))
+    with pytest.raises(StoreError, match=r"expected one manifest .* found 2"):
+        store.read(1)
+
+
 def test_an_unreadable_manifest_is_named(weights: Path, tmp_path: Path) -> None:
     store = VersionStore(str(tmp_path / "store"))
     (tmp_path / "store" / publish(store, weights).folder / MANIFEST).write_text("{}")
