@@ -63,6 +63,17 @@ class Broker:
         return LogConfig(brokers=f"{HOST}:{self.port}", timeout_s=timeout_s)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What has engines or Ray comes first and, of several workers (`make test`), stays on one; no file is cut."""
+
+    def is_heavy(item: pytest.Item) -> bool:
+        return not {"e2e", "workers"}.isdisjoint(item.path.parts)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("heavy" if is_heavy(item) else str(item.path)))
+    items.sort(key=lambda item: not is_heavy(item))
+
+
 @pytest.fixture
 def unreachable() -> LogConfig:
     """A configuration whose broker is not there."""

@@ -47,7 +47,7 @@ def span(**about: Any) -> ReadableSpan:
         {"events": [Event("scored", {"value": 0.5}, 15)]},
         {"links": [Link(context(9))]},
     ],
-    ids=str,
+    ids=lambda about: "-".join(about) or "plain",
 )
 def test_a_span_is_encoded_as_the_library_encodes_it(about: dict[str, Any]) -> None:
     given = [span(), span(**about), span()]
