@@ -18,7 +18,7 @@ from infra.errors import OnstreamError
 from infra.telemetry import metrics, names
 from serving.engine.capture import Capture
 from serving.engine.idle import Users
-from serving.engine.loader import Engine, Loader
+from serving.engine.loader import Engine, Loader, SupersededError
 from serving.guard import bearer
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def application(
             with telemetry.span(names.SWAP, {**mine, names.VERSION: number}, parent=request.headers):
                 swap = await loader.load(number, engine, capture, asked.epoch)
         except OnstreamError as exc:
-            telemetry.count(metrics.SWAPS_FAILED, 1, mine)
+            telemetry.count(metrics.SWAPS_FAILED, 0 if isinstance(exc, SupersededError) else 1, mine)
             return JSONResponse({"error": str(exc), "version": loader.serving.version}, 409)
         telemetry.record(metrics.SWAP_PAUSE, swap.pause_s, mine)
         telemetry.record(metrics.SWAP_DURATION, swap.fetch_s + swap.pause_s, mine)

@@ -7,6 +7,8 @@
     5. resume    requests go on
     6. announce  the caller gets the version; a fresh start of this engine would begin with it
 
+Of two loads that are asked for the later one counts: the first ends before 2, if it has not come to it.
+
 A failure in 3 loads the version before, from the cache, and says so; if that fails too the process ends, and its
 supervisor starts it again at the version the release log names.
 """
@@ -50,13 +52,17 @@ class Swap:
     pause_s: float
 
 
+class SupersededError(ControlError):
+    """A load that counts no more."""
+
+
 class Loader:
     """Fetches versions and swaps them into one engine, one at a time, for the newest writer of releases alone."""
 
     def __init__(self, store: VersionStore, cache: Path, keep: int, serving: Version) -> None:
         self._cache = Cache(store, cache, keep, serving)
         self._lock = asyncio.Lock()
-        self._epoch = 0
+        self._epoch = self._last = 0
         self._holding: asyncio.Task[None] | None = None
         self.serving = serving
         self._cache.remember(serving.version)
@@ -71,18 +77,27 @@ class Loader:
 
         Raises:
             StoreError: the version cannot be fetched, verified, or holds weights that are not finite.
+            SupersededError: another load was asked for since.
             ControlError: a newer writer was here, or the engine could not load it; it serves the version before.
         """
+        self._fence(epoch)
+        self._last += 1
+        own = self._last
         async with self._lock:
-            self._fence(epoch)
+            self._require_last(own, version)
             begun = time.monotonic()
             manifest, folder = await asyncio.to_thread(self._cache.fetch, version)
+            self._require_last(own, version)
             fetched = time.monotonic()
             await self._swap(manifest, folder, engine, capture)
             swap = Swap(version, manifest.digest, fetched - begun, time.monotonic() - fetched)
             await asyncio.to_thread(self._cache.remember, version)
             await asyncio.to_thread(self._cache.evict, version)
             return swap
+
+    def _require_last(self, own: int, version: int) -> None:
+        if own != self._last:
+            raise SupersededError(f"version {version} is not loaded: another load was asked for since")
 
     def hold(self, versions: Iterable[int]) -> None:
         """Keep these versions at hand from now on; those that are missing are fetched beside all else."""

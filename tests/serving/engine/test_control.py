@@ -1,7 +1,9 @@
 """The swap's steps over an engine that records them, with a real store and real files."""
 
+import asyncio
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +14,10 @@ import pytest
 import torch
 from intakes import intake, spelled
 from safetensors.torch import load_file, save_file
+from told import telling
 
 from infra.errors import StoreError
+from infra.telemetry import metrics
 from ingest.store import adapters
 from ingest.store.adapters import Adapter
 from ingest.store.versions import VersionStore
@@ -240,6 +244,32 @@ async def test_another_tokenizer_of_an_adapters_base_never_pauses_the_engine(ben
     assert answer.status_code == 409
     assert "version 4: its tokenizer.json must be that of version 0" in answer.json()["error"]
     assert bench.engine.calls == []
+
+
+async def test_a_load_that_another_one_followed_is_not_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where somebody rolls back while a promotion's weights are still on their way."""
+    began, goes_on, asked = threading.Event(), threading.Event(), asyncio.Queue[int | None]()
+    monkeypatch.setattr(bench.loader, "_fence", asked.put_nowait)
+
+    def wait(_folder: Path, version: int) -> None:
+        if version == 3:
+            began.set()
+            assert goes_on.wait(20.0)
+
+    monkeypatch.setattr(cache, "check_finite", wait)
+    with telling() as told:
+        first = asyncio.create_task(bench.load(3))
+        assert await asyncio.to_thread(began.wait, 20.0)
+        others = [asyncio.create_task(bench.load(version)) for version in (2, 1)]
+        for _ in range(3):
+            await asked.get()
+        goes_on.set()
+        answers = await asyncio.gather(first, *others)
+        assert [answer.status_code for answer in answers] == [409, 409, 200]
+        assert "version 3 is not loaded: another load was asked for since" in answers[0].json()["error"]
+        assert told.value(metrics.SWAPS_FAILED) == 0
+    assert bench.engine.loaded == [Path(bench.store.read(1).folder).name]
+    assert await held(bench) == [1, 3], "what was fetched is there for the next time"
 
 
 async def test_loading_what_is_served_already_is_no_error(bench: Bench) -> None:
