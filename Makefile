@@ -42,7 +42,7 @@ dashboards: $(STAMP)  ## write the dashboards beside the chart anew, and check t
 	@PYTHONPATH=helm $(BIN)/python -m chartwatch --write
 
 test: $(STAMP) .onstream/model  ## every test, with real vLLM, broker and Ray (ARGS='-k gate')
-	@$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP) chart  ## ruff, mypy --strict, import contracts, and the chart
 	@$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ports import free_port
@@ -63,15 +64,26 @@ class Broker:
         return LogConfig(brokers=f"{HOST}:{self.port}", timeout_s=timeout_s)
 
 
+def is_heavy(path: Path) -> bool:
+    """Whether a test has engines or Ray."""
+    return not {"e2e", "workers"}.isdisjoint(path.parts)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What has engines or Ray comes first and, of several workers (`make test`), stays on one; no file is cut."""
+    """The heaviest first: of two workers one is busy with them nearly to the end."""
+    items.sort(key=lambda item: not is_heavy(item.path))
 
-    def is_heavy(item: pytest.Item) -> bool:
-        return not {"e2e", "workers"}.isdisjoint(item.path.parts)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("heavy" if is_heavy(item) else str(item.path)))
-    items.sort(key=lambda item: not is_heavy(item))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers (`make test`): a file stays on one of them, and what is heavy on the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "heavy" if is_heavy(Path(file)) else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture
