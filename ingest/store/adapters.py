@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX, _LOW, _HIGH = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+_OTHER_FORMS = ("consolidated*", "*.bin", "*.pt", "*.pth", "*.gguf")
+"""A base's weights once more, in forms that nothing is added to: vLLM begins with Mistral's `consolidated*` where one
+is there."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def added(weight: "torch.Tensor", adapter: Adapter, scale: float) -> "torch.Tens
 
 
 def merge(base: Sequence[Path], folder: Path, into: Path) -> None:
-    """The files of a base to `into`, its weights changed by the adapters in `folder`.
+    """The files of a base to `into`, its weights changed by the adapters in `folder`; other forms of them are left out.
 
     Raises:
         StoreError: the adapters cannot be read, or are not of these weights.
@@ -68,12 +71,16 @@ def merge(base: Sequence[Path], folder: Path, into: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     try:
-        scale, left = _read(folder)
+        scale, adapters = _read(folder)
+        left = set(adapters)
         for source in base:
+            if any(source.match(form) for form in _OTHER_FORMS):
+                continue
             changed = dict[str, Adapter]()
             if source.suffix == ".safetensors":
                 with safe_open(source, framework="pt") as file:
-                    changed = {name: left.pop(name) for name in file.keys() if name in left}  # noqa: SIM118 - no mapping
+                    changed = {name: adapters[name] for name in file.keys() if name in adapters}  # noqa: SIM118 - no mapping
+                left -= changed.keys()
             if changed:
                 tensors = load_file(source)
                 for name, adapter in changed.items():
@@ -94,7 +101,7 @@ def _read(folder: Path) -> tuple[float, dict[str, Adapter]]:
     config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     try:
         scale = float(config["lora_alpha"]) / int(config["r"])
-    except (TypeError, KeyError, ArithmeticError) as exc:
+    except (TypeError, ValueError, KeyError, ArithmeticError) as exc:
         raise ValueError(f"{CONFIG}: expected numbers `r` and `lora_alpha`, got {config!r:.200}") from exc
     tensors = load_file(folder / WEIGHTS)
     found = {}

@@ -88,6 +88,26 @@ def test_a_change_may_be_of_a_change(world: World) -> None:
     assert found[UP].tolist() == [[3.0, 5.0, 7.0], [-1.0, -3.0, -5.0]]
 
 
+def test_a_weight_that_lies_in_two_files_of_the_base_is_changed_in_both(world: World) -> None:
+    folder = world.folder / "base"
+    save_file({Q: torch.full((2, 3), 0.5, dtype=torch.bfloat16)}, folder / "model-3.safetensors")
+    base = world.store.publish(1, folder, world.first, {}, {}, 1.0)
+    copy = world.fetch(world.publish(2, base))
+    for name in ("model-1.safetensors", "model-3.safetensors"):
+        assert load_file(copy / name)[Q].tolist() == [[2.5, 4.5, 6.5], [-1.5, -3.5, -5.5]]
+
+
+@pytest.mark.parametrize("name", ["consolidated.safetensors", "consolidated.00.pth", "pytorch_model.bin"])
+def test_weights_of_the_base_in_a_form_that_is_not_changed_are_in_no_copy_of_a_change(world: World, name: str) -> None:
+    """vLLM loads `consolidated.safetensors` and nothing else where there is one."""
+    save_file({"layers.0.attention.wq.weight": torch.ones(2, 3)}, world.folder / "base" / name)
+    base = world.store.publish(1, world.folder / "base", world.first, {}, {}, 1.0)
+    copy = world.fetch(world.publish(2, base))
+    assert (world.fetch(base) / name).exists()
+    assert not (copy / name).exists()
+    assert world.fetch(world.store.read(2)) == copy
+
+
 def test_the_same_change_of_another_base_is_another_version(world: World) -> None:
     first = world.publish(1, world.first)
     assert world.publish(2, first).digest != first.digest
@@ -183,6 +203,7 @@ def test_a_change_of_other_weights_is_refused_and_leaves_no_copy(
     ("name", "data", "told"),
     [
         ("adapter_config.json", b'{"r": 0, "lora_alpha": 2}', "expected numbers `r` and `lora_alpha`"),
+        ("adapter_config.json", b'{"r": "all", "lora_alpha": 2}', "expected numbers `r` and `lora_alpha`"),
         ("adapter_config.json", b"[1]", "expected numbers `r` and `lora_alpha`"),
         ("adapter_config.json", b"no json", "not merged with its base: Expecting value"),
         ("adapter_model.safetensors", b"no tensors", "not merged with its base: "),
