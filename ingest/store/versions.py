@@ -88,7 +88,7 @@ class VersionStore:
         files = _entries(folder)
         manifest = Version(
             version=version,
-            digest=_digest(files, base),
+            digest=_digest(files, base.digest if base else None),
             parent=parent.version if parent else None,
             parent_digest=parent.digest if parent else None,
             base=base.version if base else None,
@@ -245,10 +245,10 @@ class VersionStore:
             base = self.read(manifest.base)
         except StoreError as exc:
             raise type(exc)(f"version {manifest.version}: its base, {exc}") from exc
-        if base.digest != manifest.base_digest:
+        if (found := _digest(base.files, base.base_digest)) != manifest.base_digest:  # whatever it says of itself
             raise StoreError(
                 f"version {manifest.version}: its base, version {base.version}, must have digest "
-                f"{manifest.base_digest[:12]}, got {base.digest[:12]}"
+                f"{manifest.base_digest[:12]}, got {found[:12]}"
             )
         return base
 
@@ -262,6 +262,7 @@ class VersionStore:
         Raises:
             StoreError: a file is missing or its content differs from the manifest, or so it is with a base.
         """
+        _require_plain_names(manifest)
         target = into / _name(manifest)
         if target.exists():
             _verify_copy(manifest, target)
@@ -286,6 +287,13 @@ class VersionStore:
     def _get(self, source: str, target: Path) -> None:
         with asked(f"{source}: not readable"):
             self._fs.get_file(source, str(target))
+
+
+def _require_plain_names(manifest: Version) -> None:
+    for file in manifest.files:
+        if Path(file.name).name != file.name:
+            told = f"its files must have names without a folder, got {file.name!r}"
+            raise StoreError(f"version {manifest.version}: {told}")
 
 
 def verify(manifest: Version, folder: Path) -> None:
@@ -346,6 +354,7 @@ def _entry(path: Path) -> FileEntry:
     return FileEntry(name=path.name, bytes=path.stat().st_size, sha256=digest.hexdigest())
 
 
-def _digest(files: tuple[FileEntry, ...], base: Version | None) -> str:
-    lines = [f"{file.sha256}  {file.name}" for file in files] + ([f"{base.digest}  base"] if base else [])
+def _digest(files: tuple[FileEntry, ...], base: str | None) -> str:
+    """Of a version with these files, whose base has the digest `base`."""
+    lines = [f"{file.sha256}  {file.name}" for file in files] + ([f"{base}  base"] if base else [])
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

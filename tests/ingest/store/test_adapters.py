@@ -171,6 +171,17 @@ def test_a_base_that_was_exchanged_is_refused(world: World) -> None:
         world.fetch(version)
 
 
+def test_a_base_that_was_exchanged_and_says_that_it_was_not_is_refused(world: World) -> None:
+    version = world.publish(1, world.first)
+    (world.folder / "base" / "config.json").write_text("{}")
+    other = VersionStore(str(world.folder / "other")).publish(0, world.folder / "base", None, {}, {}, 1.0)
+    lies = world.lies(world.first)
+    (lies / "config.json").write_text("{}")
+    (lies / MANIFEST).write_text(other.model_copy(update={"digest": world.first.digest}).model_dump_json())
+    with pytest.raises(StoreError, match=rf"must have digest {world.first.digest[:12]}, got {other.digest[:12]}"):
+        world.fetch(version)
+
+
 @pytest.mark.parametrize("lies", ["base", "change"])
 def test_a_flipped_byte_of_either_is_named_and_leaves_no_copy(world: World, lies: str) -> None:
     version = world.publish(1, world.first)

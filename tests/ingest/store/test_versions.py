@@ -155,6 +155,23 @@ def test_a_damaged_copy_in_the_cache_is_refused(damage: str, weights: Path, tmp_
         store.fetch(manifest, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("name", ["../../../outside", "/tmp/outside", "inside/file"])
+def test_a_manifest_whose_files_have_a_path_for_a_name_is_refused_and_writes_nothing(
+    weights: Path, tmp_path: Path, name: str
+) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    manifest = publish(store, weights)
+    entry = manifest.files[0].model_copy(update={"name": name.replace("/tmp", str(tmp_path))})
+    forged = manifest.model_copy(update={"files": (entry,)})
+    lies = tmp_path / "store" / manifest.folder / entry.name
+    lies.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights / manifest.files[0].name, lies)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(StoreError, match=r"version 1: its files must have names without a folder, got '"):
+        store.fetch(forged, tmp_path / "cache")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("is_away", [False, True])
 def test_a_copy_stands_in_for_a_store_that_lost_the_version_or_does_not_answer(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_away: bool
