@@ -28,6 +28,7 @@ from infra.config import Config
 from infra.storage import Place
 from ingest.log import fates
 from ingest.log.protocol import EventLog, Positions
+from ingest.records.events import Version
 from ingest.sessions.contamination import TaskIndex
 from ingest.store.versions import VersionStore
 from trainer import telling
@@ -57,7 +58,7 @@ class Keeper:
         self._folder = scratch_of(config)
         self._checkpoints = Checkpoints(config.trainer.checkpoint_dir)
         self._has_adapters = config.trainer.lora is not None
-        self._loaded: int | None = None
+        self._loaded: Version | None = None
         self._begun: Commit | None = None
         self._read_to: Positions | None = None
         self.state = self._checkpoints.read() or State()
@@ -87,7 +88,8 @@ class Keeper:
             self._load(state.base)
             self._policy.anchor(None)
         else:
-            if self._has_adapters and state.loaded is not None and self._loaded != state.loaded:
+            loaded = None if self._loaded is None else self._loaded.version
+            if self._has_adapters and state.loaded is not None and loaded != state.loaded:
                 self._load(state.loaded)
             self._policy.anchor(self._stable)
         if state.learner is not None:
@@ -95,9 +97,11 @@ class Keeper:
 
     def _load(self, version: int) -> None:
         copies = self._folder / "stable"
-        self._policy.load(self._store.fetch(self._store.read(version), copies))
+        shutil.rmtree(copies, ignore_errors=True)  # a kill in the midst of the line below leaves a part
+        manifest = self._store.read(version)
+        self._policy.load(self._store.fetch(manifest, copies))
         shutil.rmtree(copies)
-        self._loaded = version
+        self._loaded = manifest
 
     @property
     def _stable(self) -> Place | None:
@@ -162,7 +166,7 @@ class Keeper:
         self.settle()
         candidate = self.state.candidate
         assert candidate is not None
-        base = self.state.loaded if self._has_adapters else None
+        base = self._loaded if self._has_adapters else None
         publish(candidate, self._policy, self._store, self._log, self._folder / "export", base)
         self._log.flush(self._timeout_s)
         published = candidate.model_copy(update={"is_published": True})
