@@ -206,6 +206,9 @@ class VersionStore:
         copied = self._copied(version)
         if found or not copied:
             raise failure
+        if len(copied) > 1:
+            told = f"expected one copy to stand in, found {', '.join(map(str, copied))}"
+            raise type(failure)(f"{failure}; {told}") from failure
         logger.warning("%s; this machine's copy is taken", failure)
         return str(copied[0]), copied[0].read_bytes()
 

@@ -6,6 +6,7 @@ so that going back to the version before costs no more than the swap. What serve
 never evicted, nor is what those are adapters of.
 """
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 from infra.errors import StoreError
 from infra.files import replace_text
 from ingest.records.events import Version
-from ingest.store.versions import VersionStore
+from ingest.store.versions import PART, VersionStore
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Cache:
             needed = {f"{number:06d}" for number in (serving, *self._wanted, *(one.version for one in held))}
             for folder in folders[self._keep :]:
                 if folder.name.partition("-")[0] not in needed:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _remove(folder)
         finally:
             self._fetching.release()
 
@@ -98,6 +99,16 @@ class Cache:
         """Note the version served last, for a start without the broker."""
         self._folder.mkdir(parents=True, exist_ok=True)
         replace_text(self._folder / "serving", str(version))
+
+
+def _remove(folder: Path) -> None:
+    """A kill leaves no part of a copy under the copy's name: it would be refused for ever."""
+    part = folder.with_suffix(PART)
+    if folder != part:
+        shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.rename(part)
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def remembered(folder: Path) -> int | None:

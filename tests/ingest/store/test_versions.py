@@ -197,6 +197,20 @@ def test_a_copy_stands_in_for_a_store_that_lost_the_version_or_does_not_answer(
         store.read(1)
 
 
+def test_of_two_copies_with_one_number_none_stands_in(weights: Path, tmp_path: Path) -> None:
+    """As where a store was lost, and the trainer went on from what was restored: only the store tells which it is."""
+    copies = tmp_path / "cache"
+    for name, text in (("lost", "{}"), ("store", '{"a": 1}')):
+        (weights / "config.json").write_text(text)
+        writer = VersionStore(str(tmp_path / name))
+        writer.fetch(publish(writer, weights), copies)
+    store = VersionStore(str(tmp_path / "store"), copies=copies)
+    assert store.read(1) == writer.read(1)
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(StoreError, match=r"found 0; expected one copy to stand in, found .*/000001-.*, .*/000001-"):
+        store.read(1)
+
+
 def test_a_copy_is_not_asked_where_the_store_has_two_of_a_version(weights: Path, tmp_path: Path) -> None:
     store = VersionStore(str(tmp_path / "store"), copies=tmp_path / "cache")
     kept = tmp_path / "store" / publish(store, weights).folder

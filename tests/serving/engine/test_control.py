@@ -226,6 +226,21 @@ async def test_the_cache_keeps_what_serves_and_the_one_to_go_back_to(bench: Benc
     assert kept == {"000002", "000003"}
 
 
+async def test_a_copy_whose_removal_a_kill_ended_is_fetched_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(folder: Path, ignore_errors: bool) -> None:
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
+
+    with monkeypatch.context() as during:
+        during.setattr(cache.shutil, "rmtree", half)
+        for version in (1, 2, 3):
+            assert (await bench.load(version)).status_code == 200
+    again = Loader(bench.store, bench.folder / "cache", 2, bench.store.read(3))
+    assert (await again.load(1, bench.engine, bench.capture)).version == 1
+
+
 async def test_adapters_are_loaded_merged_and_what_they_change_is_kept(bench: Bench) -> None:
     bench.publish_adapters(4, base=1)
     bench.publish_adapters(5, base=4)
