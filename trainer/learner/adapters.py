@@ -5,9 +5,11 @@ peft's layers; a version is the adapters alone, which whoever loads it adds to i
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers.core_model_loading import revert_weight_conversion
 
 from infra.config import LoraConfig
@@ -20,8 +22,9 @@ _SAMPLES = 16
 _REFUSED = "trainer.lora.targets: {}: {}, and no version could say its change"
 
 
-def inject(model: Any, config: LoraConfig, seed: int) -> tuple[LoraConfig, dict[str, str]]:
+def inject(model: Any, folder: Path, config: LoraConfig, seed: int) -> tuple[LoraConfig, dict[str, str]]:
     """Put adapters beside the configured layers, the same ones for the same seed, and let nothing else train.
+    The model was loaded from `folder`.
 
     Returns the configuration with the layers it has come to, and by layer the name of its weight in the model's files.
 
@@ -32,7 +35,7 @@ def inject(model: Any, config: LoraConfig, seed: int) -> tuple[LoraConfig, dict[
     from peft import inject_adapter_in_model
 
     targets = list(config.targets) or _linear(model)
-    stored = _stored(model, targets)
+    stored = _stored(model, folder, targets)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
@@ -44,7 +47,7 @@ def inject(model: Any, config: LoraConfig, seed: int) -> tuple[LoraConfig, dict[
     return config.model_copy(update={"targets": tuple(sorted(targets))}), stored
 
 
-def _stored(model: Any, targets: Sequence[str]) -> dict[str, str]:
+def _stored(model: Any, folder: Path, targets: Sequence[str]) -> dict[str, str]:
     """By the name of each of those layers, that of its weight in the model's files. Raises `StartError`."""
     named = model.named_modules()
     found = {layer: one for layer, one in named if any(f".{layer}".endswith(f".{target}") for target in targets)}
@@ -53,14 +56,26 @@ def _stored(model: Any, targets: Sequence[str]) -> dict[str, str]:
         if not isinstance(module, torch.nn.Linear) or id(module.weight) in tied:
             raise StartError(_REFUSED.format(layer, "it is no linear layer with a weight of its own"))
     filed = revert_weight_conversion(model, {f"{layer}.weight": one.weight.detach() for layer, one in found.items()})
-    names = {_place(weight): name for name, weight in filed.items()}
+    held = _held(folder)
+    names = {_place(weight): name for name, weight in filed.items() if name in held}
     stored = dict[str, str]()
     for layer, module in found.items():
         name = names.get(_place(module.weight))
         if name is None:
-            raise StartError(_REFUSED.format(layer, "the model's files have its weight in another form"))
+            raise StartError(
+                _REFUSED.format(layer, "the model's files have its weight in another form or under another name")
+            )
         stored[layer] = name
     return stored
+
+
+def _held(folder: Path) -> frozenset[str]:
+    """The names of the weights in a folder's files."""
+    found = set[str]()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            found.update(file.keys())
+    return frozenset(found)
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:

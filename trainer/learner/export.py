@@ -19,12 +19,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from infra.config import LoraConfig
 from infra.storage import Folder
 from ingest.store.adapters import Adapter, files
+from ingest.store.signing import SIGNATURE
+from ingest.store.versions import MANIFEST, MERGED
 from trainer.learner.adapters import adapter_of, merged
 from trainer.learner.ranks import Ranks
 
 FILE_BYTES = 2 << 30
 """Of tensors in one file, but for a layer that is larger."""
-_NOT_COPIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "config.json", "manifest.json")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
+_NOT_COPIED = (*_WEIGHTS, "config.json", MANIFEST, MERGED, SIGNATURE)
 
 
 def export(model: Any, base: Path, folder: Folder, ranks: Ranks, file_bytes: int = FILE_BYTES) -> None:

@@ -69,7 +69,7 @@ class Learner:
             own = self._config
             self._lora: LoraConfig | None = None
             if own.lora is not None:
-                self._lora, self._stored = adapters.inject(model, own.lora, own.seed)
+                self._lora, self._stored = adapters.inject(model, folder, own.lora, own.seed)
             if self._config.recompute_activations:
                 self._recompute(folder)
             self._fingerprint = adapters.fingerprint(model)

@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from infra.config import LoraConfig, TrainerConfig
 from infra.errors import StartError, StoreError
-from ingest.store.versions import VersionStore
+from ingest.store.signing import SIGNATURE
+from ingest.store.versions import MANIFEST, MERGED, VersionStore
 from trainer.learner.batching import Sample, Span, minibatches
 from trainer.learner.learner import Learner
 
@@ -106,6 +108,18 @@ def test_a_version_of_adapters_is_what_peft_loads_over_its_base(
     learner.export_adapters(tmp_path)
     plain = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     assert torch.equal(logits(PeftModel.from_pretrained(plain, tmp_path)), logits(learner.model))
+
+
+def test_what_the_store_wrote_into_a_copy_is_no_part_of_a_model_that_began_there(
+    filed: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    """`merged.json` and `model.sig` are of other files."""
+    copy = Versions(tmp_path, filed, Learner(filed, config)).fetch()
+    (copy / SIGNATURE).write_text("{}")
+    Learner(copy, config).export(tmp_path / "made")
+    made = {path.name for path in (tmp_path / "made").iterdir()}
+    assert "config.json" in made
+    assert not made & {MANIFEST, MERGED, SIGNATURE}
 
 
 def test_a_learner_goes_on_from_a_version_of_adapters_as_from_a_whole_one(
@@ -238,6 +252,20 @@ def test_a_layer_that_files_have_in_another_form_is_refused_at_the_start(
     told = r"model\.layers\.0\.mlp\.down_proj: the model's files have its weight in another form"
     with pytest.raises(StartError, match=told):
         Learner(tiny_model, config)
+
+
+def test_layers_whose_weights_files_name_otherwise_are_refused_at_the_start(
+    tiny_model: Path, config: TrainerConfig, tmp_path: Path
+) -> None:
+    """As the files of a model without its head do, which transformers loads: no engine could add to them."""
+    folder = shutil.copytree(tiny_model, tmp_path / "headless")
+    named = {name.removeprefix("model."): weight for name, weight in tensors(folder).items()}
+    save_file(named, folder / "model.safetensors", {"format": "pt"})
+    told = (
+        r"model\.layers\.0\.self_attn\.q_proj: the model's files have its weight in another form or under another name"
+    )
+    with pytest.raises(StartError, match=told):
+        Learner(folder, config)
 
 
 def test_adapters_train_alike_where_activations_are_computed_again(tiny_model: Path, config: TrainerConfig) -> None:
