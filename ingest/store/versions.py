@@ -231,18 +231,8 @@ class VersionStore:
         with asked(f"{self._root}/versions: not listed"):
             return list(self._fs.glob(f"{self._root}/versions/{what}"))
 
-    def made_of(self, manifest: Version) -> list[Version]:
-        """The version, its base, that one's base, and so on; the last one is whole.
-
-        Raises:
-            StoreError: a base is not there, or another than the one that was changed.
-        """
-        found = [manifest]
-        while found[-1].base is not None:
-            found.append(self._base(found[-1]))
-        return found
-
     def _base(self, manifest: Version) -> Version:
+        """Raises `StoreError` where it is not there, or another than the one that was changed."""
         assert manifest.base is not None and manifest.base_digest is not None
         try:
             base = self.read(manifest.base)
@@ -308,14 +298,20 @@ def verify(manifest: Version, folder: Path) -> None:
     _verify(manifest.version, manifest.files, folder)
 
 
+def layout(manifest: Version, copy: Path) -> tuple[FileEntry, ...]:
+    """The files of a copy's Hugging Face layout. Raises `StoreError` where what was noted of them is unreadable."""
+    if manifest.base is None:
+        return manifest.files
+    try:
+        return _ENTRIES.validate_json((copy / MERGED).read_bytes())
+    except (OSError, ValidationError) as exc:
+        raise StoreError(f"version {manifest.version}: {copy / MERGED} is unreadable: {exc}") from exc
+
+
 def _verify_copy(manifest: Version, folder: Path) -> None:
     verify(manifest, _own(manifest, folder))
     if manifest.base is not None:
-        try:
-            merged = _ENTRIES.validate_json((folder / MERGED).read_bytes())
-        except (OSError, ValidationError) as exc:
-            raise StoreError(f"version {manifest.version}: {folder / MERGED} is unreadable: {exc}") from exc
-        _verify(manifest.version, merged, folder)
+        _verify(manifest.version, layout(manifest, folder), folder)
 
 
 def _verify(version: int, files: tuple[FileEntry, ...], folder: Path) -> None:

@@ -3,21 +3,21 @@
 A version is fetched once: sizes and digests verified, weights finite, and the tokenizer the one that this engine was
 started with, which a swap of weights does not replace. From then on this process takes it as it lies,
 so that going back to the version before costs no more than the swap. What serves, and what the rollout wants held, is
-never evicted, nor is what those are adapters of.
+never evicted, nor is the base of those that are adapters.
 """
 
 import contextlib
 import logging
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.errors import StoreError
 from infra.files import replace_text
 from ingest.records.events import Version
-from ingest.store.versions import PART, VersionStore
+from ingest.store.versions import PART, VersionStore, layout
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,10 @@ class Cache:
 
     def __init__(self, store: VersionStore, folder: Path, keep: int, serving: Version) -> None:
         """`serving` was fetched and verified just now."""
-        self._store, self._folder, self._keep = store, folder, keep
-        self._made_of = {serving.version: store.made_of(serving)}
-        self._first = self._made_of[serving.version][-1]
+        self._store, self._folder, self._keep, self._first = store, folder, keep, serving.version
         self._fetching = threading.Lock()
         self._known = {serving.version: (serving, folder / serving.folder.rsplit("/", 1)[1])}
+        self._words = _words(*self._known[serving.version])
         self._wanted: frozenset[int] = frozenset()
 
     def held(self) -> tuple[int, ...]:
@@ -60,12 +59,20 @@ class Cache:
             if (held := self.copy(version)) is not None:
                 return held
             manifest = self._store.read(version)
-            self._made_of[version] = self._store.made_of(manifest)
-            require_same_tokenizer(self._made_of[version][-1], self._first)
             folder = self._store.fetch(manifest, self._folder)
+            self._require_same_tokenizer(version, _words(manifest, folder))
             check_finite(folder, version)
             self._known[version] = (manifest, folder)
             return manifest, folder
+
+    def _require_same_tokenizer(self, version: int, words: Mapping[str, str]) -> None:
+        """Raises `StoreError` where a token id may mean another word than in what this engine began with."""
+        for name in sorted(words.keys() | self._words.keys()):
+            if words.get(name) != self._words.get(name):
+                raise StoreError(
+                    f"version {version}: its {name} must be that of version {self._first}, whose tokenizer this "
+                    f"engine serves with; a swap replaces weights alone"
+                )
 
     def want(self, versions: Iterable[int]) -> None:
         """Keep these from now on."""
@@ -85,8 +92,9 @@ class Cache:
             return
         try:
             folders = sorted(self._folder.glob("*-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-            held = (one for number in (serving, *self._wanted) for one in self._made_of.get(number, ()))
-            needed = {f"{number:06d}" for number in (serving, *self._wanted, *(one.version for one in held))}
+            asked = {serving, *self._wanted}
+            bases = {self._known[number][0].base for number in asked & self._known.keys()}
+            needed = {f"{number:06d}" for number in asked | bases if number is not None}
             for folder in folders[self._keep :]:
                 if folder.name.partition("-")[0] not in needed:
                     _remove(folder)
@@ -117,17 +125,9 @@ def remembered(folder: Path) -> int | None:
     return int(note.read_text()) if note.exists() else None
 
 
-def require_same_tokenizer(version: Version, first: Version) -> None:
-    """Raises `StoreError` where a token id may mean another word than in the version an engine was started with."""
-    words, mine = (
-        {file.name: file.sha256 for file in one.files if file.name in _VOCABULARY} for one in (version, first)
-    )
-    for name in sorted(words.keys() | mine.keys()):
-        if words.get(name) != mine.get(name):
-            raise StoreError(
-                f"version {version.version}: its {name} must be that of version {first.version}, whose tokenizer this "
-                f"engine serves with; a swap replaces weights alone"
-            )
+def _words(manifest: Version, copy: Path) -> dict[str, str]:
+    """The digests of a copy's files that say which word a token id means."""
+    return {file.name: file.sha256 for file in layout(manifest, copy) if file.name in _VOCABULARY}
 
 
 def check_finite(folder: Path, version: int) -> None:

@@ -112,4 +112,4 @@ def test_after_a_return_to_a_version_of_adapters_the_next_ones_are_changes_of_th
     world.play()
     found = world.versions()[newest + 1 :]
     assert [(one.parent, one.base) for one in found[:1]] == [(2, 2)]
-    assert [one.version for one in world.store.made_of(found[-1])][1:] == [2, 0]
+    assert {one.base for one in found} == {2}
