@@ -191,7 +191,7 @@ class Signing(Part):
 
 
 class WeightCache(Part):
-    """Where engines keep verified copies of versions: at least `store.keep_in_cache` times the model's size."""
+    """Where engines keep verified copies of versions: the model's size times `store.keep_in_cache`, and twice more."""
 
     sizeLimit: str = Field("200Gi", description="of the emptyDir; a pod that writes more is evicted")
     hostPath: str = Field(

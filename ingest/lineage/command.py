@@ -96,7 +96,6 @@ def _in_lake(config: "Config", trace_id: str) -> "InLake | None":
 
 
 def _print(told: object) -> None:
-
     if isinstance(told, str):
         print(told)
         return
