@@ -38,6 +38,7 @@ from ingest.records.questions import (
 from serving.engine.idle import BusyError, Users, behind
 from serving.engine.pieces import Piece, Tokens, warming, waves
 from serving.guard import bearer
+from serving.leaving import while_there
 
 # Users who talk all the time leave no idle moment; whoever asks here may then ask another engine, or later. Half a
 # minute is longer than nearly every reply, and half of what a client waits (`rewards.summary.engines.TIMEOUT_S`).
@@ -214,7 +215,7 @@ def application(scoring: Scoring, token: str) -> Starlette:
     def route(path: str, kind: type[Q], answer: Callable[[Q], Coroutine[Any, Any, BaseModel]]) -> Route:
         async def handle(request: Request) -> JSONResponse:
             try:
-                given = await _while_there(request, answer(kind.model_validate_json(await request.body())))
+                given = await while_there(request, answer(kind.model_validate_json(await request.body())))
             except ClientDisconnect:
                 return JSONResponse({"error": "the client is gone"}, 499)
             except ValidationError as exc:
@@ -234,25 +235,6 @@ def application(scoring: Scoring, token: str) -> Starlette:
             route(SAMPLE, SampleRequest, scoring.sample),
         ]
     )
-
-
-async def _while_there(request: Request, work: Coroutine[Any, Any, R]) -> R:
-    """The result of `work`, which is cancelled when the client leaves: `ClientDisconnect` then."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientDisconnect
-    finally:
-        for future in (task, gone):
-            future.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _told(wrong: ValidationError) -> str:

@@ -11,10 +11,9 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any
 from urllib.parse import unquote
 
 import aiohttp
@@ -34,6 +33,7 @@ from ingest.records.events import Arm, Assignment
 from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
+from serving.leaving import while_there
 from serving.requests import OWN_WORDS, RequestsMiddleware
 from serving.router.clients import Clients, session_of
 from serving.router.feedback import FeedbackDesk
@@ -148,7 +148,10 @@ class Router:
             return Response(status_code=499)
         self._given[identity.assignment.arm] += 1
         _tell(identity)
-        answer = await _unless_gone(request, self._serve(request, identity, body))
+        try:
+            answer = await while_there(request, self._serve(request, identity, body))
+        except ClientDisconnect:  # then no other engine is tried
+            return Response(status_code=499)
         answer.headers[headers.SESSION] = session
         return answer
 
@@ -292,24 +295,6 @@ class _Stream(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         with contextlib.suppress(aiohttp.ClientError):
             await super().stream_response(send)
-
-
-async def _unless_gone(request: Request, serving: Coroutine[Any, Any, Response]) -> Response:
-    """The answer, unless its client goes before it has begun: then the engine is let go, and no other is tried."""
-    work, gone = asyncio.ensure_future(serving), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        return work.result() if work.done() else Response(status_code=499)
-    finally:
-        for future in (work, gone):
-            future.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    """Return once the client of a request that was read whole has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _require_below_v1(request: Request) -> None:
