@@ -1,9 +1,12 @@
 """What telemetry hears of users' requests at the router's door: a span and a duration each, to the last byte."""
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from infra import telemetry
 from infra.telemetry import metrics, names
@@ -52,32 +55,33 @@ def within(scope: Scope) -> Scope:
     return {**scope, "headers": [*kept, (_CONTEXT, now[TRACEPARENT].encode())]}
 
 
-class RequestsMiddleware:
-    """ASGI middleware around the router."""
+class Endpoint:
+    """What answers requests, as an ASGI app; `is_telling`: telemetry hears of them."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]], is_telling: bool) -> None:
+        self._answer, self._is_telling = answer, is_telling
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            await self._app(scope, receive, send)
+        request = Request(scope, receive, send)
+        if not self._is_telling:
+            await (await self._answer(request))(scope, receive, send)
             return
-        method, where = scope["method"], route(scope["path"])
-        about: names.Told = {names.METHOD: method, names.ROUTE: where}
-        status = _FAILED
-
-        def noting(message: Message) -> Awaitable[None]:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            return send(message)
-
-        begun = time.monotonic()
-        with telemetry.span(names.REQUEST, about, context_of(scope), of=f"{method} {where}") as span:
+        about, of = _told(scope["method"], scope["path"])
+        status, begun = _FAILED, time.monotonic()
+        with telemetry.span(names.REQUEST, about, context_of(scope), of=of) as span:
             try:
-                await self._app(scope, receive, noting)
+                answer = await self._answer(request)
+                status = answer.status_code
+                await answer(scope, receive, send)
             finally:
                 span.set_attribute(names.STATUS, status)
                 if status >= _FAILED:
                     telemetry.failed(span, str(status))
                 telemetry.record(metrics.REQUEST_DURATION, time.monotonic() - begun, {**about, names.STATUS: status})
+
+
+@lru_cache
+def _told(method: str, path: str) -> tuple[names.Told, str]:
+    """What is told of every request to a path, and its span's name."""
+    where = route(path)
+    return {names.METHOD: method, names.ROUTE: where}, f"{method} {where}"

@@ -18,7 +18,6 @@ from urllib.parse import unquote
 
 import aiohttp
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -34,7 +33,7 @@ from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
 from serving.leaving import while_there
-from serving.requests import OWN_WORDS, RequestsMiddleware
+from serving.requests import OWN_WORDS, Endpoint
 from serving.router.clients import Clients, session_of
 from serving.router.feedback import FeedbackDesk
 from serving.router.refusals import Refused, read_body
@@ -49,6 +48,7 @@ _HOP_BY_HOP = frozenset(
 )
 _NOT_ON = _HOP_BY_HOP | {*headers.FROM_ROUTER, headers.USER, "authorization", "accept-encoding"}
 _NOT_TRACED_ON = _NOT_ON | OWN_WORDS
+_METHODS = ("GET", "HEAD", "POST")
 _TRY_ANOTHER = frozenset({500, 502, 503, 504})
 _FAILED_AT_IT = 500
 _AGAIN_S = 0.2
@@ -137,7 +137,7 @@ class Router:
         """`/v1/*`: to an engine and back."""
         self.counts["requests"] += 1
         try:
-            _require_below_v1(request)
+            _require_allowed(request)
             tenant = self._clients.tenant(request)
             session = session_of(request)
             body = await read_body(request)
@@ -280,12 +280,11 @@ class Router:
         is_telling = telemetry.is_tracing() or telemetry.is_measuring()
         return Starlette(
             routes=[
-                Route("/v1/feedback", self._feedback.take, methods=["POST"]),
-                Route("/v1/{path:path}", self.forward, methods=["GET", "POST"]),
+                Route("/v1/feedback", Endpoint(self._feedback.take, is_telling), methods=["POST"]),
+                Route("/v1/{path:path}", Endpoint(self.forward, is_telling)),
                 Route("/status", self.status),
                 Route("/health", self.healthy),
-            ],
-            middleware=[Middleware(RequestsMiddleware)] if is_telling else [],
+            ]
         )
 
 
@@ -297,8 +296,11 @@ class _Stream(StreamingResponse):
             await super().stream_response(send)
 
 
-def _require_below_v1(request: Request) -> None:
-    """Raises `Refused` for a path that leads elsewhere on an engine, once it is put together with the engine's URL."""
+def _require_allowed(request: Request) -> None:
+    """Raises `Refused` for a method that no engine knows, and for a path that leads elsewhere on one, once it is put
+    together with the engine's URL."""
+    if request.method not in _METHODS:
+        raise Refused(405, f"a method must be one of {', '.join(_METHODS)}, got {request.method}")
     if ".." in unquote(request.url.path).split("/"):
         raise Refused(404, "a path must not hold '..'")
 

@@ -135,6 +135,19 @@ async def test_a_request_that_no_engine_serves_is_a_failed_span_and_counted(
         assert (span.attributes or {})["onstream.router.retries"] == sum(told.points(metrics.RETRIES).values())
 
 
+async def test_a_request_whose_handler_breaks_is_a_failed_span_and_measured_as_a_500(
+    front: MakeFront, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on() as told:
+        made = await front(upstream)
+        monkeypatch.setattr(made.router, "_serve", None)
+        with pytest.raises(TypeError):
+            await made.chat()
+        span = told.span("POST /v1/chat/completions")
+        assert (span.attributes or {})["error.type"] == "TypeError"
+        assert told.value(metrics.REQUEST_DURATION, status_code=500).count == 1
+
+
 async def test_without_telemetry_a_clients_context_reaches_the_engine_as_it_is(
     front: MakeFront, upstream: Upstream
 ) -> None:

@@ -176,6 +176,15 @@ async def test_no_path_leads_out_of_what_users_may_ask(front: MakeFront, upstrea
     assert "must not hold '..'" in answer.json()["error"]["message"]
 
 
+async def test_a_method_that_no_engine_knows_is_refused_by_the_router(front: MakeFront, upstream: Upstream) -> None:
+    async with upstream.serving():
+        door = await front(upstream)
+        answer = await door.client.put("/v1/models")
+    assert answer.status_code == 405
+    assert answer.json()["error"]["message"] == "a method must be one of GET, HEAD, POST, got PUT"
+    assert upstream.seen == []
+
+
 async def test_a_request_that_the_engine_refuses_is_not_retried(front: MakeFront) -> None:
     strict, other = Upstream(), Upstream()
     strict.fails_with = other.fails_with = 422
