@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from time import time_ns
 from types import TracebackType
+from typing import Any
 
 from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
@@ -58,7 +60,7 @@ class Recording(Around):
         self.events: list[sdk.Event] = []
         self.status = _UNSET
         self.ended_ns = 0
-        self._tracer, self._ids, self._state = tracer, ids, state
+        self._tracer, self.ids, self.state = tracer, ids, state
         self.begun_ns = time_ns()
 
     def __exit__(
@@ -75,12 +77,12 @@ class Recording(Around):
             self._tracer.later.leave((self._tracer.told, self))
 
     def traceparent(self) -> str:
-        trace_id, span_id, flags = self._ids
+        trace_id, span_id, flags = self.ids
         return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
 
     def get_span_context(self) -> SpanContext:
-        trace_id, span_id, flags = self._ids
-        return SpanContext(trace_id, span_id, False, TraceFlags(flags), self._state)
+        trace_id, span_id, flags = self.ids
+        return SpanContext(trace_id, span_id, False, TraceFlags(flags), self.state)
 
     def __repr__(self) -> str:
         return f"Recording({self.name.name.format(self.of)!r}, {self.traceparent()})"
@@ -101,6 +103,35 @@ class Recording(Around):
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         self.status = status if isinstance(status, Status) else Status(status, description)
+
+
+class Ended(sdk.ReadableSpan):
+    """A span that ended, as the SDK's processors and exporters know one: all of it, once they ask for more than our own
+    exporter does."""
+
+    def __init__(self, kept: Recording, resource: Resource) -> None:
+        self.kept = kept
+        self._context, self._resource, self._instrumentation_scope = kept.get_span_context(), resource, _SCOPE
+
+    def __getattr__(self, name: str) -> Any:
+        if "_name" in self.__dict__:
+            raise AttributeError(name)
+        kept = self.kept
+        super().__init__(
+            kept.name.name.format(kept.of),
+            self._context,
+            kept.parent,
+            self._resource,
+            kept.attributes,
+            kept.events,
+            kept.links,
+            _KINDS[kept.name.role],
+            status=kept.status,
+            start_time=kept.begun_ns,
+            end_time=kept.ended_ns,
+            instrumentation_scope=_SCOPE,
+        )
+        return getattr(self, name)
 
 
 class Tracer:
@@ -136,19 +167,4 @@ class Tracer:
 
     def told(self, span: Recording) -> None:
         """Give the processors a span that ended."""
-        self._processor.on_end(
-            sdk.ReadableSpan(
-                span.name.name.format(span.of),
-                span.get_span_context(),
-                span.parent,
-                self._resource,
-                span.attributes,
-                span.events,
-                span.links,
-                _KINDS[span.name.role],
-                status=span.status,
-                start_time=span.begun_ns,
-                end_time=span.ended_ns,
-                instrumentation_scope=_SCOPE,
-            )
-        )
+        self._processor.on_end(Ended(span, self._resource))

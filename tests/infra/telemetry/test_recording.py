@@ -118,3 +118,13 @@ def test_a_span_that_has_ended_tells_nothing_more(told: Told) -> None:
     assert not request.is_recording()
     (kept,) = told.spans
     assert dict(kept.attributes or {}) == {}
+
+
+def test_a_span_that_was_sent_shows_all_that_was_written_into_it(told: Told) -> None:
+    with telemetry.span(names.UPDATE, {names.VERSION: 3}) as update:
+        telemetry.failed(update, "OSError")
+    (kept,) = told.spans
+    assert kept.to_json()
+    assert (kept.name, kept.attributes) == ("update policy", {names.VERSION: 3, names.ERROR: "OSError"})
+    assert kept.status.status_code is trace.StatusCode.ERROR
+    assert not hasattr(kept, "of no span")
