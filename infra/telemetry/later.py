@@ -14,7 +14,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 _EVERY_S = 0.2
-_AT_ONCE = 32  # then the thread that serves may go on: this one has held Python's lock for a quarter of a millisecond
+_AT_ONCE = 128  # then the thread that serves may go on: this one has held Python's lock for half a millisecond
 _REST_S = 0.0005
 _PARTS = 8  # of what is left, that much at once: who rests beside a busy thread gets the lock back after 5 ms
 _MAX_LEFT = 1 << 16  # of a process whose thread gets no time at all; the oldest are lost, and that is logged
