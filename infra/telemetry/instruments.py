@@ -102,12 +102,14 @@ def _places(histogram: Any, labels: Labels | None) -> tuple[Any, ...]:
     try:
         from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 
+        consumer = histogram._measurement_consumer
         kept = [
             match
-            for reader in histogram._measurement_consumer._reader_storages.values()
+            for reader in consumer._reader_storages.values()
             for match in reader._get_or_init_view_instrument_match(histogram)
         ]
-        if any(match._reset_on_collect for match in kept):
+        are_all_exemplars = consumer._sdk_config.exemplar_filter.should_sample(0.0, 0, labels, Context())
+        if are_all_exemplars or any(match._reset_on_collect for match in kept):
             return ()
         return tuple(match._attributes_aggregation[_hash_attributes(labels or {})] for match in kept)
     except (ImportError, AttributeError, KeyError):  # another SDK, or a view that keeps other labels

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
@@ -62,3 +62,14 @@ def test_only_the_first_value_of_a_series_asks_the_sdk_where_it_belongs(monkeypa
     for value in (0.1, 0.2, 0.3):
         instruments.put((metrics.FIRST_BYTE, value, {names.ENGINE: "e0"}, None))
     assert asked == [0.1]
+
+
+def test_where_every_value_may_be_an_exemplar_the_last_of_a_bucket_is_the_one() -> None:
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader], exemplar_filter=AlwaysOnExemplarFilter())
+    instruments = Instruments(meters.get_meter("tests"), Later())
+    for value in (0.21, 0.22, 0.23):
+        instruments.put((metrics.FIRST_BYTE, value, {names.ENGINE: "e0"}, None))
+    data: Any = reader.get_metrics_data()
+    (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    assert [one.value for one in point.exemplars] == [0.23]
