@@ -137,7 +137,7 @@ class Lines:
 
     def _find(self, prefix: Prefix) -> Held | None:
         place = self._places.get(prefix.parent)
-        return place and elders.stored_at(self._log, place.partition, place.offset)
+        return place and elders.held_at(self._log, place.partition, place.offset)
 
     @cached_property
     def _places(self) -> dict[str, Place]:

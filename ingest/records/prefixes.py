@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from infra.errors import RecordError
 from ingest.records.events import Prefix, Trace
@@ -22,6 +22,27 @@ from ingest.records.packing import TokenIds
 _IN_ORDER = ("messages", "input")
 LISTS = frozenset(_IN_ORDER)
 """Fields of a request that hold its messages, as a list."""
+
+
+class Leaning(Protocol):
+    """A trace as it is stored, or what is kept of one."""
+
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def prefix(self) -> Prefix | None: ...
+    @property
+    def request(self) -> dict[str, Any]: ...
+    @property
+    def prompt_token_ids(self) -> TokenIds: ...
+    @property
+    def token_ids(self) -> TokenIds: ...
+    @property
+    def redacted(self) -> dict[str, int]: ...
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
+
+
+T = TypeVar("T", bound=Leaning)
 
 
 @dataclass(frozen=True)
@@ -80,7 +101,7 @@ def cut(trace: Trace, outline: Outline, parent: Outline, parent_digest: str, num
     )
 
 
-def whole(trace: Trace, parent: Trace) -> Trace:
+def whole(trace: T, parent: Leaning) -> T:
     """`trace` with what its `prefix` left to `parent`, a whole trace.
 
     Raises:
@@ -118,14 +139,14 @@ def redacted_in(own: Mapping[str, int], parents: Mapping[str, int]) -> Mapping[s
     return dict(Counter(parents) + Counter(own)) if parents else own
 
 
-class Wholes:
+class Wholes(Generic[T]):
     """Stored traces of a session made whole, each once. `traces` has, by id, those that they lean on."""
 
-    def __init__(self, traces: Mapping[str, Trace]) -> None:
+    def __init__(self, traces: Mapping[str, T]) -> None:
         self._traces = traces
-        self._made: dict[str, Trace] = {}
+        self._made: dict[str, T] = {}
 
-    def whole(self, trace: Trace) -> Trace:
+    def whole(self, trace: T) -> T:
         """`trace` with all that its prefixes left to others. Raises `RecordError` as `whole` does."""
         line = [trace]
         while line[-1].trace_id not in self._made and (prefix := line[-1].prefix) is not None:
@@ -136,10 +157,10 @@ class Wholes:
         return found
 
 
-def num_messages(trace: Trace) -> int:
-    """How many messages the request of a trace has, as it is stored."""
-    name = list_in(trace.request)
-    return len(trace.request[name]) if name else 0
+def num_messages(request: Mapping[str, Any]) -> int:
+    """How many messages a request has, as it is stored."""
+    name = list_in(request)
+    return len(request[name]) if name else 0
 
 
 def list_in(request: Mapping[str, Any]) -> str | None:

@@ -16,10 +16,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from ingest.records.events import Chain, ChainMark, Link, Segment, Trace
+from ingest.records.events import Chain, ChainMark, Link, Segment
 from ingest.records.made import made
 from ingest.records.packing import WORD_BYTES, TokenIds
 from ingest.records.prefixes import Wholes
+from ingest.sessions.held import AnyTrace
 from ingest.sessions.links import Lineage, takes_part
 from ingest.sessions.readings import Reading, Requests
 
@@ -64,7 +65,7 @@ class _Growing:
         self._num_in_words = len(self._parts)
         return self._words
 
-    def lay(self, trace: Trace, reading: Reading, prompt: TokenIds) -> None:
+    def lay(self, trace: AnyTrace, reading: Reading, prompt: TokenIds) -> None:
         """Go on with the rest of a trace's prompt, and its reply."""
         reply = trace.token_ids
         self._parts += (prompt, reply)
@@ -97,12 +98,12 @@ class _Growing:
 class _Laying:
     """Where a session's traces are laid: chains grow, and `_ends` tells where in which of them a trace ends."""
 
-    def __init__(self, wholes: Wholes) -> None:
+    def __init__(self, wholes: Wholes[AnyTrace]) -> None:
         self._wholes = wholes
         self.growing: list[_Growing] = []
         self._ends: dict[str, tuple[_Growing, int]] = {}
 
-    def fit(self, trace: Trace) -> tuple[_Growing | None, TokenIds]:
+    def fit(self, trace: AnyTrace) -> tuple[_Growing | None, TokenIds]:
         """The chain that a trace extends, and the rest of its prompt behind that."""
         prefix = trace.prefix
         chain, end = self._ends.get(prefix.parent, (None, 0)) if prefix is not None else (None, 0)
@@ -126,7 +127,7 @@ class _Laying:
         longest = max(fitting, key=lambda chain: chain.num_tokens, default=None)
         return longest, prompt if longest is None else prompt[longest.num_tokens :]
 
-    def lay(self, trace: Trace, reading: Reading, chain: _Growing | None, prompt: TokenIds) -> None:
+    def lay(self, trace: AnyTrace, reading: Reading, chain: _Growing | None, prompt: TokenIds) -> None:
         """On `chain`, or a new one."""
         if chain is None:
             chain = _Growing()
@@ -135,12 +136,12 @@ class _Laying:
         self._ends[trace.trace_id] = chain, chain.num_tokens
 
 
-def in_order(traces: Iterable[Trace]) -> list[Trace]:
+def in_order(traces: Iterable[AnyTrace]) -> list[AnyTrace]:
     """Traces as they began; ids settle ties, so that every process sees one order."""
     return sorted(traces, key=attrgetter("started_at", "trace_id"))
 
 
-def join(traces: Iterable[Trace], flaws: Flaws | None = None) -> Joined:
+def join(traces: Iterable[AnyTrace], flaws: Flaws | None = None) -> Joined:
     """The chains of one session's traces, in the order they began, linked and marked.
 
     Traces may be as they are stored: what one leaves out, another of them has, as `Held.carries` tells. One that leans

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from infra.errors import ErasedError, RecordError
 from ingest.log.index import Index
-from ingest.log.protocol import EventLog
+from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import TRACES
 from ingest.log.trajectories import trajectory_at
 from ingest.records import codec, prefixes
@@ -12,29 +12,37 @@ from ingest.records.events import Prefix, Trace, Trajectory
 from ingest.sessions.held import Held
 
 
-def stored_at(log: EventLog, partition: int, offset: int) -> Held | None:
+def stored_at(log: EventLog, partition: int, offset: int) -> tuple[Trace, Message] | None:
     """The trace at a place, as it was stored; `None` where it can be read no longer. Raises `LogError`."""
     message = log.fetch(TRACES.name, partition, offset)
     if message is None:
         return None
     try:
-        return Held.of(codec.decode(message.value, message.headers, Trace), message)
+        return codec.decode(message.value, message.headers, Trace), message
     except RecordError:
         return None
 
 
+def held_at(log: EventLog, partition: int, offset: int) -> Held | None:
+    """The same, as an open session would have it."""
+    found = stored_at(log, partition, offset)
+    return found and Held.of(*found)
+
+
 def whole(trace: Trace, find: Callable[[Prefix], Held | None]) -> Trace | None:
     """`trace` with all that its prefixes left out; `None` where `find` does not find some of it."""
-    line = [trace]
-    while (prefix := line[-1].prefix) is not None:
+    line: list[Held] = []
+    while (prefix := (line[-1] if line else trace).prefix) is not None:
         elder = find(prefix)
         if elder is None or not elder.carries(prefix):
             return None
-        line.append(elder.trace)
-    made = line.pop()
+        line.append(elder)
+    if not line:
+        return trace
+    elder = line.pop()
     while line:
-        made = prefixes.whole(line.pop(), made)
-    return made
+        elder = prefixes.whole(line.pop(), elder)
+    return prefixes.whole(trace, elder)
 
 
 class Elders:
@@ -61,4 +69,4 @@ def elder_in(log: EventLog, trajectory: Trajectory, trace_id: str) -> Held | Non
     turn = next((turn for turn in trajectory.turns if turn.trace_id == trace_id), None)
     if turn is None or turn.offset is None or trajectory.partition is None:
         return None
-    return stored_at(log, trajectory.partition, turn.offset)
+    return held_at(log, trajectory.partition, turn.offset)

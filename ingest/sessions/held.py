@@ -1,39 +1,65 @@
-"""A trace while its session is open: as it came, its numbers packed."""
+"""A trace while its session is open: as it came, its numbers packed, and nothing that nobody will ask for."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from operator import itemgetter
+from typing import Any, Self
 
 from ingest.log.protocol import Message
 from ingest.records import prefixes
-from ingest.records.events import Prefix, Trace
+from ingest.records.events import Assignment, Consent, Prefix, Trace, TurnKind, VersionSpan
 from ingest.records.made import named_alike
+from ingest.records.packing import Logprobs, TokenIds
 
 
-class Held(NamedTuple):
+@dataclass(eq=False, slots=True)
+class Held:
     """A trace as it was stored, where it lay, and what a later trace that leans on it must know.
 
-    `num_tokens` and `num_messages` are the whole trace's. `digest` is its value's.
+    Its own fields are those of `Trace`, in slots: a model takes three times the memory, and an attribute of it several
+    times as long. `num_tokens` and `num_messages` are the whole trace's. `digest` is its value's.
     """
 
-    trace: Trace
     partition: int
     offset: int
     digest: str
     num_tokens: int
     num_messages: int
+    trace_id: str
+    session_id: str
+    parent_session_id: str | None
+    tenant: str
+    user: str
+    consent: Consent
+    assignment: Assignment
+    kind: TurnKind
+    prefix: Prefix | None
+    redacted: dict[str, int]
+    is_reply_altered: bool
+    request: dict[str, Any]
+    reply_text: str
+    status: int
+    prompt_token_ids: TokenIds
+    token_ids: TokenIds
+    logprobs: Logprobs
+    spans: tuple[VersionSpan, ...]
+    finish_reason: str
+    started_at: float
+    finished_at: float
 
     @classmethod
     def of(cls, trace: Trace, message: Message) -> "Held":
-        prefix = trace.prefix
-        named_alike([trace, trace.assignment, trace.sampling, *trace.spans, *([prefix] if prefix else [])])
-        num_tokens = len(trace.prompt_token_ids) + len(trace.token_ids)
-        return cls(
-            trace,
-            message.partition,
-            message.offset,
-            prefixes.digest(message.value),
-            num_tokens + (prefix.num_tokens if prefix else 0),
-            prefixes.num_messages(trace) + (prefix.num_messages if prefix else 0),
-        )
+        held = cls(message.partition, message.offset, prefixes.digest(message.value), 0, 0, *_own(trace.__dict__))
+        prefix = held.prefix
+        held.num_tokens = len(held.prompt_token_ids) + len(held.token_ids)
+        held.num_messages = prefixes.num_messages(held.request)
+        if prefix is None:
+            named_alike((held.assignment, *held.spans))
+        else:
+            named_alike((held.assignment, prefix, *held.spans))
+            held.num_tokens += prefix.num_tokens
+            held.num_messages += prefix.num_messages
+        return held
 
     def carries(self, prefix: Prefix) -> bool:
         """Whether a trace that leans on this one finds in it what it left out."""
@@ -42,3 +68,11 @@ class Held(NamedTuple):
             and prefix.num_tokens <= self.num_tokens
             and prefix.num_messages <= self.num_messages
         )
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """As of a `Trace`."""
+        return replace(self, **update)
+
+
+_own = itemgetter(*[one.name for one in fields(Held) if one.name in Trace.model_fields])
+AnyTrace = Trace | Held

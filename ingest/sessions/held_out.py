@@ -21,7 +21,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from infra.config import IngestConfig
-from ingest.records.events import Trace, session_key
+from ingest.records.events import session_key
+from ingest.sessions.held import AnyTrace
 
 
 def is_held_out(key: str, share: float, salt: str) -> bool:
@@ -30,7 +31,7 @@ def is_held_out(key: str, share: float, salt: str) -> bool:
     return int.from_bytes(digest) / 2**64 < share
 
 
-def holds_out(config: IngestConfig, traces: Iterable[Trace]) -> bool:
+def holds_out(config: IngestConfig, traces: Iterable[AnyTrace]) -> bool:
     """Whether a session never trains, from its traces in any order."""
     traces = tuple(traces)
     if any(trace.assignment.is_of_a_check for trace in traces):

@@ -26,7 +26,8 @@ window; an edited first message is a new beginning; a short reply proves nothing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ingest.records.events import ChatMessage, LinkKind, Trace, TurnKind
+from ingest.records.events import ChatMessage, LinkKind, TurnKind
+from ingest.sessions.held import AnyTrace
 from ingest.sessions.messages import ASSISTANT, PREAMBLE, Key, calls_in, key_of, reply_key
 from ingest.sessions.quotes import Quote, Text, stands_before
 from ingest.sessions.readings import Joint, Reading, Requests
@@ -44,7 +45,7 @@ class _Found:
 _SIDE, _SUMMARY = TurnKind.SIDE, TurnKind.SUMMARY
 
 
-def takes_part(trace: Trace) -> bool:
+def takes_part(trace: AnyTrace) -> bool:
     """Side turns are beside the conversation, and a reply without tokens is nobody's words."""
     return trace.kind is not _SIDE and len(trace.token_ids) > 0
 
@@ -59,7 +60,7 @@ class Lineage:
     _earlier: list[Reading] = field(default_factory=list)  # those that take part
     _seen: set[Key] = field(default_factory=set)
 
-    def read(self, trace: Trace, is_part: bool, extends: str | None = None) -> Reading:
+    def read(self, trace: AnyTrace, is_part: bool, extends: str | None = None) -> Reading:
         """Take the next trace; `extends` is the newest turn of the chain that its prompt extends, token for token."""
         read = self._requests.read(trace, self.readings)
         reading = Reading(trace, read, read.thread, trace.kind, calls_in(trace.reply_text))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ingest.records import prefixes
-from ingest.records.events import ChatMessage, LinkKind, Prefix, ToolCall, Trace, TurnKind
+from ingest.records.events import ChatMessage, LinkKind, Prefix, ToolCall, TurnKind
 from ingest.records.prefixes import Wholes
+from ingest.sessions.held import AnyTrace
 from ingest.sessions.messages import Key, key_of, messages_of, read_part
 from ingest.sessions.quotes import Reply, Text
 from ingest.sessions.threads import Thread, Threads
@@ -54,7 +55,7 @@ class Reading:
     that no turn of the session gave.
     """
 
-    trace: Trace
+    trace: AnyTrace
     read: Read
     thread: Thread
     kind: TurnKind
@@ -109,11 +110,11 @@ class Reading:
 class Requests:
     """Reads the requests of one session's traces, in the order they began."""
 
-    def __init__(self, wholes: Wholes) -> None:
+    def __init__(self, wholes: Wholes[AnyTrace]) -> None:
         self._wholes, self._threads = wholes, Threads()
         self._known: dict[int, list[ChatMessage]] = {}
 
-    def read(self, trace: Trace, readings: Mapping[str, Reading]) -> Read:
+    def read(self, trace: AnyTrace, readings: Mapping[str, Reading]) -> Read:
         """The request of the next trace; `readings` are those before it."""
         prefix = trace.prefix
         if prefix is None:
@@ -125,7 +126,7 @@ class Requests:
             read = self._begin(whole.request, whole.redacted, self._read_once)
         return read
 
-    def _go_on(self, trace: Trace, prefix: Prefix, before: Reading) -> Read | None:
+    def _go_on(self, trace: AnyTrace, prefix: Prefix, before: Reading) -> Read | None:
         """From where the trace before it is leant on; `None` where that cannot be told without making it whole."""
         request: Mapping[str, Any] = trace.request
         head, name, same, num_messages = before.read, prefixes.list_in(request), prefix.same, prefix.num_messages

@@ -46,7 +46,7 @@ from ingest.records.ids import is_trace_id
 from ingest.records.made import made
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
-from ingest.sessions.held import Held
+from ingest.sessions.held import AnyTrace, Held
 from ingest.sessions.held_out import holds_out
 from ingest.sessions.queues import Queue
 
@@ -196,12 +196,11 @@ class SessionTable:
         self._hold(session, message)
         return Taken.KEPT
 
-    def _elder(self, prefix: Prefix, sessions: Iterable[_Session]) -> Trace | None:
+    def _elder(self, prefix: Prefix, sessions: Iterable[_Session]) -> Held | None:
         """The trace that a prefix leans on, whole, in another open session of its key."""
         for session in sessions:
             if prefix.parent in session.traces and session.traces[prefix.parent].carries(prefix):
-                traces = {name: held.trace for name, held in session.traces.items()}
-                return prefixes.Wholes(traces).whole(traces[prefix.parent])
+                return prefixes.Wholes(session.traces).whole(session.traces[prefix.parent])
         return None
 
     def _closed_at(self, known: str) -> float | None:
@@ -403,7 +402,7 @@ def trajectory_id(session_id: str, trace_ids: Sequence[str], revision: int) -> s
 
 
 def _trajectory(session: _Session, now: float, config: IngestConfig) -> Trajectory:
-    joined = chains.join([held.trace for held in session.traces.values()], Flaws(session.late, session.duplicated))
+    joined = chains.join(session.traces.values(), Flaws(session.late, session.duplicated))
     ordered = [reading.trace for reading in joined.readings.values()]
     first, traces = ordered[0], [trace.trace_id for trace in ordered]
     return made(
@@ -432,13 +431,13 @@ def in_order(feedback: Iterable[Feedback]) -> tuple[Feedback, ...]:
     return tuple(sorted(feedback, key=lambda item: (item.at, item.feedback_id)))
 
 
-def _common_consent(traces: list[Trace]) -> Consent:
+def _common_consent(traces: list[AnyTrace]) -> Consent:
     """Given, where it was given for every trace."""
     is_given = all(trace.consent is Consent.GIVEN for trace in traces)
     return Consent.GIVEN if is_given else Consent.ASSUMED
 
 
-def _common_assignment(traces: list[Trace]) -> Assignment | None:
+def _common_assignment(traces: list[AnyTrace]) -> Assignment | None:
     """The one that all of them have. Blocks go on under a session: there it is the one that it began with."""
     said = [trace.assignment.__dict__ for trace in traces]  # models compare far slower
     is_one = said.count(said[0]) == len(said) or any(one["block"] is not None for one in said)

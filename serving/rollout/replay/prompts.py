@@ -14,9 +14,9 @@ from typing import Any
 from infra.config import ReplayConfig
 from infra.errors import RecordError
 from ingest.log import reader
-from ingest.log.protocol import EventLog
+from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import TRAJECTORIES
-from ingest.records.events import Consent, Prefix, Trajectory, Turn, TurnKind, content_id
+from ingest.records.events import Consent, Prefix, Trace, Trajectory, Turn, TurnKind, content_id
 from ingest.sessions import elders
 from ingest.sessions.held import Held
 
@@ -105,15 +105,16 @@ def request_of(log: EventLog, prompt: Prompt, model: str, max_tokens: int | None
     """
 
     def find(prefix: Prefix) -> Held | None:
-        return stored(prefix.parent)
+        found = stored(prefix.parent)
+        return found and Held.of(*found)
 
-    def stored(trace_id: str) -> Held | None:
+    def stored(trace_id: str) -> tuple[Trace, Message] | None:
         offset = prompt.offsets.get(trace_id)
         return None if offset is None else elders.stored_at(log, prompt.partition, offset)
 
     own = stored(prompt.trace_id)
     try:
-        trace = own and elders.whole(own.trace, find)
+        trace = own and elders.whole(own[0], find)
     except RecordError:
         return None
     if not trace or trace.trace_id != prompt.trace_id or trace.endpoint not in ENDPOINTS:
