@@ -6,7 +6,7 @@ version ever written, and each must stay readable. Token ids are uint32 and log-
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -564,6 +564,6 @@ def content_id(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
 
 
-def versions_of(spans: Iterable[VersionSpan]) -> tuple[int, ...]:
+def versions_of(spans: Sequence[VersionSpan]) -> tuple[int, ...]:
     """Distinct versions, in the order they sampled."""
-    return tuple(dict.fromkeys([span.version for span in spans]))
+    return (spans[0].version,) if len(spans) == 1 else tuple(dict.fromkeys([span.version for span in spans]))

@@ -267,7 +267,7 @@ class Assembler:
             about = labels(closed.subjects, traces)
             try:
                 receipt = send(self._log, TRAJECTORIES, closed.key, trajectory, about)
-                self._written.append((receipt, self._index.named(trajectory)))
+                self._written.append((receipt, Named(closed.ids, trajectory.closed_at)))
             except RecordError as exc:
                 if trajectory.revision > 1:
                     logger.warning("trajectory %s is not issued again: %s", trajectory.trajectory_id, exc)
@@ -349,7 +349,7 @@ def _revision(before: Trajectory, headers: Headers, late: Sequence[LateFeedback]
     about = [headers, *(message.headers for _, message in late)]
     subjects = {name for one in about for name in one.get(SUBJECT_HEADER, "").split()}
     revised = amended(before, (feedback for feedback, _ in late), now)
-    return Closed(message.key, revised, message.headers, tuple(sorted(subjects)), tuple(about[:-1]))
+    return Closed(message.key, revised, ids_in(revised), message.headers, tuple(sorted(subjects)), tuple(about[:-1]))
 
 
 def _about_messages() -> names.Told:

@@ -106,8 +106,10 @@ class _Laying:
     def fit(self, trace: AnyTrace) -> tuple[_Growing | None, TokenIds]:
         """The chain that a trace extends, and the rest of its prompt behind that."""
         prefix = trace.prefix
-        chain, end = self._ends.get(prefix.parent, (None, 0)) if prefix is not None else (None, 0)
-        if chain is None or prefix is None:
+        if prefix is None:
+            return self._search(trace.prompt_token_ids)
+        chain, end = self._ends.get(prefix.parent, (None, 0))
+        if chain is None:
             return self._search(self._wholes.whole(trace).prompt_token_ids)
         shared = prefix.num_tokens
         if shared == end == chain.num_tokens and not self._is_rivalled(chain):
@@ -118,7 +120,8 @@ class _Laying:
 
     def _is_rivalled(self, chain: _Growing) -> bool:
         """Whether a prompt that extends a chain may extend another that is longer, or as long and newer."""
-        return any(other is not chain and other.words.startswith(chain.words) for other in self.growing)
+        is_alone = len(self.growing) == 1
+        return not is_alone and any(one is not chain and one.words.startswith(chain.words) for one in self.growing)
 
     def _search(self, prompt: TokenIds) -> tuple[_Growing | None, TokenIds]:
         if not self.growing:
@@ -165,7 +168,7 @@ def join(traces: Iterable[AnyTrace], flaws: Flaws | None = None) -> Joined:
 
 
 def _stored(growing: Sequence[_Growing], flaws: Flaws) -> tuple[Chain, ...]:
-    chain_of = {segment.trace_id: number for number, chain in enumerate(growing) for segment in chain.segments}
+    chain_of = {one.trace.trace_id: number for number, chain in enumerate(growing) for one in chain.readings}
     tokens = [chain.tokens for chain in growing]
     chains = []
     for number, chain in enumerate(growing):

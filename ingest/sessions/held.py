@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Self
 
 from ingest.log.protocol import Message
 from ingest.records import prefixes
 from ingest.records.events import Assignment, Consent, Prefix, Trace, TurnKind, VersionSpan
-from ingest.records.made import named_alike
+from ingest.records.made import made, named_alike
 from ingest.records.packing import Logprobs, TokenIds
 
 
@@ -53,10 +54,10 @@ class Held:
         prefix = held.prefix
         held.num_tokens = len(held.prompt_token_ids) + len(held.token_ids)
         held.num_messages = prefixes.num_messages(held.request)
-        if prefix is None:
-            named_alike((held.assignment, *held.spans))
-        else:
-            named_alike((held.assignment, prefix, *held.spans))
+        held.spans = _shared(held.spans)
+        named_alike((held.assignment,))
+        if prefix is not None:
+            named_alike((prefix,))
             held.num_tokens += prefix.num_tokens
             held.num_messages += prefix.num_messages
         return held
@@ -72,6 +73,16 @@ class Held:
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """As of a `Trace`."""
         return replace(self, **update)
+
+
+def _shared(spans: tuple[VersionSpan, ...]) -> tuple[VersionSpan, ...]:
+    """The same; nearly all replies are one span, and of these not many differ."""
+    return _span(**spans[0].__dict__) if len(spans) == 1 else spans
+
+
+@lru_cache(maxsize=4096)
+def _span(version: int, start: int, end: int) -> tuple[VersionSpan]:
+    return (made(VersionSpan, version=version, start=start, end=end),)
 
 
 _own = itemgetter(*[one.name for one in fields(Held) if one.name in Trace.model_fields])

@@ -34,11 +34,12 @@ def is_held_out(key: str, share: float, salt: str) -> bool:
 def holds_out(config: IngestConfig, traces: Iterable[AnyTrace]) -> bool:
     """Whether a session never trains, from its traces in any order."""
     traces = tuple(traces)
-    if any(trace.assignment.is_of_a_check for trace in traces):
+    assignments = {id(trace.assignment): trace.assignment for trace in traces}  # nearly always one
+    if any(one.is_of_a_check for one in assignments.values()):
         return True
     whose = {(trace.tenant, trace.user, trace.parent_session_id or trace.session_id) for trace in traces}
-    keys = {_key(config, *names) for names in whose}
-    return any(is_held_out(key, config.held_out_share, config.held_out_salt) for key in keys)
+    share, salt = config.held_out_share, config.held_out_salt
+    return any(is_held_out(_key(config, *names), share, salt) for names in whose)
 
 
 def _key(config: IngestConfig, tenant: str, user: str, session_id: str) -> str:

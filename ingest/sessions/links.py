@@ -66,7 +66,7 @@ class Lineage:
         reading = Reading(trace, read, read.thread, trace.kind, calls_in(trace.reply_text))
         self._place(reading, extends, is_part)
         if is_part:
-            if extends is None:
+            if extends is None and self._earlier:
                 reading.joint = self._joint(reading, self._earlier)
             reading.unknown = self._holds_unknown(reading)
             self._remember(reading)
@@ -85,8 +85,8 @@ class Lineage:
         if reading.parent is None or not reading.num_kept:
             reading.new_messages = reading.since(reading.num_kept)
             return
-        parent, (quoted, *new) = self.readings[reading.parent], reading.since(reading.num_kept - 1)
-        reading.new_messages = tuple(new)
+        parent, kept = self.readings[reading.parent], reading.since(reading.num_kept - 1)
+        quoted, reading.new_messages = kept[0], kept[1:]
         if is_part and not parent.is_continued and quoted.tool_calls:
             parent.tool_calls = quoted.tool_calls
 

@@ -175,7 +175,8 @@ class Requests:
 
 def _read_all(parts: Iterable[Any], read: ReadPart) -> tuple[list[ChatMessage], bool]:
     """The messages of a request's list, and whether each of its entries is one."""
-    found, is_even = list[ChatMessage](), True
+    found: list[ChatMessage] = []
+    is_even = True
     for part in parts:
         messages = read(part)
         is_even = is_even and len(messages) == 1

@@ -72,12 +72,13 @@ class Taken(StrEnum):
 class Closed:
     """A closed session: the key it is written under, and the headers that its last trace came with.
 
-    `subjects` are the keys, `<subject>/<generation>`, that its records were sealed under. `contexts` are the trace
-    contexts that its other records came with, as headers.
+    `ids` are those of `ids_in`. `subjects` are the keys, `<subject>/<generation>`, that its records were sealed under.
+    `contexts` are the trace contexts that its other records came with, as headers.
     """
 
     key: str
     trajectory: Trajectory
+    ids: tuple[str, ...]
     headers: Headers
     subjects: tuple[str, ...] = ()
     contexts: tuple[Headers, ...] = ()
@@ -135,12 +136,12 @@ class _Session:
     def is_whole_replay(self) -> bool:
         return 0 < self.num_replays <= len(self.traces)
 
-    def set_end(self, config: IngestConfig) -> None:
+    def set_end(self, inactivity_s: float, horizon_s: float) -> None:
         """After any change of what else it has: when it closes, and why."""
-        self.ends_at, self.reason = self.opened_at + config.horizon_s, _HORIZON
+        self.ends_at, self.reason = self.opened_at + horizon_s, _HORIZON
         if not self.traces:
             return
-        inactive_at = self.last_at + config.inactivity_s
+        inactive_at = self.last_at + inactivity_s
         if self.is_whole_replay:
             self.ends_at, self.reason = self.last_at, _ENDED
         elif self.ended_at is not None and self.ended_at < min(inactive_at, self.ends_at):
@@ -154,16 +155,19 @@ class SessionTable:
 
     def __init__(self, config: IngestConfig, before: Callable[[str], float | None] = lambda _: None) -> None:
         self._config, self._before = config, before
-        self._settle_s = settle_s(config)
+        self._inactivity_s, self._horizon_s, self._settle_s = config.inactivity_s, config.horizon_s, settle_s(config)
         self._open: dict[str, list[_Session]] = {}
         self._done: dict[str, float] = {}
+        self._given: list[tuple[tuple[str, ...], float]] = []  # goes into `_done` once that is asked for
+        self._assignment = Assignment()
         self._ends: Queue[_Session] = Queue(lambda session, at: not session.is_open or at != session.looked_at)
         self._reached_before: list[_Session] = []  # open, and their end was reached when it was last looked
         self._lows: dict[Where, Queue[_Low]] = {}
 
     def add_trace(self, trace: Trace, message: Message, now: float) -> Taken:
         """Lay a trace into its session, or open one."""
-        key, name, prefix, started_at = session_key(trace.session_id), trace.trace_id, trace.prefix, trace.started_at
+        held = Held.of(trace, message)
+        key, name, prefix, started_at = session_key(held.session_id), held.trace_id, held.prefix, held.started_at
         sessions = self._open.get(key, ())
         if self._closed_at(name) is not None:
             return Taken.DUPLICATE
@@ -171,26 +175,30 @@ class SessionTable:
             if name in other.traces:
                 other.duplicated.add(name)
                 return Taken.DUPLICATE
-        began, ended = min(started_at, now), min(trace.finished_at, now)
+        began, ended = min(started_at, now), min(held.finished_at, now)
         session = sessions[-1] if sessions and sessions[-1].ends_at > ended else None
         parent = session.traces.get(prefix.parent) if prefix is not None and session is not None else None
         if prefix is not None and parent is None:
             elder = self._elder(prefix, sessions)
             if elder is None:
                 return Taken.ORPHANED
-            trace = prefixes.whole(trace, elder)
+            held = Held.of(prefixes.whole(trace, elder), message)
         elif prefix is not None and parent is not None and not parent.carries(prefix):
             return Taken.ORPHANED
         if session is None:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
-        if trace.assignment.replay_of is not None:
-            session.num_replays = trace.assignment.group.size if trace.assignment.group else 1
+        if held.assignment.__dict__ == self._assignment.__dict__:  # models compare far slower
+            held.assignment = self._assignment  # nearly all have the same: one of it is enough
+        else:
+            self._assignment = held.assignment
+        if held.assignment.replay_of is not None:
+            session.num_replays = held.assignment.group.size if held.assignment.group else 1
         if (self._closed_at(key) or began) > began or session.last_began > ended:
             session.late.add(name)
         session.last_began = max(session.last_began, started_at)
-        session.traces[name] = Held.of(trace, message)
+        session.traces[name] = held
         session.messages.clear()
         session.headers = message.headers
         self._hold(session, message)
@@ -205,6 +213,10 @@ class SessionTable:
 
     def _closed_at(self, known: str) -> float | None:
         """When an id was given a trajectory; see `ids_in`."""
+        if self._given:
+            for ids, at in self._given:
+                self._done |= dict.fromkeys(ids, at)
+            self._given.clear()
         found = self._done.get(known)
         return self._before(known) if found is None else found
 
@@ -223,7 +235,7 @@ class SessionTable:
         session = self._about(feedback, sessions) or self._begin(key, message, at, now)
         if feedback.name == SESSION_END:
             session.ended_at = at if session.ended_at is None else min(at, session.ended_at)
-        session.set_end(self._config)
+        session.set_end(self._inactivity_s, self._horizon_s)
         if at < session.ends_at:
             session.last_at, session.arrived_at = max(session.last_at, at), now
         session.feedback[name] = feedback
@@ -261,7 +273,7 @@ class SessionTable:
         low = session.held.get(where)
         if low is None or offset < low.offset:
             self._lower(session, where, offset)
-        session.set_end(self._config)
+        session.set_end(self._inactivity_s, self._horizon_s)
         self._look_at(session)
 
     def _lower(self, session: _Session, where: Where, offset: int) -> None:
@@ -288,12 +300,12 @@ class SessionTable:
         """The same, one after the other: of many that end at once, one is held at a time."""
         for session in self._take_ended(now, known_until or {}, with_traces=True):
             trajectory = _trajectory(session, now, self._config)
-            self.remember(trajectory)
+            ids = self.remember(trajectory)
             subjects = tuple(sorted(session.subjects))
             above = session.headers.get(TRACEPARENT)
             contexts = tuple([{TRACEPARENT: one} for one in session.contexts if one != above])
             session.traces.clear()  # it is still queued for the time of its end
-            yield Closed(session.key, trajectory, session.headers, subjects, contexts)
+            yield Closed(session.key, trajectory, ids, session.headers, subjects, contexts)
 
     def unclaimed(self, now: float, known_until: Mapping[int, float] | None = None) -> list[Unclaimed]:
         """Take out and return feedback whose session did not come within `horizon_s`."""
@@ -339,13 +351,16 @@ class SessionTable:
         if not self._open[session.key]:
             del self._open[session.key]
 
-    def remember(self, trajectory: Trajectory) -> None:
-        """Its traces and feedback were given a trajectory: they are not taken again."""
-        self._done |= dict.fromkeys(ids_in(trajectory), trajectory.closed_at)
+    def remember(self, trajectory: Trajectory) -> tuple[str, ...]:
+        """Its traces and feedback were given a trajectory: they are not taken again. Returns the ids of that."""
+        ids = ids_in(trajectory)
+        self._given.append((ids, trajectory.closed_at))
+        return ids
 
     def forget(self) -> None:
         """What was handed out up to now is known from `before`."""
         self._done.clear()
+        self._given.clear()
 
     def drop(self, assigned: Iterable[Where]) -> int:
         """Forget sessions with records in partitions that are not `assigned`: who reads those now has them."""
@@ -377,14 +392,13 @@ def of_feedback(feedback_id: str) -> str:
     return f"feedback:{feedback_id}"
 
 
-def ids_in(trajectory: Trajectory) -> list[str]:
+def ids_in(trajectory: Trajectory) -> tuple[str, ...]:
     """What is known to have been given a trajectory by this one: its session's key, its traces, its feedback."""
-    traces = [turn.trace_id for turn in trajectory.turns]
-    return [
+    return (
         session_key(trajectory.session_id),
-        *traces,
-        *(of_feedback(feedback.feedback_id) for feedback in trajectory.feedback),
-    ]
+        *[turn.trace_id for turn in trajectory.turns],
+        *[of_feedback(feedback.feedback_id) for feedback in trajectory.feedback],
+    )
 
 
 def ids_asked(record: Trace | Feedback) -> list[str]:
@@ -439,6 +453,6 @@ def _common_consent(traces: list[AnyTrace]) -> Consent:
 
 def _common_assignment(traces: list[AnyTrace]) -> Assignment | None:
     """The one that all of them have. Blocks go on under a session: there it is the one that it began with."""
-    said = [trace.assignment.__dict__ for trace in traces]  # models compare far slower
-    is_one = said.count(said[0]) == len(said) or any(one["block"] is not None for one in said)
-    return traces[0].assignment if is_one else None
+    first, *others = [trace.assignment for trace in traces]
+    is_one = all(one is first or one == first for one in others)
+    return first if is_one or any(trace.assignment.block is not None for trace in traces) else None
