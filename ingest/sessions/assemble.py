@@ -70,6 +70,18 @@ ORPHANED = "its prefix is not on the log"
 TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
 
 
+class _LookedUp(dict[str, float | None]):
+    """When ids were given a trajectory: those of a batch, looked up at once; any other is asked for."""
+
+    def __init__(self, index: Index[Trajectory]) -> None:
+        super().__init__()
+        self._index = index
+
+    def __missing__(self, name: str) -> float | None:
+        entry = self._index.get(name)
+        return None if entry is None else entry.at
+
+
 class Assembler:
     """The stage's state between two polls. Build a new one after any `LogError`: that is a restart."""
 
@@ -86,7 +98,8 @@ class Assembler:
         )
         self._elders = Elders(log, self._index)
         self._late = Late(settle_s(config.ingest))
-        self.table = SessionTable(config.ingest, self._closed_at)
+        self._looked_up = _LookedUp(self._index)
+        self.table = SessionTable(config.ingest, self._looked_up.__getitem__)
         self._written: list[tuple[Receipt, Named]] = []
         self._closed: Counter[CloseReason] = Counter()
         self._reader = Reader(log, READERS[GROUP], GROUP)
@@ -96,7 +109,6 @@ class Assembler:
         self._seen_until: dict[Where, float] = {}
         self._polled = 0
         self._next_tick = clock()
-        self._looked_up: dict[str, float | None] = {}
         telemetry.observe(metrics.OPEN_SESSIONS, lambda: len(self.table))
 
     def step(self, timeout_s: float = POLL_S) -> None:
@@ -149,7 +161,7 @@ class Assembler:
             self._saw(where, min(record.at, now))
             self._lay_feedback(message, record, now)
         elif isinstance(record, Erased) and record.topic == TRACES.name:
-            fates.erased(self._log, [name for name in record.trace_ids if self._closed_at(name) is None], now)
+            fates.erased(self._log, [name for name in record.trace_ids if self._looked_up[name] is None], now)
 
     def _lay_trace(self, message: Message, trace: Trace, now: float) -> None:
         taken = self.table.add_trace(trace, message, now)
@@ -246,14 +258,8 @@ class Assembler:
     def _look_up(self, records: Iterable[Record | Erased | None]) -> None:
         """Ask the index once for what a batch will ask of it id by id: nothing is noted while it is laid."""
         asked = {name for record in records if isinstance(record, Trace | Feedback) for name in ids_asked(record)}
-        self._looked_up = dict.fromkeys(asked)
+        self._looked_up |= dict.fromkeys(asked)
         self._looked_up |= {name: entry.at for name, entry in self._index.find(asked).items()}
-
-    def _closed_at(self, name: str) -> float | None:
-        if name in self._looked_up:
-            return self._looked_up[name]
-        entry = self._index.get(name)
-        return None if entry is None else entry.at
 
     def _write(self, closed: Closed) -> bool:
         """Append a trajectory, or tell the fate of traces that the log does not take so. Whether it did.

@@ -44,12 +44,12 @@ class Joined:
 class _Growing:
     """A chain of `num_tokens` while traces are still being laid on it."""
 
-    __slots__ = ("_num_in_words", "_parts", "_words", "num_tokens", "readings", "segments")
+    __slots__ = ("_num_in_words", "_parts", "_words", "is_missing", "num_tokens", "readings", "segments")
 
     def __init__(self) -> None:
         self._parts: list[TokenIds] = []
         self._words, self._num_in_words = bytearray(), 0
-        self.num_tokens = 0
+        self.num_tokens, self.is_missing = 0, False
         self.segments: list[Segment] = []
         self.readings: list[Reading] = []
 
@@ -72,6 +72,7 @@ class _Growing:
         start = self.num_tokens + len(prompt)
         self.num_tokens = start + len(reply)
         self.readings.append(reading)
+        self.is_missing |= reading.unknown
         self.segments.append(
             made(
                 Segment,
@@ -85,7 +86,7 @@ class _Growing:
 
     def marks(self, flaws: Flaws) -> tuple[ChainMark, ...]:
         wrong = {
-            ChainMark.MISSING: any(reading.unknown for reading in self.readings),
+            ChainMark.MISSING: self.is_missing,
             ChainMark.LATE: self._has_any(flaws.late),
             ChainMark.DUPLICATED: self._has_any(flaws.duplicated),
         }

@@ -55,7 +55,6 @@ class Held:
         held.num_tokens = len(held.prompt_token_ids) + len(held.token_ids)
         held.num_messages = prefixes.num_messages(held.request)
         held.spans = _shared(held.spans)
-        named_alike((held.assignment,))
         if prefix is not None:
             named_alike((prefix,))
             held.num_tokens += prefix.num_tokens

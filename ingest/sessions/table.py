@@ -43,7 +43,7 @@ from ingest.records.events import (
     session_key,
 )
 from ingest.records.ids import is_trace_id
-from ingest.records.made import made
+from ingest.records.made import made, named_alike
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
 from ingest.sessions.held import AnyTrace, Held
@@ -142,7 +142,7 @@ class _Session:
         if not self.traces:
             return
         inactive_at = self.last_at + inactivity_s
-        if self.is_whole_replay:
+        if self.num_replays and self.is_whole_replay:
             self.ends_at, self.reason = self.last_at, _ENDED
         elif self.ended_at is not None and self.ended_at < min(inactive_at, self.ends_at):
             self.ends_at, self.reason = self.ended_at, _ENDED
@@ -192,6 +192,7 @@ class SessionTable:
         if held.assignment.__dict__ == self._assignment.__dict__:  # models compare far slower
             held.assignment = self._assignment  # nearly all have the same: one of it is enough
         else:
+            named_alike([held.assignment])
             self._assignment = held.assignment
         if held.assignment.replay_of is not None:
             session.num_replays = held.assignment.group.size if held.assignment.group else 1
@@ -217,7 +218,7 @@ class SessionTable:
             for ids, at in self._given:
                 self._done |= dict.fromkeys(ids, at)
             self._given.clear()
-        found = self._done.get(known)
+        found = self._done.get(known) if self._done else None
         return self._before(known) if found is None else found
 
     def add_feedback(self, feedback: Feedback, message: Message, now: float) -> Taken:

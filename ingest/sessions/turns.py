@@ -13,7 +13,7 @@ _MAIN, _REWRITE = TurnKind.MAIN, LinkKind.REWRITE
 def build(readings: Mapping[str, Reading], offsets: Mapping[str, int]) -> tuple[Turn, ...]:
     """A turn per trace, in the order they began; `offsets` tell where the traces lie."""
     followups = _followups(readings)
-    return tuple(_turn(reading, readings, followups.get(name), offsets.get(name)) for name, reading in readings.items())
+    return tuple([_turn(one, readings, followups.get(name), offsets.get(name)) for name, one in readings.items()])
 
 
 def _turn(reading: Reading, readings: Mapping[str, Reading], followup: str | None, offset: int | None) -> Turn:
