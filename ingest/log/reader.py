@@ -18,7 +18,7 @@ of their own to park in, and stop instead: what they leave out might be a rollba
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -117,10 +117,14 @@ class Reader:
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Message, Record | Erased | None]]:
         """Messages with their records; `None` for one that was dead-lettered or parked. Raises `LogError`."""
+        return list(self.each(timeout_s, max_messages))
+
+    def each(self, timeout_s: float, max_messages: int = 500) -> Iterator[tuple[Message, Record | Erased | None]]:
+        """The same, each decoded when it is asked for: who keeps something else of it never holds them all."""
         messages = self.subscription.poll(timeout_s, max_messages)
         self._put_back()
         self._tell(messages)
-        return [(message, self._decode(message)) for message in messages]
+        return ((message, self._decode(message)) for message in messages)
 
     def _tell(self, messages: Iterable[Message]) -> None:
         if not telemetry.is_measuring():

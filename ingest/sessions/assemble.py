@@ -60,6 +60,7 @@ from ingest.records.events import (
 )
 from ingest.sessions.amend import Late, LateFeedback, amended
 from ingest.sessions.elders import Elders
+from ingest.sessions.held import Held
 from ingest.sessions.table import Closed, SessionTable, Taken, Unclaimed, Where, ids_asked, ids_in, settle_s
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ logger = logging.getLogger(__name__)
 GROUP = "ingest"
 POLL_S = 0.5
 ORPHANED = "its prefix is not on the log"
+Kept = Held | Record | Erased | None
 TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
 
 
@@ -123,7 +125,7 @@ class Assembler:
 
     def poll(self, timeout_s: float = POLL_S) -> int:
         """1: read and lay into the table. Returns how many messages there were."""
-        batch = self._reader.poll(timeout_s, self._max_messages)
+        batch = [_kept(*one) for one in self._reader.each(timeout_s, self._max_messages)]
         self._follow_assignment()
         self._look_up(record for _, record in batch)
         now = self._clock()
@@ -150,11 +152,11 @@ class Assembler:
             num_new = self._index.catch_up({partition for _, partition in gained})
             logger.info("reading %d partitions; %d trajectories were new to the index", len(assigned), num_new)
 
-    def _lay(self, message: Message, record: Record | Erased | None, now: float) -> None:
+    def _lay(self, message: Message, record: Kept, now: float) -> None:
         where = (message.topic, message.partition)
         self._committed.setdefault(where, message.offset)
         self._next[where] = message.offset + 1
-        if isinstance(record, Trace):
+        if isinstance(record, Held):
             self._saw(where, min(record.finished_at, now))
             self._lay_trace(message, record, now)
         elif isinstance(record, Feedback):
@@ -163,12 +165,12 @@ class Assembler:
         elif isinstance(record, Erased) and record.topic == TRACES.name:
             fates.erased(self._log, [name for name in record.trace_ids if self._looked_up[name] is None], now)
 
-    def _lay_trace(self, message: Message, trace: Trace, now: float) -> None:
-        taken = self.table.add_trace(trace, message, now)
+    def _lay_trace(self, message: Message, trace: Held, now: float) -> None:
+        taken = self.table.add_held(trace, message, now)
         if taken is Taken.KEPT:
             return
         if taken is Taken.ORPHANED and (whole := self._elders.whole(trace)):
-            taken = self.table.add_trace(whole, message, now)
+            taken = self.table.add_held(whole, message, now)
         if taken is Taken.DUPLICATE:
             logger.debug("%s: trace %s was read before", place(message), trace.trace_id)
         elif taken is Taken.ORPHANED:
@@ -255,9 +257,9 @@ class Assembler:
             if letters.write(self._log, late_letters(message.topic, GROUP), message, Failure.LATE, told):
                 telemetry.count(metrics.FEEDBACK_LATE)
 
-    def _look_up(self, records: Iterable[Record | Erased | None]) -> None:
+    def _look_up(self, records: Iterable[Kept]) -> None:
         """Ask the index once for what a batch will ask of it id by id: nothing is noted while it is laid."""
-        asked = {name for record in records if isinstance(record, Trace | Feedback) for name in ids_asked(record)}
+        asked = {name for record in records if isinstance(record, Held | Feedback) for name in ids_asked(record)}
         self._looked_up |= dict.fromkeys(asked)
         self._looked_up |= {name: entry.at for name, entry in self._index.find(asked).items()}
 
@@ -347,6 +349,10 @@ class Assembler:
         """Leave the group. Nothing is committed that was not flushed."""
         self._reader.close()
         self._index.close()
+
+
+def _kept(message: Message, record: Record | Erased | None) -> tuple[Message, Kept]:
+    return message, Held.of(record, message) if isinstance(record, Trace) else record
 
 
 def _revision(before: Trajectory, headers: Headers, late: Sequence[LateFeedback], now: float) -> Closed:

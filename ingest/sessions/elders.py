@@ -9,6 +9,7 @@ from ingest.log.topics import TRACES
 from ingest.log.trajectories import trajectory_at
 from ingest.records import codec, prefixes
 from ingest.records.events import Prefix, Trace, Trajectory
+from ingest.records.prefixes import T
 from ingest.sessions.held import Held
 
 
@@ -29,7 +30,7 @@ def held_at(log: EventLog, partition: int, offset: int) -> Held | None:
     return found and Held.of(*found)
 
 
-def whole(trace: Trace, find: Callable[[Prefix], Held | None]) -> Trace | None:
+def whole(trace: T, find: Callable[[Prefix], Held | None]) -> T | None:
     """`trace` with all that its prefixes left out; `None` where `find` does not find some of it."""
     line: list[Held] = []
     while (prefix := (line[-1] if line else trace).prefix) is not None:
@@ -51,7 +52,7 @@ class Elders:
     def __init__(self, log: EventLog, index: Index[Trajectory]) -> None:
         self._log, self._index = log, index
 
-    def whole(self, trace: Trace) -> Trace | None:
+    def whole(self, trace: Held) -> Held | None:
         """`trace` with all that its prefixes left out; `None` where some of it is not on the log. Raises `LogError`."""
         return whole(trace, self._find)
 

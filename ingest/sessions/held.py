@@ -51,15 +51,19 @@ class Held:
     @classmethod
     def of(cls, trace: Trace, message: Message) -> "Held":
         held = cls(message.partition, message.offset, prefixes.digest(message.value), 0, 0, *_own(trace.__dict__))
-        prefix = held.prefix
-        held.num_tokens = len(held.prompt_token_ids) + len(held.token_ids)
-        held.num_messages = prefixes.num_messages(held.request)
+        held._count()
         held.spans = _shared(held.spans)
-        if prefix is not None:
-            named_alike((prefix,))
-            held.num_tokens += prefix.num_tokens
-            held.num_messages += prefix.num_messages
+        if held.prefix is not None:
+            named_alike((held.prefix,))
         return held
+
+    def _count(self) -> None:
+        prefix = self.prefix
+        self.num_tokens = len(self.prompt_token_ids) + len(self.token_ids)
+        self.num_messages = prefixes.num_messages(self.request)
+        if prefix is not None:
+            self.num_tokens += prefix.num_tokens
+            self.num_messages += prefix.num_messages
 
     def carries(self, prefix: Prefix) -> bool:
         """Whether a trace that leans on this one finds in it what it left out."""
@@ -71,7 +75,9 @@ class Held:
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """As of a `Trace`."""
-        return replace(self, **update)
+        copied = replace(self, **update)
+        copied._count()
+        return copied
 
 
 def _shared(spans: tuple[VersionSpan, ...]) -> tuple[VersionSpan, ...]:

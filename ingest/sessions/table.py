@@ -166,7 +166,10 @@ class SessionTable:
 
     def add_trace(self, trace: Trace, message: Message, now: float) -> Taken:
         """Lay a trace into its session, or open one."""
-        held = Held.of(trace, message)
+        return self.add_held(Held.of(trace, message), message, now)
+
+    def add_held(self, held: Held, message: Message, now: float) -> Taken:
+        """The same."""
         key, name, prefix, started_at = session_key(held.session_id), held.trace_id, held.prefix, held.started_at
         sessions = self._open.get(key, ())
         if self._closed_at(name) is not None:
@@ -182,7 +185,7 @@ class SessionTable:
             elder = self._elder(prefix, sessions)
             if elder is None:
                 return Taken.ORPHANED
-            held = Held.of(prefixes.whole(trace, elder), message)
+            held = prefixes.whole(held, elder)
         elif prefix is not None and parent is not None and not parent.carries(prefix):
             return Taken.ORPHANED
         if session is None:
@@ -402,9 +405,9 @@ def ids_in(trajectory: Trajectory) -> tuple[str, ...]:
     )
 
 
-def ids_asked(record: Trace | Feedback) -> list[str]:
+def ids_asked(record: Held | Feedback) -> list[str]:
     """What the table will ask `before` for when it is given a record, or nearly all of it."""
-    if isinstance(record, Trace):
+    if isinstance(record, Held):
         return [record.trace_id, session_key(record.session_id)]
     named = [of_feedback(record.feedback_id), key_of(session_id=record.session_id, trace_id=record.trace_id)]
     return [*named, record.trace_id] if record.trace_id else named
