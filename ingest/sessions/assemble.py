@@ -68,8 +68,10 @@ logger = logging.getLogger(__name__)
 GROUP = "ingest"
 POLL_S = 0.5
 ORPHANED = "its prefix is not on the log"
-Kept = Held | Record | Erased | None
 TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
+
+Kept = Held | Record | Erased | None
+"""What is kept of a record while its batch is laid."""
 
 
 class _LookedUp(dict[str, float | None]):

@@ -42,7 +42,8 @@ class Joined:
 
 
 class _Growing:
-    """A chain of `num_tokens` while traces are still being laid on it."""
+    """A chain of `num_tokens` while traces are still being laid on it. `is_missing`: a request of it holds a reply that
+    no trace gave."""
 
     __slots__ = ("_num_in_words", "_parts", "_words", "is_missing", "num_tokens", "readings", "segments")
 

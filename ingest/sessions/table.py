@@ -169,7 +169,7 @@ class SessionTable:
         return self.add_held(Held.of(trace, message), message, now)
 
     def add_held(self, held: Held, message: Message, now: float) -> Taken:
-        """The same."""
+        """The same, of one that is held already."""
         key, name, prefix, started_at = session_key(held.session_id), held.trace_id, held.prefix, held.started_at
         sessions = self._open.get(key, ())
         if self._closed_at(name) is not None:
