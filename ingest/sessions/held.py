@@ -1,7 +1,7 @@
 """A trace while its session is open: as it came, its numbers packed, and nothing that nobody will ask for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Self
@@ -24,8 +24,6 @@ class Held:
     partition: int
     offset: int
     digest: str
-    num_tokens: int
-    num_messages: int
     trace_id: str
     session_id: str
     parent_session_id: str | None
@@ -47,23 +45,24 @@ class Held:
     finish_reason: str
     started_at: float
     finished_at: float
+    num_tokens: int = field(init=False)
+    num_messages: int = field(init=False)
 
-    @classmethod
-    def of(cls, trace: Trace, message: Message) -> "Held":
-        held = cls(message.partition, message.offset, prefixes.digest(message.value), 0, 0, *_own(trace.__dict__))
-        held._count()
-        held.spans = _shared(held.spans)
-        if held.prefix is not None:
-            named_alike((held.prefix,))
-        return held
-
-    def _count(self) -> None:
+    def __post_init__(self) -> None:
         prefix = self.prefix
         self.num_tokens = len(self.prompt_token_ids) + len(self.token_ids)
         self.num_messages = prefixes.num_messages(self.request)
         if prefix is not None:
             self.num_tokens += prefix.num_tokens
             self.num_messages += prefix.num_messages
+
+    @classmethod
+    def of(cls, trace: Trace, message: Message) -> "Held":
+        held = cls(message.partition, message.offset, prefixes.digest(message.value), *_own(trace.__dict__))
+        held.spans = _shared(held.spans)
+        if held.prefix is not None:
+            named_alike((held.prefix,))
+        return held
 
     def carries(self, prefix: Prefix) -> bool:
         """Whether a trace that leans on this one finds in it what it left out."""
@@ -75,9 +74,7 @@ class Held:
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """As of a `Trace`."""
-        copied = replace(self, **update)
-        copied._count()
-        return copied
+        return replace(self, **update)
 
 
 def _shared(spans: tuple[VersionSpan, ...]) -> tuple[VersionSpan, ...]:

@@ -62,6 +62,16 @@ def test_a_dead_letter_has_the_original_bytes_key_and_headers_and_says_what_was_
     reader.close()
 
 
+def test_a_record_is_decoded_when_it_is_asked_for(log: InMemoryLog) -> None:
+    log.append(FATES.name, "key", b"\xff not json", {"schema": "fate/1"})
+    reader = Reader(log, [FATES], "group")
+    records = reader.each(0.0)
+    assert drain(log) == []
+    assert [record for _, record in records] == [None]
+    assert len(drain(log)) == 1
+    reader.close()
+
+
 def test_records_are_decoded_by_the_topic_they_came_from(log: InMemoryLog) -> None:
     liked = Feedback(feedback_id="f", trace_id="t", tenant="default", value=1.0, at=1.0)
     send(log, FATES, "k", fate("one"))
