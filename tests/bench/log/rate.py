@@ -1,10 +1,11 @@
 """Traces per second through the ingest stage, against a loop that only polls and decodes them.
 
 All sides read the same messages from the same broker, in turns, each in a process of its own; `pair` is the stage as
-two processes that share its group, each on half of the partitions. Nothing is written
-while they begin: the small broker rewrites all it holds every few seconds of writing, so it is left to come to rest
-first. A side's clock runs from when it has its partitions (its first fetch brings most of the messages, and is part of
-the time) to the last message decoded, or to the commit behind the last trajectory.
+two processes that share its group, each on half of the partitions: they wait for each other and then begin anew, which
+costs each of them its first fetch. Nothing is written while they begin: the small broker rewrites all it holds every
+few seconds of writing, so it is left to come to rest first. A side's clock runs from when it has its partitions (its
+first fetch brings most of the messages, and is part of the time) to the last message decoded, or to the commit behind
+the last trajectory.
 
 The stage is as shipped, but for its clock: sessions are hours old, and once everything was read its clock is set on by
 the time that the stage waits for stragglers (`settle_s`), in which it would do nothing.
@@ -126,7 +127,11 @@ def stage(config: Config, name: str, num_workers: int) -> Watched:
     watched, skipped_s = Watched(log), 0.0
     lifecycle.collect_rarely()
     running = assemble.Assembler(watched, config, lambda: time.time() + skipped_s, MAX_MESSAGES)
-    num_messages = watched.gather(len(READ) * config.log.partitions // num_workers)
+    if num_workers == 1:
+        watched.watch(watched)
+        num_messages = sum(end for topic in READ for end in log.ends(topic.name).values())
+    else:
+        num_messages = watched.gather(len(READ) * config.log.partitions // num_workers)
     while watched.read < num_messages:
         running.step()
     skipped_s = settle_s(config.ingest) + 1.0
