@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from ports import free_port
 
 from infra.broker import command
@@ -16,6 +17,10 @@ from infra.config import LogConfig
 from infra.lifecycle import Deadline
 
 HOST = "127.0.0.1"
+
+# how long a case takes says what else the machine does
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 class Broker:

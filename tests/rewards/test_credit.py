@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from agent_sessions import AGENTIC, play
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.config import IngestConfig
@@ -78,7 +78,7 @@ def test_side_turns_neither_give_nor_get(make_turn: MakeTurn, make_trajectory: M
     assert before(make_trajectory(*turns)) == {"t0": None, "t2": None}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.integers(0, 2**31), st.integers(1, 14))
 def test_credit_reaches_what_the_script_says_and_nothing_else(seed: int, length: int) -> None:
     session = play(seed, AGENTIC, length)

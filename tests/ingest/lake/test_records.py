@@ -55,7 +55,7 @@ def commented() -> Played:
     return next(one for one in Traffic().sessions(99) if one.feedback and one.feedback[0].comment)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(1, 12))
 def test_a_session_with_branches_and_sub_agents_is_the_same_again(seed: int, length: int) -> None:
     for one in agent_sessions.close(agent_sessions.play_family(seed, agent_sessions.AGENTIC, length)):

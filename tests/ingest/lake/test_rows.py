@@ -56,14 +56,14 @@ def chains_again(trajectory: Trajectory) -> list[tuple[int, ...]]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31), st.integers(1, 12))
 def test_chains_can_be_put_together_again_from_the_rows(seed: int, length: int) -> None:
     (trajectory,) = agent_sessions.close([agent_sessions.play(seed, agent_sessions.AGENTIC, length)])
     assert chains_again(trajectory) == [chain.token_ids for chain in whole(trajectory.chains)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31), st.integers(1, 12))
 def test_a_turn_has_only_the_tokens_that_its_chain_did_not_have_before_it(seed: int, length: int) -> None:
     (trajectory,) = agent_sessions.close([agent_sessions.play(seed, agent_sessions.AGENTIC, length)])
@@ -79,7 +79,7 @@ def test_a_turn_has_only_the_tokens_that_its_chain_did_not_have_before_it(seed: 
             before = segment.end
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31), st.integers(1, 12))
 def test_a_turn_has_its_own_texts_logprobs_and_spans(seed: int, length: int) -> None:
     (trajectory,) = agent_sessions.close([agent_sessions.play(seed, agent_sessions.AGENTIC, length)])

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.privacy.generations import check_subject
@@ -11,7 +11,6 @@ from ingest.privacy.pseudonyms import subject_of, user_pseudonym
 from ingest.privacy.secret import Secret
 from ingest.records.events import session_key
 
-unhurried = settings(deadline=None)
 SECRET = Secret.parse("0f" * 32, "test")
 tenants = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}", fullmatch=True)
 people = st.tuples(tenants, st.text(st.characters(), min_size=1))
@@ -26,19 +25,16 @@ def test_no_user_has_no_pseudonym() -> None:
     assert user_pseudonym(SECRET, "acme", "") == ""
 
 
-@unhurried
 @given(people, people)
 def test_two_people_have_two_pseudonyms(one: tuple[str, str], other: tuple[str, str]) -> None:
     assert (user_pseudonym(SECRET, *one) == user_pseudonym(SECRET, *other)) == (one == other)
 
 
-@unhurried
 @given(people)
 def test_another_secret_gives_another_pseudonym(person: tuple[str, str]) -> None:
     assert user_pseudonym(SECRET, *person) != user_pseudonym(Secret.parse("0e" * 32, "test"), *person)
 
 
-@unhurried
 @given(tenants, st.text())
 def test_users_sessions_and_tenants_are_subjects_and_never_the_same_one(tenant: str, session: str) -> None:
     user = user_pseudonym(SECRET, tenant, "anna")

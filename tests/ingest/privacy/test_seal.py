@@ -3,14 +3,13 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import RecordError
 from ingest.privacy.generations import DataKey
 from ingest.privacy.seal import associated, seal, unseal
 
-unhurried = settings(deadline=None)
 KEY = DataKey("user-a", "1-00000000000000aa", bytes(range(32)))
 WHAT = associated("trace/3", KEY)
 
@@ -21,7 +20,6 @@ def refusal(value: bytes, key: DataKey = KEY, what: bytes = WHAT) -> str:
     return str(raised.value)
 
 
-@unhurried
 @given(st.binary(), st.binary())
 def test_what_was_sealed_comes_back(data: bytes, what: bytes) -> None:
     assert unseal(seal(data, KEY, what), KEY, what) == data
@@ -32,7 +30,6 @@ def test_a_record_of_megabytes_comes_back() -> None:
     assert unseal(seal(data, KEY, WHAT), KEY, WHAT) == data
 
 
-@unhurried
 @given(st.binary(min_size=1, max_size=200), st.data())
 def test_a_value_changed_in_any_bit_is_refused(data: bytes, draw: st.DataObject) -> None:
     value = bytearray(seal(data, KEY, WHAT))
@@ -41,7 +38,6 @@ def test_a_value_changed_in_any_bit_is_refused(data: bytes, draw: st.DataObject)
     assert refusal(bytes(value)).startswith("sealed under user-a/1-00000000000000aa: ")
 
 
-@unhurried
 @given(st.integers(0, 40))
 def test_a_value_cut_short_is_refused(length: int) -> None:
     value = seal(b"text" * 100, KEY, WHAT)

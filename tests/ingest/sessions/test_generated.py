@@ -3,7 +3,7 @@
 import random
 
 from agent_sessions import AGENTIC, ORDINARY, Session, close, disagreements, interleaved, play, play_family
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.records.events import ChainMark, LinkKind, TurnKind
@@ -12,7 +12,7 @@ from ingest.sessions.messages import key_of, messages_of
 
 SEEDS = st.integers(0, 2**31)
 LENGTHS = st.integers(1, 14)
-few = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=200)
 
 
 @few

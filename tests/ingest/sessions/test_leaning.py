@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import joined_whole
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaning import Stored, stored
 
@@ -17,7 +17,7 @@ from ingest.sessions.chains import Flaws, join
 from ingest.sessions.table import SessionTable, Taken
 
 SEEDS, LENGTHS = st.integers(0, 2**31), st.integers(0, 14)
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=300)
 
 
 @dataclass

@@ -97,7 +97,7 @@ KEYS = st.sampled_from([(*ACME, "sql"), (*ACME, "poems"), ("thumb", "summary", "
 TURNS = st.lists(st.tuples(KEYS, st.floats(0.0, 1.0)), min_size=1, max_size=30)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(TURNS, TURNS)
 def test_every_baseline_lies_between_its_own_mean_and_its_parents(
     first: list[tuple[Key, float]], second: list[tuple[Key, float]]
@@ -112,7 +112,7 @@ def test_every_baseline_lies_between_its_own_mean_and_its_parents(
             assert low - 1e-12 <= expected(known, node.key) <= high + 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(TURNS, st.randoms(use_true_random=False))
 def test_the_order_of_turns_in_a_batch_does_not_matter(turns: list[tuple[Key, float]], rng: random.Random) -> None:
     shuffled = rng.sample(turns, len(turns))
@@ -122,7 +122,7 @@ def test_the_order_of_turns_in_a_batch_does_not_matter(turns: list[tuple[Key, fl
         assert means(other)[key] == pytest.approx(found)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(TURNS)
 def test_a_turn_is_no_part_of_its_own_baseline(turns: list[tuple[Key, float]]) -> None:
     known = Baselines().after([column(*zip(*turns, strict=True))], 0.01, OWN)

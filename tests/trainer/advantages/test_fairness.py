@@ -74,7 +74,7 @@ def slopes(batch: Batch, items: Sequence[Item], logps: torch.Tensor, began: torc
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SESSIONS, st.integers(0, 2**31))
 def test_the_gradient_of_one_user_is_bounded_by_their_share_of_everybodys_bound(
     sessions: list[list[tuple[float, int]]], seed: int

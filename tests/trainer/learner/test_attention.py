@@ -47,7 +47,7 @@ def test_a_run_that_branched_off_is_cut_and_sees_what_came_before_it_of_its_own(
     assert found[1:] == [(8, 10, [0, 1, 2]), (10, 12, [0, 1, 2, 8, 9]), (12, 13, [0, 1, 2, 8, 9, 10, 11])]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple), min_size=1, max_size=8))
 def test_attention_by_runs_is_attention_by_the_mask_forward_and_backward(sequences: list[tuple[int, ...]]) -> None:
     until_T = tree(*sorted(sequences)).until_T
@@ -66,7 +66,7 @@ def test_attention_by_blocks_is_attention_by_runs() -> None:
     assert torch.allclose(blocks, pieces, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(1, 300)), min_size=1, max_size=6),
     st.integers(1, 300),

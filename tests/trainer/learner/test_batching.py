@@ -88,7 +88,7 @@ def test_a_group_stays_in_one_minibatch_however_it_was_mixed() -> None:
         assert sorted(groups.count(group) for group in set(groups)) == [8, 8]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.lists(st.integers(1, 3), min_size=3, max_size=9), min_size=1, max_size=12), st.sampled_from(Packing))
 def test_each_trained_token_sees_its_own_sample_and_nothing_else(sequences: list[list[int]], packing: Packing) -> None:
     """By the mask's definition, over layouts of every kind: who is seen, in order, is the sample up to there."""

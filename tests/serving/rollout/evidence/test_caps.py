@@ -14,7 +14,6 @@ from ingest.records.events import Arm
 from serving.rollout.evidence import Baseline, Design, Process, Standing, Unit, Verdict, bets, judge, level
 from serving.rollout.evidence.caps import Beginnings, Begun
 
-unhurried = settings(deadline=None)
 HALF = Baseline(mean=0.5, variance=0.25)
 CONFIG = GateConfig(
     margin=0.1, min_champion_units=2, guardrails=(), ramp=(RampStep(share=0.5),), max_units_per_user=3, settle_s=0
@@ -74,7 +73,6 @@ def test_with_one_or_two_tenants_there_is_no_cap_on_them(tenants: str, share: fl
     assert len(counted(given, CONFIG.model_copy(update={"max_tenant_share": share}))) == 30
 
 
-@unhurried
 @given(UNITS, CONFIGS, st.randoms(use_true_random=False))
 def test_what_counts_does_not_depend_on_arms_outcomes_or_arrival(
     units: tuple[Unit, ...], config: GateConfig, rng: random.Random
@@ -84,14 +82,12 @@ def test_what_counts_does_not_depend_on_arms_outcomes_or_arrival(
     assert names(counted(other, config)) == names(counted(units, config))
 
 
-@unhurried
 @given(UNITS, CONFIGS, st.integers(0, 60))
 def test_what_counts_is_settled_when_a_session_begins(units: tuple[Unit, ...], config: GateConfig, num: int) -> None:
     before, after = counted(units[:num], config), counted(units, config)
     assert after[: len(before)] == before
 
 
-@unhurried
 @given(UNITS, CONFIGS)
 def test_no_user_has_more_sessions_than_allowed(units: tuple[Unit, ...], config: GateConfig) -> None:
     found = [one.begun.who for one in counted(units, config)]
@@ -115,7 +111,7 @@ def test_what_one_user_can_do_is_told_with_every_verdict() -> None:
     assert standing.reason.endswith("one user moves this by at most e^1.79, and fewer than 3 cannot promote it")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(UNITS, st.sampled_from("xyz"), st.randoms(use_true_random=False))
 def test_no_user_moves_evidence_or_harm_by_more_than_is_told(
     units: tuple[Unit, ...], user: str, rng: random.Random
@@ -208,7 +204,6 @@ SESSIONS = st.lists(
 )
 
 
-@unhurried
 @given(SESSIONS, CONFIGS, st.lists(st.integers(1, 7), max_size=12), st.sets(st.integers(0, 39)))
 def test_what_counts_is_the_same_however_the_sessions_came_and_whichever_went(
     sessions: list[Begun], config: GateConfig, sizes: list[int], gone: set[int]

@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from units import unit
 
@@ -49,7 +49,6 @@ def numbers(units: list[Unit], looks: set[int]) -> dict[str, float]:
     return numbers_of(held.tally(BASE, CONFIG, Arm.CANDIDATE, Arm.STABLE))
 
 
-@settings(deadline=None)
 @given(histories(), st.sets(st.integers(0, 40)), st.randoms(use_true_random=False))
 def test_order_duplicates_and_looks_change_no_number(units: list[Unit], looks: set[int], rng: random.Random) -> None:
     again = [*units, *rng.choices(units, k=6)] if units else []
@@ -57,7 +56,6 @@ def test_order_duplicates_and_looks_change_no_number(units: list[Unit], looks: s
     assert numbers(again, looks) == numbers(units, set())
 
 
-@settings(deadline=None)
 @given(histories(), st.sets(st.integers(0, 40)))
 def test_what_was_replaced_leaves_no_trace(units: list[Unit], looks: set[int]) -> None:
     """Against the sessions as they are in the end, with the newest beginning that was ever seen."""
