@@ -12,8 +12,6 @@ if TYPE_CHECKING:  # pydantic, polars and rich are imported by what needs them: 
     from ingest.log.protocol import EventLog
     from ingest.store.versions import VersionStore
 
-_PIPED_WIDTH = 160
-
 
 def main(argv: list[str]) -> int:
     """The command. Exit status 1 for a version that there never was, or a trace that nothing here knows."""
@@ -99,4 +97,4 @@ def _print(told: object) -> None:
     if isinstance(told, str):
         print(told)
         return
-    cli.console(_PIPED_WIDTH).print(told)
+    cli.console(width=160).print(told)

@@ -12,8 +12,6 @@ from ingest.sessions.history import Compaction
 from rewards.session import find, show, view
 from rewards.summary.kept import inventory
 
-PIPED_WIDTH = 100
-
 
 def main(argv: list[str]) -> int:
     """The command. Exit status 1: no such session is on the log."""
@@ -72,6 +70,6 @@ def findings(trajectory: Trajectory, cut: Compaction) -> view.Findings:
 
 def to_screen(found: view.SessionView, is_full: bool) -> None:
     """Print for people: as wide as the terminal, and no wider than reads well in a pipe."""
-    console = cli.console(PIPED_WIDTH)
+    console = cli.console(width=100)
     for part in show.session(found, is_full):
         console.print(part)

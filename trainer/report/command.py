@@ -11,8 +11,6 @@ if TYPE_CHECKING:  # pydantic, polars and rich are imported by what needs them: 
     from infra.config import Config
     from trainer.report.core import Report
 
-_PIPED_WIDTH = 160
-
 
 def main(argv: list[str]) -> int:
     """The command."""
@@ -55,7 +53,7 @@ def tell(config: "Config", told: "Report", args: argparse.Namespace) -> int:
     if args.json:
         print(show.as_json(told))
         return 0
-    console = cli.console(_PIPED_WIDTH)
+    console = cli.console(width=160)
     for part in show.tables(told):
         console.print(part)
     if args.html:
