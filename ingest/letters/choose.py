@@ -12,8 +12,9 @@ from ingest.log.places import Place
 from ingest.log.protocol import EventLog
 from ingest.log.topics import FEEDBACK, READERS, TRACES, Topic, dead_letters, late_letters, parked
 from ingest.records import codec
-from ingest.records.events import Feedback, Prefix, Trace, key_of
+from ingest.records.events import Feedback, Trace, key_of
 from ingest.records.ids import is_trace_id
+from ingest.records.prefixes import AnyPrefix
 from ingest.sessions import elders
 from ingest.sessions.held import Held
 
@@ -135,7 +136,7 @@ class Lines:
         """Whether all that an orphaned trace's prefixes left out can be read. Raises `LogError`."""
         return elders.whole(trace, self._find) is not None
 
-    def _find(self, prefix: Prefix) -> Held | None:
+    def _find(self, prefix: AnyPrefix) -> Held | None:
         place = self._places.get(prefix.parent)
         return place and elders.held_at(self._log, place.partition, place.offset)
 

@@ -18,7 +18,7 @@ of their own to park in, and stop instead: what they leave out might be a rollba
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ from ingest.log.protocol import EventLog, Message, Positions, Receipt
 from ingest.log.redrive import put_back_parked
 from ingest.log.topics import Topic
 from ingest.records import codec
-from ingest.records.codec import SUBJECT_HEADER
+from ingest.records.codec import SUBJECT_HEADER, Read
 from ingest.records.events import AnyRecord, Headers, Record
 from ingest.records.named import IDS_HEADER, ids_header, trace_ids_in
 
@@ -117,14 +117,16 @@ class Reader:
 
     def poll(self, timeout_s: float, max_messages: int = 500) -> list[tuple[Message, Record | Erased | None]]:
         """Messages with their records; `None` for one that was dead-lettered or parked. Raises `LogError`."""
-        return list(self.each(timeout_s, max_messages))
+        return self.poll_with(self._record, timeout_s, max_messages)
 
-    def each(self, timeout_s: float, max_messages: int = 500) -> Iterator[tuple[Message, Record | Erased | None]]:
-        """The same, each decoded when it is asked for: who keeps something else of it never holds them all."""
+    def poll_with(
+        self, decode: Callable[[Message], Read], timeout_s: float, max_messages: int = 500
+    ) -> list[tuple[Message, Read | Erased | None]]:
+        """The same, with what `decode` makes of a message; it raises as `codec.decode` does."""
         messages = self.subscription.poll(timeout_s, max_messages)
         self._put_back()
         self._tell(messages)
-        return ((message, self._decode(message)) for message in messages)
+        return [(message, self._decoded(decode, message)) for message in messages]
 
     def _tell(self, messages: Iterable[Message]) -> None:
         if not telemetry.is_measuring():
@@ -148,9 +150,12 @@ class Reader:
             if num:
                 logger.info("%s: put back %d records that were parked for a reader of their version", name, num)
 
-    def _decode(self, message: Message) -> Record | Erased | None:
+    def _record(self, message: Message) -> Record:
+        return codec.decode(message.value, message.headers, self._topics[message.topic].record)
+
+    def _decoded(self, decode: Callable[[Message], Read], message: Message) -> Read | Erased | None:
         try:
-            return codec.decode(message.value, message.headers, self._topics[message.topic].record)
+            return decode(message)
         except ErasedError as exc:
             logger.info("%s: %s", place(message), exc)
             telemetry.count(metrics.ERASED_READ, 1, {names.DESTINATION: message.topic})

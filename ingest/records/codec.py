@@ -7,6 +7,7 @@ before there were any, is read as well.
 """
 
 import threading
+from collections.abc import Callable
 from typing import TypeVar
 
 import zstandard
@@ -27,6 +28,7 @@ _MAX_PLAIN_BYTES = 256 << 20  # a record that unfolds to more is no record: it m
 _MAGIC = b"\x28\xb5\x2f\xfd"
 UNUSABLE = "unusable"  # header of a message whose value cannot be had any more, although it lies on the log; says why
 Part = TypeVar("Part", bound=BaseModel)
+Read = TypeVar("Read")
 _MAX_DIGITS = 9  # of a version; Python refuses to read numbers of thousands of digits, with an error of its own
 
 
@@ -96,6 +98,11 @@ def decode(value: bytes, headers: Headers, kind: type[AnyRecord]) -> AnyRecord:
 def decode_part(value: bytes, headers: Headers, kind: type[Record], part: type[Part]) -> Part:
     """Of the record in a message, what `part` has fields for. Raises as `decode` does; what `part` leaves out is not
     validated."""
+    return decode_by(value, headers, kind, part.model_validate_json)
+
+
+def decode_by(value: bytes, headers: Headers, kind: type[Record], read: Callable[[bytes], Read]) -> Read:
+    """What `read` makes of the JSON of the record in a message. Raises as `decode` does."""
     if ERASED_HEADER in headers:
         raise ErasedError(f"{headers.get(SCHEMA_HEADER)}: {headers[ERASED_HEADER]} was erased")
     if SEALED_HEADER in headers:
@@ -110,7 +117,7 @@ def decode_part(value: bytes, headers: Headers, kind: type[Record], part: type[P
     if int(version) < 1:
         raise RecordError(f"{name}: versions begin at 1, got {version}")
     try:
-        return part.model_validate_json(plain(value))
+        return read(plain(value))
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "record"

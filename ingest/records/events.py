@@ -169,11 +169,16 @@ class Trace(Record):
 
     @model_validator(mode="after")
     def _aligned(self) -> "Trace":
-        num_tokens = len(self.token_ids)
-        if len(self.logprobs) != num_tokens:
-            raise ValueError(f"a log-probability per reply token: {num_tokens} tokens, {len(self.logprobs)} values")
-        _check_tiling(self.spans, num_tokens)
+        check_aligned(self.token_ids, self.logprobs, self.spans)
         return self
+
+
+def check_aligned(token_ids: TokenIds, logprobs: Logprobs, spans: tuple[VersionSpan, ...]) -> None:
+    """What is said of a reply's tokens is said of all of them. Raises `ValueError`."""
+    num_tokens = len(token_ids)
+    if len(logprobs) != num_tokens:
+        raise ValueError(f"a log-probability per reply token: {num_tokens} tokens, {len(logprobs)} values")
+    _check_tiling(spans, num_tokens)
 
 
 def _check_tiling(spans: tuple[VersionSpan, ...], length: int) -> None:

@@ -24,13 +24,28 @@ LISTS = frozenset(_IN_ORDER)
 """Fields of a request that hold its messages, as a list."""
 
 
+class AnyPrefix(Protocol):
+    """A `Prefix`, or what is kept of one."""
+
+    @property
+    def parent(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_messages(self) -> int: ...
+    @property
+    def same(self) -> tuple[str, ...]: ...
+
+
 class Leaning(Protocol):
     """A trace as it is stored, or what is kept of one."""
 
     @property
     def trace_id(self) -> str: ...
     @property
-    def prefix(self) -> Prefix | None: ...
+    def prefix(self) -> AnyPrefix | None: ...
     @property
     def request(self) -> dict[str, Any]: ...
     @property

@@ -44,7 +44,7 @@ from ingest.log.protocol import EventLog, Message, Receipt
 from ingest.log.reader import Erased, Reader, labels, place, send
 from ingest.log.topics import FEEDBACK, READERS, TRACES, TRAJECTORIES, late_letters
 from ingest.log.trajectories import read_at
-from ingest.records.codec import ERASED_HEADER, SUBJECT_HEADER
+from ingest.records.codec import ERASED_HEADER, SUBJECT_HEADER, decode
 from ingest.records.events import (
     SESSION_END,
     CloseReason,
@@ -52,9 +52,7 @@ from ingest.records.events import (
     FateKind,
     Feedback,
     Headers,
-    Record,
     Source,
-    Trace,
     Trajectory,
     key_of,
 )
@@ -70,7 +68,7 @@ POLL_S = 0.5
 ORPHANED = "its prefix is not on the log"
 TICK_S = 1.0  # closing, flushing and committing cost round trips: once in this long, however fast records come
 
-Kept = Held | Record | Erased | None
+Kept = Held | Feedback | Erased | None
 """What is kept of a record while its batch is laid."""
 
 
@@ -127,7 +125,7 @@ class Assembler:
 
     def poll(self, timeout_s: float = POLL_S) -> int:
         """1: read and lay into the table. Returns how many messages there were."""
-        batch = [_kept(*one) for one in self._reader.each(timeout_s, self._max_messages)]
+        batch = self._reader.poll_with(_kept, timeout_s, self._max_messages)
         self._follow_assignment()
         self._look_up(record for _, record in batch)
         now = self._clock()
@@ -353,8 +351,8 @@ class Assembler:
         self._index.close()
 
 
-def _kept(message: Message, record: Record | Erased | None) -> tuple[Message, Kept]:
-    return message, Held.of(record, message) if isinstance(record, Trace) else record
+def _kept(message: Message) -> Held | Feedback:
+    return Held.read(message) if message.topic == TRACES.name else decode(message.value, message.headers, Feedback)
 
 
 def _revision(before: Trajectory, headers: Headers, late: Sequence[LateFeedback], now: float) -> Closed:

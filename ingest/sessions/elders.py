@@ -8,8 +8,8 @@ from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import TRACES
 from ingest.log.trajectories import trajectory_at
 from ingest.records import codec, prefixes
-from ingest.records.events import Prefix, Trace, Trajectory
-from ingest.records.prefixes import T
+from ingest.records.events import Trace, Trajectory
+from ingest.records.prefixes import AnyPrefix, T
 from ingest.sessions.held import Held
 
 
@@ -30,7 +30,7 @@ def held_at(log: EventLog, partition: int, offset: int) -> Held | None:
     return found and Held.of(*found)
 
 
-def whole(trace: T, find: Callable[[Prefix], Held | None]) -> T | None:
+def whole(trace: T, find: Callable[[AnyPrefix], Held | None]) -> T | None:
     """`trace` with all that its prefixes left out; `None` where `find` does not find some of it."""
     line: list[Held] = []
     while (prefix := (line[-1] if line else trace).prefix) is not None:
@@ -56,7 +56,7 @@ class Elders:
         """`trace` with all that its prefixes left out; `None` where some of it is not on the log. Raises `LogError`."""
         return whole(trace, self._find)
 
-    def _find(self, prefix: Prefix) -> Held | None:
+    def _find(self, prefix: AnyPrefix) -> Held | None:
         entry = self._index.get(prefix.parent)
         try:
             trajectory = entry and trajectory_at(self._log, entry.source)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ingest.records import prefixes
-from ingest.records.events import ChatMessage, LinkKind, Prefix, ToolCall, TurnKind
-from ingest.records.prefixes import Wholes
+from ingest.records.events import ChatMessage, LinkKind, ToolCall, TurnKind
+from ingest.records.prefixes import AnyPrefix, Wholes
 from ingest.sessions.held import AnyTrace
 from ingest.sessions.messages import Key, key_of, messages_of, read_part
 from ingest.sessions.quotes import Reply, Text
@@ -126,7 +126,7 @@ class Requests:
             read = self._begin(whole.request, whole.redacted, self._read_once)
         return read
 
-    def _go_on(self, trace: AnyTrace, prefix: Prefix, before: Reading) -> Read | None:
+    def _go_on(self, trace: AnyTrace, prefix: AnyPrefix, before: Reading) -> Read | None:
         """From where the trace before it is leant on; `None` where that cannot be told without making it whole."""
         request: Mapping[str, Any] = trace.request
         head, name, same, num_messages = before.read, prefixes.list_in(request), prefix.same, prefix.num_messages

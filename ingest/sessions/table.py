@@ -35,7 +35,6 @@ from ingest.records.events import (
     Consent,
     Feedback,
     Headers,
-    Prefix,
     Trace,
     Trajectory,
     content_id,
@@ -43,7 +42,7 @@ from ingest.records.events import (
     session_key,
 )
 from ingest.records.ids import is_trace_id
-from ingest.records.made import made, named_alike
+from ingest.records.made import made
 from ingest.sessions import chains, turns
 from ingest.sessions.chains import Flaws
 from ingest.sessions.held import AnyTrace, Held
@@ -159,7 +158,6 @@ class SessionTable:
         self._open: dict[str, list[_Session]] = {}
         self._done: dict[str, float] = {}
         self._given: list[tuple[tuple[str, ...], float]] = []  # goes into `_done` once that is asked for
-        self._assignment = Assignment()
         self._ends: Queue[_Session] = Queue(lambda session, at: not session.is_open or at != session.looked_at)
         self._reached_before: list[_Session] = []  # open, and their end was reached when it was last looked
         self._lows: dict[Where, Queue[_Low]] = {}
@@ -192,11 +190,6 @@ class SessionTable:
             session = self._begin(key, message, began, now)
         session.opened_at = min(session.opened_at, began) if session.traces else began
         session.last_at, session.arrived_at = max(session.last_at, ended), now
-        if held.assignment.__dict__ == self._assignment.__dict__:  # models compare far slower
-            held.assignment = self._assignment  # nearly all have the same: one of it is enough
-        else:
-            named_alike([held.assignment])
-            self._assignment = held.assignment
         if held.assignment.replay_of is not None:
             session.num_replays = held.assignment.group.size if held.assignment.group else 1
         if (self._closed_at(key) or began) > began or session.last_began > ended:
@@ -208,7 +201,7 @@ class SessionTable:
         self._hold(session, message)
         return Taken.KEPT
 
-    def _elder(self, prefix: Prefix, sessions: Iterable[_Session]) -> Held | None:
+    def _elder(self, prefix: prefixes.AnyPrefix, sessions: Iterable[_Session]) -> Held | None:
         """The trace that a prefix leans on, whole, in another open session of its key."""
         for session in sessions:
             if prefix.parent in session.traces and session.traces[prefix.parent].carries(prefix):

@@ -16,7 +16,8 @@ from infra.errors import RecordError
 from ingest.log import reader
 from ingest.log.protocol import EventLog, Message
 from ingest.log.topics import TRAJECTORIES
-from ingest.records.events import Consent, Prefix, Trace, Trajectory, Turn, TurnKind, content_id
+from ingest.records.events import Consent, Trace, Trajectory, Turn, TurnKind, content_id
+from ingest.records.prefixes import AnyPrefix
 from ingest.sessions import elders
 from ingest.sessions.held import Held
 
@@ -104,7 +105,7 @@ def request_of(log: EventLog, prompt: Prompt, model: str, max_tokens: int | None
     `None` where it can be read no longer, as of somebody who was erased, or cannot be asked again. Raises `LogError`.
     """
 
-    def find(prefix: Prefix) -> Held | None:
+    def find(prefix: AnyPrefix) -> Held | None:
         found = stored(prefix.parent)
         return found and Held.of(*found)
 

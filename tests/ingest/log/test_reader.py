@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from infra.errors import LogError, NewerError
+from infra.errors import LogError, NewerError, RecordError
 from infra.lifecycle import Stop
 from ingest.log.memory import InMemoryLog
 from ingest.log.protocol import Message, TopicSpec
@@ -62,13 +62,17 @@ def test_a_dead_letter_has_the_original_bytes_key_and_headers_and_says_what_was_
     reader.close()
 
 
-def test_a_record_is_decoded_when_it_is_asked_for(log: InMemoryLog) -> None:
-    log.append(FATES.name, "key", b"\xff not json", {"schema": "fate/1"})
+def test_what_another_decoder_makes_of_a_message_is_read_and_what_it_refuses_is_dead_lettered(log: InMemoryLog) -> None:
+    def text(message: Message) -> str:
+        if message.key == "bad":
+            raise RecordError("not this one")
+        return message.value.decode()
+
+    log.append(FATES.name, "good", b"as it came", {})
+    log.append(FATES.name, "bad", b"neither", {})
     reader = Reader(log, [FATES], "group")
-    records = reader.each(0.0)
-    assert drain(log) == []
-    assert [record for _, record in records] == [None]
-    assert len(drain(log)) == 1
+    assert [record for _, record in reader.poll_with(text, 0.0)] == ["as it came", None]
+    assert [letter.headers["onstream.errors.message"] for letter in drain(log)] == ["not this one"]
     reader.close()
 
 
