@@ -163,9 +163,10 @@ class VersionStore:
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def has(self, version: int) -> bool:
-        """Whether there is such a version, as far as the store can be asked."""
+        """Whether there is such a version, and what it is a change of, as far as the store's manifests tell."""
         try:
-            return bool(self._manifests(version))
+            manifest, _ = self._manifest(version)
+            return manifest.base is None or self.has(self._base(manifest).version)
         except StoreError:
             return False
 
@@ -247,7 +248,7 @@ class VersionStore:
 
     def fetch(self, manifest: Version, into: Path) -> Path:
         """A verified local copy of a version, below `into`, in the Hugging Face layout; one already there is verified,
-        not copied. Of a version with a base, the base's copy is made there first.
+        and copied again only where it is damaged. Of a version with a base, the base's copy is made there first.
 
         Its manifest and signature lie with its own files: put back below `versions/` of a store that was lost, their
         folder is the version.
@@ -258,8 +259,11 @@ class VersionStore:
         _require_plain_names(manifest)
         target = into / _name(manifest)
         if target.exists():
-            _verify_copy(manifest, target)
-            return target
+            try:
+                _verify_copy(manifest, target)
+                return target
+            except StoreError as exc:
+                logger.warning("%s; it is fetched anew", exc)
         base = None if manifest.base is None else self.fetch(self._base(manifest), into)
         part = target.with_suffix(PART)
         shutil.rmtree(part, ignore_errors=True)
@@ -274,6 +278,8 @@ class VersionStore:
         if base is not None:
             adapters.merge(_files(base), own, part)
             (part / MERGED).write_bytes(_ENTRIES.dump_json(_entries(part)))
+        if target.exists():
+            shutil.rmtree(target)
         part.rename(target)
         return target
 

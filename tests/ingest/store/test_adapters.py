@@ -142,15 +142,33 @@ def test_a_copys_own_files_put_back_into_a_lost_store_are_the_version(world: Wor
 
 @pytest.mark.parametrize("file", ["model-1.safetensors", MERGED, f"{ADAPTER}/adapter_model.safetensors"])
 @pytest.mark.parametrize("damage", ["flip", "remove"])
-def test_a_damaged_copy_is_refused(world: World, file: str, damage: str) -> None:
+def test_a_damaged_copy_is_fetched_anew(world: World, file: str, damage: str) -> None:
     version = world.publish(1, world.first)
     path = world.fetch(version) / file
+    whole = path.read_bytes()
     if damage == "flip":
         path.write_bytes(b"\x01" + path.read_bytes()[1:])
     else:
         path.unlink()
-    with pytest.raises(StoreError, match=rf"version 1: .*{Path(file).name} (must have|is missing|is unreadable)"):
-        world.fetch(version)
+    world.fetch(version)
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_copy_of_a_base_is_fetched_anew_for_the_next_version_of_it(world: World) -> None:
+    world.fetch(world.publish(1, world.first))
+    path = world.folder / "cache" / Path(world.first.folder).name / "model-1.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(b"\x01" + whole[1:])
+    shutil.rmtree(world.folder / "cache" / Path(world.store.read(1).folder).name)
+    world.fetch(world.store.read(1))
+    assert path.read_bytes() == whole
+
+
+def test_a_version_is_there_while_what_it_changes_is(world: World) -> None:
+    version = world.publish(1, world.first)
+    assert (world.store.has(0), world.store.has(1), world.store.has(2)) == (True, True, False)
+    shutil.rmtree(world.lies(world.first))
+    assert not world.store.has(version.version)
 
 
 def test_a_base_that_is_gone_is_named(world: World) -> None:

@@ -143,16 +143,28 @@ def test_a_version_already_in_the_cache_is_not_fetched_again(weights: Path, tmp_
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
-def test_a_damaged_copy_in_the_cache_is_refused(damage: str, weights: Path, tmp_path: Path) -> None:
+def test_a_damaged_copy_in_the_cache_is_fetched_anew(damage: str, weights: Path, tmp_path: Path) -> None:
     store = VersionStore(str(tmp_path / "store"))
     manifest = publish(store, weights)
     copy = store.fetch(manifest, tmp_path / "cache") / "model.safetensors"
+    whole = copy.read_bytes()
     if damage == "flip":
-        copy.write_bytes(b"\x01" + copy.read_bytes()[1:])
+        copy.write_bytes(b"\x01" + whole[1:])
     else:
         copy.unlink()
-    with pytest.raises(StoreError, match=r"version 1: model\.safetensors (must have|is missing)"):
+    assert store.fetch(manifest, tmp_path / "cache") / "model.safetensors" == copy
+    assert copy.read_bytes() == whole
+
+
+def test_a_damaged_copy_stays_where_the_store_has_no_other(weights: Path, tmp_path: Path) -> None:
+    store = VersionStore(str(tmp_path / "store"))
+    manifest = publish(store, weights)
+    copy = store.fetch(manifest, tmp_path / "cache") / "model.safetensors"
+    copy.write_bytes(b"\x01" + copy.read_bytes()[1:])
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(StoreError, match=r"not readable"):
         store.fetch(manifest, tmp_path / "cache")
+    assert copy.exists()
 
 
 @pytest.mark.parametrize("name", ["../../../outside", "/tmp/outside", "inside/file"])
