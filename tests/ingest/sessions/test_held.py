@@ -150,4 +150,4 @@ def test_what_is_alike_in_two_traces_is_held_once() -> None:
     one, other = (Held.read(stored(changed(("assignment", "group"), None))) for _ in range(2))
     assert one.assignment is other.assignment
     assert one.sampling is other.sampling
-    assert one.session_id is other.session_id
+    assert one.model is other.model
