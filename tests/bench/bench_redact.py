@@ -166,8 +166,9 @@ def hostile() -> dict[str, float]:
     find, rates, growths = redactors.ours(), {}, []
     for unit in track(HOSTILE, "hostile texts"):
         text = unit * (HOSTILE_CHARS // len(unit))
-        rates[unit] = len(text) / _took_s(find, [text]) / 1e6
-        growths.append(_took_s(find, [text]) / _took_s(find, [text[: len(text) // 4]]))
+        whole, quarter = (min(_took_s(find, [part]) for _ in range(3)) for part in (text, text[: len(text) // 4]))
+        rates[unit] = len(text) / whole / 1e6
+        growths.append(whole / quarter)
     slowest = min(rates, key=lambda unit: rates[unit])
     print(f"slowest of {len(HOSTILE)} hostile texts: {json.dumps(slowest)} over and over")
     return {"mb_s_hostile_worst": rates[slowest], "hostile_growth_worst": max(growths)}
