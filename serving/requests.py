@@ -78,7 +78,6 @@ class Endpoint:
                 if status >= _FAILED:
                     telemetry.failed(span, str(status))
                 telemetry.record(metrics.REQUEST_DURATION, time.monotonic() - begun, {**about, names.STATUS: status})
-        telemetry.tell()  # the answer is on its way
 
 
 @lru_cache

@@ -17,4 +17,3 @@ from infra.telemetry.spans import failed as failed
 from infra.telemetry.spans import headers_out as headers_out
 from infra.telemetry.spans import is_tracing as is_tracing
 from infra.telemetry.spans import span as span
-from infra.telemetry.spans import tell as tell

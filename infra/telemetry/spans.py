@@ -36,12 +36,6 @@ def is_tracing() -> bool:
     return _tracer is not None
 
 
-def tell() -> None:
-    """Give what ended to those who keep it, now: for who serves, between two requests."""
-    if _tracer is not None:
-        _tracer.later.tell()
-
-
 class Around(NonRecordingSpan):
     """A span around a block. This one only passes its context on: it is not kept, or came from elsewhere."""
 

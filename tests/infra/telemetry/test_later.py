@@ -66,26 +66,3 @@ def test_a_flush_waits_for_what_another_thread_is_in_the_middle_of() -> None:
     later.flush()
     assert done == [1]
     other.join()
-
-
-def test_who_has_a_moment_tells_at_once_and_never_waits_for_a_thread_that_does() -> None:
-    later, begun, may_end, done = Later(), threading.Event(), threading.Event(), list[int]()
-
-    def slow(number: int) -> None:
-        begun.set()
-        may_end.wait(10.0)
-        done.append(number)
-
-    later.leave((done.append, 0))
-    later.tell()
-    assert done == [0]
-    later.leave((slow, 1))
-    later.leave((done.append, 2))
-    other = threading.Thread(target=later.flush)
-    other.start()
-    begun.wait(10.0)
-    later.tell()
-    assert done == [0]
-    may_end.set()
-    other.join()
-    assert done == [0, 1, 2]
