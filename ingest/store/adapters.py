@@ -25,6 +25,16 @@ _PREFIX, _LOW, _HIGH = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _OTHER_FORMS = ("consolidated*", "*.bin", "*.pt", "*.pth", "*.gguf")
 """A base's weights once more, in forms that nothing is added to: vLLM begins with Mistral's `consolidated*` where one
 is there."""
+_OTHER_SUMS = (
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "layer_replication",
+    "lora_bias",
+    "rank_pattern",
+    "use_dora",
+    "use_rslora",
+)
+"""What else peft may set, and what is added is something else then."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +104,20 @@ def merge(base: Sequence[Path], folder: Path, into: Path) -> None:
         raise StoreError(f"{folder}: not merged with its base, which has no weight {min(left)}")
 
 
+def _require_plain(config: Any) -> None:
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ValueError(f'{CONFIG}: expected "peft_type": "LORA", got {config!r:.200}')
+    for name in _OTHER_SUMS:
+        if config.get(name):
+            raise ValueError(f"{CONFIG}: must be plain LoRA, without {name}, got {config[name]!r:.200}")
+
+
 def _read(folder: Path) -> tuple[float, dict[str, Adapter]]:
     """What their products count, and adapters by the weight that they change."""
     from safetensors.torch import load_file
 
     config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    _require_plain(config)
     try:
         scale = float(config["lora_alpha"]) / int(config["r"])
     except (TypeError, ValueError, KeyError, ArithmeticError) as exc:

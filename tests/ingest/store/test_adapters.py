@@ -230,9 +230,18 @@ def test_a_change_of_other_weights_is_refused_and_leaves_no_copy(
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("adapter_config.json", b'{"r": 0, "lora_alpha": 2}', "expected numbers `r` and `lora_alpha`"),
-        ("adapter_config.json", b'{"r": "all", "lora_alpha": 2}', "expected numbers `r` and `lora_alpha`"),
-        ("adapter_config.json", b"[1]", "expected numbers `r` and `lora_alpha`"),
+        (
+            "adapter_config.json",
+            b'{"peft_type": "LORA", "r": 0, "lora_alpha": 2}',
+            "expected numbers `r` and `lora_alpha`",
+        ),
+        (
+            "adapter_config.json",
+            b'{"peft_type": "LORA", "r": "all", "lora_alpha": 2}',
+            "expected numbers `r` and `lora_alpha`",
+        ),
+        ("adapter_config.json", b"[1]", 'expected "peft_type": "LORA", got'),
+        ("adapter_config.json", b'{"peft_type": "IA3"}', 'expected "peft_type": "LORA", got'),
         ("adapter_config.json", b"no json", "not merged with its base: Expecting value"),
         ("adapter_model.safetensors", b"no tensors", "not merged with its base: "),
     ],
@@ -244,6 +253,19 @@ def test_what_is_no_adapter_is_refused(world: World, name: str, data: bytes, tol
         (folder / own).write_bytes(data if own == name else held)
     version = world.store.publish(1, folder, world.first, {}, {}, 2.0, world.first)
     with pytest.raises(StoreError, match=told):
+        world.fetch(version)
+
+
+@pytest.mark.parametrize("option", ["use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"])
+def test_adapters_that_are_added_by_another_rule_are_refused(world: World, option: str) -> None:
+    folder = world.folder / "made"
+    folder.mkdir()
+    for own, held in adapters.files({Q: Adapter(LOW, HIGH)}, rank=1, alpha=2.0).items():
+        (folder / own).write_bytes(held)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {option: {"q_proj": 4}}))
+    version = world.store.publish(1, folder, world.first, {}, {}, 2.0, world.first)
+    with pytest.raises(StoreError, match=rf"must be plain LoRA, without {option}, got \{{'q_proj': 4\}}"):
         world.fetch(version)
 
 
