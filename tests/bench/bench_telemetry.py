@@ -5,7 +5,8 @@ On is what a user gets who sets `OTEL_EXPORTER_OTLP_ENDPOINT` and nothing else: 
 At the router, two router processes before one upstream that answers at once, asked as `bench_router` asks: one request
 after another, by a client such as users have. Beside that, without a target, the same with routers that are saturated
 on a core of their own, and what a request costs them there: what is told later is told on that core too, so whoever
-runs a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten.
+runs a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten. All are begun anew
+eight times: two processes with the same settings differ by up to 2 %.
 
 At the engine, one engine whose telemetry (ours and vLLM's own) is switched on and off between blocks; spans are sent
 twice a second there, not every five, so that a block pays for its own.
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from enum import StrEnum
 from functools import partial
@@ -55,8 +56,8 @@ class Side(StrEnum):
 
 
 TARGETS = {"router_ratio_on": (">=", 0.97), "engine_ratio_on": (">=", 0.99)}
-ROUTER_ROUNDS, ROUTER_BLOCK_S = 120, 1.0
-SATURATED_ROUNDS, SATURATED_BLOCK_S, SATURATED_USERS = 10, 3.0, 16
+ROUTER_FLEETS, ROUTER_ROUNDS, ROUTER_BLOCK_S = 8, 15, 1.0
+SATURATED_ROUNDS, SATURATED_BLOCK_S, SATURATED_USERS = 2, 2.0, 16
 ENGINE_ROUNDS, ENGINE_REQUESTS, ENGINE_USERS, REPLY_TOKENS = 96, 8, 8, 48
 SUPPORT = Path(__file__).parents[1] / "support"
 MESSAGES = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -166,7 +167,19 @@ async def upstream(port: int) -> None:
 # -- the router
 
 
-async def router(rounds: int, saturated_rounds: int) -> dict[str, float]:
+async def router(fleets: int, rounds: int, saturated_rounds: int) -> dict[str, float]:
+    """Of several fleets of routers, one after the other: two processes with the same settings differ by up to 2 %."""
+    alone, saturated = Blocks((Side.ON, Side.OFF)), Blocks(tuple(Side))
+    used = {side: [0.0, 0.0] for side in Side}
+    for _ in track(range(fleets), "router"):
+        await one_fleet(alone, rounds, saturated, saturated_rounds, used)
+    found = alone.compared("router") | saturated.compared("router_saturated")
+    return found | {f"router_saturated_cpu_ms_{side}": cpu_s / num * 1000 for side, (cpu_s, num) in used.items()}
+
+
+async def one_fleet(
+    alone: "Blocks", rounds: int, saturated: "Blocks", saturated_rounds: int, used: dict[Side, list[float]]
+) -> None:
     collector, engine, *ports = free_ports(2 + len(Side))
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
@@ -180,21 +193,18 @@ async def router(rounds: int, saturated_rounds: int) -> dict[str, float]:
             urls[side] = f"http://127.0.0.1:{port}/v1/chat/completions"
             await answers(f"http://127.0.0.1:{port}/health")
 
-        async def alone(side: Side) -> float:
+        async def ask_alone(side: Side) -> float:
             return told(one, url=urls[side], body=MESSAGES, seconds=ROUTER_BLOCK_S)
 
-        used = {side: [0.0, 0.0] for side in Side}
-
-        async def saturated(side: Side) -> float:
+        async def saturate(side: Side) -> float:
             before, begun = sum(processes[side].cpu_times()[:2]), time.perf_counter()
             rate = told(many, url=urls[side], body=MESSAGES, users=SATURATED_USERS, seconds=SATURATED_BLOCK_S)
             used[side][0] += sum(processes[side].cpu_times()[:2]) - before
             used[side][1] += rate * (time.perf_counter() - begun)
             return rate
 
-        found = await compared("router", alone, (Side.ON, Side.OFF), rounds)
-        found |= await compared("router_saturated", saturated, tuple(Side), saturated_rounds)
-    return found | {f"router_saturated_cpu_ms_{side}": cpu_s / num * 1000 for side, (cpu_s, num) in used.items()}
+        await alone.run(ask_alone, range(rounds))
+        await saturated.run(saturate, range(saturated_rounds))
 
 
 def routed(folder: Path, engine: int, port: int) -> tuple[str, ...]:
@@ -238,7 +248,9 @@ async def engine(rounds: int) -> dict[str, float]:
                 ask = partial(told, many, url=f"{running.url}/v1/chat/completions", body=body, users=ENGINE_USERS)
                 return REPLY_TOKENS * await asyncio.to_thread(ask, requests=ENGINE_REQUESTS)
 
-            return await compared("engine", block, (Side.ON, Side.OFF), rounds)
+            blocks = Blocks((Side.ON, Side.OFF))
+            await blocks.run(block, track(range(rounds), "engine"))
+            return blocks.compared("engine")
 
 
 @asynccontextmanager
@@ -264,27 +276,36 @@ async def engine_running(collector: int) -> AsyncIterator[tuple[Any, Callable[[b
 # -- the run
 
 
-async def compared(name: str, block: Block, sides: Sequence[Side], rounds: int) -> dict[str, float]:
-    """Each side's throughput, and its ratio to that without telemetry, with an interval."""
-    for side in sides:
-        await block(side)  # warm
-    seen: dict[Side, list[float]] = {side: [] for side in sides}
-    for _ in track(range(rounds), name):
-        for side in random.sample(sides, len(sides)):
-            seen[side].append(await block(side))
-    drawn = np.random.default_rng(0).integers(0, rounds, (2000, rounds))
-    off = np.array(seen[Side.OFF])
-    found = {f"{name}_per_s_{side}": float(np.mean(seen[side])) for side in sides}
-    for side in sides:
-        if side is not Side.OFF:
-            ratios = np.array(seen[side]) / off
-            low, high = np.percentile(np.median(ratios[drawn], axis=1), [2.5, 97.5])
-            found |= {
-                f"{name}_ratio_{side}": float(np.median(ratios)),
-                f"{name}_whole_{side}": sum(seen[side]) / off.sum(),
-            }
-            found |= {f"{name}_ratio_{side}_low": float(low), f"{name}_ratio_{side}_high": float(high)}
-    return found
+class Blocks:
+    """What sides gave in rounds of a block each."""
+
+    def __init__(self, sides: Sequence[Side]) -> None:
+        self._seen: dict[Side, list[float]] = {side: [] for side in sides}
+
+    async def run(self, block: Block, rounds: Iterable[int]) -> None:
+        """Some rounds, after a block of each side that does not count."""
+        sides = tuple(self._seen)
+        for side in sides:
+            await block(side)
+        for _ in rounds:
+            for side in random.sample(sides, len(sides)):
+                self._seen[side].append(await block(side))
+
+    def compared(self, name: str) -> dict[str, float]:
+        """Each side's throughput, and its ratio to that without telemetry, with an interval."""
+        off = np.array(self._seen[Side.OFF])
+        drawn = np.random.default_rng(0).integers(0, len(off), (2000, len(off)))
+        found = {f"{name}_per_s_{side}": float(np.mean(rates)) for side, rates in self._seen.items()}
+        for side, rates in self._seen.items():
+            if side is not Side.OFF:
+                ratios = np.array(rates) / off
+                low, high = np.percentile(np.median(ratios[drawn], axis=1), [2.5, 97.5])
+                found |= {
+                    f"{name}_ratio_{side}": float(np.median(ratios)),
+                    f"{name}_whole_{side}": sum(rates) / off.sum(),
+                }
+                found |= {f"{name}_ratio_{side}_low": float(low), f"{name}_ratio_{side}_high": float(high)}
+        return found
 
 
 def main() -> None:
@@ -304,7 +325,7 @@ def main() -> None:
     args = parser.parse_args()
     both, figures = args.router == args.engine, dict[str, float]()
     if both or args.router:
-        figures |= asyncio.run(router(*((3, 2) if args.quick else (ROUTER_ROUNDS, SATURATED_ROUNDS))))
+        figures |= asyncio.run(router(*((1, 3, 2) if args.quick else (ROUTER_FLEETS, ROUTER_ROUNDS, SATURATED_ROUNDS))))
     if both or args.engine:
         figures |= asyncio.run(engine(2 if args.quick else ENGINE_ROUNDS))
     targets = {name: target for name, target in TARGETS.items() if name in figures}
