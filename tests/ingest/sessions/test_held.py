@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "records" / "golden"
 NEWEST = json.loads((GOLDEN / f"trace.v{Trace.VERSION}.json").read_bytes())
 GONE = object()
 ODD = (GONE, None, True, 0, 1, -1, 1.0, 1.5, 2**70, "", "1", "x", "~", "x" * 257, [], [1], [{}], {}, {"x": 1}, {"": 0})
-PARTS = {"prefix": {"parent", "digest", "num_tokens", "num_messages", "same"}}
+PREFIX = ("parent", "digest", "num_tokens", "num_messages", "same")
 
 
 def stored(value: bytes, version: int = Trace.VERSION) -> Message:
@@ -31,7 +31,7 @@ def fields(of: Held | Trace) -> dict[str, Any]:
     """What a trace has, with the prefix as its own fields."""
     found = {name: getattr(of, name) for name in Trace.model_fields}
     prefix = found["prefix"]
-    return found | {"prefix": prefix and {name: getattr(prefix, name) for name in PARTS["prefix"]}}
+    return found | {"prefix": prefix and {name: getattr(prefix, name) for name in PREFIX}}
 
 
 def require_read_alike(value: bytes, version: int = Trace.VERSION) -> bool:
