@@ -10,7 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from infra import telemetry
 from infra.telemetry import metrics, names
-from infra.telemetry.spans import TRACEPARENT
+from infra.telemetry.later import teller
+from infra.telemetry.spans import TRACEPARENT, Around, beginner, context_of, put_around, take_away
+from serving.headers import Identity
 
 _OPERATIONS = {
     "/v1/chat/completions": "chat",
@@ -23,6 +25,8 @@ _OTHERS = ("/v1/feedback", "/v1/models")
 _UNKNOWN = "/v1/{path}"
 _FAILED = 500
 _CONTEXT = TRACEPARENT.encode()
+ASKED = "onstream.asked"
+"""Where a request's scope holds whom it asks: an `Identity` and an engine's id."""
 OWN_WORDS = frozenset({"tracestate", "baggage"})
 """What a client may have written beside its trace context: spans would carry it."""
 _NOT_ON = frozenset({_CONTEXT, *(name.encode() for name in OWN_WORDS)})
@@ -38,7 +42,7 @@ def route(path: str) -> str:
     return path if path in _OPERATIONS or path in _OTHERS else _UNKNOWN
 
 
-def context_of(scope: Scope) -> dict[str, str]:
+def headers_of(scope: Scope) -> dict[str, str]:
     """The trace context that an HTTP request came with, as headers."""
     for name, value in scope["headers"]:
         if name == _CONTEXT:
@@ -56,28 +60,52 @@ def within(scope: Scope) -> Scope:
 
 
 class Endpoint:
-    """What answers requests, as an ASGI app; `is_telling`: telemetry hears of them."""
+    """What answers requests, as an ASGI app. Telemetry hears of each, but later: between two requests a processor's
+    caches forget all of this, and each call on a request's way takes microseconds."""
 
-    def __init__(self, answer: Callable[[Request], Awaitable[Response]], is_telling: bool) -> None:
-        self._answer, self._is_telling = answer, is_telling
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+        self._begin, self._leave = beginner(), teller()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
-        if not self._is_telling:
+        if self._leave is None:
             await (await self._answer(request))(scope, receive, send)
             return
         about, of = _told(scope["method"], scope["path"])
-        status, begun = _FAILED, time.monotonic()
-        with telemetry.span(names.REQUEST, about, context_of(scope), of=of) as span:
-            try:
-                answer = await self._answer(request)
-                status = answer.status_code
-                await answer(scope, receive, send)
-            finally:
-                span.set_attribute(names.STATUS, status)
-                if status >= _FAILED:
-                    telemetry.failed(span, str(status))
-                telemetry.record(metrics.REQUEST_DURATION, time.monotonic() - begun, {**about, names.STATUS: status})
+        above, status, failure, begun = None, _FAILED, "", time.monotonic()
+        for name, value in scope["headers"]:
+            if name == _CONTEXT:
+                above = context_of({TRACEPARENT: value.decode("latin-1")})
+        span = self._begin(names.REQUEST, of, about, (), above)
+        within = put_around(span)
+        try:
+            answer = await self._answer(request)
+            status = answer.status_code
+            await answer(scope, receive, send)
+        except BaseException as exc:
+            failure = type(exc).__qualname__
+            raise
+        finally:
+            take_away(within)
+            took_s, asked = time.monotonic() - begun, scope.get(ASKED)
+            self._leave((_tell, (span, about, asked, status, failure, took_s, time.time_ns())))
+
+
+def _tell(noted: tuple[Around | None, names.Told, tuple[Identity, str] | None, int, str, float, int]) -> None:
+    """Tell of a request: its span, what is told of it, whom it asked, its status, what failed, how long it took and
+    when it ended."""
+    span, about, asked, status, failure, took_s, ended_ns = noted
+    if span is not None:
+        span.set_attribute(names.STATUS, status)
+        if asked is not None:  # no session: its name is the client's own text, and a trace's id begins with its key
+            identity, engine = asked
+            arm = identity.assignment.arm.value
+            span.set_attributes({names.TRACE: identity.trace_id, names.ARM: arm, names.ENGINE: engine})
+        if failure or status >= _FAILED:
+            telemetry.failed(span, failure or str(status))
+        span.end(ended_ns)
+    telemetry.record(metrics.REQUEST_DURATION, took_s, {**about, names.STATUS: status}, span)
 
 
 @lru_cache

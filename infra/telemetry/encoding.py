@@ -26,6 +26,7 @@ from infra.telemetry.recording import Ended, Recording
 _KINDS = {role: Encoded.SpanKind.Value(f"SPAN_KIND_{role.name}") for role in SpanRole}
 _FIELDS = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}
 _AT_ONCE, _REST_S = 128, 0.0005  # a batch would hold Python's lock for 2 ms, while a request waits
+_REPEATING = 40  # characters: longer texts are ids, of one span each, and would push what repeats out of the caches
 _HERE = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _REMOTE = _HERE | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 # Of every span, each field behind its tag: trace_id, span_id, start_time_unix_nano, end_time_unix_nano, flags.
@@ -59,16 +60,19 @@ def _plain(span: Recording) -> bytes | None:
     if span.events or span.links or span.status.description:
         return None
     try:
-        parts = [_attribute(name, told) for name, told in span.attributes.items()]
+        parts = [
+            _text(name, told) if type(told) is str and len(told) > _REPEATING else _attribute(name, told)
+            for name, told in span.attributes.items()
+        ]
     except (KeyError, TypeError, ValueError):
         return None
-    (trace_id, span_id, _), parent = span.ids, span.parent
+    parent = span.parent
     parts += (
         _SPAN.pack(
             _TRACE_ID,
-            trace_id.to_bytes(16, "big"),
+            bytes.fromhex(span.traceparent[3:35]),
             _SPAN_ID,
-            span_id.to_bytes(8, "big"),
+            bytes.fromhex(span.traceparent[36:52]),
             _START,
             span.begun_ns,
             _END,
@@ -101,6 +105,20 @@ def _attribute(name: str, told: Any) -> bytes:
     setattr(one.attributes.add(key=name).value, _FIELDS[type(told)], told)
     found: bytes = one.SerializeToString()
     return found
+
+
+def _text(name: str, told: str) -> bytes:
+    """`_attribute` of a text that is this span's alone."""
+    text = told.encode()
+    value = b"\x0a" + _length(len(text)) + text  # AnyValue.string_value
+    both = _key(name) + b"\x12" + _length(len(value)) + value  # KeyValue.value
+    return b"\x4a" + _length(len(both)) + both  # Span.attributes
+
+
+@lru_cache(maxsize=1024)
+def _key(name: str) -> bytes:
+    """A `KeyValue` of its key."""
+    return b"\x0a" + _length(len(name.encode())) + name.encode()
 
 
 def _length(number: int) -> bytes:

@@ -20,19 +20,17 @@ _PARTS = 8  # of what is left, that much at once: who rests beside a busy thread
 _MAX_LEFT = 1 << 16  # of a process whose thread gets no time at all; the oldest are lost, and that is logged
 
 
+Leave = Callable[[tuple[Callable[[Any], None], Any]], None]
+"""Leaves a function and its argument."""
+
+
 class Later:
     """Calls that are left for a thread, in their order. Whoever reads what they tell of flushes first."""
 
     def __init__(self) -> None:
-        self._left: deque[tuple[Callable[..., None], Any]] = deque(maxlen=_MAX_LEFT)
+        self._left: deque[tuple[Callable[[Any], None], Any]] = deque(maxlen=_MAX_LEFT)
         self._lock = threading.Lock()
-        self._num_lost = 0
-
-    def leave(self, one: tuple[Callable[..., None], Any]) -> None:
-        """Leave a function and its argument."""
-        if len(self._left) == _MAX_LEFT:
-            self._num_lost += 1
-        self._left.append(one)
+        self.leave: Leave = self._left.append
 
     def start(self) -> None:
         """Begin to do what is left, until the process ends."""
@@ -51,9 +49,8 @@ class Later:
     def _do(self, most: int) -> bool:
         """Do some; whether there may be more. What fails is logged: it keeps nothing else from being told."""
         with self._lock:
-            if self._num_lost:
-                lost, self._num_lost = self._num_lost, 0
-                logger.warning("telemetry: %d spans and values were lost: there was no time to tell of them", lost)
+            if len(self._left) == self._left.maxlen:
+                logger.warning("telemetry: the oldest spans and values are lost: there was no time to tell of them")
             for _ in range(most):
                 try:
                     call, about = self._left.popleft()
@@ -64,3 +61,17 @@ class Later:
                 except Exception:  # exporters and users' processors may raise anything
                     logger.exception("telemetry: something is not told")
         return True
+
+
+_held: Later | None = None  # as OpenTelemetry's own providers: one for the process
+
+
+def install(later: Later | None) -> None:
+    """Leave to `later` from now on; `None` is off."""
+    global _held
+    _held = later
+
+
+def teller() -> Leave | None:
+    """What requests leave their telling to; `None` where nobody hears of them."""
+    return None if _held is None else _held.leave

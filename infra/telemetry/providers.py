@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from infra.errors import StartError
 from infra.lifecycle import Deadline
 from infra.telemetry import instruments, spans
-from infra.telemetry.later import Later
+from infra.telemetry.later import Later, install
 from infra.telemetry.names import SCHEMA_URL, SCOPE
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def setup(stage: str, instance: str = "", environ: Mapping[str, str] | None = No
         return
     resource = _resource(stage, instance)
     later = Later()
+    if asked["TRACES"] or asked["METRICS"]:
+        install(later)
     ends: list[Callable[[], None]] = []
     if asked["TRACES"]:
         ends.append(_trace(asked["TRACES"], resource, later))

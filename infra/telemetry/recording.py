@@ -31,37 +31,30 @@ from opentelemetry.util.types import AnyValue, Attributes
 from infra.telemetry.instruments import Labels
 from infra.telemetry.later import Later
 from infra.telemetry.names import SCHEMA_URL, SCOPE, SpanName
-from infra.telemetry.spans import Around, failed
+from infra.telemetry.spans import TRACEPARENT_FORM, Around, failed
 
 _KINDS = {kind.name.lower(): kind for kind in SpanKind}
 _SCOPE = InstrumentationScope(SCOPE, "", SCHEMA_URL)
 _UNSET = Status()
 _RANDOM, _SAMPLED = TraceFlags.RANDOM_TRACE_ID, TraceFlags.SAMPLED
+_new = object.__new__
 _bits = Random().getrandbits  # noqa: S311 - ids, and no secrets
 
 
 class Recording(Around):
-    """A span that is kept."""
+    """A span that is kept; `Tracer.begin` makes it, in place: a request pays for each call on its way."""
 
-    def __init__(
-        self,
-        tracer: "Tracer",
-        name: SpanName,
-        of: str,
-        attributes: Labels | None,
-        links: Sequence[Link],
-        parent: SpanContext | None,
-        ids: tuple[int, int, int],
-        state: TraceState | None = None,
-    ) -> None:
-        self.is_ambient = name.is_ambient
-        self.name, self.of, self.links, self.parent = name, of, links, parent
-        self.attributes = dict(attributes) if attributes else {}
-        self.events: list[sdk.Event] = []
-        self.status = _UNSET
-        self.ended_ns = 0
-        self._tracer, self.ids, self.state = tracer, ids, state
-        self.begun_ns = time_ns()
+    name: SpanName
+    of: str
+    parent: SpanContext | None
+    attributes: Mapping[str, AnyValue]  # never changed in place: the thread that tells may look at it
+    begun_ns: int
+    ended_ns = 0
+    links: Sequence[Link] = ()
+    events: Sequence[sdk.Event] = ()
+    status = _UNSET
+    state: TraceState | None = None
+    tracer: "Tracer"
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -74,32 +67,27 @@ class Recording(Around):
     def end(self, end_time: int | None = None) -> None:
         if not self.ended_ns:
             self.ended_ns = end_time or time_ns()
-            self._tracer.later.leave((self._tracer.told, self))
-
-    def traceparent(self) -> str:
-        trace_id, span_id, flags = self.ids
-        return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+            self.tracer.later.leave((self.tracer.told, self))
 
     def get_span_context(self) -> SpanContext:
-        trace_id, span_id, flags = self.ids
-        return SpanContext(trace_id, span_id, False, TraceFlags(flags), self.state)
+        _, trace_id, span_id, flags = self.traceparent.split("-")
+        return SpanContext(int(trace_id, 16), int(span_id, 16), False, TraceFlags(int(flags, 16)), self.state)
 
     def __repr__(self) -> str:
-        return f"Recording({self.name.name.format(self.of)!r}, {self.traceparent()})"
+        return f"Recording({self.name.name.format(self.of)!r}, {self.traceparent})"
 
     def is_recording(self) -> bool:
         return not self.ended_ns
 
     def set_attribute(self, key: str, value: AnyValue) -> None:
-        if not self.ended_ns:
-            self.attributes[key] = value
+        self.set_attributes({key: value})
 
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
         if not self.ended_ns:
-            self.attributes.update(attributes)
+            self.attributes = {**self.attributes, **attributes}
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        self.events.append(sdk.Event(name, attributes, timestamp))
+        self.events = (*self.events, sdk.Event(name, attributes, timestamp))
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         self.status = status if isinstance(status, Status) else Status(status, description)
@@ -145,25 +133,34 @@ class Tracer:
         self._is_default = self._sampler is DEFAULT_ON
 
     def begin(
-        self, name: SpanName, of: str, attributes: Labels | None, links: Sequence[Link], parent: SpanContext | None
+        self, name: SpanName, of: str, attributes: Labels, links: Sequence[Link], parent: SpanContext | None
     ) -> Around:
-        """A span below `parent`, or the first of a trace."""
+        """A span below `parent`, or the first of a trace; `attributes` are its own from now on."""
         if parent is None:
-            trace_id, flags = _bits(128) or 1, _RANDOM
+            trace_id, flags, state = _bits(128) or 1, _RANDOM, None
         else:
-            trace_id, flags = parent.trace_id, parent.trace_flags & _RANDOM
+            trace_id, flags, state = parent.trace_id, parent.trace_flags & _RANDOM, parent.trace_state
         if self._is_default and (parent is None or parent.trace_flags.sampled):  # what it would say, without asking it
-            ids = trace_id, _bits(64) or 1, flags | _SAMPLED
-            return Recording(self, name, of, attributes, links, parent, ids, parent.trace_state if parent else None)
-        above = set_span_in_context(NonRecordingSpan(parent)) if parent else None
-        kind = _KINDS[name.role]
-        sampled = self._sampler.should_sample(above, trace_id, name.name.format(of), kind, attributes, links)
-        if sampled.decision is Decision.RECORD_AND_SAMPLE:
             flags |= _SAMPLED
-        ids = trace_id, _bits(64) or 1, flags
-        if sampled.decision is not Decision.DROP:
-            return Recording(self, name, of, sampled.attributes, links, parent, ids, sampled.trace_state)
-        return Around(SpanContext(*ids[:2], False, TraceFlags(flags), sampled.trace_state), name.is_ambient)
+        else:
+            above = set_span_in_context(NonRecordingSpan(parent)) if parent else None
+            kind = _KINDS[name.role]
+            sampled = self._sampler.should_sample(above, trace_id, name.name.format(of), kind, attributes, links)
+            attributes, state = sampled.attributes or {}, sampled.trace_state
+            if sampled.decision is Decision.RECORD_AND_SAMPLE:
+                flags |= _SAMPLED
+            elif sampled.decision is Decision.DROP:
+                return Around(SpanContext(trace_id, _bits(64) or 1, False, TraceFlags(flags), state), name.is_ambient)
+        kept: Recording = _new(Recording)
+        kept.traceparent = TRACEPARENT_FORM % (trace_id, _bits(64) or 1, flags)
+        kept.tracer, kept.name, kept.of, kept.parent, kept.is_ambient = self, name, of, parent, name.is_ambient
+        kept.attributes = attributes
+        if links:
+            kept.links = links
+        if state:
+            kept.state = state
+        kept.begun_ns = time_ns()
+        return kept
 
     def told(self, span: Recording) -> None:
         """Give the processors a span that ended."""

@@ -4,8 +4,9 @@ Only `traceparent` is written into records: `tracestate` and baggage are a clien
 not sealed. An error leaves its class in a span and nothing of its message, which may hold what a user typed.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from infra.telemetry.recording import Tracer
 
 TRACEPARENT = "traceparent"
+TRACEPARENT_FORM = "00-%032x-%016x-%02x"
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 _tracer: "Tracer | None" = None  # as OpenTelemetry's own providers: one for the process
@@ -39,9 +41,14 @@ def is_tracing() -> bool:
 class Around(NonRecordingSpan):
     """A span around a block. This one only passes its context on: it is not kept, or came from elsewhere."""
 
+    is_ambient: bool
+    traceparent: str
+    """Its context as a header's value."""
+
     def __init__(self, context: SpanContext, is_ambient: bool = True) -> None:
         super().__init__(context)
         self.is_ambient = is_ambient
+        self.traceparent = TRACEPARENT_FORM % (context.trace_id, context.span_id, context.trace_flags)
 
     def __enter__(self) -> Self:
         self._token = _around.set(self)
@@ -58,15 +65,8 @@ class Around(NonRecordingSpan):
         """Be around nothing any more."""
         if self.is_ambient:
             context.detach(self._ambient)
-        try:  # noqa: SIM105 - every request would pay for `suppress`
+        with suppress(ValueError):  # a generator that is closed from elsewhere, where another is around
             _around.reset(self._token)
-        except ValueError:
-            pass  # a generator that is closed from elsewhere, where another is around
-
-    def traceparent(self) -> str:
-        """Its context as a header's value."""
-        now = self.get_span_context()
-        return f"00-{now.trace_id:032x}-{now.span_id:016x}-{now.trace_flags:02x}"
 
 
 _around: ContextVar[Around | None] = ContextVar("span", default=None)
@@ -97,15 +97,34 @@ def span(
     `parent` and `links` are headers; those without a trace context are passed over. While spans are off, a parent's
     context is passed on and nothing else is done.
     """
-    above = _context_of(parent) if parent is not None and TRACEPARENT in parent else None
+    above = context_of(parent) if parent is not None and TRACEPARENT in parent else None
     if _tracer is None:
         return Around(above) if above is not None else _NOTHING
     if above is None and (now := _around.get()) is not None:
         above = now.get_span_context()
-    return _tracer.begin(name, of, attributes, linked(links) if links else (), above)
+    return _tracer.begin(name, of, {**attributes} if attributes else {}, linked(links) if links else (), above)
 
 
-def _context_of(headers: Mapping[str, str]) -> SpanContext | None:
+Begin = Callable[[SpanName, str, "Labels", Sequence[Link], SpanContext | None], Around | None]
+"""Begins a span: its name, what stands for `{}` in it, attributes that nobody changes, links and parent."""
+
+
+def beginner() -> Begin:
+    """What begins spans, for who begins one for each request and pays for no call more than it must.
+
+    Its caller is `put_around` and `take_away` itself, and ends the span.
+    """
+    return _pass_on if _tracer is None else _tracer.begin
+
+
+def _pass_on(
+    _name: SpanName, _of: str, _about: "Labels", _links: Sequence[Link], above: SpanContext | None
+) -> Around | None:
+    return None if above is None else Around(above)
+
+
+def context_of(headers: Mapping[str, str]) -> SpanContext | None:
+    """The trace context in some headers."""
     found = trace.get_current_span(_PROPAGATOR.extract(headers, context.Context())).get_span_context()
     return found if found.is_valid else None
 
@@ -123,7 +142,7 @@ def linked(headers: Iterable[Mapping[str, str]]) -> list[Link]:
         told = one.get(TRACEPARENT)
         if told is None or told in found:
             continue
-        above = _context_of({TRACEPARENT: told})
+        above = context_of({TRACEPARENT: told})
         if above is not None:
             found[told] = Link(above)
         if len(found) == MAX_LINKS:
@@ -133,6 +152,9 @@ def linked(headers: Iterable[Mapping[str, str]]) -> list[Link]:
 
 around: Callable[[], Around | None] = _around.get
 """The span around the caller, if there is one."""
+put_around: Callable[[Around | None], Token[Around | None]] = _around.set
+"""Put a span around the caller that is no `with`; what it returns is for `take_away`."""
+take_away: Callable[[Token[Around | None]], None] = _around.reset
 
 
 def current() -> Span:
@@ -143,7 +165,7 @@ def current() -> Span:
 def headers_out() -> dict[str, str]:
     """The current trace context as a header (`traceparent`); empty outside a span."""
     now = _around.get()
-    return {} if now is None else {TRACEPARENT: now.traceparent()}
+    return {} if now is None else {TRACEPARENT: now.traceparent}
 
 
 def context_in(headers: Mapping[str, str]) -> dict[str, str]:

@@ -46,7 +46,7 @@ class Generations:
     @contextmanager
     def telling(self, scope: Scope, exchange: Exchange) -> Iterator[Scope]:
         """Around the request of `scope`; yields the scope that vLLM shall see, whose own spans come below this one."""
-        above = requests.context_of(scope)
+        above = requests.headers_of(scope)
         if not (telemetry.is_tracing() or telemetry.is_measuring() or above):
             yield scope
             return

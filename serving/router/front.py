@@ -33,7 +33,7 @@ from ingest.store.releases import Served
 from serving import headers
 from serving.headers import Identity
 from serving.leaving import while_there
-from serving.requests import OWN_WORDS, Endpoint
+from serving.requests import ASKED, OWN_WORDS, Endpoint
 from serving.router.clients import Clients, session_of
 from serving.router.feedback import FeedbackDesk
 from serving.router.refusals import Refused, read_body
@@ -147,7 +147,6 @@ class Router:
         except ClientDisconnect:
             return Response(status_code=499)
         self._given[identity.assignment.arm] += 1
-        _tell(identity)
         try:
             answer = await while_there(request, self._serve(request, identity, body))
         except ClientDisconnect:  # then no other engine is tried
@@ -171,7 +170,6 @@ class Router:
             for name in engines:
                 if tried:
                     identity = replace(identity, trace_id=headers.new_trace(identity.session_id))
-                    _tell(identity)
                 try:
                     return await self._attempt(self._slots[name], request, identity, body, is_last=deadline.passed())
                 except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:
@@ -200,6 +198,7 @@ class Router:
     ) -> Response:
         """One engine's answer, begun; raises while another engine may still be tried."""
         assert self._session is not None
+        request.scope[ASKED] = identity, slot.id
         begun = time.monotonic()
         answer = await self._session.request(
             request.method,
@@ -213,7 +212,6 @@ class Router:
                 failed = _FailedAtIt if answer.status == _FAILED_AT_IT else aiohttp.ClientError
                 raise failed(f"answered {answer.status}: {(await answer.text())[:200]}")
             self._is_starting = False
-            telemetry.current().set_attribute(names.ENGINE, slot.id)
             back = _returned(answer, identity)
             if "text/event-stream" not in answer.headers.get("content-type", ""):
                 whole = await answer.read()
@@ -277,11 +275,10 @@ class Router:
         return ""
 
     def application(self) -> Starlette:
-        is_telling = telemetry.is_tracing() or telemetry.is_measuring()
         return Starlette(
             routes=[
-                Route("/v1/feedback", Endpoint(self._feedback.take, is_telling), methods=["POST"]),
-                Route("/v1/{path:path}", Endpoint(self.forward, is_telling)),
+                Route("/v1/feedback", Endpoint(self._feedback.take), methods=["POST"]),
+                Route("/v1/{path:path}", Endpoint(self.forward)),
                 Route("/status", self.status),
                 Route("/health", self.healthy),
             ]
@@ -303,13 +300,6 @@ def _require_allowed(request: Request) -> None:
         raise Refused(405, f"a method must be one of {', '.join(_METHODS)}, got {request.method}")
     if ".." in unquote(request.url.path).split("/"):
         raise Refused(404, "a path must not hold '..'")
-
-
-def _tell(identity: Identity) -> None:
-    """Whose request this is. No session: its name is the client's own text, and a trace's id begins with its key."""
-    now = telemetry.current()
-    if now.is_recording():
-        now.set_attributes({names.TRACE: identity.trace_id, names.ARM: identity.assignment.arm.value})
 
 
 def _told(failure: Exception) -> str:

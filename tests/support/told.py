@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from infra.telemetry import instruments, spans
+from infra.telemetry import instruments, later, spans
 from infra.telemetry.later import Later
 from infra.telemetry.metrics import METRICS, Metric
 from infra.telemetry.names import SPANS, SpanName
@@ -96,11 +96,13 @@ def telling() -> Iterator[Told]:
     told = Told()
     spans.install(Tracer(told.tracers, told.later))
     instruments.install(told.meters.get_meter("tests"), told.later)
+    later.install(told.later)
     try:
         yield told
         told.check()
     finally:
         spans.install(None)
         instruments.uninstall()
+        later.install(None)
         told.tracers.shutdown()
         told.meters.shutdown()

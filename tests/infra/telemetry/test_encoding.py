@@ -16,7 +16,7 @@ from infra.telemetry.recording import Ended, Recording, Tracer
 
 RESOURCE = Resource({"service.name": "onstream-router"}, "https://schema")
 TRACER = Tracer(TracerProvider(resource=RESOURCE, shutdown_on_exit=False), Later())
-IDS = (7 << 64 | 1, 7, 3)
+OTHER = f"00-{1:032x}-{2:016x}-01"
 
 
 def context(number: int, is_remote: bool = False) -> SpanContext:
@@ -28,11 +28,10 @@ def span(
     of: str = "POST /",
     links: tuple[Link, ...] = (),
     parent: SpanContext | None = None,
-    ids: tuple[int, int, int] = IDS,
-    state: TraceState | None = None,
     **written: Any,
 ) -> Ended:
-    kept = Recording(TRACER, name, of, {"a": "b"}, links, parent, ids, state)
+    kept = TRACER.begin(name, of, {"a": "b"}, links, parent)
+    assert isinstance(kept, Recording)
     for key, value in written.items():
         setattr(kept, key, value)
     kept.begun_ns, kept.ended_ns = 10, 20
@@ -44,7 +43,7 @@ def span(
     [
         {},
         *({"name": name, "of": "x"} for name in {name.role: name for name in names.SPANS}.values()),
-        {"ids": (1, 2, 1)},
+        {"traceparent": OTHER},
         {"state": TraceState([("a", "b"), ("c", "d")])},
         {"parent": context(8)},
         {"parent": context(8, is_remote=True)},

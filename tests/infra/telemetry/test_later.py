@@ -40,7 +40,7 @@ def test_what_is_too_much_is_lost_and_said_to_be(
         later.leave((done.append, number))
     later.flush()
     assert done == list(range(3, 13))
-    assert "3 spans and values were lost" in caplog.text
+    assert "the oldest spans and values are lost" in caplog.text
 
 
 def test_a_thread_does_it_unasked() -> None:

@@ -30,6 +30,8 @@ def calls() -> Iterator[tuple[str, str, str]]:
                         args=[ast.Attribute(attr=name), *_],
                     ):
                         yield f"{path.relative_to(ROOT)}:{node.lineno}", called, name
+                    case ast.Call(func=ast.Attribute(attr="_begin"), args=[ast.Attribute(attr=name), *_]):  # `beginner`
+                        yield f"{path.relative_to(ROOT)}:{node.lineno}", "span", name
 
 
 def source() -> str:
