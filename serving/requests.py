@@ -96,16 +96,18 @@ def _tell(noted: tuple[Around | None, names.Told, tuple[Identity, str] | None, i
     """Tell of a request: its span, what is told of it, whom it asked, its status, what failed, how long it took and
     when it ended."""
     span, about, asked, status, failure, took_s, ended_ns = noted
+    labels = {**about, names.STATUS: status}
     if span is not None:
-        span.set_attribute(names.STATUS, status)
-        if asked is not None:  # no session: its name is the client's own text, and a trace's id begins with its key
+        if asked is None:
+            span.set_attributes(labels)
+        else:  # no session: its name is the client's own text, and a trace's id begins with its key
             identity, engine = asked
             arm = identity.assignment.arm.value
-            span.set_attributes({names.TRACE: identity.trace_id, names.ARM: arm, names.ENGINE: engine})
+            span.set_attributes({**labels, names.TRACE: identity.trace_id, names.ARM: arm, names.ENGINE: engine})
         if failure or status >= _FAILED:
             telemetry.failed(span, failure or str(status))
         span.end(ended_ns)
-    telemetry.record(metrics.REQUEST_DURATION, took_s, {**about, names.STATUS: status}, span)
+    telemetry.record_now(metrics.REQUEST_DURATION, took_s, labels, span)
 
 
 @lru_cache

@@ -9,6 +9,7 @@ from infra.telemetry.instruments import gauge as gauge
 from infra.telemetry.instruments import is_measuring as is_measuring
 from infra.telemetry.instruments import observe as observe
 from infra.telemetry.instruments import record as record
+from infra.telemetry.instruments import record_now as record_now
 from infra.telemetry.logs import Local as Local
 from infra.telemetry.providers import setup as setup
 from infra.telemetry.spans import context_in as context_in

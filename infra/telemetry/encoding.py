@@ -13,9 +13,8 @@ from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, SpanFlags, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Encoded
+from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags, Status
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import StatusCode
@@ -34,25 +33,25 @@ _SPAN = Struct("<2s16s2s8sBQBQ2sI")
 _TRACE_ID, _SPAN_ID, _PARENT_ID, _START, _END, _FLAGS = b"\x0a\x10", b"\x12\x08", b"\x22\x08", 0x39, 0x41, b"\x85\x01"
 
 
-def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-    """What `encode_spans` makes of `spans`, but that those of one resource and scope may stand apart."""
-    request = ExportTraceServiceRequest()
-    places: dict[tuple[int, int], tuple[ScopeSpans, list[bytes]]] = {}
+def encoded(spans: Sequence[ReadableSpan]) -> bytes:
+    """An `ExportTraceServiceRequest` of `spans`, as `encode_spans` makes one."""
+    places: dict[tuple[int, int], tuple[ReadableSpan, list[bytes]]] = {}
     for number, span in enumerate(spans, 1):
         if number % _AT_ONCE == 0:
             time.sleep(_REST_S)
-        origin = id(span.resource), id(span.instrumentation_scope)
-        if origin not in places:
-            request.MergeFrom(encode_spans([span]))
-            places[origin] = request.resource_spans[-1].scope_spans[0], []
-            continue
         one = _plain(span.kept) if isinstance(span, Ended) else None
         if one is None:
             one = encode_spans([span]).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
-        places[origin][1].append(b"\x12" + _length(len(one)) + one)  # ScopeSpans.spans
-    for place, more in places.values():
-        place.MergeFromString(b"".join(more))
-    return request
+        places.setdefault((id(span.resource), id(span.instrumentation_scope)), (span, []))[1].append(_field(0x12, one))
+    return b"".join(_of_one_origin(*place) for place in places.values())
+
+
+def _of_one_origin(first: ReadableSpan, spans: list[bytes]) -> bytes:
+    """A request of spans that have resource and scope in common."""
+    (resource,) = encode_spans([first]).resource_spans
+    scope = resource.scope_spans.pop()
+    scope.ClearField("spans")
+    return _field(0x0A, resource.SerializeToString() + _field(0x12, scope.SerializeToString() + b"".join(spans)))
 
 
 def _plain(span: Recording) -> bytes | None:
@@ -109,31 +108,29 @@ def _attribute(name: str, told: Any) -> bytes:
 
 def _text(name: str, told: str) -> bytes:
     """`_attribute` of a text that is this span's alone."""
-    text = told.encode()
-    value = b"\x0a" + _length(len(text)) + text  # AnyValue.string_value
-    both = _key(name) + b"\x12" + _length(len(value)) + value  # KeyValue.value
-    return b"\x4a" + _length(len(both)) + both  # Span.attributes
+    value = _field(0x0A, told.encode())  # AnyValue.string_value
+    return _field(0x4A, _key(name) + _field(0x12, value))  # Span.attributes, KeyValue.value
 
 
 @lru_cache(maxsize=1024)
 def _key(name: str) -> bytes:
     """A `KeyValue` of its key."""
-    return b"\x0a" + _length(len(name.encode())) + name.encode()
+    return _field(0x0A, name.encode())
 
 
-def _length(number: int) -> bytes:
-    """As OTLP writes a length: seven bits a byte, the lowest first."""
-    found = bytearray()
-    while number > 127:
-        found.append(number & 127 | 128)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
+def _field(tag: int, value: bytes) -> bytes:
+    """A field that has a length before it: seven bits a byte, the lowest first."""
+    head, left = bytearray((tag,)), len(value)
+    while left > 127:
+        head.append(left & 127 | 128)
+        left >>= 7
+    head.append(left)
+    return bytes(head) + value
 
 
 class Exporter(OTLPSpanExporter):
     """The library's exporter, with this encoding."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        sent = self._client.export(encoded(spans).SerializeToString())
+        sent = self._client.export(encoded(spans))
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE

@@ -142,13 +142,16 @@ def count(metric: Metric, amount: int = 1, labels: Labels | None = None) -> None
         _held[metric].add(amount, labels)
 
 
-def record(metric: Metric, value: float, labels: Labels | None = None, seen_in: Around | None = None) -> None:
-    """Put a value into a histogram, in its unit. `labels` are the histogram's from now on.
-
-    `seen_in` is the value's span, where that is not the one around the caller.
-    """
+def record(metric: Metric, value: float, labels: Labels | None = None) -> None:
+    """Put a value into a histogram, in its unit. `labels` are the histogram's from now on."""
     if _held is not None:
-        _held.later.leave((_held.put, (metric, value, labels, seen_in or around())))
+        _held.later.leave((_held.put, (metric, value, labels, around())))
+
+
+def record_now(metric: Metric, value: float, labels: Labels, seen_in: Around | None) -> None:
+    """`record` of a value that was seen in a span before, for what is told later."""
+    if _held is not None:
+        _held.put((metric, value, labels, seen_in))
 
 
 def gauge(metric: Metric, value: float, labels: Labels | None = None) -> None:

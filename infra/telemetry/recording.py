@@ -65,9 +65,14 @@ class Recording(Around):
         self.leave()
 
     def end(self, end_time: int | None = None) -> None:
-        if not self.ended_ns:
-            self.ended_ns = end_time or time_ns()
+        """Tell of it: later, or now where `end_time` says that it ended before."""
+        if self.ended_ns:
+            return
+        self.ended_ns = end_time or time_ns()
+        if end_time is None:
             self.tracer.later.leave((self.tracer.told, self))
+        else:
+            self.tracer.told(self)
 
     def get_span_context(self) -> SpanContext:
         _, trace_id, span_id, flags = self.traceparent.split("-")

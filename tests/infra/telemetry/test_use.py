@@ -29,8 +29,11 @@ def calls() -> Iterator[tuple[str, str, str]]:
                         func=ast.Attribute(value=ast.Name(id="telemetry"), attr=called),
                         args=[ast.Attribute(attr=name), *_],
                     ):
-                        yield f"{path.relative_to(ROOT)}:{node.lineno}", called, name
-                    case ast.Call(func=ast.Attribute(attr="_begin"), args=[ast.Attribute(attr=name), *_]):  # `beginner`
+                        yield f"{path.relative_to(ROOT)}:{node.lineno}", called.removesuffix("_now"), name
+                    case ast.Call(
+                        func=ast.Attribute(attr="_begin"),
+                        args=[ast.Attribute(value=ast.Name(id="names"), attr=name), *_],
+                    ):  # of `beginner`
                         yield f"{path.relative_to(ROOT)}:{node.lineno}", "span", name
 
 
