@@ -6,7 +6,8 @@ At the router, two router processes before one upstream that answers at once, as
 after another, by a client such as users have. Beside that, without a target, the same with routers that are saturated
 on a core of their own, and what a request costs them there: what is told later is told on that core too, so whoever
 runs a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten. All are begun anew
-eight times: two processes with the same settings differ by up to 2 %.
+eight times, in one order and in the other: two processes with the same settings differ by up to 2 %, and the one that
+was begun first is the slower one more often than not.
 
 At the engine, one engine whose telemetry (ours and vLLM's own) is switched on and off between blocks; spans are sent
 twice a second there, not every five, so that a block pays for its own.
@@ -171,14 +172,20 @@ async def router(fleets: int, rounds: int, saturated_rounds: int) -> dict[str, f
     """Of several fleets of routers, one after the other: two processes with the same settings differ by up to 2 %."""
     alone, saturated = Blocks((Side.ON, Side.OFF)), Blocks(tuple(Side))
     used = {side: [0.0, 0.0] for side in Side}
-    for _ in track(range(fleets), "router"):
-        await one_fleet(alone, rounds, saturated, saturated_rounds, used)
+    for number in track(range(fleets), "router"):
+        order = list(Side) if number % 2 else list(reversed(Side))
+        await one_fleet(order, alone, rounds, saturated, saturated_rounds, used)
     found = alone.compared("router") | saturated.compared("router_saturated")
     return found | {f"router_saturated_cpu_ms_{side}": cpu_s / num * 1000 for side, (cpu_s, num) in used.items()}
 
 
 async def one_fleet(
-    alone: "Blocks", rounds: int, saturated: "Blocks", saturated_rounds: int, used: dict[Side, list[float]]
+    order: Sequence[Side],
+    alone: "Blocks",
+    rounds: int,
+    saturated: "Blocks",
+    saturated_rounds: int,
+    used: dict[Side, list[float]],
 ) -> None:
     collector, engine, *ports = free_ports(2 + len(Side))
     with ExitStack() as held:
@@ -187,7 +194,7 @@ async def one_fleet(
         held.enter_context(mine("upstream", str(engine), core=-1))
         one, many = (held.enter_context(mine(name, core=-1)) for name in ("one_user", "many_users"))
         processes, urls = {}, {}
-        for side, port in zip(Side, ports, strict=True):
+        for side, port in zip(order, ports, strict=True):
             routing = child(*routed(folder, engine, port), env=settings(side, collector), core=0)
             processes[side] = psutil.Process(held.enter_context(routing).pid)
             urls[side] = f"http://127.0.0.1:{port}/v1/chat/completions"

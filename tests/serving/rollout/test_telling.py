@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from told import telling as on
 from units import tally_of, unit
 from upstreams import MakeFront, Upstream
 
 from infra.config import GateConfig, GuardrailConfig
-from infra.telemetry import metrics
+from infra.telemetry import metrics, spans
+from infra.telemetry.recording import Tracer
 from ingest.records.events import Arm, Mode, TrialState
 from ingest.store.releases import Served
 from serving import headers, requests
@@ -146,6 +149,33 @@ async def test_a_request_whose_handler_breaks_is_a_failed_span_and_measured_as_a
         span = told.span("POST /v1/chat/completions")
         assert (span.attributes or {})["error.type"] == "TypeError"
         assert told.value(metrics.REQUEST_DURATION, status_code=500).count == 1
+
+
+async def test_a_request_that_is_not_sampled_is_measured_and_hands_its_trace_on(
+    front: MakeFront, upstream: Upstream
+) -> None:
+    with on() as told:
+        spans.install(Tracer(TracerProvider(ParentBased(ALWAYS_OFF)), told.later))
+        async with upstream.serving():
+            made = await front(upstream)
+            await made.chat(traceparent=f"00-{'a' * 32}-{'b' * 16}-00")
+        assert told.spans == ()
+        assert told.value(metrics.REQUEST_DURATION, status_code=200).count == 1
+        went_on = upstream.seen[0]["traceparent"]
+        assert went_on.startswith(f"00-{'a' * 32}-") and went_on.endswith("-00") and "b" * 16 not in went_on
+
+
+@pytest.mark.parametrize("context", ["", f"00-{'a' * 32}-{'b' * 16}-01"])
+async def test_without_spans_a_request_is_measured_and_a_clients_context_goes_on(
+    front: MakeFront, upstream: Upstream, context: str
+) -> None:
+    with on() as told:
+        spans.install(None)
+        async with upstream.serving():
+            made = await front(upstream)
+            await made.chat(**({"traceparent": context} if context else {}))
+        assert told.value(metrics.REQUEST_DURATION, status_code=200).count == 1
+        assert upstream.seen[0].get("traceparent", "") == context
 
 
 async def test_without_telemetry_a_clients_context_reaches_the_engine_as_it_is(
