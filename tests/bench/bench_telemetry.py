@@ -5,16 +5,17 @@ On is what a user gets who sets `OTEL_EXPORTER_OTLP_ENDPOINT` and nothing else: 
 At the router, two router processes before one upstream that answers at once, asked as `bench_router` asks: one request
 after another, by a client such as users have. Beside that, without a target, the same with routers that are saturated
 on a core of their own, and what a request costs them there: what is told later is told on that core too, so whoever
-runs a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten. All are begun anew
-eight times, in one order and in the other: two processes with the same settings differ by up to 2 %, and the one that
-was begun first is the slower one more often than not.
+runs a router at its limit samples (`OTEL_TRACES_SAMPLER`). A third router keeps one trace in ten. A fourth is off as
+well: the control, whose ratio to the second says what two processes with the same settings differ by. That is up to
+2 %, and goes by the order in which they were begun: all are begun anew eight times, in one order and in the other.
 
 At the engine, one engine whose telemetry (ours and vLLM's own) is switched on and off between blocks; spans are sent
 twice a second there, not every five, so that a block pays for its own.
 
 Blocks of all sides alternate in rounds, their order within a round drawn. A ratio is the median over rounds of a block
-to the one beside it: what else the machine does meets single blocks, and would decide a ratio of sums. Those stand
-beside it (`whole`). Users, upstream and collector are processes of their own. Intervals are a bootstrap's, over rounds.
+to the one beside it, and of several fleets the mean: what else the machine does meets single blocks, and would decide
+a ratio of sums. Those stand beside it (`whole`). Users, upstream and collector are processes of their own. Intervals
+are a bootstrap's, over fleets and over the rounds of each.
 
     python tests/bench/bench_telemetry.py [--quick] [--router] [--engine]
 """
@@ -54,6 +55,7 @@ class Side(StrEnum):
     ON = "on"
     TENTH = "tenth"
     OFF = "off"
+    CONTROL = "control"
 
 
 TARGETS = {"router_ratio_on": (">=", 0.97), "engine_ratio_on": (">=", 0.99)}
@@ -98,7 +100,7 @@ def told(process: subprocess.Popen[bytes], **what: Any) -> float:
 
 
 def settings(side: Side, collector: int) -> dict[str, str]:
-    if side is Side.OFF:
+    if side in (Side.OFF, Side.CONTROL):
         return {"OTEL_SDK_DISABLED": "true"}
     asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}"}
     if side is Side.TENTH:
@@ -169,8 +171,8 @@ async def upstream(port: int) -> None:
 
 
 async def router(fleets: int, rounds: int, saturated_rounds: int) -> dict[str, float]:
-    """Of several fleets of routers, one after the other: two processes with the same settings differ by up to 2 %."""
-    alone, saturated = Blocks((Side.ON, Side.OFF)), Blocks(tuple(Side))
+    """Of several fleets of routers, one after the other."""
+    alone, saturated = Blocks((Side.ON, Side.OFF, Side.CONTROL)), Blocks(tuple(Side))
     used = {side: [0.0, 0.0] for side in Side}
     for number in track(range(fleets), "router"):
         order = list(Side) if number % 2 else list(reversed(Side))
@@ -284,35 +286,44 @@ async def engine_running(collector: int) -> AsyncIterator[tuple[Any, Callable[[b
 
 
 class Blocks:
-    """What sides gave in rounds of a block each."""
+    """What sides gave in rounds of a block each, of one fleet after the other."""
 
     def __init__(self, sides: Sequence[Side]) -> None:
-        self._seen: dict[Side, list[float]] = {side: [] for side in sides}
+        self._sides = tuple(sides)
+        self._seen: list[dict[Side, list[float]]] = []
 
     async def run(self, block: Block, rounds: Iterable[int]) -> None:
-        """Some rounds, after a block of each side that does not count."""
-        sides = tuple(self._seen)
-        for side in sides:
+        """A fleet's rounds, after a block of each side that does not count."""
+        for side in self._sides:
             await block(side)
+        seen: dict[Side, list[float]] = {side: [] for side in self._sides}
         for _ in rounds:
-            for side in random.sample(sides, len(sides)):
-                self._seen[side].append(await block(side))
+            for side in random.sample(self._sides, len(self._sides)):
+                seen[side].append(await block(side))
+        self._seen.append(seen)
 
     def compared(self, name: str) -> dict[str, float]:
         """Each side's throughput, and its ratio to that without telemetry, with an interval."""
-        off = np.array(self._seen[Side.OFF])
-        drawn = np.random.default_rng(0).integers(0, len(off), (2000, len(off)))
-        found = {f"{name}_per_s_{side}": float(np.mean(rates)) for side, rates in self._seen.items()}
-        for side, rates in self._seen.items():
+        rates = {side: np.array([seen[side] for seen in self._seen]) for side in self._sides}
+        found = {f"{name}_per_s_{side}": float(rates[side].mean()) for side in self._sides}
+        for side in self._sides:
             if side is not Side.OFF:
-                ratios = np.array(rates) / off
-                low, high = np.percentile(np.median(ratios[drawn], axis=1), [2.5, 97.5])
-                found |= {
-                    f"{name}_ratio_{side}": float(np.median(ratios)),
-                    f"{name}_whole_{side}": sum(rates) / off.sum(),
-                }
-                found |= {f"{name}_ratio_{side}_low": float(low), f"{name}_ratio_{side}_high": float(high)}
+                low, ratio, high = _typical(rates[side] / rates[Side.OFF])
+                found |= {f"{name}_ratio_{side}": ratio, f"{name}_ratio_{side}_low": low}
+                found |= {f"{name}_ratio_{side}_high": high}
+                found |= {f"{name}_whole_{side}": float(rates[side].sum() / rates[Side.OFF].sum())}
         return found
+
+
+def _typical(ratios: np.ndarray) -> tuple[float, float, float]:
+    """The mean over fleets of their rounds' median, within its interval. `ratios`: [fleets, rounds]."""
+    num_fleets, num_rounds = ratios.shape
+    rng = np.random.default_rng(0)
+    fleets = rng.integers(0, num_fleets, (2000, num_fleets))
+    rounds = rng.integers(0, num_rounds, (2000, num_fleets, num_rounds))
+    drawn = np.median(ratios[fleets[..., None], rounds], axis=2).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(np.median(ratios, axis=1).mean()), float(high)
 
 
 def main() -> None:
