@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -73,29 +73,33 @@ class Endpoint:
             await (await self._answer(request))(scope, receive, send)
             return
         about, of = _told(scope["method"], scope["path"])
-        above, status, failure, begun = None, _FAILED, "", time.monotonic()
-        for name, value in scope["headers"]:
-            if name == _CONTEXT:
-                above = context_of({TRACEPARENT: value.decode("latin-1")})
-        span = self._begin(names.REQUEST, of, about, (), above)
-        within = put_around(span)
+        status, failure, begun = _FAILED, "", time.monotonic()
+        came = headers_of(scope)
+        span = self._begin(names.REQUEST, of, about, (), context_of(came) if came else None)
+        token = put_around(span)
         try:
             answer = await self._answer(request)
             status = answer.status_code
             await answer(scope, receive, send)
-        except BaseException as exc:
+        except BaseException as exc:  # also what only ends a task: its span has failed, and it goes on its way
             failure = type(exc).__qualname__
             raise
         finally:
-            take_away(within)
+            take_away(token)
             took_s, asked = time.monotonic() - begun, scope.get(ASKED)
-            self._leave((_tell, (span, about, asked, status, failure, took_s, time.time_ns())))
+            self._leave(partial(_tell, span, about, asked, status, failure, took_s, time.time_ns()))
 
 
-def _tell(noted: tuple[Around | None, names.Told, tuple[Identity, str] | None, int, str, float, int]) -> None:
-    """Tell of a request: its span, what is told of it, whom it asked, its status, what failed, how long it took and
-    when it ended."""
-    span, about, asked, status, failure, took_s, ended_ns = noted
+def _tell(
+    span: Around | None,
+    about: names.Told,
+    asked: tuple[Identity, str] | None,
+    status: int,
+    failure: str,
+    took_s: float,
+    ended_ns: int,
+) -> None:
+    """Tell of a request. `failure` is the class of what its handler raised, `ended_ns` since 1970."""
     labels = {**about, names.STATUS: status}
     if span is not None:
         if asked is None:

@@ -1,8 +1,8 @@
-"""Spans as OTLP, put together in place.
+"""Spans as the bytes of an OTLP request.
 
 The library's `encode_spans` copies every span four times on its way into a request, 27 us each beside what a router
-does for its users. Here a plain span of ours is written as the bytes that it is in a request; one with events, links or
-lists is the library's work, as others' spans, resources and scopes are. A test holds both to the same request.
+does for its users. Here a plain span of ours is written as its bytes at once; one with events, links or lists is the
+library's work, as others' spans, resources and scopes are. A test holds both to the same request.
 """
 
 import time

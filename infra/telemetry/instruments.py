@@ -53,9 +53,8 @@ class Instruments:
     def __getitem__(self, metric: Metric) -> Any:
         return self._made[metric.name]
 
-    def put(self, about: tuple[Metric, float, Labels | None, Around | None]) -> None:
-        """A histogram's metric, a value, its labels and the span that it was seen in."""
-        metric, value, labels, span = about
+    def put(self, metric: Metric, value: float, labels: Labels | None, span: Around | None) -> None:
+        """Put a value into a histogram, as seen in `span`."""
         series = metric.name, *(labels or {}).values()
         seen_in = None if span is None else self._exemplar(series, metric, value, span)
         places = self._places.get(series)
@@ -145,13 +144,13 @@ def count(metric: Metric, amount: int = 1, labels: Labels | None = None) -> None
 def record(metric: Metric, value: float, labels: Labels | None = None) -> None:
     """Put a value into a histogram, in its unit. `labels` are the histogram's from now on."""
     if _held is not None:
-        _held.later.leave((_held.put, (metric, value, labels, around())))
+        _held.later.leave(partial(_held.put, metric, value, labels, around()))
 
 
 def record_now(metric: Metric, value: float, labels: Labels, seen_in: Around | None) -> None:
     """`record` of a value that was seen in a span before, for what is told later."""
     if _held is not None:
-        _held.put((metric, value, labels, seen_in))
+        _held.put(metric, value, labels, seen_in)
 
 
 def gauge(metric: Metric, value: float, labels: Labels | None = None) -> None:

@@ -1,7 +1,7 @@
 """What telemetry does after a request and not in it.
 
-A request only notes what there is to tell. Telling is the SDK's work: some two hundred small calls, which between two
-requests find none of their code and data in the processor's caches and take three times as long as one after the other.
+A request only notes what there is to tell. Telling is many small calls, ours and the SDK's, which between two requests
+find none of their code and data in the processor's caches and take three times as long as one after the other.
 """
 
 import logging
@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -20,17 +19,16 @@ _PARTS = 8  # of what is left, that much at once: who rests beside a busy thread
 _MAX_LEFT = 1 << 16  # of a process whose thread gets no time at all; the oldest are lost, and that is logged
 
 
-Leave = Callable[[tuple[Callable[[Any], None], Any]], None]
-"""Leaves a function and its argument."""
+Call = Callable[[], None]
 
 
 class Later:
     """Calls that are left for a thread, in their order. Whoever reads what they tell of flushes first."""
 
     def __init__(self) -> None:
-        self._left: deque[tuple[Callable[[Any], None], Any]] = deque(maxlen=_MAX_LEFT)
+        self._left: deque[Call] = deque(maxlen=_MAX_LEFT)
         self._lock = threading.Lock()
-        self.leave: Leave = self._left.append
+        self.leave: Callable[[Call], None] = self._left.append
 
     def start(self) -> None:
         """Begin to do what is left, until the process ends."""
@@ -53,11 +51,11 @@ class Later:
                 logger.warning("telemetry: the oldest spans and values are lost: there was no time to tell of them")
             for _ in range(most):
                 try:
-                    call, about = self._left.popleft()
+                    call = self._left.popleft()
                 except IndexError:
                     return False
                 try:
-                    call(about)
+                    call()
                 except Exception:  # exporters and users' processors may raise anything
                     logger.exception("telemetry: something is not told")
         return True
@@ -72,6 +70,6 @@ def install(later: Later | None) -> None:
     _held = later
 
 
-def teller() -> Leave | None:
-    """What requests leave their telling to; `None` where nobody hears of them."""
+def teller() -> Callable[[Call], None] | None:
+    """What takes a call that is left; `None` where nobody hears of it."""
     return None if _held is None else _held.leave

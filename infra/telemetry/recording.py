@@ -6,6 +6,7 @@ ends. `OTEL_SPAN_..._LIMIT` do not bind it: what our tables allow stays below th
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from random import Random
 from time import time_ns
 from types import TracebackType
@@ -70,7 +71,7 @@ class Recording(Around):
             return
         self.ended_ns = end_time or time_ns()
         if end_time is None:
-            self.tracer.later.leave((self.tracer.told, self))
+            self.tracer.later.leave(partial(self.tracer.told, self))
         else:
             self.tracer.told(self)
 

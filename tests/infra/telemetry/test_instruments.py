@@ -47,7 +47,7 @@ def test_a_histogram_holds_what_the_sdk_would_have_put_into_it(settings: dict[st
     for _ in range(2):
         for labels in LABELS * 2:
             for value in VALUES:
-                instruments.put((metrics.FIRST_BYTE, value, labels, None))
+                instruments.put(metrics.FIRST_BYTE, value, labels, None)
                 histogram.record(value, labels)
         found = points(ours)
         assert len(found) == 3
@@ -60,7 +60,7 @@ def test_only_the_first_value_of_a_series_asks_the_sdk_where_it_belongs(monkeypa
     record = histogram.record
     monkeypatch.setattr(histogram, "record", lambda value, *about: asked.append(value) or record(value, *about))
     for value in (0.1, 0.2, 0.3):
-        instruments.put((metrics.FIRST_BYTE, value, {names.ENGINE: "e0"}, None))
+        instruments.put(metrics.FIRST_BYTE, value, {names.ENGINE: "e0"}, None)
     assert asked == [0.1]
 
 
@@ -69,7 +69,7 @@ def test_where_every_value_may_be_an_exemplar_the_last_of_a_bucket_is_the_one() 
     meters = MeterProvider([reader], exemplar_filter=AlwaysOnExemplarFilter())
     instruments = Instruments(meters.get_meter("tests"), Later())
     for value in (0.21, 0.22, 0.23):
-        instruments.put((metrics.FIRST_BYTE, value, {names.ENGINE: "e0"}, None))
+        instruments.put(metrics.FIRST_BYTE, value, {names.ENGINE: "e0"}, None)
     data: Any = reader.get_metrics_data()
     (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
     assert [one.value for one in point.exemplars] == [0.23]

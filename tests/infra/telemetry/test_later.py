@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -12,19 +13,19 @@ from infra.telemetry.later import Later
 def test_what_is_left_is_done_in_its_order_and_once() -> None:
     later, done = Later(), list[int]()
     for number in range(100):
-        later.leave((done.append, number))
+        later.leave(partial(done.append, number))
     later.flush()
     later.flush()
     assert done == list(range(100))
 
 
 def test_a_call_that_fails_is_logged_and_keeps_no_other_from_being_done(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_about: object) -> None:
+    def fail() -> None:
         raise ValueError("a mistake")
 
     later, done = Later(), list[int]()
-    later.leave((fail, 0))
-    later.leave((done.append, 1))
+    later.leave(fail)
+    later.leave(partial(done.append, 1))
     with caplog.at_level(logging.ERROR):
         later.flush()
     assert done == [1]
@@ -37,7 +38,7 @@ def test_what_is_too_much_is_lost_and_said_to_be(
     monkeypatch.setattr(later_module, "_MAX_LEFT", 10)
     later, done = Later(), list[int]()
     for number in range(13):
-        later.leave((done.append, number))
+        later.leave(partial(done.append, number))
     later.flush()
     assert done == list(range(3, 13))
     assert "the oldest spans and values are lost" in caplog.text
@@ -46,19 +47,19 @@ def test_what_is_too_much_is_lost_and_said_to_be(
 def test_a_thread_does_it_unasked() -> None:
     later, is_done = Later(), threading.Event()
     later.start()
-    later.leave((lambda _about: is_done.set(), None))
+    later.leave(is_done.set)
     assert is_done.wait(10.0)
 
 
 def test_a_flush_waits_for_what_another_thread_is_in_the_middle_of() -> None:
     later, begun, may_end, done = Later(), threading.Event(), threading.Event(), list[int]()
 
-    def slow(number: int) -> None:
+    def slow() -> None:
         begun.set()
         may_end.wait(10.0)
-        done.append(number)
+        done.append(1)
 
-    later.leave((slow, 1))
+    later.leave(slow)
     other = threading.Thread(target=later.flush)
     other.start()
     begun.wait(10.0)
