@@ -101,7 +101,7 @@ def _tell(
 ) -> None:
     """Tell of a request. `failure` is the class of what its handler raised, `ended_ns` since 1970."""
     labels = {**about, names.STATUS: status}
-    if span is not None:
+    if span is not None and span.is_recording():
         if asked is None:
             span.set_attributes(labels)
         else:  # no session: its name is the client's own text, and a trace's id begins with its key

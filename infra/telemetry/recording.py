@@ -24,7 +24,6 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     TraceFlags,
-    TraceState,
     set_span_in_context,
 )
 from opentelemetry.util.types import AnyValue, Attributes
@@ -54,7 +53,6 @@ class Recording(Around):
     links: Sequence[Link] = ()
     events: Sequence[sdk.Event] = ()
     status = _UNSET
-    state: TraceState | None = None
     tracer: "Tracer"
 
     def __exit__(
@@ -74,13 +72,6 @@ class Recording(Around):
             self.tracer.later.leave(partial(self.tracer.told, self))
         else:
             self.tracer.told(self)
-
-    def get_span_context(self) -> SpanContext:
-        _, trace_id, span_id, flags = self.traceparent.split("-")
-        return SpanContext(int(trace_id, 16), int(span_id, 16), False, TraceFlags(int(flags, 16)), self.state)
-
-    def __repr__(self) -> str:
-        return f"Recording({self.name.name.format(self.of)!r}, {self.traceparent})"
 
     def is_recording(self) -> bool:
         return not self.ended_ns
@@ -156,7 +147,7 @@ class Tracer:
             if sampled.decision is Decision.RECORD_AND_SAMPLE:
                 flags |= _SAMPLED
             elif sampled.decision is Decision.DROP:
-                return Around(SpanContext(trace_id, _bits(64) or 1, False, TraceFlags(flags), state), name.is_ambient)
+                return Around(TRACEPARENT_FORM % (trace_id, _bits(64) or 1, flags), state, name.is_ambient)
         kept: Recording = _new(Recording)
         kept.traceparent = TRACEPARENT_FORM % (trace_id, _bits(64) or 1, flags)
         kept.tracer, kept.name, kept.of, kept.parent, kept.is_ambient = self, name, of, parent, name.is_ambient

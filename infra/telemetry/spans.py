@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from opentelemetry import context, trace
-from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext
+from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from infra.telemetry.names import ERROR, MAX_LINKS, SpanName
@@ -44,11 +44,17 @@ class Around(NonRecordingSpan):
     is_ambient: bool
     traceparent: str
     """Its context as a header's value."""
+    state: TraceState | None = None
 
-    def __init__(self, context: SpanContext, is_ambient: bool = True) -> None:
-        super().__init__(context)
-        self.is_ambient = is_ambient
-        self.traceparent = TRACEPARENT_FORM % (context.trace_id, context.span_id, context.trace_flags)
+    def __init__(self, traceparent: str, state: TraceState | None, is_ambient: bool) -> None:
+        self.traceparent, self.state, self.is_ambient = traceparent, state, is_ambient
+
+    def get_span_context(self) -> SpanContext:
+        _, trace_id, span_id, flags = self.traceparent.split("-")
+        return SpanContext(int(trace_id, 16), int(span_id, 16), False, TraceFlags(int(flags, 16)), self.state)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.traceparent})"
 
     def __enter__(self) -> Self:
         self._token = _around.set(self)
@@ -99,7 +105,7 @@ def span(
     """
     above = context_of(parent) if parent is not None and TRACEPARENT in parent else None
     if _tracer is None:
-        return Around(above) if above is not None else _NOTHING
+        return _pass_on(above) or _NOTHING
     if above is None and (now := _around.get()) is not None:
         above = now.get_span_context()
     return _tracer.begin(name, of, {**attributes} if attributes else {}, linked(links) if links else (), above)
@@ -114,13 +120,14 @@ def beginner() -> Begin:
 
     Its caller is `put_around` and `take_away` itself, and ends the span.
     """
-    return _pass_on if _tracer is None else _tracer.begin
+    return _tracer.begin if _tracer is not None else lambda _name, _of, _about, _links, above: _pass_on(above)
 
 
-def _pass_on(
-    _name: SpanName, _of: str, _about: "Labels", _links: Sequence[Link], above: SpanContext | None
-) -> Around | None:
-    return None if above is None else Around(above)
+def _pass_on(above: SpanContext | None) -> Around | None:
+    if above is None:
+        return None
+    traceparent = TRACEPARENT_FORM % (above.trace_id, above.span_id, above.trace_flags)
+    return Around(traceparent, above.trace_state, is_ambient=True)
 
 
 def context_of(headers: Mapping[str, str]) -> SpanContext | None:
