@@ -18,7 +18,6 @@ _REST_S = 0.0005
 _PARTS = 8  # of what is left, that much at once: who rests beside a busy thread gets the lock back after 5 ms
 _MAX_LEFT = 1 << 16  # of a process whose thread gets no time at all; the oldest are lost, and that is logged
 
-
 Call = Callable[[], None]
 
 
@@ -71,5 +70,5 @@ def install(later: Later | None) -> None:
 
 
 def teller() -> Callable[[Call], None] | None:
-    """What takes a call that is left; `None` where nobody hears of it."""
+    """What takes a call for later; `None` where nobody hears of what it tells."""
     return None if _held is None else _held.leave

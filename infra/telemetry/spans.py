@@ -45,6 +45,7 @@ class Around(NonRecordingSpan):
     traceparent: str
     """Its context as a header's value."""
     state: TraceState | None = None
+    """What a sampler says beside it; no header has it."""
 
     def __init__(self, traceparent: str, state: TraceState | None, is_ambient: bool) -> None:
         self.traceparent, self.state, self.is_ambient = traceparent, state, is_ambient
@@ -124,6 +125,7 @@ def beginner() -> Begin:
 
 
 def _pass_on(above: SpanContext | None) -> Around | None:
+    """A context as it came, while spans are off."""
     if above is None:
         return None
     traceparent = TRACEPARENT_FORM % (above.trace_id, above.span_id, above.trace_flags)
