@@ -62,10 +62,12 @@ class Theirs:
         self._trainer = GRPOTrainer(
             str(model), _no_reward, args, Dataset(prompts, fingerprint="two"), processing_class=tokenizer
         )
-        if told.is_compiled:
-            compile_layers(self._trainer.model)
-        self._pad = tokenizer.pad_token_id
         trainer = self._trainer
+        if told.recompute:  # `train` would, which is never called
+            trainer.model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+        if told.is_compiled:
+            compile_layers(trainer.model)
+        self._pad = tokenizer.pad_token_id
         trainer.create_optimizer_and_scheduler(num_training_steps=10_000)
         trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer._prepare_inputs = lambda inputs: inputs
