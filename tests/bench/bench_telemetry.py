@@ -3,11 +3,11 @@
 On is what a user gets who sets `OTEL_EXPORTER_OTLP_ENDPOINT` and nothing else: every trace is kept.
 
 At the router, router processes before one upstream that answers at once, asked as `bench_router` asks: one request
-after another, by a client such as users have. One has telemetry on, one off, and so has a third, the control, whose
-ratio to the second says what two processes with the same settings differ by. That is up to 2 %, and goes by the order
-in which they were begun: all are begun anew eight times, in one order and in the other. Beside that, without a target,
-the same with routers that are saturated on a core of their own, and what a request costs them there, where what is
-told later is told on that core too. There a fourth keeps one trace in ten (`OTEL_TRACES_SAMPLER`).
+after another, by a client such as users have. One has telemetry on and two have it off: of these the second is the
+control, whose ratio to the first says what two processes with the same settings differ by. That is up to 2 %, and goes
+by the order in which they were begun: all are begun anew eight times, in one order and in the other. Beside that,
+without a target, the same with routers that are saturated on a core of their own, and what a request costs them there,
+where what is told later is told on that core too. There a fourth keeps one trace in ten (`OTEL_TRACES_SAMPLER`).
 
 At the engine, one engine whose telemetry (ours and vLLM's own) is switched on and off between blocks; spans are sent
 twice a second there, not every five, so that a block pays for its own.
