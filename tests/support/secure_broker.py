@@ -85,27 +85,27 @@ class SecureBroker:
         self._loop.close()
 
     async def _run(self, listening: threading.Event) -> None:
-        tasks: set[asyncio.Task[None]] = set()
-        writers: set[asyncio.StreamWriter] = set()
+        serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writers.add(writer)
-            task = asyncio.ensure_future(_Connection(self, writer, bool(self.users)).serve(reader, self._upstream_port))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            connection = _Connection(self, writer, bool(self.users))
+            serving[writer] = asyncio.ensure_future(connection.serve(reader, self._upstream_port))
 
         self._loop.set_exception_handler(lambda _loop, context: self.refused.update([str(context.get("exception"))]))
         server = await asyncio.start_server(accept, HOST, self.port, ssl=self._tls)
         listening.set()
         await self._over.wait()
+        for listening_socket in server.sockets:
+            self._loop.remove_reader(listening_socket)
+        await _some_turns()  # what was accepted and not looked at yet asyncio leaves open when its server is closed
         server.close()
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in writers:  # one whose task was cancelled at its first step has nobody else to close it
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:  # asyncio's own too, which shake hands
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in serving:  # one whose task was cancelled at its first step has nobody else to close it
             writer.transport.abort()
-        for _ in range(4):  # TLS, and the socket below it, are told one turn of the loop after the other
-            await asyncio.sleep(0)
+        await _some_turns()
 
 
 class _Connection:
@@ -256,6 +256,12 @@ class _Scram:
         if bare != b"c=biws,r=" + self._nonce or not hmac.compare_digest(base64.b64decode(proof), right):
             return b"", False, False
         return b"v=" + base64.b64encode(self._hmac(self._hmac(self._salted, b"Server Key"), said)), True, True
+
+
+async def _some_turns() -> None:
+    """TLS, and the socket below it, are told one turn of the loop after the other."""
+    for _ in range(4):
+        await asyncio.sleep(0)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes | None:

@@ -1,7 +1,9 @@
 """Brokers that want to know who we are, and that we must know: over TLS, with SASL, for real."""
 
+import gc
 import io
 import re
+import socket
 import ssl
 import threading
 import uuid
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from certificates import Authority
+from ports import free_port
 from secure_broker import HOST, SecureBroker
 
 from infra.config import Config, LogConfig, LogSecurity
@@ -203,6 +206,14 @@ def test_readers_without_a_group_need_no_right_to_any(given: Callable[..., LogCo
         log.close()
     assert sorted(one.value for one in read) == sorted(one.value for one in followed)
     assert len(read) == 20
+
+
+def test_the_double_leaves_nothing_open_of_a_client_amid_its_handshake(authority: Authority) -> None:
+    front = SecureBroker(free_port(), authority.issue(HOST))
+    with socket.create_connection((HOST, front.port)):
+        front.close()
+    del front
+    gc.collect()  # what was left open would fail this test
 
 
 # -- what `onstream check` looks at
