@@ -77,6 +77,9 @@ class KafkaFetcher:
                 if error is None:
                     told += consumer.consume(_AHEAD - 1, 0)
                     return [message_of(record) for record in told if record.error() is None]
+                if error.code() == KafkaError._AUTO_OFFSET_RESET and _holds(consumer, place, until.left_s()):
+                    consumer.assign([place])  # it came twice for the place asked before, and ended this fetch
+                    continue
                 if error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
                     return []
                 if error.code() not in PASSING:
@@ -93,6 +96,12 @@ class KafkaFetcher:
         with self._lock:
             for topic in list(self._consumers):
                 self._forget(topic)
+
+
+def _holds(consumer: Consumer, place: TopicPartition, timeout_s: float) -> bool:
+    """Whether the broker has, now, a place between its oldest and its newest message."""
+    oldest, end = consumer.get_watermark_offsets(place, timeout_s)
+    return bool(oldest <= place.offset < end)
 
 
 class _Held:

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 from infra.config import LogConfig
 from infra.errors import LogError, RecordError
 from infra.lifecycle import Deadline
-from ingest.log import topics
+from ingest.log import kafka_fetch, topics
 from ingest.log.kafka_clients import MAX_RECORD_BYTES, KafkaClients
 from ingest.log.kafka_fetch import KafkaFetcher, _Held
 from ingest.log.kafka_log import KafkaLog
@@ -326,6 +326,21 @@ def test_a_fetch_beside_an_outage_raises_and_a_later_one_goes_on(own_broker, mon
     assert found.value == b"400"
     assert log.ends("traces") == {0: 500}
     assert list(map(len, opened)) == [2, 2], "no connection is used again once it failed"
+    log.close()
+
+
+def test_what_comes_late_of_a_place_beyond_the_end_is_no_answer_about_another(kafka_config, monkeypatch) -> None:
+    monkeypatch.setitem(kafka_fetch._SETTINGS, "fetch.error.backoff.ms", 0)  # answers come several times, not rarely
+    log, topic = KafkaLog(kafka_config, "test"), fresh("topic")
+    log.create([TopicSpec(topic, 1, None)])
+    found = []
+    for number in range(0, 100, 2):
+        assert [log.fetch(topic, 0, at) for at in (number + 1, number + 50)] == [None, None]
+        for at in (number, number + 1):
+            log.append(topic, "key", f"{at}".encode(), {})
+        log.flush(10.0)
+        found += [log.fetch(topic, 0, at) for at in (number + 1, number)]
+    assert [one and one.value for one in found] == [b"%d" % at for n in range(0, 100, 2) for at in (n + 1, n)]
     log.close()
 
 
