@@ -30,6 +30,7 @@ from ingest.records.events import Arm, Assignment, Consent, Group, Trace, TurnKi
 from ingest.records.ids import trace_of
 from ingest.records.named import trace_ids_in
 from serving import headers
+from serving.engine import capture
 from serving.engine.capture import Capture, CaptureMiddleware, answer_with_trace_ids
 from serving.engine.recent import Recent
 from serving.headers import Identity
@@ -392,6 +393,13 @@ def sealing(spool: Spool, tmp_path: Path) -> Server:
     return Server(spool, intake(keyring=KeyStore(str(tmp_path / "keys"), SECRET)))
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply waits for its key as long as it takes."""
+    monkeypatch.setattr(capture, "_KEY_WAIT_S", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_trace_is_sealed_under_its_users_key_before_it_is_on_disk(sealing: Server, tmp_path: Path) -> None:
     known = dataclasses.replace(IDENTITY, user="5f2c0a9e")
     await sealing.post(posted("my words"), known)
@@ -404,6 +412,7 @@ async def test_a_trace_is_sealed_under_its_users_key_before_it_is_on_disk(sealin
     assert trace_ids_in(frames[0].key, frames[0].headers) == (IDENTITY.trace_id,)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_without_keys_a_user_has_their_reply_and_nothing_is_written(
     sealing: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
