@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import psutil
@@ -15,6 +16,8 @@ from ingest.log.protocol import TopicSpec
 from ingest.log.topics import SEGMENTS
 
 Answer = TypeVar("Answer")
+
+_ENDLESS_S = 3600.0  # the longest wait that librdkafka takes
 
 
 class KafkaPlaces:
@@ -121,18 +124,24 @@ class KafkaPlaces:
         done: dict[tuple[str, int], int] = {}
         if parts:
             asked = [ConsumerGroupTopicPartitions(group, parts)]
-            told = admin.list_consumer_group_offsets(asked, request_timeout=self._clients.request_s)
-            found = told[group].result().topic_partitions
-            done = {(part.topic, part.partition): part.offset for part in found}
+            told = self._of_group(admin.list_consumer_group_offsets, group, asked)
+            done = {(part.topic, part.partition): part.offset for part in told.topic_partitions}
         return {
             topic: sum(max(0, end - max(first.get(n, 0), done.get((topic, n), 0))) for n, end in ends.items())
             for topic, (first, ends) in bounds.items()
         }
 
     def _dead_members(self, admin: AdminClient, group: str) -> list[tuple[str, str | None]]:
-        told = admin.describe_consumer_groups([group], request_timeout=self._clients.request_s)
-        members = told[group].result().members
+        members = self._of_group(admin.describe_consumer_groups, group, [group]).members
         return [(one.member_id, one.group_instance_id) for one in members if _is_gone(one.client_id)]
+
+    def _of_group(self, ask: Callable[..., dict[str, Future[Any]]], group: str, asked: list[Any]) -> Any:
+        """What a group's coordinator answers. The wait ends here, not in librdkafka (2.16): there, a coordinator that
+        comes back after its wait ended the process with an assertion."""
+        try:
+            return ask(asked, request_timeout=_ENDLESS_S)[group].result(self._clients.request_s)
+        except TimeoutError as exc:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from exc
 
     def close(self) -> None:
         """Let the connection go; another question opens one again."""

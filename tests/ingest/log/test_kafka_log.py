@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -109,6 +110,41 @@ def test_a_broker_that_hangs_is_noticed_like_one_that_is_gone(own_broker) -> Non
     grouped.close()
     alone.close()
     log.close()
+
+
+def test_a_broker_that_hangs_while_it_is_asked_about_a_group_ends_no_process(own_broker) -> None:
+    asking = subprocess.Popen(
+        [sys.executable, "-c", ASKING, own_broker.config(TIMEOUT_S).model_dump_json()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with asking:
+        assert asking.stdout is not None and asking.stdin is not None
+        assert asking.stdout.readline() == "asked\n"
+        own_broker.signal(signal.SIGSTOP)
+        try:
+            asking.stdin.write("\n")
+            asking.stdin.flush()
+            time.sleep(0.75 * TIMEOUT_S)  # the first question was given up, and the second waits
+        finally:
+            own_broker.signal(signal.SIGCONT)
+        assert asking.stdout.readline() == "told\n"
+    assert asking.returncode == 0
+
+
+ASKING = """
+import sys
+from infra.config import LogConfig
+from ingest.log.kafka_clients import KafkaClients
+from ingest.log.kafka_places import KafkaPlaces
+places = KafkaPlaces(KafkaClients(LogConfig.model_validate_json(sys.argv[1]), "asking"))
+assert places.dead_members("one") == []
+print("asked", flush=True)
+input()
+assert places.dead_members("other") == []
+print("told", flush=True)
+"""
 
 
 def test_a_short_outage_does_not_end_a_subscription(own_broker) -> None:
