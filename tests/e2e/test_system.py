@@ -426,7 +426,7 @@ def test_an_engine_that_is_asked_to_end_finishes_its_reply_first(system: System)
     assert process.pid is not None
     restarts = process.restarts
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Count."}], "stream": True}
-    body |= {"max_tokens": 64, "ignore_eos": True}
+    body |= {"max_tokens": 32, "ignore_eos": True}
     url, session = f"{system.user_url('stable-0')}/v1/chat/completions", {headers.SESSION: "to its end"}
     with httpx.stream("POST", url, json=body, headers=session, timeout=120.0) as answer:
         lines = answer.iter_lines()
@@ -437,4 +437,4 @@ def test_an_engine_that_is_asked_to_end_finishes_its_reply_first(system: System)
     system.until(lambda: process.restarts > restarts, 60.0, "the engine ends and is started again")
     assert process.exit_status == 0
     (trace,) = captured(system, "to its end")
-    assert len(trace.token_ids) == 64
+    assert len(trace.token_ids) == 32

@@ -61,6 +61,7 @@ def write_config(folder: Path, model: Path, learner: Mapping[str, Any] | None = 
                 | dict(zip(("port", "control_port", "scoring_port"), ports, strict=True))
                 for arm, cpu, ports in (("stable", "0", engines[:3]), ("candidate", "1", engines[3:]))
             ],
+            "engine": {"drain_s": 30},  # three replies at once on half a core that does much else
             "router": {"port": router, "retry_for_s": 60.0},
             "rollout": {
                 "port": rollout,
