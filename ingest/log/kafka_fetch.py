@@ -77,8 +77,8 @@ class KafkaFetcher:
                 if error is None:
                     told += consumer.consume(_AHEAD - 1, 0)
                     return [message_of(record) for record in told if record.error() is None]
-                if error.code() == KafkaError._AUTO_OFFSET_RESET and _holds(consumer, place, until.left_s()):
-                    consumer.assign([place])  # it came twice for the place asked before, and ended this fetch
+                if error.code() == KafkaError._AUTO_OFFSET_RESET and _is_there(consumer, place, until.left_s()):
+                    consumer.assign([place])  # said again of the place asked before, which ended the fetch of this one
                     continue
                 if error.code() in (KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET):
                     return []
@@ -98,8 +98,8 @@ class KafkaFetcher:
                 self._forget(topic)
 
 
-def _holds(consumer: Consumer, place: TopicPartition, timeout_s: float) -> bool:
-    """Whether the broker has, now, a place between its oldest and its newest message."""
+def _is_there(consumer: Consumer, place: TopicPartition, timeout_s: float) -> bool:
+    """Whether a place is now between the broker's oldest and newest message."""
     oldest, end = consumer.get_watermark_offsets(place, timeout_s)
     return bool(oldest <= place.offset < end)
 
